@@ -1,0 +1,55 @@
+package ring
+
+import (
+	"encoding/binary"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// Fingerprint returns a digest of the ring, computed once: XXH64 over the ids that have points and
+// over the ordered list of (hash, owner), in the byte layout of the package comment. Rings with equal
+// fingerprints send every key to the same id; it does not depend on the CPU or the order of arrival.
+// Draining members, the difference between active and held, and the parameters themselves are not
+// in it, except through the points they lead to.
+func (r *Ring) Fingerprint() uint64 { return r.fingerprint() }
+
+// digest writes to XXH64, all integers little endian:
+//
+//	u32 members with points; for each, in the order of ids: u8 length of the id, the id
+//	u32 points; for each, in ring order: u64 hash, u32 number of the owner in the list above
+func (r *Ring) digest() uint64 {
+	d := xxhash.New()
+	le := binary.LittleEndian
+	number := make([]uint32, len(r.members))
+	buf := le.AppendUint32(nil, uint32(r.owners))
+	next := uint32(0)
+	for m, member := range r.members {
+		if member.State == Draining {
+			continue
+		}
+		number[m] = next
+		next++
+		buf = append(append(buf, uint8(len(member.ID))), member.ID...)
+	}
+	buf = le.AppendUint32(buf, uint32(r.table.n))
+	for i, h := range r.table.all() {
+		buf = le.AppendUint64(buf, h)
+		buf = le.AppendUint32(buf, number[r.table.ownerAt(i)])
+		if len(buf) >= 16<<10 {
+			d.Write(buf) // a Digest's Write never fails
+			buf = buf[:0]
+		}
+	}
+	d.Write(buf)
+	return d.Sum64()
+}
+
+// Bytes returns the memory of the ring in bytes: at most 9 for a point, 32 and its id for a member,
+// and 8 for each arc that the bound moved.
+func (r *Ring) Bytes() int {
+	n := r.table.bytes() + 8*len(r.moved)
+	for _, m := range r.members {
+		n += 32 + len(m.ID)
+	}
+	return n
+}

@@ -1,0 +1,56 @@
+package ring
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// Errors of saved rings.
+var (
+	// ErrSaved: the data is not a saved ring.
+	ErrSaved = errors.New("ring: invalid saved ring")
+	// ErrFingerprint: the ring that the saved members lead to is not the one that was saved.
+	ErrFingerprint = errors.New("ring: fingerprint differs")
+)
+
+// Saved is all it takes to build a ring again, and the fingerprint that it must then have.
+type Saved struct {
+	Params      Params   `json:"params"`
+	Members     []Member `json:"members"`
+	Fingerprint Hex64    `json:"fingerprint"`
+}
+
+// Save returns what it takes to build the ring again.
+func (r *Ring) Save() Saved {
+	return Saved{Params: r.params, Members: r.Members(), Fingerprint: Hex64(r.Fingerprint())}
+}
+
+// Ring builds the saved ring. Errors are those of New, and ErrFingerprint.
+func (s Saved) Ring() (*Ring, error) {
+	r, err := New(s.Params, s.Members)
+	if err != nil {
+		return nil, err
+	}
+	if got := Hex64(r.Fingerprint()); got != s.Fingerprint {
+		return nil, fmt.Errorf("%w: built %v, saved %v", ErrFingerprint, got, s.Fingerprint)
+	}
+	return r, nil
+}
+
+// ParseSaved reads the JSON of a Saved and builds its ring. Unknown fields and trailing data are
+// errors. Errors wrap ErrSaved, or are those of Saved.Ring.
+func ParseSaved(data []byte) (*Ring, error) {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	var s Saved
+	if err := dec.Decode(&s); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrSaved, err)
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return nil, fmt.Errorf("%w: data after the ring", ErrSaved)
+	}
+	return s.Ring()
+}
