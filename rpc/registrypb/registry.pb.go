@@ -171,7 +171,7 @@ func (x ErrorDetail_Reason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ErrorDetail_Reason.Descriptor instead.
 func (ErrorDetail_Reason) EnumDescriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{32, 0}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{42, 0}
 }
 
 type Member struct {
@@ -1667,6 +1667,826 @@ func (x *UpdateMemberResponse) GetRevision() uint64 {
 	return 0
 }
 
+type AcceptLossRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcceptLossRequest) Reset() {
+	*x = AcceptLossRequest{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcceptLossRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcceptLossRequest) ProtoMessage() {}
+
+func (x *AcceptLossRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcceptLossRequest.ProtoReflect.Descriptor instead.
+func (*AcceptLossRequest) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *AcceptLossRequest) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+type AcceptLossResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Members that are past their leases and go now.
+	Silent        uint32 `protobuf:"varint,1,opt,name=silent,proto3" json:"silent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcceptLossResponse) Reset() {
+	*x = AcceptLossResponse{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcceptLossResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcceptLossResponse) ProtoMessage() {}
+
+func (x *AcceptLossResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcceptLossResponse.ProtoReflect.Descriptor instead.
+func (*AcceptLossResponse) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *AcceptLossResponse) GetSilent() uint32 {
+	if x != nil {
+		return x.Silent
+	}
+	return 0
+}
+
+type WatchRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Target:
+	//
+	//	*WatchRequest_Group
+	//	*WatchRequest_Prefix
+	//	*WatchRequest_Groups
+	//	*WatchRequest_Nodes
+	Target isWatchRequest_Target `protobuf_oneof:"target"`
+	// For one group: go on after this revision, where the ring had that
+	// fingerprint. Without a known way from there, a snapshot comes first.
+	Revision    uint64 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
+	Fingerprint uint64 `protobuf:"fixed64,6,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	// How often to say how fresh the stream is when nothing else is sent:
+	// 1 s – 1 h; unset means 5 s.
+	ProgressInterval *durationpb.Duration `protobuf:"bytes,7,opt,name=progress_interval,json=progressInterval,proto3" json:"progress_interval,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *WatchRequest) Reset() {
+	*x = WatchRequest{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchRequest) ProtoMessage() {}
+
+func (x *WatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
+func (*WatchRequest) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *WatchRequest) GetTarget() isWatchRequest_Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *WatchRequest) GetGroup() string {
+	if x != nil {
+		if x, ok := x.Target.(*WatchRequest_Group); ok {
+			return x.Group
+		}
+	}
+	return ""
+}
+
+func (x *WatchRequest) GetPrefix() string {
+	if x != nil {
+		if x, ok := x.Target.(*WatchRequest_Prefix); ok {
+			return x.Prefix
+		}
+	}
+	return ""
+}
+
+func (x *WatchRequest) GetGroups() bool {
+	if x != nil {
+		if x, ok := x.Target.(*WatchRequest_Groups); ok {
+			return x.Groups
+		}
+	}
+	return false
+}
+
+func (x *WatchRequest) GetNodes() bool {
+	if x != nil {
+		if x, ok := x.Target.(*WatchRequest_Nodes); ok {
+			return x.Nodes
+		}
+	}
+	return false
+}
+
+func (x *WatchRequest) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *WatchRequest) GetFingerprint() uint64 {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return 0
+}
+
+func (x *WatchRequest) GetProgressInterval() *durationpb.Duration {
+	if x != nil {
+		return x.ProgressInterval
+	}
+	return nil
+}
+
+type isWatchRequest_Target interface {
+	isWatchRequest_Target()
+}
+
+type WatchRequest_Group struct {
+	// One group, which need not exist yet.
+	Group string `protobuf:"bytes,1,opt,name=group,proto3,oneof"`
+}
+
+type WatchRequest_Prefix struct {
+	// All groups whose names start with it; empty: all groups.
+	Prefix string `protobuf:"bytes,2,opt,name=prefix,proto3,oneof"`
+}
+
+type WatchRequest_Groups struct {
+	// The list of groups, without their members.
+	Groups bool `protobuf:"varint,3,opt,name=groups,proto3,oneof"`
+}
+
+type WatchRequest_Nodes struct {
+	// The nodes of the cluster.
+	Nodes bool `protobuf:"varint,4,opt,name=nodes,proto3,oneof"`
+}
+
+func (*WatchRequest_Group) isWatchRequest_Target() {}
+
+func (*WatchRequest_Prefix) isWatchRequest_Target() {}
+
+func (*WatchRequest_Groups) isWatchRequest_Target() {}
+
+func (*WatchRequest_Nodes) isWatchRequest_Target() {}
+
+type WatchEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Event:
+	//
+	//	*WatchEvent_Snapshot
+	//	*WatchEvent_Delta
+	//	*WatchEvent_UnknownGroup
+	//	*WatchEvent_Groups
+	//	*WatchEvent_Nodes
+	//	*WatchEvent_Progress
+	Event         isWatchEvent_Event `protobuf_oneof:"event"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchEvent) Reset() {
+	*x = WatchEvent{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchEvent) ProtoMessage() {}
+
+func (x *WatchEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchEvent.ProtoReflect.Descriptor instead.
+func (*WatchEvent) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *WatchEvent) GetEvent() isWatchEvent_Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+func (x *WatchEvent) GetSnapshot() *GroupSnapshot {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEvent_Snapshot); ok {
+			return x.Snapshot
+		}
+	}
+	return nil
+}
+
+func (x *WatchEvent) GetDelta() *GroupDelta {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEvent_Delta); ok {
+			return x.Delta
+		}
+	}
+	return nil
+}
+
+func (x *WatchEvent) GetUnknownGroup() string {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEvent_UnknownGroup); ok {
+			return x.UnknownGroup
+		}
+	}
+	return ""
+}
+
+func (x *WatchEvent) GetGroups() *GroupList {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEvent_Groups); ok {
+			return x.Groups
+		}
+	}
+	return nil
+}
+
+func (x *WatchEvent) GetNodes() *NodeList {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEvent_Nodes); ok {
+			return x.Nodes
+		}
+	}
+	return nil
+}
+
+func (x *WatchEvent) GetProgress() *Progress {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEvent_Progress); ok {
+			return x.Progress
+		}
+	}
+	return nil
+}
+
+type isWatchEvent_Event interface {
+	isWatchEvent_Event()
+}
+
+type WatchEvent_Snapshot struct {
+	// A group as a whole: replaces what the watcher knew of it.
+	Snapshot *GroupSnapshot `protobuf:"bytes,1,opt,name=snapshot,proto3,oneof"`
+}
+
+type WatchEvent_Delta struct {
+	// What changed of a group since its revision `from`.
+	Delta *GroupDelta `protobuf:"bytes,2,opt,name=delta,proto3,oneof"`
+}
+
+type WatchEvent_UnknownGroup struct {
+	// The group does not exist at this index.
+	UnknownGroup string `protobuf:"bytes,3,opt,name=unknown_group,json=unknownGroup,proto3,oneof"`
+}
+
+type WatchEvent_Groups struct {
+	// Groups whose configuration, size or revision changed; the first such
+	// event lists all groups there are.
+	Groups *GroupList `protobuf:"bytes,4,opt,name=groups,proto3,oneof"`
+}
+
+type WatchEvent_Nodes struct {
+	// All nodes and the leader, as they are now.
+	Nodes *NodeList `protobuf:"bytes,5,opt,name=nodes,proto3,oneof"`
+}
+
+type WatchEvent_Progress struct {
+	// Nothing changed; how fresh the stream is.
+	Progress *Progress `protobuf:"bytes,6,opt,name=progress,proto3,oneof"`
+}
+
+func (*WatchEvent_Snapshot) isWatchEvent_Event() {}
+
+func (*WatchEvent_Delta) isWatchEvent_Event() {}
+
+func (*WatchEvent_UnknownGroup) isWatchEvent_Event() {}
+
+func (*WatchEvent_Groups) isWatchEvent_Event() {}
+
+func (*WatchEvent_Nodes) isWatchEvent_Event() {}
+
+func (*WatchEvent_Progress) isWatchEvent_Event() {}
+
+type GroupSnapshot struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Group       string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	Revision    uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	Index       uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
+	Fingerprint uint64                 `protobuf:"fixed64,4,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	Config      *GroupConfig           `protobuf:"bytes,5,opt,name=config,proto3" json:"config,omitempty"`
+	// Ordered by id.
+	Members       []*Member `protobuf:"bytes,6,rep,name=members,proto3" json:"members,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupSnapshot) Reset() {
+	*x = GroupSnapshot{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupSnapshot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupSnapshot) ProtoMessage() {}
+
+func (x *GroupSnapshot) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupSnapshot.ProtoReflect.Descriptor instead.
+func (*GroupSnapshot) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *GroupSnapshot) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *GroupSnapshot) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *GroupSnapshot) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *GroupSnapshot) GetFingerprint() uint64 {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return 0
+}
+
+func (x *GroupSnapshot) GetConfig() *GroupConfig {
+	if x != nil {
+		return x.Config
+	}
+	return nil
+}
+
+func (x *GroupSnapshot) GetMembers() []*Member {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+type GroupDelta struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Group string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	// The revision that the delta leads on from.
+	From     uint64 `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"`
+	Revision uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	Index    uint64 `protobuf:"varint,4,opt,name=index,proto3" json:"index,omitempty"`
+	// Of the ring after the delta.
+	Fingerprint uint64       `protobuf:"fixed64,5,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	Config      *GroupConfig `protobuf:"bytes,6,opt,name=config,proto3" json:"config,omitempty"`
+	// Members that are new or changed, and ids of those that are gone.
+	Put           []*Member `protobuf:"bytes,7,rep,name=put,proto3" json:"put,omitempty"`
+	Removed       []string  `protobuf:"bytes,8,rep,name=removed,proto3" json:"removed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupDelta) Reset() {
+	*x = GroupDelta{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupDelta) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupDelta) ProtoMessage() {}
+
+func (x *GroupDelta) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupDelta.ProtoReflect.Descriptor instead.
+func (*GroupDelta) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *GroupDelta) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *GroupDelta) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *GroupDelta) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *GroupDelta) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *GroupDelta) GetFingerprint() uint64 {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return 0
+}
+
+func (x *GroupDelta) GetConfig() *GroupConfig {
+	if x != nil {
+		return x.Config
+	}
+	return nil
+}
+
+func (x *GroupDelta) GetPut() []*Member {
+	if x != nil {
+		return x.Put
+	}
+	return nil
+}
+
+func (x *GroupDelta) GetRemoved() []string {
+	if x != nil {
+		return x.Removed
+	}
+	return nil
+}
+
+type GroupList struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Index  uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Groups []*Group               `protobuf:"bytes,2,rep,name=groups,proto3" json:"groups,omitempty"`
+	// Names of groups that are gone.
+	Removed       []string `protobuf:"bytes,3,rep,name=removed,proto3" json:"removed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupList) Reset() {
+	*x = GroupList{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupList) ProtoMessage() {}
+
+func (x *GroupList) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupList.ProtoReflect.Descriptor instead.
+func (*GroupList) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *GroupList) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *GroupList) GetGroups() []*Group {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *GroupList) GetRemoved() []string {
+	if x != nil {
+		return x.Removed
+	}
+	return nil
+}
+
+type NodeList struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Index uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	// Node id of the leader.
+	Leader        string  `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"`
+	Nodes         []*Node `protobuf:"bytes,3,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeList) Reset() {
+	*x = NodeList{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeList) ProtoMessage() {}
+
+func (x *NodeList) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeList.ProtoReflect.Descriptor instead.
+func (*NodeList) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *NodeList) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *NodeList) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+func (x *NodeList) GetNodes() []*Node {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+type Node struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Bind          string                 `protobuf:"bytes,2,opt,name=bind,proto3" json:"bind,omitempty"`
+	Addr          string                 `protobuf:"bytes,3,opt,name=addr,proto3" json:"addr,omitempty"`
+	Version       string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Node) Reset() {
+	*x = Node{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Node) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Node) ProtoMessage() {}
+
+func (x *Node) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Node.ProtoReflect.Descriptor instead.
+func (*Node) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *Node) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Node) GetBind() string {
+	if x != nil {
+		return x.Bind
+	}
+	return ""
+}
+
+func (x *Node) GetAddr() string {
+	if x != nil {
+		return x.Addr
+	}
+	return ""
+}
+
+func (x *Node) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+type Progress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Applied index of the answering node.
+	Index uint64 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	// Time since it last heard from the leader.
+	Lag           *durationpb.Duration `protobuf:"bytes,2,opt,name=lag,proto3" json:"lag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Progress) Reset() {
+	*x = Progress{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Progress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Progress) ProtoMessage() {}
+
+func (x *Progress) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Progress.ProtoReflect.Descriptor instead.
+func (*Progress) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *Progress) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Progress) GetLag() *durationpb.Duration {
+	if x != nil {
+		return x.Lag
+	}
+	return nil
+}
+
 type StatusRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Also list, per node, the digest of this group's ring.
@@ -1677,7 +2497,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[23]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1689,7 +2509,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[23]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1702,7 +2522,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{23}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *StatusRequest) GetGroup() string {
@@ -1724,7 +2544,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[24]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1736,7 +2556,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[24]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1749,7 +2569,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{24}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *StatusResponse) GetCluster() string {
@@ -1806,7 +2626,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[25]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1818,7 +2638,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[25]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1831,7 +2651,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{25}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *NodeStatus) GetId() string {
@@ -1943,7 +2763,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[26]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1955,7 +2775,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[26]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1968,7 +2788,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{26}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *JoinRequest) GetBind() string {
@@ -1994,7 +2814,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[27]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2006,7 +2826,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[27]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2019,7 +2839,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{27}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *JoinResponse) GetId() string {
@@ -2038,7 +2858,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[28]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2050,7 +2870,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[28]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2063,7 +2883,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{28}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *RemoveRequest) GetId() string {
@@ -2081,7 +2901,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[29]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2093,7 +2913,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[29]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2106,7 +2926,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{29}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{39}
 }
 
 type TransferRequest struct {
@@ -2119,7 +2939,7 @@ type TransferRequest struct {
 
 func (x *TransferRequest) Reset() {
 	*x = TransferRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[30]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2131,7 +2951,7 @@ func (x *TransferRequest) String() string {
 func (*TransferRequest) ProtoMessage() {}
 
 func (x *TransferRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[30]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2144,7 +2964,7 @@ func (x *TransferRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferRequest.ProtoReflect.Descriptor instead.
 func (*TransferRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{30}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *TransferRequest) GetId() string {
@@ -2163,7 +2983,7 @@ type TransferResponse struct {
 
 func (x *TransferResponse) Reset() {
 	*x = TransferResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[31]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2175,7 +2995,7 @@ func (x *TransferResponse) String() string {
 func (*TransferResponse) ProtoMessage() {}
 
 func (x *TransferResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[31]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2188,7 +3008,7 @@ func (x *TransferResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferResponse.ProtoReflect.Descriptor instead.
 func (*TransferResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{31}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *TransferResponse) GetLeader() string {
@@ -2214,7 +3034,7 @@ type ErrorDetail struct {
 
 func (x *ErrorDetail) Reset() {
 	*x = ErrorDetail{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[32]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2226,7 +3046,7 @@ func (x *ErrorDetail) String() string {
 func (*ErrorDetail) ProtoMessage() {}
 
 func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[32]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2239,7 +3059,7 @@ func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
 func (*ErrorDetail) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{32}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ErrorDetail) GetReason() ErrorDetail_Reason {
@@ -2384,7 +3204,62 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\x06_state\"H\n" +
 	"\x14UpdateMemberResponse\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"%\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\")\n" +
+	"\x11AcceptLossRequest\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\",\n" +
+	"\x12AcceptLossResponse\x12\x16\n" +
+	"\x06silent\x18\x01 \x01(\rR\x06silent\"\x82\x02\n" +
+	"\fWatchRequest\x12\x16\n" +
+	"\x05group\x18\x01 \x01(\tH\x00R\x05group\x12\x18\n" +
+	"\x06prefix\x18\x02 \x01(\tH\x00R\x06prefix\x12\x18\n" +
+	"\x06groups\x18\x03 \x01(\bH\x00R\x06groups\x12\x16\n" +
+	"\x05nodes\x18\x04 \x01(\bH\x00R\x05nodes\x12\x1a\n" +
+	"\brevision\x18\x05 \x01(\x04R\brevision\x12 \n" +
+	"\vfingerprint\x18\x06 \x01(\x06R\vfingerprint\x12F\n" +
+	"\x11progress_interval\x18\a \x01(\v2\x19.google.protobuf.DurationR\x10progressIntervalB\b\n" +
+	"\x06target\"\xbd\x02\n" +
+	"\n" +
+	"WatchEvent\x128\n" +
+	"\bsnapshot\x18\x01 \x01(\v2\x1a.registry.v1.GroupSnapshotH\x00R\bsnapshot\x12/\n" +
+	"\x05delta\x18\x02 \x01(\v2\x17.registry.v1.GroupDeltaH\x00R\x05delta\x12%\n" +
+	"\runknown_group\x18\x03 \x01(\tH\x00R\funknownGroup\x120\n" +
+	"\x06groups\x18\x04 \x01(\v2\x16.registry.v1.GroupListH\x00R\x06groups\x12-\n" +
+	"\x05nodes\x18\x05 \x01(\v2\x15.registry.v1.NodeListH\x00R\x05nodes\x123\n" +
+	"\bprogress\x18\x06 \x01(\v2\x15.registry.v1.ProgressH\x00R\bprogressB\a\n" +
+	"\x05event\"\xda\x01\n" +
+	"\rGroupSnapshot\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\x12 \n" +
+	"\vfingerprint\x18\x04 \x01(\x06R\vfingerprint\x120\n" +
+	"\x06config\x18\x05 \x01(\v2\x18.registry.v1.GroupConfigR\x06config\x12-\n" +
+	"\amembers\x18\x06 \x03(\v2\x13.registry.v1.MemberR\amembers\"\xfd\x01\n" +
+	"\n" +
+	"GroupDelta\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\x04R\x04from\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x14\n" +
+	"\x05index\x18\x04 \x01(\x04R\x05index\x12 \n" +
+	"\vfingerprint\x18\x05 \x01(\x06R\vfingerprint\x120\n" +
+	"\x06config\x18\x06 \x01(\v2\x18.registry.v1.GroupConfigR\x06config\x12%\n" +
+	"\x03put\x18\a \x03(\v2\x13.registry.v1.MemberR\x03put\x12\x18\n" +
+	"\aremoved\x18\b \x03(\tR\aremoved\"g\n" +
+	"\tGroupList\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12*\n" +
+	"\x06groups\x18\x02 \x03(\v2\x12.registry.v1.GroupR\x06groups\x12\x18\n" +
+	"\aremoved\x18\x03 \x03(\tR\aremoved\"a\n" +
+	"\bNodeList\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x16\n" +
+	"\x06leader\x18\x02 \x01(\tR\x06leader\x12'\n" +
+	"\x05nodes\x18\x03 \x03(\v2\x11.registry.v1.NodeR\x05nodes\"X\n" +
+	"\x04Node\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04bind\x18\x02 \x01(\tR\x04bind\x12\x12\n" +
+	"\x04addr\x18\x03 \x01(\tR\x04addr\x12\x18\n" +
+	"\aversion\x18\x04 \x01(\tR\aversion\"M\n" +
+	"\bProgress\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12+\n" +
+	"\x03lag\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03lag\"%\n" +
 	"\rStatusRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\"\x85\x01\n" +
 	"\x0eStatusResponse\x12\x18\n" +
@@ -2447,7 +3322,7 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\vMemberState\x12\x17\n" +
 	"\x13MEMBER_STATE_ACTIVE\x10\x00\x12\x19\n" +
 	"\x15MEMBER_STATE_DRAINING\x10\x01\x12\x15\n" +
-	"\x11MEMBER_STATE_HELD\x10\x022\xf7\x05\n" +
+	"\x11MEMBER_STATE_HELD\x10\x022\x85\a\n" +
 	"\bRegistry\x12G\n" +
 	"\bRegister\x12\x1c.registry.v1.RegisterRequest\x1a\x1d.registry.v1.RegisterResponse\x12M\n" +
 	"\n" +
@@ -2459,7 +3334,10 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\aMembers\x12\x1b.registry.v1.MembersRequest\x1a\x1c.registry.v1.MembersResponse\x12A\n" +
 	"\x06Groups\x12\x1a.registry.v1.GroupsRequest\x1a\x1b.registry.v1.GroupsResponse\x12G\n" +
 	"\bSetGroup\x12\x1c.registry.v1.SetGroupRequest\x1a\x1d.registry.v1.SetGroupResponse\x12S\n" +
-	"\fUpdateMember\x12 .registry.v1.UpdateMemberRequest\x1a!.registry.v1.UpdateMemberResponse2\x95\x02\n" +
+	"\fUpdateMember\x12 .registry.v1.UpdateMemberRequest\x1a!.registry.v1.UpdateMemberResponse\x12M\n" +
+	"\n" +
+	"AcceptLoss\x12\x1e.registry.v1.AcceptLossRequest\x1a\x1f.registry.v1.AcceptLossResponse\x12=\n" +
+	"\x05Watch\x12\x19.registry.v1.WatchRequest\x1a\x17.registry.v1.WatchEvent0\x012\x95\x02\n" +
 	"\aCluster\x12A\n" +
 	"\x06Status\x12\x1a.registry.v1.StatusRequest\x1a\x1b.registry.v1.StatusResponse\x12;\n" +
 	"\x04Join\x12\x18.registry.v1.JoinRequest\x1a\x19.registry.v1.JoinResponse\x12A\n" +
@@ -2479,7 +3357,7 @@ func file_rpc_registrypb_registry_proto_rawDescGZIP() []byte {
 }
 
 var file_rpc_registrypb_registry_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_rpc_registrypb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_rpc_registrypb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_rpc_registrypb_registry_proto_goTypes = []any{
 	(MemberState)(0),              // 0: registry.v1.MemberState
 	(ErrorDetail_Reason)(0),       // 1: registry.v1.ErrorDetail.Reason
@@ -2506,31 +3384,41 @@ var file_rpc_registrypb_registry_proto_goTypes = []any{
 	(*SetGroupResponse)(nil),      // 22: registry.v1.SetGroupResponse
 	(*UpdateMemberRequest)(nil),   // 23: registry.v1.UpdateMemberRequest
 	(*UpdateMemberResponse)(nil),  // 24: registry.v1.UpdateMemberResponse
-	(*StatusRequest)(nil),         // 25: registry.v1.StatusRequest
-	(*StatusResponse)(nil),        // 26: registry.v1.StatusResponse
-	(*NodeStatus)(nil),            // 27: registry.v1.NodeStatus
-	(*JoinRequest)(nil),           // 28: registry.v1.JoinRequest
-	(*JoinResponse)(nil),          // 29: registry.v1.JoinResponse
-	(*RemoveRequest)(nil),         // 30: registry.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 31: registry.v1.RemoveResponse
-	(*TransferRequest)(nil),       // 32: registry.v1.TransferRequest
-	(*TransferResponse)(nil),      // 33: registry.v1.TransferResponse
-	(*ErrorDetail)(nil),           // 34: registry.v1.ErrorDetail
-	nil,                           // 35: registry.v1.Member.MetaEntry
-	nil,                           // 36: registry.v1.RegisterRequest.MetaEntry
-	(*durationpb.Duration)(nil),   // 37: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 38: google.protobuf.Timestamp
+	(*AcceptLossRequest)(nil),     // 25: registry.v1.AcceptLossRequest
+	(*AcceptLossResponse)(nil),    // 26: registry.v1.AcceptLossResponse
+	(*WatchRequest)(nil),          // 27: registry.v1.WatchRequest
+	(*WatchEvent)(nil),            // 28: registry.v1.WatchEvent
+	(*GroupSnapshot)(nil),         // 29: registry.v1.GroupSnapshot
+	(*GroupDelta)(nil),            // 30: registry.v1.GroupDelta
+	(*GroupList)(nil),             // 31: registry.v1.GroupList
+	(*NodeList)(nil),              // 32: registry.v1.NodeList
+	(*Node)(nil),                  // 33: registry.v1.Node
+	(*Progress)(nil),              // 34: registry.v1.Progress
+	(*StatusRequest)(nil),         // 35: registry.v1.StatusRequest
+	(*StatusResponse)(nil),        // 36: registry.v1.StatusResponse
+	(*NodeStatus)(nil),            // 37: registry.v1.NodeStatus
+	(*JoinRequest)(nil),           // 38: registry.v1.JoinRequest
+	(*JoinResponse)(nil),          // 39: registry.v1.JoinResponse
+	(*RemoveRequest)(nil),         // 40: registry.v1.RemoveRequest
+	(*RemoveResponse)(nil),        // 41: registry.v1.RemoveResponse
+	(*TransferRequest)(nil),       // 42: registry.v1.TransferRequest
+	(*TransferResponse)(nil),      // 43: registry.v1.TransferResponse
+	(*ErrorDetail)(nil),           // 44: registry.v1.ErrorDetail
+	nil,                           // 45: registry.v1.Member.MetaEntry
+	nil,                           // 46: registry.v1.RegisterRequest.MetaEntry
+	(*durationpb.Duration)(nil),   // 47: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 48: google.protobuf.Timestamp
 }
 var file_rpc_registrypb_registry_proto_depIdxs = []int32{
-	35, // 0: registry.v1.Member.meta:type_name -> registry.v1.Member.MetaEntry
+	45, // 0: registry.v1.Member.meta:type_name -> registry.v1.Member.MetaEntry
 	0,  // 1: registry.v1.Member.state:type_name -> registry.v1.MemberState
-	37, // 2: registry.v1.Member.ttl:type_name -> google.protobuf.Duration
-	38, // 3: registry.v1.Member.registered_at:type_name -> google.protobuf.Timestamp
-	37, // 4: registry.v1.ReadOptions.max_staleness:type_name -> google.protobuf.Duration
-	37, // 5: registry.v1.Receipt.lag:type_name -> google.protobuf.Duration
-	36, // 6: registry.v1.RegisterRequest.meta:type_name -> registry.v1.RegisterRequest.MetaEntry
-	37, // 7: registry.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
-	37, // 8: registry.v1.RegisterResponse.ttl:type_name -> google.protobuf.Duration
+	47, // 2: registry.v1.Member.ttl:type_name -> google.protobuf.Duration
+	48, // 3: registry.v1.Member.registered_at:type_name -> google.protobuf.Timestamp
+	47, // 4: registry.v1.ReadOptions.max_staleness:type_name -> google.protobuf.Duration
+	47, // 5: registry.v1.Receipt.lag:type_name -> google.protobuf.Duration
+	46, // 6: registry.v1.RegisterRequest.meta:type_name -> registry.v1.RegisterRequest.MetaEntry
+	47, // 7: registry.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
+	47, // 8: registry.v1.RegisterResponse.ttl:type_name -> google.protobuf.Duration
 	3,  // 9: registry.v1.MatchRequest.read:type_name -> registry.v1.ReadOptions
 	2,  // 10: registry.v1.MatchResponse.members:type_name -> registry.v1.Member
 	4,  // 11: registry.v1.MatchResponse.receipt:type_name -> registry.v1.Receipt
@@ -2547,42 +3435,59 @@ var file_rpc_registrypb_registry_proto_depIdxs = []int32{
 	4,  // 22: registry.v1.GroupsResponse.receipt:type_name -> registry.v1.Receipt
 	17, // 23: registry.v1.SetGroupRequest.config:type_name -> registry.v1.GroupConfig
 	0,  // 24: registry.v1.UpdateMemberRequest.state:type_name -> registry.v1.MemberState
-	27, // 25: registry.v1.StatusResponse.nodes:type_name -> registry.v1.NodeStatus
-	37, // 26: registry.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
-	1,  // 27: registry.v1.ErrorDetail.reason:type_name -> registry.v1.ErrorDetail.Reason
-	5,  // 28: registry.v1.Registry.Register:input_type -> registry.v1.RegisterRequest
-	7,  // 29: registry.v1.Registry.Deregister:input_type -> registry.v1.DeregisterRequest
-	9,  // 30: registry.v1.Registry.Heartbeat:input_type -> registry.v1.HeartbeatRequest
-	9,  // 31: registry.v1.Registry.HeartbeatStream:input_type -> registry.v1.HeartbeatRequest
-	11, // 32: registry.v1.Registry.Match:input_type -> registry.v1.MatchRequest
-	13, // 33: registry.v1.Registry.MatchMany:input_type -> registry.v1.MatchManyRequest
-	15, // 34: registry.v1.Registry.Members:input_type -> registry.v1.MembersRequest
-	19, // 35: registry.v1.Registry.Groups:input_type -> registry.v1.GroupsRequest
-	21, // 36: registry.v1.Registry.SetGroup:input_type -> registry.v1.SetGroupRequest
-	23, // 37: registry.v1.Registry.UpdateMember:input_type -> registry.v1.UpdateMemberRequest
-	25, // 38: registry.v1.Cluster.Status:input_type -> registry.v1.StatusRequest
-	28, // 39: registry.v1.Cluster.Join:input_type -> registry.v1.JoinRequest
-	30, // 40: registry.v1.Cluster.Remove:input_type -> registry.v1.RemoveRequest
-	32, // 41: registry.v1.Cluster.Transfer:input_type -> registry.v1.TransferRequest
-	6,  // 42: registry.v1.Registry.Register:output_type -> registry.v1.RegisterResponse
-	8,  // 43: registry.v1.Registry.Deregister:output_type -> registry.v1.DeregisterResponse
-	10, // 44: registry.v1.Registry.Heartbeat:output_type -> registry.v1.HeartbeatResponse
-	10, // 45: registry.v1.Registry.HeartbeatStream:output_type -> registry.v1.HeartbeatResponse
-	12, // 46: registry.v1.Registry.Match:output_type -> registry.v1.MatchResponse
-	14, // 47: registry.v1.Registry.MatchMany:output_type -> registry.v1.MatchManyResponse
-	16, // 48: registry.v1.Registry.Members:output_type -> registry.v1.MembersResponse
-	20, // 49: registry.v1.Registry.Groups:output_type -> registry.v1.GroupsResponse
-	22, // 50: registry.v1.Registry.SetGroup:output_type -> registry.v1.SetGroupResponse
-	24, // 51: registry.v1.Registry.UpdateMember:output_type -> registry.v1.UpdateMemberResponse
-	26, // 52: registry.v1.Cluster.Status:output_type -> registry.v1.StatusResponse
-	29, // 53: registry.v1.Cluster.Join:output_type -> registry.v1.JoinResponse
-	31, // 54: registry.v1.Cluster.Remove:output_type -> registry.v1.RemoveResponse
-	33, // 55: registry.v1.Cluster.Transfer:output_type -> registry.v1.TransferResponse
-	42, // [42:56] is the sub-list for method output_type
-	28, // [28:42] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	47, // 25: registry.v1.WatchRequest.progress_interval:type_name -> google.protobuf.Duration
+	29, // 26: registry.v1.WatchEvent.snapshot:type_name -> registry.v1.GroupSnapshot
+	30, // 27: registry.v1.WatchEvent.delta:type_name -> registry.v1.GroupDelta
+	31, // 28: registry.v1.WatchEvent.groups:type_name -> registry.v1.GroupList
+	32, // 29: registry.v1.WatchEvent.nodes:type_name -> registry.v1.NodeList
+	34, // 30: registry.v1.WatchEvent.progress:type_name -> registry.v1.Progress
+	17, // 31: registry.v1.GroupSnapshot.config:type_name -> registry.v1.GroupConfig
+	2,  // 32: registry.v1.GroupSnapshot.members:type_name -> registry.v1.Member
+	17, // 33: registry.v1.GroupDelta.config:type_name -> registry.v1.GroupConfig
+	2,  // 34: registry.v1.GroupDelta.put:type_name -> registry.v1.Member
+	18, // 35: registry.v1.GroupList.groups:type_name -> registry.v1.Group
+	33, // 36: registry.v1.NodeList.nodes:type_name -> registry.v1.Node
+	47, // 37: registry.v1.Progress.lag:type_name -> google.protobuf.Duration
+	37, // 38: registry.v1.StatusResponse.nodes:type_name -> registry.v1.NodeStatus
+	47, // 39: registry.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
+	1,  // 40: registry.v1.ErrorDetail.reason:type_name -> registry.v1.ErrorDetail.Reason
+	5,  // 41: registry.v1.Registry.Register:input_type -> registry.v1.RegisterRequest
+	7,  // 42: registry.v1.Registry.Deregister:input_type -> registry.v1.DeregisterRequest
+	9,  // 43: registry.v1.Registry.Heartbeat:input_type -> registry.v1.HeartbeatRequest
+	9,  // 44: registry.v1.Registry.HeartbeatStream:input_type -> registry.v1.HeartbeatRequest
+	11, // 45: registry.v1.Registry.Match:input_type -> registry.v1.MatchRequest
+	13, // 46: registry.v1.Registry.MatchMany:input_type -> registry.v1.MatchManyRequest
+	15, // 47: registry.v1.Registry.Members:input_type -> registry.v1.MembersRequest
+	19, // 48: registry.v1.Registry.Groups:input_type -> registry.v1.GroupsRequest
+	21, // 49: registry.v1.Registry.SetGroup:input_type -> registry.v1.SetGroupRequest
+	23, // 50: registry.v1.Registry.UpdateMember:input_type -> registry.v1.UpdateMemberRequest
+	25, // 51: registry.v1.Registry.AcceptLoss:input_type -> registry.v1.AcceptLossRequest
+	27, // 52: registry.v1.Registry.Watch:input_type -> registry.v1.WatchRequest
+	35, // 53: registry.v1.Cluster.Status:input_type -> registry.v1.StatusRequest
+	38, // 54: registry.v1.Cluster.Join:input_type -> registry.v1.JoinRequest
+	40, // 55: registry.v1.Cluster.Remove:input_type -> registry.v1.RemoveRequest
+	42, // 56: registry.v1.Cluster.Transfer:input_type -> registry.v1.TransferRequest
+	6,  // 57: registry.v1.Registry.Register:output_type -> registry.v1.RegisterResponse
+	8,  // 58: registry.v1.Registry.Deregister:output_type -> registry.v1.DeregisterResponse
+	10, // 59: registry.v1.Registry.Heartbeat:output_type -> registry.v1.HeartbeatResponse
+	10, // 60: registry.v1.Registry.HeartbeatStream:output_type -> registry.v1.HeartbeatResponse
+	12, // 61: registry.v1.Registry.Match:output_type -> registry.v1.MatchResponse
+	14, // 62: registry.v1.Registry.MatchMany:output_type -> registry.v1.MatchManyResponse
+	16, // 63: registry.v1.Registry.Members:output_type -> registry.v1.MembersResponse
+	20, // 64: registry.v1.Registry.Groups:output_type -> registry.v1.GroupsResponse
+	22, // 65: registry.v1.Registry.SetGroup:output_type -> registry.v1.SetGroupResponse
+	24, // 66: registry.v1.Registry.UpdateMember:output_type -> registry.v1.UpdateMemberResponse
+	26, // 67: registry.v1.Registry.AcceptLoss:output_type -> registry.v1.AcceptLossResponse
+	28, // 68: registry.v1.Registry.Watch:output_type -> registry.v1.WatchEvent
+	36, // 69: registry.v1.Cluster.Status:output_type -> registry.v1.StatusResponse
+	39, // 70: registry.v1.Cluster.Join:output_type -> registry.v1.JoinResponse
+	41, // 71: registry.v1.Cluster.Remove:output_type -> registry.v1.RemoveResponse
+	43, // 72: registry.v1.Cluster.Transfer:output_type -> registry.v1.TransferResponse
+	57, // [57:73] is the sub-list for method output_type
+	41, // [41:57] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_rpc_registrypb_registry_proto_init() }
@@ -2591,13 +3496,27 @@ func file_rpc_registrypb_registry_proto_init() {
 		return
 	}
 	file_rpc_registrypb_registry_proto_msgTypes[21].OneofWrappers = []any{}
+	file_rpc_registrypb_registry_proto_msgTypes[25].OneofWrappers = []any{
+		(*WatchRequest_Group)(nil),
+		(*WatchRequest_Prefix)(nil),
+		(*WatchRequest_Groups)(nil),
+		(*WatchRequest_Nodes)(nil),
+	}
+	file_rpc_registrypb_registry_proto_msgTypes[26].OneofWrappers = []any{
+		(*WatchEvent_Snapshot)(nil),
+		(*WatchEvent_Delta)(nil),
+		(*WatchEvent_UnknownGroup)(nil),
+		(*WatchEvent_Groups)(nil),
+		(*WatchEvent_Nodes)(nil),
+		(*WatchEvent_Progress)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rpc_registrypb_registry_proto_rawDesc), len(file_rpc_registrypb_registry_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   35,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -35,6 +35,8 @@ const (
 	Registry_Groups_FullMethodName          = "/registry.v1.Registry/Groups"
 	Registry_SetGroup_FullMethodName        = "/registry.v1.Registry/SetGroup"
 	Registry_UpdateMember_FullMethodName    = "/registry.v1.Registry/UpdateMember"
+	Registry_AcceptLoss_FullMethodName      = "/registry.v1.Registry/AcceptLoss"
+	Registry_Watch_FullMethodName           = "/registry.v1.Registry/Watch"
 )
 
 // RegistryClient is the client API for Registry service.
@@ -67,6 +69,13 @@ type RegistryClient interface {
 	SetGroup(ctx context.Context, in *SetGroupRequest, opts ...grpc.CallOption) (*SetGroupResponse, error)
 	// UpdateMember changes a member's weight or state without its process.
 	UpdateMember(ctx context.Context, in *UpdateMemberRequest, opts ...grpc.CallOption) (*UpdateMemberResponse, error)
+	// AcceptLoss lets the members of a group go at once that fell silent and are
+	// held by the mass-loss guard.
+	AcceptLoss(ctx context.Context, in *AcceptLossRequest, opts ...grpc.CallOption) (*AcceptLossResponse, error)
+	// Watch follows a group, groups by prefix, the list of groups, or the
+	// cluster's nodes, until the caller ends it or the node stops. A watcher that
+	// does not keep up is started over with a snapshot; it delays nobody.
+	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEvent], error)
 }
 
 type registryClient struct {
@@ -180,6 +189,35 @@ func (c *registryClient) UpdateMember(ctx context.Context, in *UpdateMemberReque
 	return out, nil
 }
 
+func (c *registryClient) AcceptLoss(ctx context.Context, in *AcceptLossRequest, opts ...grpc.CallOption) (*AcceptLossResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AcceptLossResponse)
+	err := c.cc.Invoke(ctx, Registry_AcceptLoss_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *registryClient) Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEvent], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Registry_ServiceDesc.Streams[1], Registry_Watch_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchRequest, WatchEvent]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Registry_WatchClient = grpc.ServerStreamingClient[WatchEvent]
+
 // RegistryServer is the server API for Registry service.
 // All implementations must embed UnimplementedRegistryServer
 // for forward compatibility.
@@ -210,6 +248,13 @@ type RegistryServer interface {
 	SetGroup(context.Context, *SetGroupRequest) (*SetGroupResponse, error)
 	// UpdateMember changes a member's weight or state without its process.
 	UpdateMember(context.Context, *UpdateMemberRequest) (*UpdateMemberResponse, error)
+	// AcceptLoss lets the members of a group go at once that fell silent and are
+	// held by the mass-loss guard.
+	AcceptLoss(context.Context, *AcceptLossRequest) (*AcceptLossResponse, error)
+	// Watch follows a group, groups by prefix, the list of groups, or the
+	// cluster's nodes, until the caller ends it or the node stops. A watcher that
+	// does not keep up is started over with a snapshot; it delays nobody.
+	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchEvent]) error
 	mustEmbedUnimplementedRegistryServer()
 }
 
@@ -249,6 +294,12 @@ func (UnimplementedRegistryServer) SetGroup(context.Context, *SetGroupRequest) (
 }
 func (UnimplementedRegistryServer) UpdateMember(context.Context, *UpdateMemberRequest) (*UpdateMemberResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method UpdateMember not implemented")
+}
+func (UnimplementedRegistryServer) AcceptLoss(context.Context, *AcceptLossRequest) (*AcceptLossResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AcceptLoss not implemented")
+}
+func (UnimplementedRegistryServer) Watch(*WatchRequest, grpc.ServerStreamingServer[WatchEvent]) error {
+	return status.Error(codes.Unimplemented, "method Watch not implemented")
 }
 func (UnimplementedRegistryServer) mustEmbedUnimplementedRegistryServer() {}
 func (UnimplementedRegistryServer) testEmbeddedByValue()                  {}
@@ -440,6 +491,35 @@ func _Registry_UpdateMember_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Registry_AcceptLoss_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AcceptLossRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RegistryServer).AcceptLoss(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Registry_AcceptLoss_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RegistryServer).AcceptLoss(ctx, req.(*AcceptLossRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Registry_Watch_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(RegistryServer).Watch(m, &grpc.GenericServerStream[WatchRequest, WatchEvent]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Registry_WatchServer = grpc.ServerStreamingServer[WatchEvent]
+
 // Registry_ServiceDesc is the grpc.ServiceDesc for Registry service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -483,6 +563,10 @@ var Registry_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "UpdateMember",
 			Handler:    _Registry_UpdateMember_Handler,
 		},
+		{
+			MethodName: "AcceptLoss",
+			Handler:    _Registry_AcceptLoss_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
@@ -490,6 +574,11 @@ var Registry_ServiceDesc = grpc.ServiceDesc{
 			Handler:       _Registry_HeartbeatStream_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
+		},
+		{
+			StreamName:    "Watch",
+			Handler:       _Registry_Watch_Handler,
+			ServerStreams: true,
 		},
 	},
 	Metadata: "rpc/registrypb/registry.proto",

@@ -1,0 +1,80 @@
+package fsm
+
+import (
+	"fmt"
+
+	"github.com/werbenhu/registry/fsm/fsmpb"
+	"github.com/werbenhu/registry/ring"
+)
+
+// MaxGroups bounds the number of groups.
+const MaxGroups = 100_000
+
+// termStart notes who leads. It is the first entry of every leader, and what
+// its leases and its reads wait for.
+func (b *batch) termStart(c *fsmpb.TermStart) Result {
+	if b.next.term != 0 {
+		b.next.digest -= termDigest(b.next.term, b.next.leader)
+	}
+	b.next.term, b.next.leader = b.term, c.Node
+	b.next.digest += termDigest(b.next.term, b.next.leader)
+	b.terms = append(b.terms, b.term)
+	return Result{}
+}
+
+func (b *batch) nodesTxn() interface {
+	Get(k []byte) (*Node, bool)
+	Insert(k []byte, n *Node) (*Node, bool)
+	Delete(k []byte) (*Node, bool)
+} {
+	if b.nodes == nil {
+		b.nodes = b.next.nodes.Txn()
+	}
+	return b.nodes
+}
+
+func (b *batch) setNode(c *fsmpb.Node) Result {
+	n := &Node{ID: c.GetId(), Bind: c.GetBind(), Addr: c.GetAddr(), Version: c.GetVersion(), Incarnation: c.GetIncarnation(), Nonvoter: c.GetNonvoter()}
+	n.digest = nodeDigest(n)
+	if old, had := b.nodesTxn().Insert([]byte(n.ID), n); had {
+		b.next.digest -= old.digest
+	}
+	b.next.digest += n.digest
+	return Result{}
+}
+
+func (b *batch) removeNode(c *fsmpb.RemoveNode) Result {
+	old, had := b.nodesTxn().Delete([]byte(c.Id))
+	if had {
+		b.next.digest -= old.digest
+	}
+	return Result{Removed: had}
+}
+
+// setGroup creates a group or changes its ring's parameters.
+func (b *batch) setGroup(c *fsmpb.SetGroup) Result {
+	g := b.group(c.Group)
+	params := ring.Params{VirtualNodes: int(c.VirtualNodes), Bound: int(c.Bound)}
+	if g != nil && g.Params == params {
+		return Result{Revision: g.Revision} // also a retry of what was done
+	}
+	if c.ExpectedRevision != 0 && (g == nil || g.Revision != c.ExpectedRevision) {
+		at := uint64(0)
+		if g != nil {
+			at = g.Revision
+		}
+		return Result{Revision: at, Err: fmt.Errorf("%w: %q is at %d, not at %d", ErrRevisionMismatch, c.Group, at, c.ExpectedRevision)}
+	}
+	if g != nil {
+		if g.weight*uint64(params.VirtualNodes) > ring.MaxPoints {
+			return Result{Revision: g.Revision, Err: exhausted("points of a ring (virtual nodes × weights)", ring.MaxPoints)}
+		}
+	} else {
+		var err error
+		if g, err = b.createGroup(c.Group); err != nil {
+			return Result{Err: err}
+		}
+	}
+	g.Params, g.Revision, g.stale = params, b.index, true
+	return Result{Revision: g.Revision}
+}

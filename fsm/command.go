@@ -1,0 +1,58 @@
+package fsm
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cespare/xxhash/v2"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/werbenhu/registry/fsm/fsmpb"
+)
+
+// envelopeVersion is what Encode writes and the only one that decode accepts.
+const envelopeVersion = 1
+
+// Encode puts a command into the envelope of a log entry.
+func Encode(cmd *fsmpb.Command) ([]byte, error) {
+	payload, err := proto.Marshal(cmd)
+	if err != nil {
+		return nil, fmt.Errorf("encode command: %w", err)
+	}
+	data, err := proto.Marshal(&fsmpb.Entry{
+		Version:  envelopeVersion,
+		Checksum: xxhash.Sum64(payload),
+		Payload:  payload,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("encode entry: %w", err)
+	}
+	return data, nil
+}
+
+var (
+	errVersion  = errors.New("envelope has an unknown version")
+	errChecksum = errors.New("checksum mismatch")
+	errCommand  = errors.New("unknown command")
+)
+
+func decode(data []byte) (*fsmpb.Command, error) {
+	var entry fsmpb.Entry
+	if err := proto.Unmarshal(data, &entry); err != nil {
+		return nil, fmt.Errorf("envelope: %w", err)
+	}
+	if entry.Version != envelopeVersion {
+		return nil, fmt.Errorf("%w: %d", errVersion, entry.Version)
+	}
+	if got := xxhash.Sum64(entry.Payload); got != entry.Checksum {
+		return nil, fmt.Errorf("%w: entry says %016x, payload has %016x", errChecksum, entry.Checksum, got)
+	}
+	var cmd fsmpb.Command
+	if err := proto.Unmarshal(entry.Payload, &cmd); err != nil {
+		return nil, fmt.Errorf("payload: %w", err)
+	}
+	if cmd.Op == nil {
+		return nil, errCommand
+	}
+	return &cmd, nil
+}

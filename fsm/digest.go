@@ -1,0 +1,69 @@
+package fsm
+
+import (
+	"encoding/binary"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// A digest is the sum modulo 2^64 of the XXH64 of every record. A sum can be
+// kept up to date by subtracting the old record and adding the new one, so a
+// change costs the record that changed and not the state.
+//
+// Each record starts with a tag, and every string with its length, so that no
+// two different records have the same bytes.
+const (
+	tagGroup byte = iota + 1
+	tagMember
+	tagNode
+	tagFence
+	tagTerm
+)
+
+// record is a byte string under construction.
+type record []byte
+
+func (r record) str(s string) record {
+	r = binary.AppendUvarint(r, uint64(len(s)))
+	return append(r, s...)
+}
+
+func (r record) num(n uint64) record { return binary.AppendUvarint(r, n) }
+
+func (r record) sum() uint64 { return xxhash.Sum64(r) }
+
+func memberDigest(group string, m *Member) uint64 {
+	r := make(record, 0, 256)
+	r = append(r, tagMember).str(group).str(m.ID).str(m.Addr)
+	r = r.num(uint64(m.Weight)).num(uint64(len(m.Meta)))
+	for _, p := range m.Meta {
+		r = r.str(p.Key).str(p.Value)
+	}
+	r = r.num(uint64(m.State)).str(m.Instance).num(m.LeaseID).num(m.Epoch)
+	r = r.num(uint64(m.TTL)).num(m.CreatedIndex).num(m.ModifiedIndex)
+	return r.num(uint64(m.RegisteredMS)).sum()
+}
+
+// groupHeadDigest covers the group without its members.
+func groupHeadDigest(g *Group) uint64 {
+	r := append(make(record, 0, 64), tagGroup).str(g.Name)
+	return r.num(uint64(g.Params.VirtualNodes)).num(uint64(g.Params.Bound)).num(g.Revision).sum()
+}
+
+func nodeDigest(n *Node) uint64 {
+	r := append(make(record, 0, 128), tagNode).str(n.ID).str(n.Bind)
+	r = r.str(n.Addr).str(n.Version).str(n.Incarnation)
+	if n.Nonvoter {
+		r = r.num(1)
+	}
+	return r.sum()
+}
+
+func fenceDigest(f *Fence) uint64 {
+	r := append(make(record, 0, 128), tagFence).str(f.Group).str(f.ID)
+	return r.str(f.Instance).num(f.Index).sum()
+}
+
+func termDigest(term uint64, leader string) uint64 {
+	return append(make(record, 0, 64), tagTerm).num(term).str(leader).sum()
+}

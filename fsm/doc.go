@@ -1,0 +1,24 @@
+// Package fsm is the replicated state machine of the registry: groups, their
+// members and leases, the cluster's nodes, and the rings that follow from them.
+//
+// # Promises
+//
+// The state is a pure function of the log. Apply reads no clock, draws no
+// random number, ranges over no map, computes no float, starts no I/O: at an
+// equal applied index all nodes have the same [State.Digest], whatever their
+// CPU. Times in commands were stamped by the leader and are for display only.
+//
+// A published [State] never changes. Apply builds the next one beside it from
+// persistent trees (a change copies the path to it and shares the rest) and
+// publishes it with one atomic store, so readers take no lock, a snapshot is a
+// reference, and a reader that holds a state sees one moment of the log.
+//
+// Rings are built off the apply path, one build at a time for each group; a
+// [RingView] says which revision of its group it was built from.
+//
+// # Not promised
+//
+// Commands are not validated here: what reaches the log was checked by
+// [Validate] before. An entry that cannot be decoded is a programming error or
+// a corrupt disk, and Apply panics with a [CorruptEntryError].
+package fsm

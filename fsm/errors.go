@@ -1,0 +1,59 @@
+package fsm
+
+import (
+	"errors"
+	"fmt"
+)
+
+// What a command can answer instead of its effect. The state is then as it was
+// before, but for the index.
+var (
+	// ErrUnknownGroup: the group does not exist.
+	ErrUnknownGroup = errors.New("unknown group")
+	// ErrUnknownMember: the group has no such member.
+	ErrUnknownMember = errors.New("unknown member")
+	// ErrConflict: the id is held by another live instance at another address.
+	ErrConflict = errors.New("id is held by another instance")
+	// ErrFenced: this instance was deregistered, or another one took its seat.
+	ErrFenced = errors.New("instance may not come back")
+	// ErrRevisionMismatch: the group is not at the expected revision.
+	ErrRevisionMismatch = errors.New("group is at another revision")
+	// ErrExhausted: a bound on the state would be exceeded.
+	ErrExhausted = errors.New("limit reached")
+)
+
+// ErrReplaced: a snapshot replaced the state that was asked; ask the new one.
+var ErrReplaced = errors.New("state was replaced by a snapshot")
+
+// ErrInvalid is what every [FieldError] is.
+var ErrInvalid = errors.New("invalid argument")
+
+// FieldError says which field of a call is out of which limit.
+type FieldError struct {
+	// Field is the name in the public API, for instance "ttl".
+	Field string
+	// Limit says what is allowed, for instance "1s to 24h0m0s".
+	Limit string
+	// Got says what was given, shortened where it is long.
+	Got string
+}
+
+func (e *FieldError) Error() string {
+	return fmt.Sprintf("%s: must be %s, got %s", e.Field, e.Limit, e.Got)
+}
+
+// Is makes errors.Is(err, ErrInvalid) true.
+func (e *FieldError) Is(target error) bool { return target == ErrInvalid }
+
+// CorruptEntryError is what Apply panics with: the log holds an entry that no
+// version of this program wrote. Going on would make the nodes differ.
+type CorruptEntryError struct {
+	Index uint64
+	Cause error
+}
+
+func (e *CorruptEntryError) Error() string {
+	return fmt.Sprintf("log entry %d cannot be applied: %v", e.Index, e.Cause)
+}
+
+func (e *CorruptEntryError) Unwrap() error { return e.Cause }

@@ -1,0 +1,240 @@
+package fsm
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/werbenhu/registry/fsm/fsmpb"
+	"github.com/werbenhu/registry/ring"
+)
+
+// history draws commands over few names, so that they meet: refreshes,
+// takeovers, conflicts, fences, expiries of this and of other terms.
+type history struct {
+	r    *rand.Rand
+	log  *log
+	done []Entry
+}
+
+func newHistory(tb testing.TB, r *rand.Rand) *history {
+	return &history{r: r, log: newLog(tb)}
+}
+
+func pick[T any](r *rand.Rand, from ...T) T { return from[r.IntN(len(from))] }
+
+func (h *history) group() string { return pick(h.r, "web", "db", "cache", "g\u00e9", "web2") }
+func (h *history) id() string    { return "m" + itoa(h.r.IntN(12)) }
+
+func (h *history) seat() *seat {
+	s := newSeat(h.group(), h.id(), "10.0.0."+itoa(1+h.r.IntN(3))+":80", "i"+itoa(h.r.IntN(5)))
+	s.Weight = uint32(1 + h.r.IntN(4))
+	s.TtlMs = pick(h.r, int64(1000), 10_000, 86_400_000)
+	s.TakeOver = h.r.IntN(4) == 0
+	for i := range h.r.IntN(3) {
+		s.Meta = append(s.Meta, &fsmpb.Pair{Key: "k" + itoa(i), Value: "v" + itoa(h.r.IntN(2))})
+	}
+	return s
+}
+
+func (h *history) lease() *fsmpb.ExpiredLease {
+	group := h.group()
+	if m := h.log.member(group, h.id()); m != nil {
+		l := leaseOf(group, m)
+		l.Epoch -= uint64(h.r.IntN(4) / 3) // now and then one too old
+		return l
+	}
+	return &fsmpb.ExpiredLease{Group: group, Id: "m0", LeaseId: 1, Epoch: 1}
+}
+
+func (h *history) command() *fsmpb.Command {
+	switch n := h.r.IntN(100); {
+	case n < 50:
+		cmd := register(h.seat())
+		cmd.TimeMs = h.r.Int64N(1 << 40)
+		return cmd
+	case n < 65:
+		return deregister(h.group(), h.id(), pick(h.r, "", "i0", "i1", "i2"))
+	case n < 75:
+		return expire(h.log.term-uint64(h.r.IntN(3)/2), h.lease(), h.lease(), h.lease())
+	case n < 80:
+		h.log.term += uint64(1 + h.r.IntN(2))
+		return termStart("n" + itoa(h.r.IntN(3)))
+	case n < 84:
+		return setNode(&fsmpb.Node{Id: "n" + itoa(h.r.IntN(3)), Bind: "n:1", Addr: "n:2", Version: pick(h.r, "v1", "v2"), Nonvoter: h.r.IntN(2) == 0})
+	case n < 86:
+		return removeNode("n" + itoa(h.r.IntN(3)))
+	case n < 91:
+		return setGroup(h.group(), pick[uint32](h.r, 64, 128, 256), pick[uint32](h.r, 0, 0, 1100, 1500), uint64(h.r.IntN(2)*h.r.IntN(50)))
+	default:
+		return updateMember(h.group(), h.id(), uint32(h.r.IntN(5)), uint32(h.r.IntN(4)))
+	}
+}
+
+// step applies one entry, now and then one without data.
+func (h *history) step() {
+	var e Entry
+	if h.r.IntN(50) == 0 {
+		h.log.index++
+		e = Entry{Index: h.log.index, Term: h.log.term}
+	} else {
+		e = h.log.entry(h.command())
+	}
+	h.log.m.Apply([]Entry{e})
+	h.done = append(h.done, e)
+}
+
+// split replays entries in batches of random sizes.
+func split(r *rand.Rand, m *Machine, entries []Entry) (results []Result) {
+	for len(entries) > 0 {
+		n := min(len(entries), 1+r.IntN(40))
+		results = append(results, m.Apply(entries[:n])...)
+		entries = entries[n:]
+	}
+	return results
+}
+
+// settle waits until every ring is as new as the state and returns their
+// fingerprints.
+func settle(tb testing.TB, m *Machine) map[string]uint64 {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), 20*time.Second)
+	defer cancel()
+	s := m.State()
+	prints := make(map[string]uint64)
+	for g := range s.Groups {
+		v, err := g.WaitRing(ctx, s.Index())
+		if err != nil {
+			tb.Fatalf("ring of %q: %v", g.Name, err)
+		}
+		prints[g.Name] = v.Ring.Fingerprint()
+	}
+	return prints
+}
+
+// scratchRings builds the rings of a state without the machine.
+func scratchRings(tb testing.TB, s *State) map[string]uint64 {
+	tb.Helper()
+	prints := make(map[string]uint64)
+	for g := range s.Groups {
+		var members []ring.Member
+		for m := range g.Members {
+			members = append(members, ring.Member{ID: m.ID, Weight: int(m.Weight), State: m.State})
+		}
+		r, err := ring.New(g.Params, members)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		prints[g.Name] = r.Fingerprint()
+	}
+	return prints
+}
+
+func sameState(t *testing.T, what string, a, b *Machine) {
+	t.Helper()
+	if x, y := a.State(), b.State(); x.Digest() != y.Digest() || x.Index() != y.Index() {
+		t.Errorf("%s: digest %016x at %d, and %016x at %d", what, x.Digest(), x.Index(), y.Digest(), y.Index())
+	}
+	if !bytes.Equal(snapshotBytes(t, a.State()), snapshotBytes(t, b.State())) {
+		t.Errorf("%s: snapshots differ", what)
+	}
+	if x, y := fmt.Sprint(settle(t, a)), fmt.Sprint(settle(t, b)); x != y {
+		t.Errorf("%s: rings are %s and %s", what, x, y)
+	}
+}
+
+func historyLength() int {
+	if testing.Short() {
+		return 400
+	}
+	return 2000
+}
+
+func TestBatchSplitsDoNotMatter(t *testing.T) {
+	r := random(t)
+	h := newHistory(t, r)
+	for range historyLength() {
+		h.step()
+	}
+	one, other := newLog(t).m, newLog(t).m
+	a, b := split(r, one, h.done), split(r, other, h.done)
+	sameState(t, "one by one and in batches", h.log.m, one)
+	sameState(t, "in batches and in other batches", one, other)
+	for i := range a {
+		a[i].Err, b[i].Err = errText(a[i].Err), errText(b[i].Err)
+		if a[i] != b[i] {
+			t.Fatalf("entry %d is answered %+v and %+v", h.done[i].Index, a[i], b[i])
+		}
+	}
+	if got, want := fmt.Sprint(settle(t, one)), fmt.Sprint(scratchRings(t, one.State())); got != want {
+		t.Errorf("rings %s, built from scratch %s", got, want)
+	}
+}
+
+type textError string
+
+func (e textError) Error() string { return string(e) }
+
+// errText makes errors comparable by what they say.
+func errText(err error) error {
+	if err == nil {
+		return nil
+	}
+	return textError(err.Error())
+}
+
+func TestPublishedStatesNeverChange(t *testing.T) {
+	h := newHistory(t, random(t))
+	type held struct {
+		state  *State
+		digest uint64
+		bytes  []byte
+	}
+	var all []held
+	for i := range historyLength() {
+		h.step()
+		s := h.log.m.State()
+		if i%10 == 0 {
+			all = append(all, held{s, s.Digest(), snapshotBytes(t, s)})
+		}
+	}
+	for _, was := range all {
+		if got := scratchDigest(was.state); got != was.digest {
+			t.Fatalf("state at %d had digest %016x, its records now have %016x", was.state.Index(), was.digest, got)
+		}
+		if !bytes.Equal(snapshotBytes(t, was.state), was.bytes) {
+			t.Fatalf("state at %d changed after it was published", was.state.Index())
+		}
+	}
+}
+
+func TestRestoredMachineGoesOn(t *testing.T) {
+	r := random(t)
+	h := newHistory(t, r)
+	for range historyLength() / 2 {
+		h.step()
+	}
+	data := snapshotBytes(t, h.log.m.State())
+	rec := &recorder{}
+	restored := newLog(t, rec).m
+	restored.Apply([]Entry{{Index: 1}})
+	if err := restored.Restore(bytes.NewReader(data)); err != nil {
+		t.Fatal(err)
+	}
+	if rec.restored != 1 {
+		t.Errorf("observers were told %d times", rec.restored)
+	}
+	sameState(t, "after the restore", h.log.m, restored)
+	at := len(h.done)
+	for range historyLength() / 2 {
+		h.step()
+	}
+	split(r, restored, h.done[at:])
+	sameState(t, "going on", h.log.m, restored)
+	if got := scratchDigest(restored.State()); got != restored.State().Digest() {
+		t.Errorf("digest %016x, recomputed %016x", restored.State().Digest(), got)
+	}
+}

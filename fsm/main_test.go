@@ -1,0 +1,138 @@
+package fsm
+
+import (
+	"bytes"
+	"flag"
+	"math/rand/v2"
+	"strconv"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/werbenhu/registry/fsm/fsmpb"
+)
+
+var (
+	update   = flag.Bool("update", false, "write golden files instead of comparing with them")
+	seedFlag = flag.Uint64("seed", 0, "seed of the randomised tests; 0 draws one")
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// random returns a generator whose seed is printed, so that a failure can be
+// repeated with -seed.
+func random(tb testing.TB) *rand.Rand {
+	seed := *seedFlag
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	tb.Logf("repeat with -seed=%d", seed)
+	return rand.New(rand.NewPCG(seed, 1))
+}
+
+// log drives a machine as raft does: one index after the other.
+type log struct {
+	tb    testing.TB
+	m     *Machine
+	index uint64
+	term  uint64
+}
+
+func newLog(tb testing.TB, observers ...Observer) *log {
+	m := New(observers...)
+	tb.Cleanup(m.Close)
+	return &log{tb: tb, m: m, term: 1}
+}
+
+func (l *log) entry(cmd *fsmpb.Command) Entry {
+	l.tb.Helper()
+	data, err := Encode(cmd)
+	if err != nil {
+		l.tb.Fatal(err)
+	}
+	l.index++
+	return Entry{Index: l.index, Term: l.term, Data: data}
+}
+
+func (l *log) apply(cmd *fsmpb.Command) Result {
+	l.tb.Helper()
+	return l.m.Apply([]Entry{l.entry(cmd)})[0]
+}
+
+// must applies a command that has to work.
+func (l *log) must(cmd *fsmpb.Command) Result {
+	l.tb.Helper()
+	r := l.apply(cmd)
+	if r.Err != nil {
+		l.tb.Fatalf("%v: %v", cmd, r.Err)
+	}
+	return r
+}
+
+func (l *log) member(group, id string) *Member {
+	if g := l.m.State().Group(group); g != nil {
+		return g.Member(id)
+	}
+	return nil
+}
+
+// seat is a registration under construction.
+type seat = fsmpb.Register
+
+func newSeat(group, id, addr, instance string) *seat {
+	return &seat{Group: group, Id: id, Addr: addr, Weight: 1, TtlMs: 10_000, Instance: []byte(instance)}
+}
+
+func register(s *seat) *fsmpb.Command {
+	return &fsmpb.Command{TimeMs: 1_700_000_000_000, Op: &fsmpb.Command_Register{Register: s}}
+}
+
+func deregister(group, id, instance string) *fsmpb.Command {
+	return &fsmpb.Command{Op: &fsmpb.Command_Deregister{Deregister: &fsmpb.Deregister{
+		Group: group, Id: id, Instance: []byte(instance),
+	}}}
+}
+
+func expire(term uint64, leases ...*fsmpb.ExpiredLease) *fsmpb.Command {
+	return &fsmpb.Command{Op: &fsmpb.Command_Expire{Expire: &fsmpb.Expire{Term: term, Leases: leases}}}
+}
+
+func leaseOf(group string, m *Member) *fsmpb.ExpiredLease {
+	return &fsmpb.ExpiredLease{Group: group, Id: m.ID, LeaseId: m.LeaseID, Epoch: m.Epoch}
+}
+
+func termStart(node string) *fsmpb.Command {
+	return &fsmpb.Command{Op: &fsmpb.Command_TermStart{TermStart: &fsmpb.TermStart{Node: node}}}
+}
+
+func setNode(n *fsmpb.Node) *fsmpb.Command {
+	return &fsmpb.Command{Op: &fsmpb.Command_SetNode{SetNode: &fsmpb.SetNode{Node: n}}}
+}
+
+func removeNode(id string) *fsmpb.Command {
+	return &fsmpb.Command{Op: &fsmpb.Command_RemoveNode{RemoveNode: &fsmpb.RemoveNode{Id: id}}}
+}
+
+func setGroup(group string, nodes, bound uint32, expected uint64) *fsmpb.Command {
+	return &fsmpb.Command{Op: &fsmpb.Command_SetGroup{SetGroup: &fsmpb.SetGroup{
+		Group: group, VirtualNodes: nodes, Bound: bound, ExpectedRevision: expected,
+	}}}
+}
+
+func updateMember(group, id string, weight, statePlusOne uint32) *fsmpb.Command {
+	return &fsmpb.Command{Op: &fsmpb.Command_UpdateMember{UpdateMember: &fsmpb.UpdateMember{
+		Group: group, Id: id, Weight: weight, StatePlusOne: statePlusOne,
+	}}}
+}
+
+func snapshotBytes(tb testing.TB, s *State) []byte {
+	tb.Helper()
+	var buf bytes.Buffer
+	if err := s.WriteSnapshot(&buf); err != nil {
+		tb.Fatal(err)
+	}
+	return buf.Bytes()
+}
+
+func itoa(n int) string { return strconv.Itoa(n) }

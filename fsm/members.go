@@ -1,0 +1,194 @@
+package fsm
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/werbenhu/registry/fsm/fsmpb"
+	"github.com/werbenhu/registry/ring"
+)
+
+// register gives a seat to an instance, or refreshes it:
+//
+//	nobody there                        a new member
+//	same instance                       a refresh, idempotent
+//	other instance, same address        the process was restarted: it takes over
+//	other instance, other address       a conflict, unless it asks to take over
+//	an instance that lost this seat     fenced
+func (b *batch) register(c *fsmpb.Register, timeMS int64) Result {
+	instance := string(c.Instance)
+	if b.next.fences.has(c.Group, c.Id, instance) {
+		return Result{Err: fmt.Errorf("%w: it was deregistered or replaced as %q in group %q", ErrFenced, c.Id, c.Group)}
+	}
+	g := b.group(c.Group)
+	var old *Member
+	if g != nil {
+		old, _ = g.txn.Get([]byte(c.Id))
+	}
+	if old != nil && old.Instance != instance && old.Addr != c.Addr && !c.TakeOver {
+		return Result{Err: fmt.Errorf("%w: %q in group %q is at %s", ErrConflict, c.Id, c.Group, old.Addr)}
+	}
+	if err := b.roomFor(g, old, uint64(c.Weight)); err != nil {
+		return Result{Err: err}
+	}
+	if g == nil {
+		var err error
+		if g, err = b.createGroup(c.Group); err != nil {
+			return Result{Err: err}
+		}
+	}
+	m := b.seat(old, c, timeMS)
+	if old != nil && old.Instance != instance {
+		b.fence(c.Group, c.Id, old.Instance)
+	}
+	b.put(g, m)
+	return Result{LeaseID: m.LeaseID, Epoch: m.Epoch, Instance: m.Instance, TTL: m.TTL, Revision: g.Revision}
+}
+
+// seat makes the member that a registration leaves behind.
+func (b *batch) seat(old *Member, c *fsmpb.Register, timeMS int64) *Member {
+	m := &Member{
+		ID:            c.Id,
+		Addr:          c.Addr,
+		Weight:        c.Weight,
+		Meta:          pairs(c.Meta),
+		Instance:      string(c.Instance),
+		LeaseID:       b.index,
+		Epoch:         1,
+		TTL:           time.Duration(c.TtlMs) * time.Millisecond,
+		CreatedIndex:  b.index,
+		ModifiedIndex: b.index,
+		RegisteredMS:  timeMS,
+	}
+	if old == nil {
+		return m
+	}
+	m.CreatedIndex = old.CreatedIndex
+	if old.Instance != m.Instance {
+		return m
+	}
+	m.LeaseID, m.Epoch = old.LeaseID, old.Epoch+1
+	m.State = old.State
+	m.RegisteredMS = old.RegisteredMS
+	if sameToReaders(old, m) {
+		m.ModifiedIndex = old.ModifiedIndex
+	}
+	return m
+}
+
+// sameToReaders says whether a refresh changes nothing that a reader can see.
+func sameToReaders(a, b *Member) bool {
+	return a.Addr == b.Addr && a.Weight == b.Weight && a.State == b.State &&
+		a.TTL == b.TTL && slices.Equal(a.Meta, b.Meta)
+}
+
+func pairs(in []*fsmpb.Pair) []Pair {
+	if len(in) == 0 {
+		return nil
+	}
+	out := make([]Pair, len(in))
+	for i, p := range in {
+		out[i] = Pair{Key: p.Key, Value: p.Value}
+	}
+	return out
+}
+
+// roomFor checks the bound on a ring's points before a member of that weight
+// takes old's place. Draining members count: they may come back.
+func (b *batch) roomFor(g *openGroup, old *Member, weight uint64) error {
+	k, members := uint64(ring.DefaultVirtualNodes), 0
+	if g != nil {
+		k, members = uint64(g.Params.VirtualNodes), g.count
+		weight += g.weight
+	}
+	if old != nil {
+		weight -= uint64(old.Weight)
+	} else if members >= ring.MaxMembers {
+		return exhausted("members of a group", ring.MaxMembers)
+	}
+	if weight*k > ring.MaxPoints {
+		return exhausted("points of a ring (virtual nodes × weights)", ring.MaxPoints)
+	}
+	return nil
+}
+
+func exhausted(what string, limit int) error {
+	return fmt.Errorf("%w: at most %d %s", ErrExhausted, limit, what)
+}
+
+// deregister removes a member. The instance that goes is fenced, also when it
+// is not there any more: its delayed registration may still be on its way.
+func (b *batch) deregister(c *fsmpb.Deregister) Result {
+	g := b.group(c.Group)
+	instance := string(c.Instance)
+	if g == nil {
+		if instance != "" {
+			b.fence(c.Group, c.Id, instance)
+		}
+		return Result{}
+	}
+	m, _ := g.txn.Get([]byte(c.Id))
+	if m != nil && instance == "" {
+		instance = m.Instance
+	}
+	if instance != "" {
+		b.fence(c.Group, c.Id, instance)
+	}
+	if m == nil || m.Instance != instance {
+		return Result{Revision: g.Revision}
+	}
+	b.remove(g, m)
+	return Result{Removed: true, Revision: g.Revision}
+}
+
+// expire removes the members whose leases ran out. A deposed leader's expiry
+// carries a term that is not its entry's, and a lease that was refreshed since
+// has another epoch: neither has an effect.
+func (b *batch) expire(c *fsmpb.Expire) Result {
+	if c.Term != b.term {
+		return Result{}
+	}
+	removed := false
+	for _, l := range c.Leases {
+		g := b.group(l.Group)
+		if g == nil {
+			continue
+		}
+		m, _ := g.txn.Get([]byte(l.Id))
+		if m == nil || m.LeaseID != l.LeaseId || m.Epoch != l.Epoch {
+			continue
+		}
+		b.remove(g, m)
+		removed = true
+	}
+	return Result{Removed: removed}
+}
+
+// updateMember changes weight or state on an operator's word. It holds until
+// the process registers with another weight.
+func (b *batch) updateMember(c *fsmpb.UpdateMember) Result {
+	g := b.group(c.Group)
+	if g == nil {
+		return Result{Err: fmt.Errorf("%w: %q", ErrUnknownGroup, c.Group)}
+	}
+	old, _ := g.txn.Get([]byte(c.Id))
+	if old == nil {
+		return Result{Revision: g.Revision, Err: fmt.Errorf("%w: %q in group %q", ErrUnknownMember, c.Id, c.Group)}
+	}
+	m := *old
+	if c.Weight != 0 {
+		m.Weight = c.Weight
+	}
+	if c.StatePlusOne != 0 {
+		m.State = ring.State(c.StatePlusOne - 1)
+	}
+	if err := b.roomFor(g, old, uint64(m.Weight)); err != nil {
+		return Result{Err: err}
+	}
+	if !sameToReaders(old, &m) {
+		m.ModifiedIndex = b.index
+		b.put(g, &m)
+	}
+	return Result{Revision: g.Revision}
+}

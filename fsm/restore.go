@@ -1,0 +1,184 @@
+package fsm
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+	"google.golang.org/protobuf/encoding/protodelim"
+
+	"github.com/werbenhu/registry/fsm/fsmpb"
+	"github.com/werbenhu/registry/ring"
+)
+
+// Restore replaces the state by a snapshot's. The new state is built aside and
+// published only when it is whole; on an error the old one stays.
+func (m *Machine) Restore(r io.Reader) error {
+	next, err := readSnapshot(r, m.rings)
+	if err != nil {
+		return err
+	}
+	old := m.State()
+	m.publish(next, true)
+	for _, o := range m.observers {
+		o.Restored(next)
+	}
+	for g := range old.Groups {
+		g.cell.retire()
+	}
+	for g := range next.Groups {
+		m.rings.build(g)
+	}
+	m.rings.hub.publish() // of those that are gone nothing else is heard
+	return nil
+}
+
+// ReadSnapshot reads a snapshot without a machine, to inspect it. The groups
+// of the returned state have no rings.
+func ReadSnapshot(r io.Reader) (*State, error) {
+	return readSnapshot(r, newRingBuilder(nil))
+}
+
+func readSnapshot(r io.Reader, rings *ringBuilder) (*State, error) {
+	sr := &snapshotReader{in: &hashingReader{r: bufio.NewReaderSize(r, 1<<16), sum: xxhash.New()}}
+	sr.batch = newBatch(newState(), rings)
+	for !sr.done {
+		if err := sr.next(); err != nil {
+			return nil, fmt.Errorf("%w: record %d: %w", ErrCorruptSnapshot, sr.records, err)
+		}
+	}
+	if _, err := sr.in.ReadByte(); err != io.EOF {
+		return nil, fmt.Errorf("%w: it goes on after its trailer", ErrCorruptSnapshot)
+	}
+	s, _ := sr.batch.finish()
+	if s.digest != sr.digest {
+		return nil, fmt.Errorf("%w: state has digest %016x, trailer says %016x", ErrCorruptSnapshot, s.digest, sr.digest)
+	}
+	return s, nil
+}
+
+// hashingReader sums what is read, so that the trailer can be checked against
+// everything before it.
+type hashingReader struct {
+	r   *bufio.Reader
+	sum *xxhash.Digest
+}
+
+func (h *hashingReader) Read(p []byte) (int, error) {
+	n, err := h.r.Read(p)
+	_, _ = h.sum.Write(p[:n]) // a hash never fails
+	return n, err
+}
+
+func (h *hashingReader) ReadByte() (byte, error) {
+	c, err := h.r.ReadByte()
+	if err == nil {
+		_, _ = h.sum.Write([]byte{c})
+	}
+	return c, err
+}
+
+type snapshotReader struct {
+	in      *hashingReader
+	batch   *batch
+	group   *openGroup
+	records uint64
+	digest  uint64
+	done    bool
+}
+
+func (r *snapshotReader) next() error {
+	before := r.in.sum.Sum64()
+	var rec fsmpb.SnapshotRecord
+	if err := (protodelim.UnmarshalOptions{MaxSize: maxSnapshotRecord}).UnmarshalFrom(r.in, &rec); err != nil {
+		if err == io.EOF {
+			return io.ErrUnexpectedEOF // a snapshot ends with its trailer
+		}
+		return err
+	}
+	if _, isHeader := rec.Record.(*fsmpb.SnapshotRecord_Header); isHeader != (r.records == 0) {
+		return fmt.Errorf("header is not the first record")
+	}
+	r.records++
+	switch v := rec.Record.(type) {
+	case *fsmpb.SnapshotRecord_Header:
+		return r.header(v.Header)
+	case *fsmpb.SnapshotRecord_Group:
+		return r.openGroup(v.Group)
+	case *fsmpb.SnapshotRecord_Member:
+		return r.member(v.Member)
+	case *fsmpb.SnapshotRecord_Node:
+		r.batch.setNode(v.Node)
+		return nil
+	case *fsmpb.SnapshotRecord_Fence:
+		r.batch.index = v.Fence.Index
+		r.batch.fence(v.Fence.Group, v.Fence.Id, string(v.Fence.Instance))
+		return nil
+	case *fsmpb.SnapshotRecord_Trailer:
+		return r.trailer(v.Trailer, before)
+	}
+	return fmt.Errorf("unknown record")
+}
+
+func (r *snapshotReader) header(h *fsmpb.SnapshotHeader) error {
+	if h.Version != snapshotVersion {
+		return fmt.Errorf("format version is %d, this program reads %d", h.Version, snapshotVersion)
+	}
+	r.batch.next.index, r.batch.next.term, r.batch.next.leader = h.Index, h.Term, h.Leader
+	if h.Term != 0 {
+		r.batch.next.digest += termDigest(h.Term, h.Leader)
+	}
+	return nil
+}
+
+func (r *snapshotReader) openGroup(in *fsmpb.Group) error {
+	if r.batch.group(in.Name) != nil {
+		return fmt.Errorf("group %q twice", in.Name)
+	}
+	g, err := r.batch.createGroup(in.Name)
+	if err != nil {
+		return err
+	}
+	g.Params = ring.Params{VirtualNodes: int(in.VirtualNodes), Bound: int(in.Bound)}
+	if err := g.Params.Validate(); err != nil {
+		return fmt.Errorf("group %q: %w", in.Name, err)
+	}
+	g.Revision = in.Revision
+	r.group = g
+	return nil
+}
+
+func (r *snapshotReader) member(in *fsmpb.Member) error {
+	if r.group == nil {
+		return fmt.Errorf("member %q before any group", in.Id)
+	}
+	m := &Member{
+		ID: in.Id, Addr: in.Addr, Weight: in.Weight, Meta: pairs(in.Meta), State: ring.State(in.State),
+		Instance: string(in.Instance), LeaseID: in.LeaseId, Epoch: in.Epoch,
+		TTL:          time.Duration(in.TtlMs) * time.Millisecond,
+		CreatedIndex: in.CreatedIndex, ModifiedIndex: in.ModifiedIndex, RegisteredMS: in.RegisteredMs,
+	}
+	if err := (ring.Member{ID: m.ID, Weight: int(m.Weight), State: m.State}).Validate(); err != nil {
+		return err // building the ring would panic
+	}
+	if err := r.batch.roomFor(r.group, nil, uint64(m.Weight)); err != nil {
+		return err
+	}
+	r.batch.index = 0 // so that put leaves the revision as it is
+	r.batch.put(r.group, m)
+	r.batch.changes = r.batch.changes[:0]
+	return nil
+}
+
+func (r *snapshotReader) trailer(t *fsmpb.SnapshotTrailer, sum uint64) error {
+	if t.Records != r.records-1 {
+		return fmt.Errorf("trailer counts %d records, %d were read", t.Records, r.records-1)
+	}
+	if t.Checksum != sum {
+		return fmt.Errorf("trailer has checksum %016x, the records have %016x", t.Checksum, sum)
+	}
+	r.digest, r.done = t.Digest, true
+	return nil
+}

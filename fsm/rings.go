@@ -1,0 +1,261 @@
+package fsm
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/werbenhu/registry/ring"
+)
+
+// RingView is a group's ring with the members that it was built from. It
+// never changes.
+type RingView struct {
+	Ring *ring.Ring
+	// Revision of the group that the ring was built from, and the applied
+	// index of the state in which the group was found at that revision.
+	Revision uint64
+	Index    uint64
+
+	members []*Member // by the ring's member index
+
+	once    sync.Once
+	encoded []byte
+}
+
+// Encoded returns what encode makes of the view; it is called once.
+func (v *RingView) Encoded(encode func(*RingView) []byte) []byte {
+	v.once.Do(func() { v.encoded = encode(v) })
+	return v.encoded
+}
+
+// Member returns the member with the ring's index i.
+func (v *RingView) Member(i int) *Member { return v.members[i] }
+
+// ringCell is where a group's ring is published. All versions of a group
+// share one, so a ring outlives the state that asked for it.
+type ringCell struct {
+	name string
+	view atomic.Pointer[RingView]
+	feed feed
+
+	mu       sync.Mutex    // guards the rest
+	building bool          // a goroutine builds this ring
+	target   uint64        // the revision to build
+	gone     bool          // a restore replaced the group: no ring comes any more
+	built    chan struct{} // closed and replaced at every publication
+}
+
+// ringBuilder builds rings away from the apply path: at most one build at a
+// time for a group, at most one for each processor in all. A group that
+// changes during its build is built once more, from its newest revision.
+//
+// A change after a quiet moment is built at once. Under lasting change the
+// builds together take no more than a stated share of the processors, so that
+// a registration costs the cluster a log entry and not three rings: several
+// changes of a group then go into one build.
+type ringBuilder struct {
+	machine *Machine
+	slots   chan struct{}
+	pace    pacer
+	hub     hub
+
+	mu     sync.Mutex // guards closed against wg.Add
+	closed bool
+	wg     sync.WaitGroup
+
+	ctx    context.Context // ends with close
+	cancel context.CancelFunc
+}
+
+// buildBurst is the time that builds may take at once after a quiet moment,
+// before they are held to their share.
+const buildBurst = 100 * time.Millisecond
+
+// pacer holds work to a share of the time. Its clock decides when work is
+// done, never what the state is.
+type pacer struct {
+	share float64 // of one processor's time, above 0
+	burst time.Duration
+
+	mu   sync.Mutex // guards free
+	free time.Time  // when the work done so far is paid for
+}
+
+// wait waits until there is time for more work; false when ctx ended.
+func (p *pacer) wait(ctx context.Context) bool {
+	p.mu.Lock()
+	owed := time.Until(p.free)
+	p.mu.Unlock()
+	if owed <= 0 {
+		return ctx.Err() == nil
+	}
+	timer := time.NewTimer(owed)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// spent accounts for work.
+func (p *pacer) spent(d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	saved := time.Now().Add(-time.Duration(float64(p.burst) / p.share))
+	if p.free.Before(saved) {
+		p.free = saved
+	}
+	p.free = p.free.Add(time.Duration(float64(d) / p.share))
+}
+
+func newRingBuilder(m *Machine) *ringBuilder {
+	procs := runtime.GOMAXPROCS(0)
+	b := &ringBuilder{machine: m, slots: make(chan struct{}, procs), pace: pacer{share: float64(procs) / 10, burst: buildBurst}}
+	b.ctx, b.cancel = context.WithCancel(context.Background())
+	return b
+}
+
+func (b *ringBuilder) newCell(name string) *ringCell {
+	return &ringCell{name: name, built: make(chan struct{})}
+}
+
+func (b *ringBuilder) close() {
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
+	b.cancel()
+	b.wg.Wait()
+}
+
+// retire tells those who wait for this ring that another state took over.
+func (c *ringCell) retire() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gone = true
+	close(c.built)
+	c.built = make(chan struct{})
+	c.feed.wakeAll()
+}
+
+// build sees to it that the group's ring reaches its revision.
+func (b *ringBuilder) build(g *Group) {
+	c := g.cell
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.target = g.Revision
+	if c.building {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return
+	}
+	c.building = true
+	b.wg.Go(func() { b.run(c) })
+}
+
+// run builds until the ring is at the newest revision.
+func (b *ringBuilder) run(c *ringCell) {
+	b.slots <- struct{}{}
+	defer func() { <-b.slots }()
+	for {
+		if !b.pace.wait(b.ctx) {
+			return // closing; whoever waits for the ring has a context
+		}
+		start := time.Now()
+		view := b.buildView(c)
+		var change *RingChange
+		if view != nil { // only this goroutine publishes here
+			change = changeBetween(c.name, c.view.Load(), view)
+		}
+		b.pace.spent(time.Since(start))
+		c.mu.Lock()
+		if view != nil {
+			c.view.Store(view)
+			c.feed.publish(change)
+			b.hub.publish(c.name)
+		}
+		c.gone = c.gone || view == nil // a restore may have retired it meanwhile
+		close(c.built)
+		c.built = make(chan struct{})
+		if view == nil || view.Revision >= c.target {
+			c.building = false
+			c.mu.Unlock()
+			return
+		}
+		c.mu.Unlock()
+	}
+}
+
+// buildView builds the ring of the group's newest revision. It returns nil
+// when the group is not of this state any more (a restore replaced it).
+func (b *ringBuilder) buildView(c *ringCell) *RingView {
+	s := b.machine.State()
+	g := s.Group(c.name)
+	if g == nil || g.cell != c {
+		return nil
+	}
+	view := &RingView{Revision: g.Revision, Index: s.index, members: make([]*Member, 0, g.Len())}
+	members := make([]ring.Member, 0, g.Len())
+	for m := range g.Members {
+		view.members = append(view.members, m)
+		members = append(members, ring.Member{ID: m.ID, Weight: int(m.Weight), State: m.State})
+	}
+	var err error
+	if old := c.view.Load(); old != nil {
+		view.Ring, err = old.Ring.With(g.Params, members)
+	} else {
+		view.Ring, err = ring.New(g.Params, members)
+	}
+	if err != nil {
+		// Every limit of the ring was checked before the entry took effect.
+		panic(fmt.Errorf("fsm: ring of group %q at revision %d: %w", g.Name, g.Revision, err))
+	}
+	return view
+}
+
+// Ring returns the group's ring as it was last built, which may be a moment
+// behind the state; nil before the first build is done. It takes no lock and
+// does not allocate.
+func (g *Group) Ring() *RingView { return g.cell.view.Load() }
+
+// WaitRing returns a ring that holds everything up to the applied index: built
+// from the group's revision in this state, or from a state that late. It
+// returns [ErrReplaced] when a snapshot replaced this state: the caller takes
+// the group from the present one.
+func (g *Group) WaitRing(ctx context.Context, index uint64) (*RingView, error) {
+	for {
+		if v := g.ringFrom(index); v != nil {
+			return v, nil
+		}
+		g.cell.mu.Lock()
+		built, gone := g.cell.built, g.cell.gone
+		g.cell.mu.Unlock()
+		if v := g.ringFrom(index); v != nil {
+			return v, nil
+		}
+		if gone {
+			return nil, fmt.Errorf("ring of group %q: %w", g.Name, ErrReplaced)
+		}
+		select {
+		case <-built:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+func (g *Group) ringFrom(index uint64) *RingView {
+	v := g.cell.view.Load()
+	if v == nil || v.Revision < g.Revision && v.Index < index {
+		return nil
+	}
+	return v
+}

@@ -1,0 +1,139 @@
+package fsm
+
+import (
+	"time"
+
+	iradix "github.com/hashicorp/go-immutable-radix/v2"
+
+	"github.com/werbenhu/registry/ring"
+)
+
+// State is the whole replicated state at one log index. It never changes
+// after it was published; all methods are safe for concurrent use.
+type State struct {
+	index  uint64
+	term   uint64
+	leader string
+	digest uint64
+
+	groups *iradix.Tree[*Group]
+	nodes  *iradix.Tree[*Node]
+	fences fences
+}
+
+// Group is a named set of members with the parameters of its ring.
+type Group struct {
+	Name   string
+	Params ring.Params
+	// Revision is the log index of the last change that readers can see.
+	Revision uint64
+
+	weight  uint64 // sum over all members, whatever their state
+	digest  uint64
+	members *iradix.Tree[*Member]
+	cell    *ringCell
+}
+
+// Member is one seat of a group. A published member never changes.
+type Member struct {
+	ID     string
+	Addr   string
+	Weight uint32
+	Meta   []Pair // sorted by key
+	State  ring.State
+	// Instance is the random token of the process that holds the seat.
+	Instance string
+	// LeaseID is the log index of the entry that gave the seat to Instance.
+	LeaseID uint64
+	// Epoch counts the registrations under LeaseID. An expiry names the epoch
+	// that it decided on, so one that was decided before a refresh is void.
+	Epoch uint64
+	TTL   time.Duration
+	// CreatedIndex and ModifiedIndex are the log indexes of the entries that
+	// created the member and last changed what readers see of it.
+	CreatedIndex  uint64
+	ModifiedIndex uint64
+	// RegisteredMS is the leader's clock at registration, Unix milliseconds.
+	RegisteredMS int64
+
+	digest uint64
+}
+
+// Pair is one entry of a member's metadata.
+type Pair struct{ Key, Value string }
+
+// Node is what the cluster knows of one of its nodes beyond raft's own
+// configuration.
+type Node struct {
+	ID          string
+	Bind        string
+	Addr        string // client address
+	Version     string
+	Incarnation string // random id of the node's data directory
+	Nonvoter    bool   // stays a non-voter
+
+	digest uint64
+}
+
+func newState() *State {
+	return &State{
+		groups: iradix.New[*Group](),
+		nodes:  iradix.New[*Node](),
+		fences: newFences(),
+	}
+}
+
+// Index is the last applied log index.
+func (s *State) Index() uint64 { return s.index }
+
+// Term is the term of the last leader whose first entry was applied.
+func (s *State) Term() uint64 { return s.term }
+
+// Leader is the node id of that leader.
+func (s *State) Leader() string { return s.leader }
+
+// Digest is a sum over all records of the state: equal states have equal
+// digests. It finds accidental differences; it is no protection against forgery.
+func (s *State) Digest() uint64 { return s.digest }
+
+// Group returns the named group, or nil.
+func (s *State) Group(name string) *Group {
+	g, _ := s.groups.Get([]byte(name))
+	return g
+}
+
+// Groups calls yield for every group, ordered by name, until it returns false.
+func (s *State) Groups(yield func(*Group) bool) {
+	s.groups.Root().Walk(func(_ []byte, g *Group) bool { return !yield(g) })
+}
+
+// GroupCount is the number of groups.
+func (s *State) GroupCount() int { return s.groups.Len() }
+
+// Node returns the named node, or nil.
+func (s *State) Node(id string) *Node {
+	n, _ := s.nodes.Get([]byte(id))
+	return n
+}
+
+// Nodes calls yield for every node, ordered by id, until it returns false.
+func (s *State) Nodes(yield func(*Node) bool) {
+	s.nodes.Root().Walk(func(_ []byte, n *Node) bool { return !yield(n) })
+}
+
+// Member returns the named member, or nil.
+func (g *Group) Member(id string) *Member {
+	m, _ := g.members.Get([]byte(id))
+	return m
+}
+
+// Members calls yield for every member, ordered by id, until it returns false.
+func (g *Group) Members(yield func(*Member) bool) {
+	g.members.Root().Walk(func(_ []byte, m *Member) bool { return !yield(m) })
+}
+
+// Len is the number of members, whatever their state.
+func (g *Group) Len() int { return g.members.Len() }
+
+// Digest is the group's part of the state's digest.
+func (g *Group) Digest() uint64 { return g.digest }

@@ -1,0 +1,219 @@
+package fsm
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/werbenhu/registry/fsm/fsmpb"
+	"github.com/werbenhu/registry/ring"
+)
+
+// Limits of what a command may hold.
+const (
+	MaxNameLength = 255
+	MaxAddrLength = 255
+	MaxMetaPairs  = 64
+	MaxMetaBytes  = 8 << 10
+	MaxKeyLength  = 4 << 10
+	MaxBatch      = 1000
+	MaxInstance   = 64
+
+	MinTTL     = time.Second
+	MaxTTL     = 24 * time.Hour
+	DefaultTTL = 10 * time.Second
+)
+
+// Validate checks a command before it is proposed: what it lets through,
+// every node can apply. Its errors are of type *[FieldError].
+func Validate(cmd *fsmpb.Command) error {
+	switch op := cmd.Op.(type) {
+	case *fsmpb.Command_Register:
+		return validateRegister(op.Register)
+	case *fsmpb.Command_Deregister:
+		return firstError(
+			ValidateName("group", op.Deregister.Group),
+			ValidateName("id", op.Deregister.Id),
+			validateInstance(op.Deregister.Instance, 0))
+	case *fsmpb.Command_SetGroup:
+		params := ring.Params{VirtualNodes: int(op.SetGroup.VirtualNodes), Bound: int(op.SetGroup.Bound)}
+		return firstError(ValidateName("group", op.SetGroup.Group), ValidateParams(params))
+	case *fsmpb.Command_UpdateMember:
+		return validateUpdate(op.UpdateMember)
+	case *fsmpb.Command_SetNode:
+		return firstError(
+			ValidateName("node id", op.SetNode.GetNode().GetId()),
+			ValidateAddr("bind", op.SetNode.GetNode().GetBind()),
+			ValidateAddr("addr", op.SetNode.GetNode().GetAddr()),
+			validateText("version", op.SetNode.GetNode().GetVersion()),
+			validateText("incarnation", op.SetNode.GetNode().GetIncarnation()))
+	case *fsmpb.Command_Expire, *fsmpb.Command_TermStart, *fsmpb.Command_RemoveNode:
+		return nil // made by nodes, of what is in the state
+	}
+	return &FieldError{Field: "command", Limit: "one that this version knows", Got: "none"}
+}
+
+func validateRegister(c *fsmpb.Register) error {
+	return firstError(
+		ValidateName("group", c.Group),
+		ValidateName("id", c.Id),
+		ValidateAddr("addr", c.Addr),
+		validateWeight(c.Weight),
+		validateTTL(c.TtlMs),
+		validateInstance(c.Instance, 1),
+		validateMeta(c.Meta))
+}
+
+func validateUpdate(c *fsmpb.UpdateMember) error {
+	if err := firstError(ValidateName("group", c.Group), ValidateName("id", c.Id)); err != nil {
+		return err
+	}
+	if c.Weight != 0 {
+		if err := validateWeight(c.Weight); err != nil {
+			return err
+		}
+	}
+	if c.StatePlusOne > uint32(ring.Held)+1 {
+		return &FieldError{Field: "state", Limit: "active, draining or held", Got: strconv.Itoa(int(c.StatePlusOne) - 1)}
+	}
+	return nil
+}
+
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ValidateName checks a group, member or node name: 1–255 bytes of printable
+// UTF-8 without a slash.
+func ValidateName(field, name string) error {
+	const limit = "1 to 255 bytes of printable UTF-8 without '/'"
+	switch {
+	case name == "":
+		return &FieldError{Field: field, Limit: limit, Got: "an empty string"}
+	case len(name) > MaxNameLength:
+		return &FieldError{Field: field, Limit: limit, Got: fmt.Sprintf("%d bytes", len(name))}
+	case !utf8.ValidString(name):
+		return &FieldError{Field: field, Limit: limit, Got: "bytes that are not UTF-8"}
+	}
+	for _, c := range name {
+		if c == '/' || !unicode.IsPrint(c) {
+			return &FieldError{Field: field, Limit: limit, Got: shorten(name)}
+		}
+	}
+	return nil
+}
+
+// validateText checks a text that only people read, which may be empty.
+func validateText(field, text string) error {
+	if len(text) > MaxNameLength || !utf8.ValidString(text) {
+		return &FieldError{Field: field, Limit: "at most 255 bytes of UTF-8", Got: shorten(text)}
+	}
+	return nil
+}
+
+// ValidateAddr checks host:port with a host and a port from 1 to 65535.
+func ValidateAddr(field, addr string) error {
+	const limit = "host:port of at most 255 bytes, port 1 to 65535"
+	if len(addr) > MaxAddrLength {
+		return &FieldError{Field: field, Limit: limit, Got: fmt.Sprintf("%d bytes", len(addr))}
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil || host == "" || strings.ContainsFunc(host, notHost) {
+		return &FieldError{Field: field, Limit: limit, Got: shorten(addr)}
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return &FieldError{Field: field, Limit: limit, Got: shorten(addr)}
+	}
+	return nil
+}
+
+func notHost(c rune) bool {
+	return c > unicode.MaxASCII || !unicode.IsPrint(c) || strings.ContainsRune(` /\@?#"'<>`, c)
+}
+
+func validateWeight(w uint32) error {
+	if w < ring.MinWeight || w > ring.MaxWeight {
+		return &FieldError{Field: "weight", Limit: fmt.Sprintf("%d to %d", ring.MinWeight, ring.MaxWeight), Got: strconv.Itoa(int(w))}
+	}
+	return nil
+}
+
+// validateTTL compares milliseconds: as a Duration a large number would wrap
+// around into what is allowed.
+func validateTTL(ms int64) error {
+	if ms < MinTTL.Milliseconds() || ms > MaxTTL.Milliseconds() {
+		return &FieldError{Field: "ttl", Limit: "1s to 24h", Got: strconv.FormatInt(ms, 10) + "ms"}
+	}
+	return nil
+}
+
+func validateInstance(instance []byte, atLeast int) error {
+	if len(instance) < atLeast || len(instance) > MaxInstance {
+		return &FieldError{Field: "instance", Limit: fmt.Sprintf("%d to %d bytes", atLeast, MaxInstance), Got: fmt.Sprintf("%d bytes", len(instance))}
+	}
+	return nil
+}
+
+func validateMeta(meta []*fsmpb.Pair) error {
+	if len(meta) > MaxMetaPairs {
+		return &FieldError{Field: "meta", Limit: "at most 64 pairs", Got: strconv.Itoa(len(meta))}
+	}
+	size := 0
+	for i, p := range meta {
+		size += len(p.Key) + len(p.Value)
+		switch {
+		case p.Key == "":
+			return &FieldError{Field: "meta", Limit: "pairs with a key", Got: "an empty key"}
+		case !utf8.ValidString(p.Key) || !utf8.ValidString(p.Value):
+			return &FieldError{Field: "meta", Limit: "UTF-8", Got: shorten(p.Key)}
+		case i > 0 && meta[i-1].Key >= p.Key:
+			return &FieldError{Field: "meta", Limit: "distinct keys in order", Got: shorten(p.Key)}
+		}
+	}
+	if size > MaxMetaBytes {
+		return &FieldError{Field: "meta", Limit: "at most 8192 bytes in all", Got: fmt.Sprintf("%d bytes", size)}
+	}
+	return nil
+}
+
+// ValidateParams checks a group's ring parameters.
+func ValidateParams(p ring.Params) error {
+	if p.VirtualNodes < ring.MinVirtualNodes || p.VirtualNodes > ring.MaxVirtualNodes || p.VirtualNodes&(p.VirtualNodes-1) != 0 {
+		return &FieldError{
+			Field: "virtual_nodes", Got: strconv.Itoa(p.VirtualNodes),
+			Limit: fmt.Sprintf("a power of two, %d to %d", ring.MinVirtualNodes, ring.MaxVirtualNodes),
+		}
+	}
+	if p.Bound != 0 && (p.Bound < ring.MinBound || p.Bound > ring.MaxBound) {
+		return &FieldError{
+			Field: "bound", Got: strconv.Itoa(p.Bound),
+			Limit: fmt.Sprintf("0 (off), or %d to %d per mille", ring.MinBound, ring.MaxBound),
+		}
+	}
+	return nil
+}
+
+// ValidateKey checks a key to match: 0 to 4096 bytes, any.
+func ValidateKey(key []byte) error {
+	if len(key) > MaxKeyLength {
+		return &FieldError{Field: "key", Limit: "at most 4096 bytes", Got: fmt.Sprintf("%d bytes", len(key))}
+	}
+	return nil
+}
+
+// shorten quotes what was given, cut to a length that fits a message.
+func shorten(s string) string {
+	if len(s) > 48 {
+		return strconv.Quote(s[:48]) + "…"
+	}
+	return strconv.Quote(s)
+}
