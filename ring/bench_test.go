@@ -82,6 +82,7 @@ func BenchmarkMatchBatch(b *testing.B) {
 			r, keys, i := benchRing(b, size.members), benchKeys(), 0
 			var dst [128]int32
 			b.ReportAllocs()
+			b.ResetTimer()
 			for n := 0; n < b.N; n += len(dst) {
 				benchSink += int(r.MatchBatch(dst[:0], keys[i:i+len(dst)])[0])
 				i = (i + len(dst)) & (benchKeyCount - 1)
@@ -94,6 +95,7 @@ func BenchmarkMatchParallel(b *testing.B) {
 	for _, size := range benchSizes {
 		b.Run("points="+size.name, func(b *testing.B) {
 			r, keys := benchRing(b, size.members), benchKeys()
+			b.ResetTimer()
 			b.RunParallel(func(pb *testing.PB) {
 				i, sum := int(xxhash.Sum64String(b.Name()))&(benchKeyCount-1), 0
 				for pb.Next() {
