@@ -70,7 +70,10 @@ func BenchmarkSnapshot(b *testing.B) {
 // BenchmarkRestore is until the state is published; rings=true is until every
 // ring is built.
 func BenchmarkRestore(b *testing.B) {
-	const n = 100_000
+	n := 100_000
+	if testing.Short() {
+		n = 1_000
+	}
 	for _, rings := range []bool{false, true} {
 		b.Run(fmt.Sprintf("members=%d/rings=%t", n, rings), func(b *testing.B) {
 			data := snapshotBytes(b, members(b, n).m.State())

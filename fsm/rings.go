@@ -166,7 +166,8 @@ func (b *ringBuilder) run(c *ringCell) {
 	b.slots <- struct{}{}
 	defer func() { <-b.slots }()
 	for {
-		if !b.pace.wait(b.ctx) {
+		// A group's first ring is due at once: a node that starts has all to build.
+		if c.view.Load() != nil && !b.pace.wait(b.ctx) {
 			return // closing; whoever waits for the ring has a context
 		}
 		start := time.Now()
