@@ -1,0 +1,88 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/werbenhu/registry/fsm"
+)
+
+// Config says how a store runs. It is copied when the store opens.
+type Config struct {
+	// ID is the node's name in the cluster, for ever.
+	ID string
+	// Cluster is the cluster's name; nodes of different names never join.
+	Cluster string
+	// BindAdvertise is where other nodes reach this one, host:port. A name
+	// stays a name and is resolved at every dial.
+	BindAdvertise string
+	// Addr is where clients reach this node, host:port; told to the others.
+	Addr string
+	// Version of the program; told to the others.
+	Version string
+	// DataDir holds the log, the snapshots and the node's identity.
+	DataDir string
+
+	// Listener accepts the raft connections of other nodes.
+	Listener net.Listener
+	// DialRaft opens a raft connection to another node.
+	DialRaft func(address string, timeout time.Duration) (net.Conn, error)
+	// Peers asks other nodes.
+	Peers Peers
+
+	// ElectionTimeout is how long a follower hears nothing before it stands
+	// for election. Short finds a dead leader soon and takes a slow disk for
+	// a dead leader.
+	ElectionTimeout time.Duration
+	// SnapshotThreshold is how many entries are applied between snapshots.
+	SnapshotThreshold uint64
+	// MaxHang is how long one write to the disk may take before the node ends.
+	MaxHang time.Duration
+
+	Logger    *slog.Logger
+	Observers []fsm.Observer
+
+	wrapLog func(raft.LogStore) raft.LogStore // tests put faults before the log
+}
+
+// Defaults of the fields of [Config].
+const (
+	DefaultElectionTimeout   = 500 * time.Millisecond
+	DefaultSnapshotThreshold = 16 << 10
+	DefaultMaxHang           = 10 * time.Second
+)
+
+func (c Config) withDefaults() Config {
+	if c.ElectionTimeout == 0 {
+		c.ElectionTimeout = DefaultElectionTimeout
+	}
+	if c.SnapshotThreshold == 0 {
+		c.SnapshotThreshold = DefaultSnapshotThreshold
+	}
+	if c.MaxHang == 0 {
+		c.MaxHang = DefaultMaxHang
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+func (c Config) validate() error {
+	if c.ElectionTimeout < 50*time.Millisecond || c.ElectionTimeout > time.Minute {
+		return fmt.Errorf("election timeout: must be 50ms to 1m, got %s", c.ElectionTimeout)
+	}
+	if c.Listener == nil || c.DialRaft == nil || c.Peers == nil {
+		return errors.New("store: Listener, DialRaft and Peers are required")
+	}
+	return errors.Join(
+		fsm.ValidateName("id", c.ID),
+		fsm.ValidateName("cluster", c.Cluster),
+		fsm.ValidateAddr("bind-advertise", c.BindAdvertise),
+		fsm.ValidateAddr("advertise", c.Addr))
+}

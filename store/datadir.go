@@ -1,0 +1,117 @@
+package store
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// identity is the content of node.json: whose data directory this is.
+type identity struct {
+	ID          string `json:"id"`
+	Cluster     string `json:"cluster"`
+	Incarnation string `json:"incarnation"`
+}
+
+const (
+	identityFile = "node.json"
+	logFile      = "raft.db"
+	snapshotDir  = "snapshots"
+)
+
+// openDataDir makes the directory, or checks that it is this node's. The
+// caller holds the log's file lock before it trusts the rest.
+func openDataDir(dir, id, cluster string) (identity, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return identity{}, fmt.Errorf("%w %s: cannot be created: %w", ErrDataDir, dir, err)
+	}
+	data, err := os.ReadFile(filepath.Join(dir, identityFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return newDataDir(dir, id, cluster)
+	}
+	if err != nil {
+		return identity{}, fmt.Errorf("%w %s: %w", ErrDataDir, dir, err)
+	}
+	var have identity
+	if err := json.Unmarshal(data, &have); err != nil || have.Incarnation == "" {
+		return identity{}, fmt.Errorf("%w %s: %s is damaged; restore it from a backup or start with an empty directory under a new id", ErrDataDir, dir, identityFile)
+	}
+	if have.ID != id {
+		return identity{}, fmt.Errorf("%w %s: belongs to node %q, not to %q (-id)", ErrDataDir, dir, have.ID, id)
+	}
+	if have.Cluster != cluster {
+		return identity{}, fmt.Errorf("%w %s: belongs to cluster %q, not to %q (-cluster)", ErrDataDir, dir, have.Cluster, cluster)
+	}
+	return have, nil
+}
+
+// newDataDir claims an empty directory.
+func newDataDir(dir, id, cluster string) (identity, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return identity{}, fmt.Errorf("%w %s: %w", ErrDataDir, dir, err)
+	}
+	for _, e := range entries {
+		if name := e.Name(); name != "lost+found" && !strings.HasPrefix(name, identityFile+".tmp") {
+			return identity{}, fmt.Errorf("%w %s: holds %q and no %s, so it is not a node's; choose an empty one (-data-dir)", ErrDataDir, dir, name, identityFile)
+		}
+	}
+	ident := identity{ID: id, Cluster: cluster, Incarnation: rand.Text()}
+	data, err := json.MarshalIndent(ident, "", "  ")
+	if err != nil {
+		return identity{}, fmt.Errorf("encode %s: %w", identityFile, err)
+	}
+	if err := writeFileSync(filepath.Join(dir, identityFile), append(data, '\n')); err != nil {
+		return identity{}, fmt.Errorf("%w %s: cannot be written: %w", ErrDataDir, dir, err)
+	}
+	return ident, nil
+}
+
+// writeFileSync replaces a file so that a crash leaves the old or the new one.
+func writeFileSync(path string, data []byte) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".tmp*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(f.Name()) // best effort: the error to report is err
+		}
+	}()
+	_, werr := f.Write(data)
+	if err := errors.Join(werr, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// removeUnfinished deletes the snapshots that a crash left half written; raft
+// skips them and never removes them.
+func removeUnfinished(dir string) error {
+	left, err := filepath.Glob(filepath.Join(dir, snapshotDir, "*.tmp"))
+	if err != nil {
+		return err
+	}
+	for _, path := range left {
+		if err := os.RemoveAll(path); err != nil {
+			return fmt.Errorf("%w %s: %w", ErrDataDir, dir, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,115 @@
+package store
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func writeFile(t *testing.T, path, data string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(data), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDataDirKeepsItsIdentity(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a", "b")
+	first, err := openDataDir(dir, "n1", "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first.Incarnation == "" || first.ID != "n1" || first.Cluster != "test" {
+		t.Errorf("%+v", first)
+	}
+	again, err := openDataDir(dir, "n1", "test")
+	if err != nil || again != first {
+		t.Errorf("%+v, %v, was %+v", again, err, first)
+	}
+	other, err := openDataDir(t.TempDir(), "n1", "test")
+	if err != nil || other.Incarnation == first.Incarnation {
+		t.Errorf("two directories have incarnation %q, %v", other.Incarnation, err)
+	}
+	left, err := filepath.Glob(filepath.Join(dir, "*.tmp*"))
+	if err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestDataDirThatIsNotThisNodes(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		prepare func(t *testing.T, dir string)
+		says    string // empty: it can be used
+	}{
+		{"of another node", func(t *testing.T, dir string) {
+			if _, err := openDataDir(dir, "n2", "test"); err != nil {
+				t.Fatal(err)
+			}
+		}, "-id"},
+		{"of another cluster", func(t *testing.T, dir string) {
+			if _, err := openDataDir(dir, "n1", "prod"); err != nil {
+				t.Fatal(err)
+			}
+		}, "-cluster"},
+		{"with a foreign file", func(t *testing.T, dir string) { writeFile(t, filepath.Join(dir, "holiday.jpg"), "") }, "holiday.jpg"},
+		{"with a log and no identity", func(t *testing.T, dir string) { writeFile(t, filepath.Join(dir, logFile), "") }, logFile},
+		{"with an identity that is cut short", func(t *testing.T, dir string) {
+			writeFile(t, filepath.Join(dir, identityFile), `{"id":"n1","clus`)
+		}, "damaged"},
+		{"with an empty identity", func(t *testing.T, dir string) { writeFile(t, filepath.Join(dir, identityFile), "") }, "damaged"},
+		{"without an incarnation", func(t *testing.T, dir string) {
+			writeFile(t, filepath.Join(dir, identityFile), `{"id":"n1","cluster":"test"}`)
+		}, "damaged"},
+		{"whose identity cannot be read", func(t *testing.T, dir string) { writeFile(t, filepath.Join(dir, identityFile, "x"), "") }, identityFile},
+		{"that is a file", func(t *testing.T, dir string) { writeFile(t, dir, "") }, "cannot be created"},
+		{"of a file system's root", func(t *testing.T, dir string) { writeFile(t, filepath.Join(dir, "lost+found", "x"), "") }, ""},
+		{"where a claim was cut short", func(t *testing.T, dir string) { writeFile(t, filepath.Join(dir, identityFile+".tmp123"), "{") }, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "data")
+			tc.prepare(t, dir)
+			_, err := openDataDir(dir, "n1", "test")
+			if tc.says == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			if !errors.Is(err, ErrDataDir) || !strings.Contains(err.Error(), tc.says) || !strings.Contains(err.Error(), dir) {
+				t.Errorf("got %v, want ErrDataDir that names %q and the directory", err, tc.says)
+			}
+		})
+	}
+}
+
+func TestDataDirThatCannotBeWritten(t *testing.T) {
+	if os.Getuid() == 0 {
+		t.Skip("root writes everywhere")
+	}
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o500); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openDataDir(dir, "n1", "test"); !errors.Is(err, ErrDataDir) {
+		t.Errorf("got %v, want ErrDataDir", err)
+	}
+}
+
+func TestUnfinishedSnapshotsAreRemoved(t *testing.T) {
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, snapshotDir, "1-2-3.tmp", "state.bin"), "half")
+	writeFile(t, filepath.Join(dir, snapshotDir, "1-2-3", "state.bin"), "whole")
+	if err := removeUnfinished(dir); err != nil {
+		t.Fatal(err)
+	}
+	left, err := filepath.Glob(filepath.Join(dir, snapshotDir, "*"))
+	if err != nil || len(left) != 1 || filepath.Base(left[0]) != "1-2-3" {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}

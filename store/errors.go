@@ -1,0 +1,48 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/hashicorp/raft"
+)
+
+// What a call to the store can answer besides the errors of package fsm.
+var (
+	// ErrNotLeader: this node does not lead; nothing was done.
+	ErrNotLeader = errors.New("not the leader")
+	// ErrBusy: the leader did not accept the write in time; nothing was done.
+	ErrBusy = errors.New("leader is busy")
+	// ErrOutcomeUnknown: the write may or may not take effect.
+	ErrOutcomeUnknown = errors.New("outcome unknown")
+	// ErrNotReady: the node has not caught up with the cluster since it started.
+	ErrNotReady = errors.New("node has not caught up yet")
+	// ErrMembership: a node does not fit the cluster, or the cluster the node.
+	ErrMembership = errors.New("cluster membership")
+	// ErrDataDir: the data directory cannot be used.
+	ErrDataDir = errors.New("data directory")
+	// ErrStorage: writing the log failed; the node ends.
+	ErrStorage = errors.New("storage failed")
+	// ErrClosed: the store was closed.
+	ErrClosed = errors.New("store is closed")
+)
+
+// writeError sorts raft's errors by what became of the entry.
+func writeError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, raft.ErrNotLeader):
+		return fmt.Errorf("%w: %w", ErrNotLeader, err)
+	case errors.Is(err, raft.ErrEnqueueTimeout), errors.Is(err, raft.ErrLeadershipTransferInProgress):
+		return fmt.Errorf("%w: %w", ErrBusy, err)
+	default: // leadership lost, shut down, aborted by a restore, and what comes new
+		return fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
+	}
+}
+
+// givenUp is the outcome of a write whose caller stopped waiting.
+func givenUp(ctx context.Context) error {
+	return fmt.Errorf("%w: %w", ErrOutcomeUnknown, context.Cause(ctx))
+}

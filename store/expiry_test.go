@@ -1,0 +1,232 @@
+package store_test
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/werbenhu/registry/fsm"
+	"github.com/werbenhu/registry/store"
+	"github.com/werbenhu/registry/store/storetest"
+)
+
+// departures notes, on the test's own clock, when a member is first seen gone
+// on any node.
+type departures struct {
+	mu   sync.Mutex // guards gone
+	gone map[uint64]time.Time
+	seen chan struct{}
+}
+
+func newDepartures() *departures {
+	return &departures{gone: make(map[uint64]time.Time), seen: make(chan struct{}, 1000)}
+}
+
+func (d *departures) Applied(_ *fsm.State, changes []fsm.Change, _ []uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, c := range changes {
+		if c.Next != nil {
+			continue
+		}
+		if _, known := d.gone[c.Prev.LeaseID]; !known {
+			d.gone[c.Prev.LeaseID] = time.Now()
+		}
+		select {
+		case d.seen <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (d *departures) Restored(*fsm.State) {}
+
+func (d *departures) at(lease uint64) (time.Time, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	t, ok := d.gone[lease]
+	return t, ok
+}
+
+func (d *departures) observe(cfg *store.Config) { cfg.Observers = []fsm.Observer{d} }
+
+// await returns when the lease ran out.
+func (d *departures) await(ctx context.Context, t *testing.T, lease uint64) time.Time {
+	t.Helper()
+	for {
+		if at, ok := d.at(lease); ok {
+			return at
+		}
+		select {
+		case <-d.seen:
+		case <-ctx.Done():
+			t.Fatalf("lease %d never ran out", lease)
+		}
+	}
+}
+
+// elapse waits until a moment has come.
+func elapse(t *testing.T, until time.Time) {
+	timer := time.NewTimer(time.Until(until))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-t.Context().Done():
+	}
+}
+
+func TestLeaseRunsOutOnTime(t *testing.T) {
+	t.Parallel()
+	const ttl = time.Second
+	gone := newDepartures()
+	c := storetest.New(t, gone.observe)
+	n := c.Start("n1", store.Formation{})
+	start := time.Now()
+	lease := c.Write(register("web", "a", ttl)).LeaseID
+	elapse(t, start.Add(ttl/2))
+	sent := time.Now()
+	if lost, _, err := n.Renew(c.Context(), []uint64{lease}); err != nil || len(lost) > 0 {
+		t.Fatalf("lost %v, %v", lost, err)
+	}
+	if at := gone.await(c.Context(), t, lease); at.Before(sent.Add(ttl)) {
+		t.Errorf("gone %s after the renewal was sent, before its TTL of %s", at.Sub(sent), ttl)
+	}
+	if lost, _, err := n.Renew(c.Context(), []uint64{lease}); err != nil || len(lost) != 1 {
+		t.Errorf("a renewal of what ran out: lost %v, %v", lost, err)
+	}
+}
+
+// A new leader knows no deadlines: everyone gets the full TTL from it.
+func TestLeaderChangeGivesTheFullTTL(t *testing.T) {
+	t.Parallel()
+	const ttl = 2 * time.Second
+	gone := newDepartures()
+	c := storetest.New(t, gone.observe)
+	c.Three()
+	start := time.Now()
+	lease := c.Write(register("web", "a", ttl)).LeaseID
+	elapse(t, start.Add(ttl*3/4))
+	changed := time.Now()
+	if err := c.Leader().Transfer(c.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	if at := gone.await(c.Context(), t, lease); at.Before(changed.Add(ttl)) {
+		t.Errorf("gone %s after the leader changed, want %s", at.Sub(changed), ttl)
+	}
+	c.AwaitSame()
+}
+
+// A client that renews in time with whoever leads, while leaders die and are
+// cut off: no expiry comes before an acknowledged renewal plus the TTL.
+func TestNoRenewedLeaseExpires(t *testing.T) {
+	t.Parallel()
+	const ttl = time.Second
+	gone := newDepartures()
+	c := storetest.New(t, gone.observe)
+	c.Three()
+	rounds := 4
+	if testing.Short() {
+		rounds = 2
+	}
+	r := c.Write(register("web", "a", ttl))
+	lease := r.LeaseID
+
+	ctx, stop := context.WithCancel(t.Context())
+	var client sync.WaitGroup
+	acked, renewals := time.Now(), 0
+	early := func() {
+		if at, ok := gone.at(lease); ok && at.Before(acked.Add(ttl)) {
+			t.Errorf("lease %d went %s after its last acknowledged renewal", lease, at.Sub(acked))
+		}
+	}
+	client.Go(func() {
+		for ctx.Err() == nil {
+			for _, n := range c.Nodes() {
+				ask, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+				sent := time.Now()
+				lost, _, err := n.Renew(ask, []uint64{lease})
+				cancel()
+				if err != nil {
+					continue
+				}
+				if len(lost) == 0 {
+					acked = sent
+					renewals++
+					break
+				}
+				early()
+				if again, err := n.Write(ctx, register("web", "a", ttl)); err == nil {
+					lease, acked = again.LeaseID, sent
+				}
+			}
+			early()
+			elapse(t, time.Now().Add(50*time.Millisecond))
+		}
+	})
+	for round := range rounds {
+		leader := c.Leader()
+		if round%2 == 0 {
+			leader.Kill()
+			c.Leader()
+			c.Start(leader.ID, store.Formation{})
+			continue
+		}
+		c.Net.Isolate(leader.Bind)
+		c.LeaderOf(others(c, leader)...)
+		c.Net.Heal()
+	}
+	c.Leader()
+	stop()
+	client.Wait()
+	t.Logf("%d renewals", renewals)
+	if renewals < rounds {
+		t.Error("the client hardly renewed: the test shows nothing")
+	}
+	// A client that stays away loses its seat.
+	gone.await(c.Context(), t, lease)
+	early()
+}
+
+// A deposed leader still runs its clock. What it expires takes no effect, also
+// after it is back.
+func TestDeposedLeaderExpiresNothing(t *testing.T) {
+	t.Parallel()
+	const ttl = time.Second
+	c, old, _ := deposed(t)
+	c.Net.Heal()
+	c.AwaitSame()
+	leader := c.Leader()
+	if leader.ID != old.ID {
+		if err := leader.Transfer(c.Context(), old.ID); err != nil {
+			t.Fatal(err)
+		}
+		c.LeaderOf(old.ID)
+	}
+	lease := c.Write(register("web", "short", ttl)).LeaseID
+	c.AwaitSame()
+	c.Net.Isolate(old.Bind)
+	next := c.LeaderOf("n2", "n3")
+	for end := time.Now().Add(2 * ttl); time.Now().Before(end); {
+		if lost, _, err := next.Renew(c.Context(), []uint64{lease}); err != nil || len(lost) > 0 {
+			t.Fatalf("renewal at the new leader: lost %v, %v", lost, err)
+		}
+		elapse(t, time.Now().Add(100*time.Millisecond))
+	}
+	if !old.IsLeader() {
+		t.Error("the old leader stepped down: the test shows nothing")
+	}
+	if old.PendingExpiries() == 0 {
+		t.Error("the old leader did not try to expire the lease: the test shows nothing")
+	}
+	c.Net.Heal()
+	if _, _, err := next.Renew(c.Context(), []uint64{lease}); err != nil {
+		t.Error(err)
+	}
+	c.AwaitSame()
+	for _, n := range c.Nodes() {
+		if m := member(n.State(), "web", "short"); m == nil || m.LeaseID != lease {
+			t.Errorf("%s: %+v", n.ID, m)
+		}
+	}
+}

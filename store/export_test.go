@@ -1,0 +1,55 @@
+package store
+
+import (
+	"context"
+	"flag"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+var seedFlag = flag.Uint64("seed", 0, "seed of the randomised tests; 0 draws one")
+
+// Random returns a generator whose seed is printed, so that a failure can be
+// repeated with -seed.
+func Random(tb testing.TB) *rand.Rand {
+	seed := *seedFlag
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	tb.Logf("repeat with -seed=%d", seed)
+	return rand.New(rand.NewPCG(seed, 1))
+}
+
+// Snapshot writes a snapshot and shortens the log, as the node does by itself
+// after SnapshotThreshold entries.
+func (s *Store) Snapshot() error { return s.raft.Snapshot().Error() }
+
+// BreakLog makes every later write of the log fail.
+func (s *Store) BreakLog() error { return s.bolt.Close() }
+
+// Incarnation is the id of the data directory.
+func (s *Store) Incarnation() string { return s.incarnation }
+
+// WrapLog puts a fault before the log.
+func WrapLog(cfg *Config, wrap func(raft.LogStore) raft.LogStore) { cfg.wrapLog = wrap }
+
+// FailedCloseLimit bounds the Close of a node that failed.
+const FailedCloseLimit = failedCloseLimit
+
+// NoteNode writes a node's metadata alone.
+func (s *Store) NoteNode(ctx context.Context, n Hello) error { return s.noteNode(ctx, n) }
+
+// PendingExpiries is the number of leases whose expiry is on its way.
+func (s *Store) PendingExpiries() (n int) {
+	s.leases.mu.Lock()
+	defer s.leases.mu.Unlock()
+	for _, l := range s.leases.byID {
+		if l.expiring {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,207 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/werbenhu/registry/store"
+	"github.com/werbenhu/registry/store/storetest"
+)
+
+func binds(ids ...string) (out []string) {
+	for _, id := range ids {
+		out = append(out, storetest.BindOf(id))
+	}
+	return out
+}
+
+// Three nodes that expect each other, in every order of starting: each looks
+// for the others before the next is there.
+func TestExpectInAnyOrder(t *testing.T) {
+	t.Parallel()
+	orders := [][]string{{"n1", "n2", "n3"}, {"n1", "n3", "n2"}, {"n2", "n1", "n3"}, {"n2", "n3", "n1"}, {"n3", "n1", "n2"}, {"n3", "n2", "n1"}}
+	if testing.Short() {
+		orders = orders[2:3]
+	}
+	for _, order := range orders {
+		t.Run(strings.Join(order, ","), func(t *testing.T) {
+			asked := make(chan string, 100)
+			c := storetest.New(t)
+			watch := func(cfg *store.Config) { cfg.Peers = &helloWatch{Peers: c.Peers(cfg.BindAdvertise), asked: asked} }
+			var all sync.WaitGroup
+			for _, id := range order {
+				n := c.Open(id, watch)
+				all.Go(func() { n.Form(store.Formation{Peers: binds("n1", "n2", "n3"), Expect: 3}) })
+				<-asked
+			}
+			all.Wait()
+			c.AwaitVoters("n1", "n2", "n3")
+			c.Write(setGroup("web", 64))
+			c.AwaitSame()
+			for _, n := range c.Nodes() {
+				c.AwaitReady(n)
+			}
+		})
+	}
+}
+
+// helloWatch says when a node asks another who it is.
+type helloWatch struct {
+	store.Peers
+	asked chan string
+}
+
+func (w *helloWatch) Hello(ctx context.Context, bind string) (store.Hello, error) {
+	select {
+	case w.asked <- bind:
+	default:
+	}
+	return w.Peers.Hello(ctx, bind)
+}
+
+// A peer that does not answer may be in a cluster already, or make another one
+// with the rest: nothing is formed without it.
+func TestExpectWaitsForEveryPeer(t *testing.T) {
+	t.Parallel()
+	c := storetest.New(t)
+	a, b := c.Open("n1"), c.Open("n2")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	var all sync.WaitGroup
+	for _, n := range []*storetest.Node{a, b} {
+		all.Go(func() {
+			err := n.Store.Form(ctx, store.Formation{Peers: binds("n1", "n2", "n3"), Expect: 2})
+			if !errors.Is(err, store.ErrMembership) {
+				t.Errorf("%s: %v", n.ID, err)
+			}
+		})
+	}
+	all.Wait()
+	if a.HasState() || b.HasState() {
+		t.Error("a cluster was formed without a peer that may have formed another")
+	}
+}
+
+func TestExpectRefusals(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name  string
+		setup func(c *storetest.Cluster)
+		form  store.Formation
+		says  string
+	}{
+		{
+			"more nodes than expected",
+			func(c *storetest.Cluster) { c.Open("n2"); c.Open("n3") },
+			store.Formation{Peers: binds("n2", "n3"), Expect: 2}, "3 nodes",
+		},
+		{
+			"a node of another cluster",
+			func(c *storetest.Cluster) { c.Open("n2", func(cfg *store.Config) { cfg.Cluster = "other" }) },
+			store.Formation{Peers: binds("n2"), Expect: 2}, "-cluster",
+		},
+		{
+			"two nodes of one id",
+			func(c *storetest.Cluster) {
+				c.Open("n2", func(cfg *store.Config) { cfg.ID, cfg.DataDir = "n1", cfg.DataDir+"-twin" })
+			},
+			store.Formation{Peers: binds("n2"), Expect: 2}, "-id",
+		},
+		{
+			"joining a cluster of another name",
+			func(c *storetest.Cluster) {
+				c.Start("n2", store.Formation{}, func(cfg *store.Config) { cfg.Cluster = "other" })
+			},
+			store.Formation{Peers: binds("n2")}, "cluster",
+		},
+		{
+			"joining nobody",
+			func(*storetest.Cluster) {},
+			store.Formation{Peers: binds("n2"), JoinTimeout: 300 * time.Millisecond}, "-join-timeout",
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := storetest.New(t)
+			tc.setup(c)
+			n := c.Open("n1")
+			err := n.Store.Form(c.Context(), tc.form)
+			if !errors.Is(err, store.ErrMembership) || !strings.Contains(err.Error(), tc.says) {
+				t.Errorf("got %v, want ErrMembership that says %q", err, tc.says)
+			}
+			if n.HasState() {
+				t.Error("the node has state")
+			}
+		})
+	}
+}
+
+// A node that expects others finds their cluster and joins it.
+func TestExpectJoinsWhatIsThere(t *testing.T) {
+	t.Parallel()
+	c := storetest.New(t)
+	c.Together(2)
+	c.Start("n3", store.Formation{Peers: binds("n1", "n2", "n3"), Expect: 3})
+	c.AwaitVoters("n1", "n2", "n3")
+}
+
+// A node that knows itself by another name as well counts once.
+func TestOwnAliasIsNoPeer(t *testing.T) {
+	t.Parallel()
+	c := storetest.New(t)
+	alias := func(cfg *store.Config) { cfg.Peers = aliasPeers{c.Peers(cfg.BindAdvertise)} }
+	var all sync.WaitGroup
+	for _, n := range []*storetest.Node{c.Open("n1", alias), c.Open("n2", alias)} {
+		all.Go(func() {
+			n.Form(store.Formation{Peers: []string{"alias-of-n1:1", "n2:7370"}, Expect: 2})
+		})
+	}
+	all.Wait()
+	c.AwaitVoters("n1", "n2")
+}
+
+type aliasPeers struct{ store.Peers }
+
+func (p aliasPeers) Hello(ctx context.Context, bind string) (store.Hello, error) {
+	if bind == "alias-of-n1:1" {
+		bind = storetest.BindOf("n1")
+	}
+	return p.Peers.Hello(ctx, bind)
+}
+
+func TestInvitation(t *testing.T) {
+	t.Parallel()
+	for _, nonvoter := range []bool{false, true} {
+		name := "voter"
+		if nonvoter {
+			name = "nonvoter"
+		}
+		t.Run(name, func(t *testing.T) {
+			c := storetest.New(t)
+			c.Start("n1", store.Formation{})
+			c.Leader()
+			n := c.Open("n2")
+			formed := make(chan struct{})
+			go func() {
+				defer close(formed)
+				n.Form(store.Formation{Wait: true})
+			}()
+			if err := n.Invited(c.Context(), storetest.BindOf("n1"), nonvoter); err != nil {
+				t.Fatal(err)
+			}
+			<-formed
+			c.AwaitReady(n)
+			if !nonvoter {
+				c.AwaitVoters("n1", "n2")
+			} else if st := n.Status(); st.Voter || st.Role != "nonvoter" {
+				t.Errorf("%+v", st)
+			}
+			if err := n.Invited(c.Context(), storetest.BindOf("n1"), nonvoter); !errors.Is(err, store.ErrMembership) {
+				t.Errorf("a second invitation: %v", err)
+			}
+		})
+	}
+}

@@ -1,0 +1,156 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/werbenhu/registry/fsm/fsmpb"
+)
+
+// leadership is one stretch of this node leading.
+type leadership struct {
+	term uint64
+	ctx  context.Context // ends when the stretch ends
+	// opened is closed when the term's first entry was applied: writes and
+	// consistent reads wait for it.
+	opened chan struct{}
+}
+
+// leaderLoop follows raft's notifications. The channel is always drained: raft
+// blocks on it.
+func (s *Store) leaderLoop(ctx context.Context) {
+	stop := func() {}
+	defer func() { stop() }()
+	for {
+		select {
+		case leads := <-s.notify:
+			stop()
+			stop = func() {}
+			if leads {
+				stop = s.startLeading(ctx)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// startLeading begins a stretch; the returned function ends it and waits.
+func (s *Store) startLeading(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	l := &leadership{term: s.raft.CurrentTerm(), ctx: ctx, opened: make(chan struct{})}
+	s.lead.Store(l)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.leadTerm(l)
+	}()
+	return func() {
+		s.lead.CompareAndSwap(l, nil)
+		cancel(fmt.Errorf("%w: leadership ended", ErrNotLeader))
+		<-done
+		s.leases.rest()
+		s.log.Info("no longer leader", "term", l.term)
+	}
+}
+
+// leadTerm does the leader's work in this order: the term's first entry is
+// applied, every lease gets its full TTL, writes and consistent reads open.
+func (s *Store) leadTerm(l *leadership) {
+	if !s.startTerm(l) {
+		return
+	}
+	s.leases.lead(s.machine)
+	close(l.opened)
+	// So that from now on nobody else can be this node.
+	if err := s.AdmitNode(l.ctx, s.Self()); err != nil && l.ctx.Err() == nil {
+		s.log.Warn("could not note this node", "err", err)
+	}
+	s.log.Info("leader", "term", l.term, "leases", s.leases.len())
+
+	promoted := make(chan struct{})
+	go func() {
+		defer close(promoted)
+		s.promoteLoop(l)
+	}()
+	s.expireLoop(l)
+	<-promoted
+}
+
+// startTerm has the term's first entry applied. It tries until the leadership
+// ends: a leader that gave up, say after its disk stalled, would lead on and
+// never open.
+func (s *Store) startTerm(l *leadership) bool {
+	for {
+		start := &fsmpb.Command{Op: &fsmpb.Command_TermStart{TermStart: &fsmpb.TermStart{Node: s.cfg.ID}}}
+		_, err := s.propose(l.ctx, start)
+		if err == nil {
+			return true
+		}
+		if l.ctx.Err() != nil {
+			return false
+		}
+		s.log.Warn("could not start the term", "term", l.term, "err", err)
+		if !pause(l.ctx, 50*time.Millisecond) {
+			return false
+		}
+	}
+}
+
+const (
+	// expireBatch bounds the leases of one expiry entry.
+	expireBatch = 1000
+	// stallLimit is how late the expiry loop may wake up before it takes its
+	// process for stopped or its machine for resumed.
+	stallLimit = 500 * time.Millisecond
+	// stallGrace is what leases get then, so that the heartbeats that wait in
+	// the sockets are read first; a lease's TTL, if that is less.
+	stallGrace = 2 * time.Second
+	// longestNap bounds the expiry loop's sleep, so that it notices a stall.
+	longestNap = 250 * time.Millisecond
+)
+
+// expireLoop proposes the expiry of leases that ran out, fenced by the term.
+func (s *Store) expireLoop(l *leadership) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	planned := time.Now()
+	for {
+		select {
+		case <-timer.C:
+		case <-s.leases.wake:
+		case <-l.ctx.Done():
+			return
+		}
+		if late := time.Since(planned); late > stallLimit {
+			s.log.Warn("process stood still; leases get time to renew", "late", late)
+			s.leases.grace(stallGrace)
+		}
+		woke := time.Now() // before the proposal: the process may stand still in it
+		leases, next := s.leases.due(expireBatch)
+		if len(leases) > 0 {
+			s.expire(l, leases)
+		}
+		if next < 0 || next > longestNap {
+			next = longestNap
+		}
+		timer.Reset(next)
+		planned = woke.Add(next)
+	}
+}
+
+// expire proposes one expiry. When its outcome is not known the leases start
+// over, which is safe and ends: an expiry that was applied took them out.
+func (s *Store) expire(l *leadership, leases []*fsmpb.ExpiredLease) {
+	op := &fsmpb.Expire{Term: l.term, Leases: leases}
+	_, err := s.propose(l.ctx, &fsmpb.Command{Op: &fsmpb.Command_Expire{Expire: op}})
+	if err == nil {
+		s.log.Info("leases expired", "count", len(leases), "group", leases[0].Group, "id", leases[0].Id)
+		return
+	}
+	if l.ctx.Err() == nil {
+		s.log.Warn("could not expire leases", "count", len(leases), "err", err)
+		s.leases.retry(leases)
+	}
+}

@@ -1,0 +1,317 @@
+package store
+
+import (
+	"container/heap"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/werbenhu/registry/fsm"
+	"github.com/werbenhu/registry/fsm/fsmpb"
+)
+
+// leaseTable holds the deadlines of all leases while this node leads. It
+// follows the state machine: a registration puts a lease in, a removal takes
+// it out. Deadlines are on the process's monotonic clock and never leave it.
+//
+// A renewal only moves a deadline forward. The queue is ordered by the
+// deadline that a lease had when it was queued; one that comes up early
+// because it was renewed since is queued again, so that a renewal costs one
+// atomic store whatever the number of leases.
+//
+//	t=0   lease 7, TTL 10 s: deadline 10, queued at 10
+//	t=3   renewed: deadline 13, still queued at 10
+//	t=10  7 comes up, deadline 13: queued again at 13
+//	t=13  7 comes up, deadline 13: due
+type leaseTable struct {
+	start time.Time // origin of deadlines
+	log   *slog.Logger
+
+	mu     sync.RWMutex // guards the rest
+	active bool         // whether this node leads
+	byID   map[uint64]*lease
+	groups map[string]*groupGuard
+	queue  leaseQueue
+	wake   chan struct{} // signals that the head of the queue changed
+}
+
+type lease struct {
+	id, epoch     uint64
+	group, member string
+	ttl           time.Duration
+	deadline      atomic.Int64 // nanoseconds since start
+
+	queuedAt int64 // the deadline that the queue orders by
+	index    int   // in the queue; -1 when it is not there
+	expiring bool  // an expiry is on its way: no renewal counts any more
+
+	// What the guard notes while the lease is past its deadline.
+	guard    *groupGuard
+	lapsed   bool
+	lapsedAt int64
+	slot     int64
+}
+
+func newLeaseTable() *leaseTable {
+	return &leaseTable{start: time.Now(), log: slog.New(slog.DiscardHandler), byID: make(map[uint64]*lease), groups: make(map[string]*groupGuard), wake: make(chan struct{}, 1)}
+}
+
+func (t *leaseTable) now() int64 { return int64(time.Since(t.start)) }
+
+// Applied follows the state machine (see fsm.Observer).
+func (t *leaseTable) Applied(state *fsm.State, changes []fsm.Change, terms []uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.active {
+		return
+	}
+	if len(terms) > 0 {
+		t.fillLocked(state)
+		return
+	}
+	now := t.now()
+	for _, c := range changes {
+		if c.Prev != nil && (c.Next == nil || c.Next.LeaseID != c.Prev.LeaseID) {
+			t.removeLocked(c.Prev.LeaseID)
+		}
+		if c.Next != nil {
+			t.putLocked(c.Group, c.Next, now)
+		}
+	}
+}
+
+// Restored gives every lease of the new state its full TTL.
+func (t *leaseTable) Restored(state *fsm.State) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.active {
+		t.fillLocked(state)
+	}
+}
+
+// lead makes the table follow; every lease starts with its full TTL. The state
+// is read under the lock: what is published later comes through Applied.
+func (t *leaseTable) lead(machine *fsm.Machine) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.active = true
+	t.fillLocked(machine.State())
+}
+
+// rest empties the table: another node leads.
+func (t *leaseTable) rest() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.active = false
+	t.emptyLocked()
+}
+
+func (t *leaseTable) emptyLocked() {
+	clear(t.byID)
+	clear(t.groups)
+	t.queue = nil
+}
+
+func (t *leaseTable) fillLocked(state *fsm.State) {
+	t.emptyLocked()
+	now := t.now()
+	for g := range state.Groups {
+		for m := range g.Members {
+			t.putLocked(g.Name, m, now)
+		}
+	}
+}
+
+// putLocked starts a lease, or gives one that was registered again its full TTL.
+func (t *leaseTable) putLocked(group string, m *fsm.Member, now int64) {
+	l := t.byID[m.LeaseID]
+	if l == nil {
+		l = &lease{id: m.LeaseID, index: -1, guard: t.guardLocked(group)}
+		l.guard.members++
+		t.byID[l.id] = l
+	}
+	l.guard.revived(l)
+	l.group, l.member, l.epoch, l.ttl = group, m.ID, m.Epoch, m.TTL
+	l.keepLocked()
+	l.deadline.Store(now + int64(m.TTL))
+	t.enqueueLocked(l)
+}
+
+func (t *leaseTable) removeLocked(id uint64) {
+	l := t.byID[id]
+	if l == nil {
+		return
+	}
+	delete(t.byID, id)
+	if l.index >= 0 {
+		heap.Remove(&t.queue, l.index)
+	}
+	l.guard.revived(l)
+	if !l.expiring {
+		l.guard.members--
+	}
+	if l.guard.members == 0 {
+		delete(t.groups, l.group)
+	}
+}
+
+// keepLocked takes back that an expiry is on its way.
+func (l *lease) keepLocked() {
+	if l.expiring {
+		l.expiring = false
+		l.guard.stays()
+	}
+}
+
+func (t *leaseTable) guardLocked(group string) *groupGuard {
+	g := t.groups[group]
+	if g == nil {
+		g = &groupGuard{}
+		t.groups[group] = g
+	}
+	return g
+}
+
+// acceptLoss lets the members of a group go that are past their deadline, and
+// those that follow within their TTL; it returns how many the former are.
+func (t *leaseTable) acceptLoss(group string) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	g := t.groups[group]
+	if g == nil || g.lapsed == 0 {
+		return 0
+	}
+	now := t.now()
+	for _, l := range t.byID {
+		if l.guard == g && l.lapsed {
+			g.accepted = max(g.accepted, now+int64(l.ttl))
+			t.enqueueAtLocked(l, now)
+		}
+	}
+	return g.lapsed
+}
+
+func (t *leaseTable) enqueueLocked(l *lease) { t.enqueueAtLocked(l, l.deadline.Load()) }
+
+func (t *leaseTable) enqueueAtLocked(l *lease, at int64) {
+	l.queuedAt = at
+	if l.index >= 0 {
+		heap.Fix(&t.queue, l.index)
+	} else {
+		heap.Push(&t.queue, l)
+	}
+	if l.index == 0 {
+		select {
+		case t.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// renew gives the leases their full TTL from now and returns those that it
+// does not hold. The answer to the caller waits for the leadership check.
+func (t *leaseTable) renew(ids []uint64) (lost []uint64) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	now := t.now()
+	for _, id := range ids {
+		l := t.byID[id]
+		if l == nil || l.expiring {
+			lost = append(lost, id)
+			continue
+		}
+		l.deadline.Store(now + int64(l.ttl))
+	}
+	return lost
+}
+
+// due takes up to limit leases whose deadline has passed; no renewal of them
+// counts any more. next is the time to the next deadline, or -1 without one.
+func (t *leaseTable) due(limit int) (leases []*fsmpb.ExpiredLease, next time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.now()
+	for len(t.queue) > 0 {
+		l := t.queue[0]
+		if l.queuedAt > now {
+			return leases, time.Duration(l.queuedAt - now)
+		}
+		if l.deadline.Load() > now {
+			l.guard.revived(l)
+			t.enqueueLocked(l)
+			continue
+		}
+		if len(leases) == limit {
+			return leases, 0
+		}
+		if wait := l.guard.lapse(l, now, t.log); wait > 0 {
+			t.enqueueAtLocked(l, now+wait)
+			continue
+		}
+		l.guard.goes(l)
+		heap.Pop(&t.queue)
+		l.expiring = true
+		leases = append(leases, &fsmpb.ExpiredLease{LeaseId: l.id, Epoch: l.epoch, Group: l.group, Id: l.member})
+	}
+	return leases, -1
+}
+
+// grace moves every deadline to at least that far from now. After the process
+// stood still, heartbeats that arrived meanwhile wait to be read: they are
+// taken before anything expires.
+func (t *leaseTable) grace(d time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.now()
+	for _, l := range t.queue {
+		if least := now + int64(min(d, l.ttl)); l.deadline.Load() < least {
+			l.deadline.Store(least)
+		}
+	}
+}
+
+func (t *leaseTable) len() int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return len(t.byID)
+}
+
+// leaseQueue is a heap by queuedAt.
+type leaseQueue []*lease
+
+func (q leaseQueue) Len() int           { return len(q) }
+func (q leaseQueue) Less(i, j int) bool { return q[i].queuedAt < q[j].queuedAt }
+func (q leaseQueue) Swap(i, j int) {
+	q[i], q[j] = q[j], q[i]
+	q[i].index, q[j].index = i, j
+}
+
+func (q *leaseQueue) Push(x any) {
+	l := x.(*lease)
+	l.index = len(*q)
+	*q = append(*q, l)
+}
+
+func (q *leaseQueue) Pop() any {
+	old := *q
+	l := old[len(old)-1]
+	old[len(old)-1] = nil
+	*q = old[:len(old)-1]
+	l.index = -1
+	return l
+}
+
+// retry starts leases over whose expiry was not proposed.
+func (t *leaseTable) retry(leases []*fsmpb.ExpiredLease) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.now()
+	for _, e := range leases {
+		if l := t.byID[e.LeaseId]; l != nil && l.expiring {
+			l.keepLocked()
+			l.deadline.Store(now + int64(l.ttl))
+			t.enqueueLocked(l)
+		}
+	}
+}

@@ -1,0 +1,377 @@
+package store
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/werbenhu/registry/fsm"
+	"github.com/werbenhu/registry/fsm/fsmpb"
+)
+
+// leaseLog is a machine with a lease table that follows it.
+type leaseLog struct {
+	*leaseTable
+	tb      testing.TB
+	machine *fsm.Machine
+	index   uint64
+	term    uint64
+}
+
+func newLeaseLog(tb testing.TB) *leaseLog {
+	t := newLeaseTable()
+	m := fsm.New(t)
+	tb.Cleanup(m.Close)
+	return &leaseLog{leaseTable: t, tb: tb, machine: m, term: 1}
+}
+
+func (l *leaseLog) apply(cmd *fsmpb.Command) fsm.Result {
+	l.tb.Helper()
+	data, err := fsm.Encode(cmd)
+	if err != nil {
+		l.tb.Fatal(err)
+	}
+	l.index++
+	r := l.machine.Apply([]fsm.Entry{{Index: l.index, Term: l.term, Data: data}})[0]
+	if r.Err != nil {
+		l.tb.Fatal(r.Err)
+	}
+	return r
+}
+
+func registration(id, instance string, ttl time.Duration) *fsmpb.Command {
+	return &fsmpb.Command{Op: &fsmpb.Command_Register{Register: &fsmpb.Register{
+		Group: "web", Id: id, Addr: "a:1", Weight: 1, TtlMs: ttl.Milliseconds(), Instance: []byte(instance),
+	}}}
+}
+
+// register returns the lease's id.
+func (l *leaseLog) register(id string, ttl time.Duration) uint64 {
+	return l.apply(registration(id, "one", ttl)).LeaseID
+}
+
+func (l *leaseLog) expire(leases []*fsmpb.ExpiredLease) bool {
+	return l.apply(&fsmpb.Command{Op: &fsmpb.Command_Expire{Expire: &fsmpb.Expire{Term: l.term, Leases: leases}}}).Removed
+}
+
+// dueNow takes what is due and returns the members' names, in order.
+func (l *leaseLog) dueNow(limit int) []string {
+	leases, _ := l.due(limit)
+	var ids []string
+	for _, e := range leases {
+		ids = append(ids, e.Id)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// checkHeap fails the test when the queue and the index in it disagree.
+func (l *leaseLog) checkHeap() {
+	l.tb.Helper()
+	for i, e := range l.queue {
+		if e.index != i || i > 0 && l.queue[(i-1)/2].queuedAt > e.queuedAt || l.byID[e.id] != e {
+			l.tb.Fatalf("queue is broken at %d", i)
+		}
+	}
+}
+
+func want(t *testing.T, what string, got []string, ids ...string) {
+	t.Helper()
+	if !slices.Equal(got, ids) {
+		t.Errorf("%s: due are %v, want %v", what, got, ids)
+	}
+}
+
+// bubble runs a test whose time passes only when it waits.
+func bubble(t *testing.T, f func(t *testing.T, l *leaseLog)) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLeaseLog(t)
+		l.lead(l.machine)
+		f(t, l)
+		l.checkHeap()
+	})
+}
+
+// after lets fake time pass.
+func after(d time.Duration) { <-time.After(d) }
+
+func TestLeaseRunsOut(t *testing.T) {
+	bubble(t, func(t *testing.T, l *leaseLog) {
+		l.register("a", 10*time.Second)
+		if _, next := l.due(10); next != 10*time.Second {
+			t.Errorf("next deadline in %s, want 10s", next)
+		}
+		after(10*time.Second - 1)
+		want(t, "one nanosecond early", l.dueNow(10))
+		after(1)
+		want(t, "at the deadline", l.dueNow(10), "a")
+		want(t, "a second time", l.dueNow(10))
+		if _, next := l.due(10); next != -1 {
+			t.Errorf("with an empty queue the next deadline is in %s", next)
+		}
+	})
+}
+
+func TestRenewMovesTheDeadline(t *testing.T) {
+	bubble(t, func(t *testing.T, l *leaseLog) {
+		id := l.register("a", 10*time.Second)
+		after(9 * time.Second)
+		if lost := l.renew([]uint64{id, 77}); !slices.Equal(lost, []uint64{77}) {
+			t.Errorf("lost %v, want 77", lost)
+		}
+		queued := l.byID[id].queuedAt
+		after(10*time.Second - 1)
+		if l.byID[id].queuedAt != queued {
+			t.Error("a renewal touched the queue")
+		}
+		want(t, "renewed", l.dueNow(10))
+		if l.byID[id].queuedAt == queued {
+			t.Error("a lease that came up early was not queued again")
+		}
+		after(1)
+		want(t, "at the new deadline", l.dueNow(10), "a")
+	})
+}
+
+func TestDueRespectsItsLimit(t *testing.T) {
+	bubble(t, func(t *testing.T, l *leaseLog) {
+		for i := range 5 {
+			l.register(fmt.Sprint("m", i), time.Second)
+		}
+		after(time.Second)
+		leases, next := l.due(3)
+		if len(leases) != 3 || next != 0 {
+			t.Errorf("%d leases, the next in %s; want 3 and at once", len(leases), next)
+		}
+		if got := l.dueNow(3); len(got) != 2 {
+			t.Errorf("the rest is %v", got)
+		}
+	})
+}
+
+func TestExpiringLeaseRefusesRenewal(t *testing.T) {
+	bubble(t, func(t *testing.T, l *leaseLog) {
+		id := l.register("a", time.Second)
+		after(time.Second)
+		leases, _ := l.due(10)
+		if lost := l.renew([]uint64{id}); len(lost) != 1 {
+			t.Fatal("a lease was renewed whose expiry is on its way")
+		}
+		if !l.expire(leases) || l.len() != 0 {
+			t.Errorf("%d leases after the expiry", l.len())
+		}
+	})
+}
+
+func TestRetryGivesTheFullTTL(t *testing.T) {
+	bubble(t, func(t *testing.T, l *leaseLog) {
+		id := l.register("a", time.Second)
+		after(time.Second)
+		leases, _ := l.due(10)
+		l.retry(leases)
+		if lost := l.renew([]uint64{id}); len(lost) != 0 {
+			t.Error("a lease whose expiry failed cannot be renewed")
+		}
+		after(time.Second - 1)
+		want(t, "after the retry", l.dueNow(10))
+		after(1)
+		want(t, "a TTL later", l.dueNow(10), "a")
+		l.retry([]*fsmpb.ExpiredLease{{LeaseId: 99}}) // removed meanwhile
+	})
+}
+
+func TestRefreshBumpsTheEpoch(t *testing.T) {
+	bubble(t, func(t *testing.T, l *leaseLog) {
+		id := l.register("a", time.Second)
+		after(time.Second)
+		decided, _ := l.due(10)
+		if again := l.register("a", 3*time.Second); again != id {
+			t.Fatalf("a refresh changed the lease from %d to %d", id, again)
+		}
+		if l.expire(decided) {
+			t.Fatal("an expiry that was decided before the refresh removed the member")
+		}
+		if lost := l.renew([]uint64{id}); len(lost) != 0 {
+			t.Error("the refreshed lease is lost")
+		}
+		l.retry(decided) // the answer to the void expiry comes late
+		after(3*time.Second - 1)
+		want(t, "with the new TTL", l.dueNow(10))
+		after(1)
+		fresh, _ := l.due(10)
+		if len(fresh) != 1 || fresh[0].Epoch != decided[0].Epoch+1 {
+			t.Errorf("due %v after epoch %d", fresh, decided[0].Epoch)
+		}
+	})
+}
+
+func TestRemovalAndTakeover(t *testing.T) {
+	bubble(t, func(t *testing.T, l *leaseLog) {
+		old := l.register("a", 5*time.Second)
+		gone := l.register("b", time.Second)
+		now := l.apply(registration("a", "two", time.Second)).LeaseID
+		l.apply(&fsmpb.Command{Op: &fsmpb.Command_Deregister{Deregister: &fsmpb.Deregister{Group: "web", Id: "b"}}})
+		if lost := l.renew([]uint64{old, gone, now}); !slices.Equal(lost, []uint64{old, gone}) {
+			t.Errorf("lost %v, want %d and %d", lost, old, gone)
+		}
+		if l.len() != 1 || len(l.queue) != 1 {
+			t.Errorf("%d leases, %d queued", l.len(), len(l.queue))
+		}
+		after(time.Second)
+		want(t, "after the takeover", l.dueNow(10), "a")
+	})
+}
+
+// A process that stood still takes the heartbeats that wait before it expires.
+func TestGrace(t *testing.T) {
+	bubble(t, func(t *testing.T, l *leaseLog) {
+		l.register("short", time.Second)
+		l.register("long", 10*time.Second)
+		l.register("far", time.Hour)
+		after(time.Minute)
+		l.grace(2 * time.Second)
+		want(t, "at once", l.dueNow(10))
+		after(time.Second)
+		want(t, "a lease gets no more than its TTL", l.dueNow(10), "short")
+		after(time.Second)
+		want(t, "after the grace", l.dueNow(10), "long")
+		after(time.Hour - time.Minute - 2*time.Second - 1)
+		want(t, "one that was not due gets nothing", l.dueNow(10))
+		after(1)
+		want(t, "at its own deadline", l.dueNow(10), "far")
+	})
+}
+
+func TestTableRestsUnlessItLeads(t *testing.T) {
+	bubble(t, func(t *testing.T, l *leaseLog) {
+		id := l.register("a", time.Second)
+		l.rest()
+		if lost := l.renew([]uint64{id}); len(lost) != 1 || l.len() != 0 {
+			t.Error("a table that rests holds leases")
+		}
+		l.register("b", time.Second)
+		after(time.Minute)
+		want(t, "while it rests", l.dueNow(10))
+		// A new leadership: everyone starts with the full TTL.
+		l.lead(l.machine)
+		after(time.Second - 1)
+		want(t, "just under a TTL after the start", l.dueNow(10))
+		after(1)
+		want(t, "a TTL after the start", l.dueNow(10), "a", "b")
+	})
+}
+
+// A term's first entry and a restored snapshot start every lease over.
+func TestStartOver(t *testing.T) {
+	for name, event := range map[string]func(l *leaseLog){
+		"term": func(l *leaseLog) {
+			l.term++
+			l.apply(&fsmpb.Command{Op: &fsmpb.Command_TermStart{TermStart: &fsmpb.TermStart{Node: "n1"}}})
+		},
+		"restore": func(l *leaseLog) { l.Restored(l.machine.State()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, l *leaseLog) {
+				l.register("a", 10*time.Second)
+				after(9 * time.Second)
+				event(l)
+				after(10*time.Second - 1)
+				want(t, "just under a TTL later", l.dueNow(10))
+				after(1)
+				want(t, "a TTL later", l.dueNow(10), "a")
+			})
+		})
+	}
+}
+
+// Random registrations, renewals and removals against a plain map of deadlines.
+func TestLeaseTableAgainstAMap(t *testing.T) {
+	r := Random(t)
+	bubble(t, func(t *testing.T, l *leaseLog) {
+		type entry struct {
+			id       uint64
+			ttl      time.Duration
+			deadline time.Time
+		}
+		model := make(map[string]*entry)
+		for range 1000 {
+			name := fmt.Sprint("m", r.IntN(30))
+			switch e := model[name]; {
+			case e == nil || r.IntN(10) == 0: // new, or taken over: an instance that was deregistered is fenced
+				ttl := time.Duration(1+r.IntN(5)) * time.Second
+				cmd := registration(name, fmt.Sprint(l.index), ttl)
+				cmd.GetRegister().Group = name // each its own, or the mass-loss guard would act
+				model[name] = &entry{l.apply(cmd).LeaseID, ttl, time.Now().Add(ttl)}
+			case r.IntN(8) == 0:
+				l.apply(&fsmpb.Command{Op: &fsmpb.Command_Deregister{Deregister: &fsmpb.Deregister{Group: name, Id: name}}})
+				delete(model, name)
+			default:
+				if lost := l.renew([]uint64{e.id}); len(lost) != 0 {
+					t.Fatalf("%s is lost", name)
+				}
+				e.deadline = time.Now().Add(e.ttl)
+			}
+			after(time.Duration(r.IntN(300)) * time.Millisecond)
+			leases, _ := l.due(1 << 20)
+			got := make(map[string]bool)
+			for _, e := range leases {
+				got[e.Id] = true
+			}
+			for name, e := range model {
+				if due := !e.deadline.After(time.Now()); due != got[name] {
+					t.Fatalf("%s due: %t, want %t", name, got[name], due)
+				}
+				if got[name] {
+					delete(model, name)
+				}
+			}
+			if len(leases) > 0 {
+				l.expire(leases)
+			}
+			l.checkHeap()
+		}
+	})
+}
+
+func BenchmarkRenew(b *testing.B) {
+	for _, n := range []int{1000, 100_000} {
+		b.Run(fmt.Sprintf("leases=%d", n), func(b *testing.B) {
+			t := newLeaseTable()
+			t.active = true
+			ids := make([]uint64, n)
+			for i := range ids {
+				ids[i] = uint64(i + 1)
+				t.putLocked("web", &fsm.Member{ID: fmt.Sprint(i), LeaseID: ids[i], TTL: time.Hour}, t.now())
+			}
+			b.ReportAllocs()
+			at := 0
+			for b.Loop() {
+				t.renew(ids[at : at+1])
+				at = (at + 1) % n
+			}
+		})
+	}
+}
+
+// BenchmarkDue is the expiry loop's cost when every lease was renewed since it
+// was queued.
+func BenchmarkDue(b *testing.B) {
+	const n = 100_000
+	b.Run(fmt.Sprintf("leases=%d", n), func(b *testing.B) {
+		t := newLeaseTable()
+		t.active = true
+		for i := range n {
+			t.putLocked("web", &fsm.Member{ID: fmt.Sprint(i), LeaseID: uint64(i + 1), TTL: time.Hour}, 0)
+		}
+		for b.Loop() {
+			b.StopTimer()
+			for _, l := range t.byID {
+				l.queuedAt = 0
+			}
+			b.StartTimer()
+			t.due(1000)
+		}
+	})
+}

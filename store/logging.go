@@ -1,0 +1,86 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// raftLogger passes raft's logs to slog at the level that the user chose.
+type raftLogger struct {
+	out  *slog.Logger
+	name string
+	args []any
+}
+
+func newRaftLogger(out *slog.Logger) hclog.Logger {
+	return &raftLogger{out: out.With("component", "raft")}
+}
+
+var slogLevels = map[hclog.Level]slog.Level{
+	hclog.Trace: slog.LevelDebug - 4,
+	hclog.Debug: slog.LevelDebug,
+	hclog.Info:  slog.LevelInfo,
+	hclog.Warn:  slog.LevelWarn,
+	hclog.Error: slog.LevelError,
+}
+
+func (l *raftLogger) Log(level hclog.Level, msg string, args ...any) {
+	at, known := slogLevels[level]
+	if !known {
+		return // hclog.Off, hclog.NoLevel
+	}
+	for i, a := range args {
+		if f, ok := a.(hclog.Format); ok && len(f) > 0 {
+			args[i] = fmt.Sprintf(fmt.Sprint(f[0]), f[1:]...)
+		}
+	}
+	l.out.Log(context.Background(), at, msg, args...)
+}
+
+func (l *raftLogger) Trace(msg string, args ...any) { l.Log(hclog.Trace, msg, args...) }
+func (l *raftLogger) Debug(msg string, args ...any) { l.Log(hclog.Debug, msg, args...) }
+func (l *raftLogger) Info(msg string, args ...any)  { l.Log(hclog.Info, msg, args...) }
+func (l *raftLogger) Warn(msg string, args ...any)  { l.Log(hclog.Warn, msg, args...) }
+func (l *raftLogger) Error(msg string, args ...any) { l.Log(hclog.Error, msg, args...) }
+
+func (l *raftLogger) enabled(level slog.Level) bool {
+	return l.out.Enabled(context.Background(), level)
+}
+
+func (l *raftLogger) IsTrace() bool { return l.enabled(slogLevels[hclog.Trace]) }
+func (l *raftLogger) IsDebug() bool { return l.enabled(slog.LevelDebug) }
+func (l *raftLogger) IsInfo() bool  { return l.enabled(slog.LevelInfo) }
+func (l *raftLogger) IsWarn() bool  { return l.enabled(slog.LevelWarn) }
+func (l *raftLogger) IsError() bool { return l.enabled(slog.LevelError) }
+
+func (l *raftLogger) ImpliedArgs() []any { return l.args }
+
+func (l *raftLogger) With(args ...any) hclog.Logger {
+	return &raftLogger{out: l.out.With(args...), name: l.name, args: append(l.args[:len(l.args):len(l.args)], args...)}
+}
+
+func (l *raftLogger) Name() string { return l.name }
+
+func (l *raftLogger) Named(name string) hclog.Logger { return l.ResetNamed(l.name + name) }
+
+func (l *raftLogger) ResetNamed(name string) hclog.Logger {
+	return &raftLogger{out: l.out, name: name, args: l.args}
+}
+
+// The level is the slog handler's; it cannot be set from inside.
+func (l *raftLogger) SetLevel(hclog.Level) {}
+
+func (l *raftLogger) GetLevel() hclog.Level { return hclog.NoLevel }
+
+func (l *raftLogger) StandardLogger(*hclog.StandardLoggerOptions) *log.Logger {
+	return slog.NewLogLogger(l.out.Handler(), slog.LevelInfo)
+}
+
+func (l *raftLogger) StandardWriter(*hclog.StandardLoggerOptions) io.Writer {
+	return l.StandardLogger(nil).Writer()
+}

@@ -1,0 +1,195 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/werbenhu/registry/store"
+	"github.com/werbenhu/registry/store/storetest"
+)
+
+// follower returns a node that does not lead.
+func follower(c *storetest.Cluster) *storetest.Node {
+	leader := c.Leader()
+	for _, n := range c.Nodes() {
+		if n.ID != leader.ID {
+			return n
+		}
+	}
+	return nil
+}
+
+func awaitFailed(t *testing.T, c *storetest.Cluster, n *storetest.Node) {
+	t.Helper()
+	select {
+	case <-n.Failed():
+	case <-c.Context().Done():
+		t.Fatalf("%s goes on: %+v", n.ID, n.Status())
+	}
+	if !errors.Is(n.Failure(), store.ErrMembership) {
+		t.Errorf("%s failed with %v, want ErrMembership", n.ID, n.Failure())
+	}
+}
+
+// A node whose directory was wiped forgot its votes. It is refused under its
+// old id at its first start, and also at a second, when what the leader sent
+// it meanwhile makes it look like one that restarts with state.
+func TestWipedNodeIsRefused(t *testing.T) {
+	t.Parallel()
+	c := storetest.New(t)
+	c.Three()
+	c.AwaitKnown()
+	n := follower(c)
+	n.Kill()
+	if err := os.RemoveAll(n.Dir); err != nil {
+		t.Fatal(err)
+	}
+	wiped := c.Open(n.ID)
+	err := wiped.Store.Form(c.Context(), store.Formation{Peers: binds("n1", "n2", "n3"), Expect: 3})
+	if !errors.Is(err, store.ErrMembership) {
+		t.Errorf("first start: %v, want ErrMembership", err)
+	}
+	// The leader does not know that it talks to an impostor.
+	c.Await("state that was sent meanwhile", wiped.HasState)
+	wiped.Kill()
+
+	again := c.Start(n.ID, store.Formation{Peers: binds("n1", "n2", "n3"), Expect: 3})
+	awaitFailed(t, c, again)
+	again.Kill()
+
+	// As the error says: taken out first, the node is welcome under a new id.
+	if err := c.Leader().RemoveNode(c.Context(), n.ID); err != nil {
+		t.Fatal(err)
+	}
+	c.Start("n4", store.Formation{Peers: binds("n1", "n2", "n3")})
+	c.Await("three voters", func() bool { return len(storetest.Voters(c.Leader().Store)) == 3 })
+}
+
+func TestRemovedNodeFails(t *testing.T) {
+	t.Parallel()
+	c := storetest.New(t)
+	c.Three()
+	n := follower(c)
+	leader := c.Leader()
+	if err := leader.RemoveNode(c.Context(), n.ID); err != nil {
+		t.Fatal(err)
+	}
+	if leader.State().Node(n.ID) != nil {
+		t.Error("the cluster still knows the node")
+	}
+	awaitFailed(t, c, n)
+	if got := c.Leader(); got.ID != leader.ID {
+		t.Errorf("the removed node made %s lead", got.ID)
+	}
+	if err := leader.RemoveNode(c.Context(), n.ID); !errors.Is(err, store.ErrMembership) {
+		t.Errorf("a second removal: %v", err)
+	}
+}
+
+// A removal that came half way, out of raft's configuration and not out of the
+// state, is finished by a retry.
+func TestRemovalIsRepeatable(t *testing.T) {
+	t.Parallel()
+	c := storetest.New(t)
+	c.Three()
+	c.AwaitKnown()
+	n := follower(c)
+	leader := c.Leader()
+	hello := n.Self()
+	if err := leader.RemoveNode(c.Context(), n.ID); err != nil {
+		t.Fatal(err)
+	}
+	n.Kill()
+	if err := leader.NoteNode(c.Context(), hello); err != nil {
+		t.Fatal(err)
+	}
+	if err := leader.RemoveNode(c.Context(), n.ID); err != nil {
+		t.Errorf("retry: %v", err)
+	}
+	if leader.State().Node(n.ID) != nil {
+		t.Error("the cluster still knows the node")
+	}
+}
+
+func TestRemovalOfTheLeaderAndTheLast(t *testing.T) {
+	t.Parallel()
+	c := storetest.New(t)
+	c.Together(2)
+	leader := c.Leader()
+	if err := leader.RemoveNode(c.Context(), leader.ID); !errors.Is(err, store.ErrNotLeader) {
+		t.Fatalf("a leader removes itself: %v", err)
+	}
+	other := follower(c).ID
+	if other == leader.ID {
+		other = c.Leader().ID
+	}
+	next := c.LeaderOf(other)
+	if err := next.RemoveNode(c.Context(), leader.ID); err != nil {
+		t.Fatal(err)
+	}
+	awaitFailed(t, c, leader)
+	if err := next.RemoveNode(c.Context(), next.ID); !errors.Is(err, store.ErrMembership) {
+		t.Errorf("the last voter: %v", err)
+	}
+	if err := next.RemoveNode(c.Context(), "nobody"); !errors.Is(err, store.ErrMembership) {
+		t.Errorf("an unknown node: %v", err)
+	}
+}
+
+func TestMovedNodeComesBack(t *testing.T) {
+	t.Parallel()
+	c := storetest.New(t)
+	c.Three()
+	c.AwaitKnown()
+	n := follower(c)
+	n.Kill()
+	moved := c.Start(n.ID, store.Formation{}, func(cfg *store.Config) { cfg.BindAdvertise, cfg.Addr = "elsewhere:1", "elsewhere:2" })
+	c.AwaitReady(moved)
+	c.Await("the new address", func() bool {
+		for _, other := range c.Nodes() {
+			known := other.State().Node(n.ID)
+			if known == nil || known.Bind != "elsewhere:1" || known.Addr != "elsewhere:2" {
+				return false
+			}
+		}
+		return true
+	})
+	c.AwaitVoters("n1", "n2", "n3")
+	c.AwaitSame()
+	if known := moved.State().Node(n.ID); known.Incarnation != moved.Incarnation() {
+		t.Errorf("%+v", known)
+	}
+}
+
+// Two nodes cannot have one address.
+func TestAddressBelongsToOneNode(t *testing.T) {
+	t.Parallel()
+	c := storetest.New(t)
+	c.Three()
+	leader := c.Leader()
+	hello := follower(c).Self()
+	hello.ID, hello.Incarnation, hello.HasState = "n9", "other", false
+	if err := leader.AdmitNode(c.Context(), hello); !errors.Is(err, store.ErrMembership) {
+		t.Errorf("got %v, want ErrMembership", err)
+	}
+}
+
+// A refusal ends the node that asked, so a deposed leader, whose knowledge may
+// be old, gives none.
+func TestDeposedLeaderRefusesNobody(t *testing.T) {
+	t.Parallel()
+	c, old, next := deposed(t)
+	gone := old.Self()
+	gone.ID, gone.Bind, gone.HasState = "n9", "n9:7370", true // as one that next admitted
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if err := old.AdmitNode(ctx, gone); err == nil || errors.Is(err, store.ErrMembership) {
+		t.Errorf("got %v", err)
+	}
+	if err := next.AdmitNode(c.Context(), gone); !errors.Is(err, store.ErrMembership) {
+		t.Errorf("the present leader: %v", err)
+	}
+}

@@ -1,0 +1,31 @@
+package store
+
+import "context"
+
+// Peers asks other nodes, by their bind addresses.
+type Peers interface {
+	// Hello asks a node who it is.
+	Hello(ctx context.Context, bind string) (Hello, error)
+	// Term asks for a node's current raft term.
+	Term(ctx context.Context, bind string) (uint64, error)
+	// ReadIndex asks the leader for a confirmed index.
+	ReadIndex(ctx context.Context, bind string) (uint64, error)
+	// Applied asks for the index that a node has applied.
+	Applied(ctx context.Context, bind string) (uint64, error)
+	// Join asks a node to take the calling node in. One that does not lead
+	// answers [ErrNotLeader].
+	Join(ctx context.Context, bind string, node Hello) error
+}
+
+// Hello says who a node is.
+type Hello struct {
+	Cluster     string
+	ID          string
+	Bind        string
+	Addr        string
+	Version     string
+	Incarnation string // random id of the data directory
+	HasState    bool   // the node is, or was, part of a cluster
+	Nonvoter    bool   // it wants to stay a non-voter
+	Leader      string // bind address of the leader it knows
+}

@@ -1,0 +1,194 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/werbenhu/registry/fsm"
+)
+
+// State is this node's view, whatever its age.
+func (s *Store) State() *fsm.State { return s.machine.State() }
+
+// Machine is the state machine, to watch it.
+func (s *Store) Machine() *fsm.Machine { return s.machine }
+
+// WaitIndex waits until this node has applied the index.
+func (s *Store) WaitIndex(ctx context.Context, index uint64) (*fsm.State, error) {
+	return s.machine.WaitIndex(ctx, index)
+}
+
+// ReadIndex returns an index that includes every write acknowledged before the
+// call. Only the leader knows one: having applied an entry of its term, it
+// notes the commit index and then has a quorum confirm the term.
+func (s *Store) ReadIndex(ctx context.Context) (uint64, error) {
+	l, err := s.leading(ctx)
+	if err != nil {
+		return 0, err
+	}
+	index := s.raft.CommitIndex()
+	if err := s.confirm.wait(ctx, l); err != nil {
+		return 0, err
+	}
+	return index, nil
+}
+
+// LinearizableIndex is ReadIndex from any node: a follower asks the leader.
+func (s *Store) LinearizableIndex(ctx context.Context) (uint64, error) {
+	if s.lead.Load() != nil {
+		return s.ReadIndex(ctx)
+	}
+	leader, _ := s.Leader()
+	if leader == "" {
+		return 0, fmt.Errorf("%w, and it knows none", ErrNotLeader)
+	}
+	return s.cfg.Peers.ReadIndex(ctx, leader)
+}
+
+// Leader returns the leader's bind address and id; both are empty while none
+// is known.
+func (s *Store) Leader() (bind, id string) {
+	addr, server := s.raft.LeaderWithID()
+	return string(addr), string(server)
+}
+
+// IsLeader says whether this node leads, to its own knowledge.
+func (s *Store) IsLeader() bool { return s.lead.Load() != nil }
+
+// Lag is the time since this node last heard from the leader; 0 on the leader.
+// Before the first contact since the start it is the time since the start.
+func (s *Store) Lag() time.Duration {
+	if s.raft.State() == raft.Leader {
+		return 0
+	}
+	last := s.raft.LastContact()
+	if last.IsZero() {
+		last = s.started
+	}
+	return time.Since(last)
+}
+
+// Ready is closed when this node has caught up since its start: it has applied
+// everything that was acknowledged before it came. A node that is not ready
+// may hold a state from long ago.
+func (s *Store) Ready() <-chan struct{} { return s.ready }
+
+// IsReady says whether Ready is closed.
+func (s *Store) IsReady() bool {
+	select {
+	case <-s.ready:
+		return true
+	default:
+		return false
+	}
+}
+
+// readyLoop asks for a confirmed index until it gets one, applies up to it,
+// and has the rings built.
+func (s *Store) readyLoop(ctx context.Context) {
+	for {
+		if s.catchUp(ctx) == nil {
+			close(s.ready)
+			s.log.Info("ready", "index", s.State().Index())
+			return
+		}
+		if !pause(ctx, 50*time.Millisecond) {
+			return
+		}
+	}
+}
+
+func (s *Store) catchUp(ctx context.Context) error {
+	ask, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	index, err := s.LinearizableIndex(ask)
+	if err != nil {
+		return err
+	}
+	state, err := s.WaitIndex(ctx, index)
+	if err != nil {
+		return err
+	}
+	for g := range state.Groups {
+		if _, err := g.WaitRing(ctx, index); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pause waits between two attempts; false when ctx ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// Status is what the node knows of itself.
+type Status struct {
+	ID, Cluster   string
+	Bind, Addr    string
+	Version       string
+	Role          string // leader, follower, candidate or nonvoter
+	Voter         bool
+	Ready         bool
+	Term          uint64
+	AppliedIndex  uint64
+	CommitIndex   uint64
+	Digest        uint64 // of the state at AppliedIndex
+	Lag           time.Duration
+	LeaderID      string
+	LeaderBind    string
+	Leases        int // that this node keeps deadlines for: 0 unless it leads
+	Configuration []raft.Server
+}
+
+// Status reports this node.
+func (s *Store) Status() Status {
+	state := s.State()
+	st := Status{
+		ID: s.cfg.ID, Cluster: s.cfg.Cluster, Bind: s.cfg.BindAdvertise, Addr: s.cfg.Addr, Version: s.cfg.Version,
+		Ready: s.IsReady(), Term: s.raft.CurrentTerm(), AppliedIndex: state.Index(), CommitIndex: s.raft.CommitIndex(),
+		Digest: state.Digest(), Lag: s.Lag(), Leases: s.leases.len(),
+	}
+	st.LeaderBind, st.LeaderID = s.Leader()
+	if f := s.raft.GetConfiguration(); f.Error() == nil {
+		st.Configuration = f.Configuration().Servers
+	}
+	for _, server := range st.Configuration {
+		if server.ID == raft.ServerID(s.cfg.ID) {
+			st.Voter = server.Suffrage == raft.Voter
+		}
+	}
+	st.Role = role(s.raft.State(), st.Voter)
+	return st
+}
+
+func role(state raft.RaftState, voter bool) string {
+	switch {
+	case state == raft.Leader:
+		return "leader"
+	case !voter:
+		return "nonvoter"
+	case state == raft.Candidate:
+		return "candidate"
+	}
+	return "follower"
+}
+
+// ID is this node's name.
+func (s *Store) ID() string { return s.cfg.ID }
+
+// ClientAddr is where clients reach this node.
+func (s *Store) ClientAddr() string { return s.cfg.Addr }
+
+// Term is raft's current term.
+func (s *Store) Term() uint64 { return s.raft.CurrentTerm() }

@@ -1,0 +1,271 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/werbenhu/registry/fsm"
+)
+
+// Store is an open node. All methods are safe for concurrent use.
+type Store struct {
+	cfg         Config
+	log         *slog.Logger
+	started     time.Time
+	incarnation string
+	hadState    bool // when it was opened
+
+	machine   *fsm.Machine
+	leases    *leaseTable
+	confirm   *confirmer
+	raft      *raft.Raft
+	transport *raft.NetworkTransport
+	bolt      *raftboltdb.BoltStore
+
+	notify    chan bool
+	proposals chan proposal
+	collected chan struct{} // closed when collectLoop has ended
+	lead      atomic.Pointer[leadership]
+	ready     chan struct{}
+
+	membership sync.Mutex // one change of the configuration at a time
+
+	nonvoter    atomic.Bool // what this node asks for when it joins
+	invitedOnce sync.Once
+	invited     chan struct{} // closed when Invited brought this node in
+
+	ctx    context.Context // ends with Close or with a failure
+	cancel context.CancelCauseFunc
+	wg     sync.WaitGroup
+
+	failOnce  sync.Once
+	failed    chan struct{}
+	failure   error // set before failed is closed
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// Open opens the data directory and starts raft. The node answers reads when
+// Ready is closed.
+func Open(cfg Config) (_ *Store, err error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	s := &Store{
+		cfg: cfg, log: cfg.Logger, started: time.Now(), leases: newLeaseTable(),
+		notify: make(chan bool, 16), proposals: make(chan proposal, 1024), collected: make(chan struct{}),
+		ready: make(chan struct{}), invited: make(chan struct{}), failed: make(chan struct{}),
+	}
+	s.leases.log = cfg.Logger
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	s.confirm = newConfirmer(s.checkLeadership)
+	s.machine = fsm.New(append([]fsm.Observer{s.leases}, cfg.Observers...)...)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	if err := s.openLog(); err != nil {
+		return nil, err
+	}
+	if err := s.openRaft(); err != nil {
+		return nil, err
+	}
+	go s.collectLoop()
+	s.wg.Go(func() { s.confirm.loop(s.ctx) })
+	s.wg.Go(func() { s.leaderLoop(s.ctx) })
+	s.wg.Go(func() { s.readyLoop(s.ctx) })
+	return s, nil
+}
+
+// lockWait is how long to wait for another process to leave the directory.
+const lockWait = time.Second
+
+func (s *Store) openLog() error {
+	dir := s.cfg.DataDir
+	ident, err := openDataDir(dir, s.cfg.ID, s.cfg.Cluster)
+	if err != nil {
+		return err
+	}
+	s.incarnation = ident.Incarnation
+	s.bolt, err = raftboltdb.New(raftboltdb.Options{
+		Path: filepath.Join(dir, logFile),
+		BoltOptions: &bbolt.Options{
+			Timeout:        lockWait,
+			NoFreelistSync: true,
+			FreelistType:   bbolt.FreelistMapType,
+		},
+		MsgpackUseNewTimeFormat: true,
+	})
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		return fmt.Errorf("%w %s: another process uses it", ErrDataDir, dir)
+	}
+	if err != nil {
+		return fmt.Errorf("%w %s: open %s: %w", ErrDataDir, dir, logFile, err)
+	}
+	return removeUnfinished(dir)
+}
+
+// trailingFactor × SnapshotThreshold entries stay after a snapshot, so that a
+// follower that was away for a moment needs no snapshot.
+const trailingFactor = 2
+
+func (s *Store) openRaft() error {
+	guard := failStop{maxHang: s.cfg.MaxHang, fatal: s.fail}
+	stable := &stableStore{StableStore: s.bolt, failStop: guard}
+	cached, err := raft.NewLogCache(1024, s.bolt)
+	if err != nil {
+		return fmt.Errorf("log cache: %w", err)
+	}
+	logs := &logStore{LogStore: cached, failStop: guard}
+	if s.cfg.wrapLog != nil {
+		logs.LogStore = s.cfg.wrapLog(cached)
+	}
+	logger := newRaftLogger(s.log)
+	snaps, err := raft.NewFileSnapshotStoreWithLogger(s.cfg.DataDir, 2, logger)
+	if err != nil {
+		return fmt.Errorf("%w %s: %w", ErrDataDir, s.cfg.DataDir, err)
+	}
+	if s.hadState, err = raft.HasExistingState(logs, stable, snaps); err != nil {
+		return fmt.Errorf("%w %s: %w", ErrDataDir, s.cfg.DataDir, err)
+	}
+	s.transport = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream:                  &streamLayer{Listener: s.cfg.Listener, advertise: s.cfg.BindAdvertise, dial: s.cfg.DialRaft},
+		MaxPool:                 3,
+		Timeout:                 max(2*s.cfg.ElectionTimeout, time.Second),
+		Logger:                  logger,
+		MsgpackUseNewTimeFormat: true,
+	})
+	s.raft, err = raft.NewRaft(s.raftConfig(), &raftFSM{s.machine}, logs, stable, snaps, transport{s.transport})
+	if err != nil {
+		return fmt.Errorf("%w %s: start raft: %w", ErrDataDir, s.cfg.DataDir, err)
+	}
+	return nil
+}
+
+func (s *Store) raftConfig() *raft.Config {
+	c := raft.DefaultConfig()
+	c.LocalID = raft.ServerID(s.cfg.ID)
+	c.HeartbeatTimeout = s.cfg.ElectionTimeout
+	c.ElectionTimeout = s.cfg.ElectionTimeout
+	c.LeaderLeaseTimeout = s.cfg.ElectionTimeout
+	c.MaxAppendEntries = 1024
+	c.BatchApplyCh = true
+	c.SnapshotThreshold = s.cfg.SnapshotThreshold
+	c.SnapshotInterval = 20 * time.Second
+	c.TrailingLogs = trailingFactor * s.cfg.SnapshotThreshold
+	c.NotifyCh = s.notify
+	c.NoLegacyTelemetry = true
+	c.Logger = newRaftLogger(s.log)
+	return c
+}
+
+// fail says that the node cannot go on; its owner closes it.
+func (s *Store) fail(err error) {
+	s.failOnce.Do(func() {
+		s.log.Error("node fails", "err", err)
+		s.failure = err
+		close(s.failed)
+	})
+}
+
+// Failed is closed when the node cannot go on; Failure says why.
+func (s *Store) Failed() <-chan struct{} { return s.failed }
+
+// Failure is the reason after Failed was closed.
+func (s *Store) Failure() error {
+	select {
+	case <-s.failed:
+		return s.failure
+	default:
+		return nil
+	}
+}
+
+// HandOver gives leadership to another voter, if this node leads and there is
+// one. It is for a node that is about to stop: writes are refused from then on.
+func (s *Store) HandOver() {
+	if s.raft == nil || s.raft.State() != raft.Leader || s.Failure() != nil {
+		return // after a failure raft may hang in a write and never answer
+	}
+	if voters, err := s.voters(); err != nil || len(voters) < 2 {
+		return
+	}
+	if err := s.raft.LeadershipTransfer().Error(); err != nil {
+		s.log.Warn("could not hand leadership over", "err", err)
+	}
+}
+
+// waitCollected waits for collectLoop. Raft never answers an entry that lay in
+// its queue when it stopped; then the goroutine that waits for one is given up.
+func (s *Store) waitCollected() {
+	timer := time.NewTimer(time.Second)
+	defer timer.Stop()
+	select {
+	case <-s.collected:
+	case <-timer.C:
+		s.log.Debug("an entry in raft's queue was never answered")
+	}
+}
+
+// Close stops the node, in this order: (1) raft stops; (2) the transport's
+// connections close, which frees what still waits on a peer; (3) raft's
+// goroutines have ended; (4) the store's own end; (5) rings under construction
+// are done; (6) the log is closed. A node that failed does not wait for ever
+// for a disk that hangs. It is safe to call more than once.
+func (s *Store) Close() error {
+	s.closeOnce.Do(func() {
+		closed := make(chan error, 1)
+		go func() { closed <- s.close() }()
+		select {
+		case s.closeErr = <-closed:
+			return
+		case <-s.failed:
+		}
+		timer := time.NewTimer(failedCloseLimit)
+		defer timer.Stop()
+		select {
+		case s.closeErr = <-closed:
+		case <-timer.C:
+			s.closeErr = fmt.Errorf("%w: gave up closing the log", ErrStorage)
+		}
+	})
+	return s.closeErr
+}
+
+// failedCloseLimit bounds the Close of a node that failed.
+const failedCloseLimit = 5 * time.Second
+
+func (s *Store) close() error {
+	var errs []error
+	s.cancel(ErrClosed)
+	if s.raft != nil {
+		stopped := s.raft.Shutdown()             // 1
+		errs = append(errs, s.transport.Close()) // 2
+		s.transport.CloseStreams()               //
+		errs = append(errs, stopped.Error())     // 3
+	} else if s.transport != nil {
+		errs = append(errs, s.transport.Close())
+	}
+	s.wg.Wait() // 4
+	if s.raft != nil {
+		s.waitCollected()
+	}
+	s.machine.Close() // 5
+	if s.bolt != nil {
+		errs = append(errs, s.bolt.Close()) // 6
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,178 @@
+package storetest
+
+import (
+	"context"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/werbenhu/registry/fsm"
+	"github.com/werbenhu/registry/fsm/fsmpb"
+	"github.com/werbenhu/registry/store"
+)
+
+func dialer(n *Network, from string) func(string, time.Duration) (net.Conn, error) {
+	return func(to string, timeout time.Duration) (net.Conn, error) { return n.Dial(from, to, timeout) }
+}
+
+// Context ends with the test or after Patience.
+func (c *Cluster) Context() context.Context {
+	ctx, cancel := context.WithTimeout(c.tb.Context(), Patience)
+	c.tb.Cleanup(cancel)
+	return ctx
+}
+
+// Await looks until ok returns true. It is for what has no event to wait for,
+// such as a role or a configuration.
+func (c *Cluster) Await(what string, ok func() bool) {
+	c.tb.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	end := time.NewTimer(Patience)
+	defer end.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-end.C:
+			for _, n := range c.Nodes() {
+				c.tb.Logf("%s: %+v", n.ID, n.Status())
+			}
+			c.tb.Fatalf("waited %s for %s", Patience, what)
+		}
+	}
+}
+
+// Leader waits for a leader that a quorum confirms.
+func (c *Cluster) Leader() *Node {
+	c.tb.Helper()
+	return c.LeaderOf()
+}
+
+// LeaderOf waits until one of the named nodes leads, and a quorum confirms it.
+func (c *Cluster) LeaderOf(ids ...string) (leader *Node) {
+	c.tb.Helper()
+	c.Await("a leader", func() bool {
+		for _, n := range c.Nodes() {
+			if !n.IsLeader() || len(ids) > 0 && !slices.Contains(ids, n.ID) {
+				continue
+			}
+			ctx, cancel := context.WithTimeout(c.tb.Context(), time.Second)
+			_, err := n.ReadIndex(ctx)
+			cancel()
+			if err == nil {
+				leader = n
+				return true
+			}
+		}
+		return false
+	})
+	return leader
+}
+
+// AwaitReady waits until the node answers.
+func (c *Cluster) AwaitReady(n *Node) {
+	c.tb.Helper()
+	select {
+	case <-n.Ready():
+	case <-n.Failed():
+		c.tb.Fatalf("%s failed: %v", n.ID, n.Failure())
+	case <-c.Context().Done():
+		c.tb.Fatalf("%s is not ready: %+v", n.ID, n.Status())
+	}
+}
+
+// AwaitVoters waits until the named nodes, and no others, are the voters of
+// the configuration that each node that is up knows.
+func (c *Cluster) AwaitVoters(ids ...string) {
+	c.tb.Helper()
+	slices.Sort(ids)
+	c.Await("the voters", func() bool {
+		for _, n := range c.Nodes() {
+			if slices.Contains(ids, n.ID) && !slices.Equal(Voters(n.Store), ids) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// AwaitKnown waits until every node that is up knows all of them as they are.
+func (c *Cluster) AwaitKnown() {
+	c.tb.Helper()
+	c.Await("all nodes to be known", func() bool {
+		for _, n := range c.Nodes() {
+			for _, of := range c.Nodes() {
+				self := of.Self()
+				if known := n.State().Node(of.ID); known == nil || known.Incarnation != self.Incarnation || known.Bind != self.Bind {
+					return false
+				}
+			}
+		}
+		return true
+	})
+}
+
+// Voters returns the ids of the voters that a node knows, in order.
+func Voters(s *store.Store) (ids []string) {
+	for _, server := range s.Status().Configuration {
+		if server.Suffrage == raft.Voter {
+			ids = append(ids, string(server.ID))
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// Write has the leader commit a command, whoever that is, and repeats what was
+// surely not done.
+func (c *Cluster) Write(cmd *fsmpb.Command) fsm.Result {
+	c.tb.Helper()
+	var r fsm.Result
+	c.Await("a write", func() bool {
+		n := c.Leader()
+		var err error
+		r, err = n.Write(c.Context(), cmd)
+		return err == nil
+	})
+	return r
+}
+
+// AwaitSame waits until all nodes that are up have applied what the leader has
+// committed, and fails the test unless they then have the same state and the
+// same rings.
+func (c *Cluster) AwaitSame() {
+	c.tb.Helper()
+	index, err := c.Leader().ReadIndex(c.Context())
+	if err != nil {
+		c.tb.Fatalf("read index: %v", err)
+	}
+	var first *fsm.State
+	c.Await("all nodes at one index", func() bool {
+		first = c.Nodes()[0].State()
+		for _, n := range c.Nodes() {
+			if i := n.State().Index(); i < index || i != first.Index() {
+				return false
+			}
+		}
+		return true
+	})
+	rings := make(map[string]uint64)
+	for _, n := range c.Nodes() {
+		s := n.State()
+		if s.Index() != first.Index() || s.Digest() != first.Digest() {
+			c.tb.Errorf("%s has digest %016x at %d, another node %016x at %d", n.ID, s.Digest(), s.Index(), first.Digest(), first.Index())
+		}
+		for g := range s.Groups {
+			v, err := g.WaitRing(c.Context(), s.Index())
+			if err != nil {
+				c.tb.Fatalf("%s: ring of %q: %v", n.ID, g.Name, err)
+			}
+			if was, ok := rings[g.Name]; ok && was != v.Ring.Fingerprint() {
+				c.tb.Errorf("%s: ring of %q differs from another node's", n.ID, g.Name)
+			}
+			rings[g.Name] = v.Ring.Fingerprint()
+		}
+	}
+}

@@ -1,0 +1,74 @@
+package storetest
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/werbenhu/registry/store"
+)
+
+// peers asks other nodes by function call. The question and the answer each
+// need their direction of the network; a call whose answer is cut off took
+// effect all the same.
+type peers struct {
+	cluster *Cluster
+	from    string
+	beside  bool // cuts do not matter
+}
+
+var _ store.Peers = peers{}
+
+func (p peers) call(ctx context.Context, to string, f func(*store.Store) error) error {
+	if !p.beside {
+		if err := p.cluster.Net.await(ctx, p.from, to); err != nil {
+			return err
+		}
+	}
+	s := p.cluster.at(to)
+	if s == nil {
+		return fmt.Errorf("ask %s: %w", to, ErrRefused)
+	}
+	err := f(s)
+	if !p.beside {
+		if cut := p.cluster.Net.await(ctx, to, p.from); cut != nil {
+			return cut
+		}
+	}
+	return err
+}
+
+func (p peers) Hello(ctx context.Context, bind string) (h store.Hello, err error) {
+	err = p.call(ctx, bind, func(s *store.Store) error {
+		h = s.Self()
+		return nil
+	})
+	return h, err
+}
+
+func (p peers) Term(ctx context.Context, bind string) (term uint64, err error) {
+	err = p.call(ctx, bind, func(s *store.Store) error {
+		term = s.Term()
+		return nil
+	})
+	return term, err
+}
+
+func (p peers) ReadIndex(ctx context.Context, bind string) (index uint64, err error) {
+	err = p.call(ctx, bind, func(s *store.Store) (err error) {
+		index, err = s.ReadIndex(ctx)
+		return err
+	})
+	return index, err
+}
+
+func (p peers) Applied(ctx context.Context, bind string) (index uint64, err error) {
+	err = p.call(ctx, bind, func(s *store.Store) error {
+		index = s.State().Index()
+		return nil
+	})
+	return index, err
+}
+
+func (p peers) Join(ctx context.Context, bind string, node store.Hello) error {
+	return p.call(ctx, bind, func(s *store.Store) error { return s.AdmitNode(ctx, node) })
+}

@@ -1,0 +1,120 @@
+package store
+
+import (
+	"net"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// streamLayer carries raft's connections. Its address is the advertised name,
+// and a name is resolved at every dial: a container may come back elsewhere.
+type streamLayer struct {
+	net.Listener
+	advertise string
+	dial      func(address string, timeout time.Duration) (net.Conn, error)
+}
+
+func (l *streamLayer) Addr() net.Addr { return nameAddr(l.advertise) }
+
+func (l *streamLayer) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	return l.dial(string(address), timeout)
+}
+
+// Accept gives each connection a rolling read deadline, so that a peer that
+// vanished without a word does not hold a goroutine for ever.
+func (l *streamLayer) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &deadlineConn{Conn: c}, nil
+}
+
+// idleLimit is far above raft's heartbeat interval; a pooled connection that
+// was idle for longer is dialled anew by its owner.
+const idleLimit = 5 * time.Minute
+
+type deadlineConn struct{ net.Conn }
+
+func (c *deadlineConn) Read(p []byte) (int, error) {
+	if err := c.SetReadDeadline(time.Now().Add(idleLimit)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Read(p)
+}
+
+// nameAddr is a network address that stays a name.
+type nameAddr string
+
+func (nameAddr) Network() string  { return "tcp" }
+func (a nameAddr) String() string { return string(a) }
+
+// transport is raft's network transport without its fast path for heartbeats.
+// The fast path handles a heartbeat on the connection's goroutine although
+// raft's append handler belongs to its main loop; a newer leader's heartbeat
+// can then raise the term in the middle of a deposed leader's write. Here a
+// heartbeat takes the channel that all other calls take.
+//
+// Embedding keeps pre-vote, which raft looks for on the transport's type.
+type transport struct{ *raft.NetworkTransport }
+
+// SetHeartbeatHandler does nothing: see transport.
+func (transport) SetHeartbeatHandler(func(raft.RPC)) {}
+
+var _ raft.WithPreVote = transport{}
+
+// AppendEntriesPipeline returns a pipeline whose answers are always taken. When
+// raft sees an answer that ends a pipeline, it stops to read answers at once,
+// but goes on sending until it notices. In raft's own pipeline the sender then
+// waits for a place that the next answer should free, which nobody takes: the
+// follower gets no more entries, and Shutdown waits for ever.
+func (t transport) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddress) (raft.AppendPipeline, error) {
+	inner, err := t.NetworkTransport.AppendEntriesPipeline(id, target)
+	if err != nil {
+		return nil, err
+	}
+	return newPipeline(inner), nil
+}
+
+type pipeline struct {
+	raft.AppendPipeline
+	answers   chan raft.AppendFuture
+	closeOnce sync.Once
+	closed    chan struct{}
+}
+
+func newPipeline(inner raft.AppendPipeline) *pipeline {
+	p := &pipeline{AppendPipeline: inner, answers: make(chan raft.AppendFuture), closed: make(chan struct{})}
+	go p.pump() // until Close
+	return p
+}
+
+// pump holds the answers that raft has not read, which are few: raft reads
+// them as they come, until it ends the pipeline.
+func (p *pipeline) pump() {
+	var held []raft.AppendFuture
+	for {
+		var first raft.AppendFuture
+		var out chan<- raft.AppendFuture
+		if len(held) > 0 {
+			first, out = held[0], p.answers
+		}
+		select {
+		case f := <-p.AppendPipeline.Consumer():
+			held = append(held, f)
+		case out <- first:
+			held = held[1:]
+		case <-p.closed:
+			return
+		}
+	}
+}
+
+func (p *pipeline) Consumer() <-chan raft.AppendFuture { return p.answers }
+
+func (p *pipeline) Close() error {
+	p.closeOnce.Do(func() { close(p.closed) })
+	return p.AppendPipeline.Close()
+}

@@ -1,0 +1,130 @@
+package store
+
+import (
+	"net"
+	"reflect"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// Raft looks for pre-vote on the transport's type and hands the heartbeat
+// handler to whatever transport it has.
+func TestTransportHasPreVoteAndNoFastPath(t *testing.T) {
+	inner := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{Stream: noStreams{}, Timeout: time.Second})
+	defer func() { _ = inner.Close() }()
+	var tr raft.Transport = transport{inner}
+	if _, ok := tr.(raft.WithPreVote); !ok {
+		t.Error("raft finds no pre-vote on the transport")
+	}
+	tr.SetHeartbeatHandler(func(raft.RPC) {})
+	if got := heartbeatHandler(inner); got {
+		t.Error("the heartbeat handler reached the network transport")
+	}
+	inner.SetHeartbeatHandler(func(raft.RPC) {})
+	if got := heartbeatHandler(inner); !got {
+		t.Error("the test does not see a handler that is there")
+	}
+}
+
+func heartbeatHandler(t *raft.NetworkTransport) bool {
+	return !reflect.ValueOf(t).Elem().FieldByName("heartbeatFn").IsNil()
+}
+
+type noStreams struct{ net.Listener }
+
+func (noStreams) Accept() (net.Conn, error)                                { return nil, net.ErrClosed }
+func (noStreams) Close() error                                             { return nil }
+func (noStreams) Addr() net.Addr                                           { return nameAddr("n1:7370") }
+func (noStreams) Dial(raft.ServerAddress, time.Duration) (net.Conn, error) { return nil, net.ErrClosed }
+
+func TestStreamLayerKeepsNames(t *testing.T) {
+	var dialled []string
+	l := &streamLayer{Listener: noStreams{}, advertise: "node-1.example:7370", dial: func(address string, _ time.Duration) (net.Conn, error) {
+		dialled = append(dialled, address)
+		return nil, net.ErrClosed
+	}}
+	if l.Addr().String() != "node-1.example:7370" || l.Addr().Network() != "tcp" {
+		t.Errorf("address %s/%s", l.Addr().Network(), l.Addr())
+	}
+	for range 2 { // a name is resolved at each dial
+		_, _ = l.Dial("node-2.example:7370", time.Second)
+	}
+	if len(dialled) != 2 || dialled[0] != "node-2.example:7370" {
+		t.Errorf("dialled %v", dialled)
+	}
+	if _, err := l.Accept(); err == nil {
+		t.Error("accepted from a closed listener")
+	}
+}
+
+func TestSilentRaftConnectionEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		here, there := net.Pipe()
+		defer func() { _ = there.Close() }()
+		c := &deadlineConn{Conn: here}
+		start := time.Now()
+		go func() {
+			for range 3 {
+				after(idleLimit - time.Second)
+				_, _ = there.Write([]byte{1})
+			}
+		}()
+		var one [1]byte
+		for range 3 {
+			if _, err := c.Read(one[:]); err != nil {
+				t.Fatalf("after %s: %v", time.Since(start), err)
+			}
+		}
+		spoke := time.Now()
+		if _, err := c.Read(one[:]); err == nil || time.Since(spoke) != idleLimit {
+			t.Errorf("silence of %s ends with %v", time.Since(spoke), err)
+		}
+	})
+}
+
+// stuckPipeline hands out answers one by one, as raft's pipeline does: the next
+// request has no place before the last answer was taken.
+type stuckPipeline struct {
+	raft.AppendPipeline
+	done   chan raft.AppendFuture
+	closed bool
+}
+
+func (p *stuckPipeline) Consumer() <-chan raft.AppendFuture { return p.done }
+func (p *stuckPipeline) Close() error                       { p.closed = true; return nil }
+
+type answer struct {
+	raft.AppendFuture
+	n int
+}
+
+func TestPipelineTakesEveryAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inner := &stuckPipeline{done: make(chan raft.AppendFuture)}
+		p := newPipeline(inner)
+		sent := 0
+		go func() {
+			for ; sent < 10; sent++ {
+				inner.done <- answer{n: sent}
+			}
+		}()
+		synctest.Wait()
+		if sent != 10 {
+			t.Fatalf("the sender waits after %d answers that raft did not read", sent)
+		}
+		for i := range 9 {
+			if got := (<-p.Consumer()).(answer); got.n != i {
+				t.Errorf("answer %d came as number %d", got.n, i)
+			}
+		}
+		if err := p.Close(); err != nil || !inner.closed {
+			t.Errorf("closed %t, %v", inner.closed, err)
+		}
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -1,0 +1,145 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/werbenhu/registry/fsm"
+	"github.com/werbenhu/registry/fsm/fsmpb"
+)
+
+// enqueueTimeout bounds the wait for a place in raft's queue.
+const enqueueTimeout = 5 * time.Second
+
+// Write commits a command and returns what the state machine answered. Only
+// the leader writes. The command is checked first; see package fsm for the
+// errors of commands, and this package's for what became of the entry.
+func (s *Store) Write(ctx context.Context, cmd *fsmpb.Command) (fsm.Result, error) {
+	if err := fsm.Validate(cmd); err != nil {
+		return fsm.Result{}, err
+	}
+	if _, err := s.leading(ctx); err != nil {
+		return fsm.Result{}, err
+	}
+	return s.propose(ctx, cmd)
+}
+
+// leading waits until this node, if it leads, has opened its term.
+func (s *Store) leading(ctx context.Context) (*leadership, error) {
+	l := s.lead.Load()
+	if l == nil {
+		return nil, ErrNotLeader
+	}
+	select {
+	case <-l.opened:
+		return l, nil
+	case <-l.ctx.Done():
+		return nil, ErrNotLeader
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", ErrBusy, context.Cause(ctx))
+	}
+}
+
+// proposal is an entry on its way.
+type proposal struct {
+	future raft.ApplyFuture
+	done   chan outcome // holds one
+}
+
+type outcome struct {
+	result fsm.Result
+	err    error
+}
+
+// propose puts a command into the log and waits for its result.
+func (s *Store) propose(ctx context.Context, cmd *fsmpb.Command) (fsm.Result, error) {
+	cmd.TimeMs = time.Now().UnixMilli()
+	data, err := fsm.Encode(cmd)
+	if err != nil {
+		return fsm.Result{}, err
+	}
+	if ctx.Err() != nil {
+		return fsm.Result{}, fmt.Errorf("%w: %w", ErrBusy, context.Cause(ctx))
+	}
+	p := proposal{future: s.raft.Apply(data, enqueueTimeout), done: make(chan outcome, 1)}
+	select {
+	case s.proposals <- p:
+	case <-ctx.Done():
+		return fsm.Result{}, givenUp(ctx)
+	case <-s.ctx.Done():
+		return fsm.Result{}, givenUp(s.ctx)
+	}
+	select {
+	case out := <-p.done:
+		if out.err != nil {
+			return fsm.Result{}, out.err
+		}
+		return out.result, out.result.Err
+	case <-ctx.Done():
+		return fsm.Result{}, givenUp(ctx)
+	case <-s.ctx.Done():
+		return fsm.Result{}, givenUp(s.ctx)
+	}
+}
+
+// collectLoop waits for the futures. Raft answers them in about the order in
+// which they were proposed, so one goroutine waits for all, and a caller that
+// gives up leaves nothing behind.
+func (s *Store) collectLoop() {
+	defer close(s.collected)
+	for {
+		select {
+		case p := <-s.proposals:
+			p.done <- await(p.future)
+		case <-s.ctx.Done():
+			return
+		}
+	}
+}
+
+func await(f raft.ApplyFuture) outcome {
+	if err := f.Error(); err != nil {
+		return outcome{err: writeError(err)}
+	}
+	result, ok := f.Response().(*fsm.Result)
+	if !ok {
+		return outcome{err: fmt.Errorf("%w: the state machine answered %T", ErrOutcomeUnknown, f.Response())}
+	}
+	return outcome{result: *result}
+}
+
+// Renew gives leases their full TTL and returns those that are lost. It
+// answers only after a quorum confirmed, after the call arrived, that this
+// node still leads; until then a renewal counts but is not promised.
+func (s *Store) Renew(ctx context.Context, ids []uint64) (lost []uint64, term uint64, err error) {
+	if len(ids) > fsm.MaxBatch {
+		return nil, 0, &fsm.FieldError{Field: "lease_ids", Limit: fmt.Sprintf("at most %d", fsm.MaxBatch), Got: fmt.Sprint(len(ids))}
+	}
+	l, err := s.leading(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	lost = s.leases.renew(ids)
+	if err := s.confirm.wait(ctx, l); err != nil {
+		return nil, 0, err
+	}
+	if l.ctx.Err() != nil {
+		return nil, 0, ErrNotLeader // the table was emptied: nothing is lost
+	}
+	return lost, l.term, nil
+}
+
+// AcceptLoss lets the members of a group go at once that the mass-loss guard
+// holds, and says how many fell silent. Only the leader keeps leases.
+func (s *Store) AcceptLoss(ctx context.Context, group string) (int, error) {
+	if err := fsm.ValidateName("group", group); err != nil {
+		return 0, err
+	}
+	if _, err := s.leading(ctx); err != nil {
+		return 0, err
+	}
+	return s.leases.acceptLoss(group), nil
+}
