@@ -1,0 +1,139 @@
+package rpc
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/werbenhu/registry/fsm"
+	"github.com/werbenhu/registry/rpc/peerpb"
+	"github.com/werbenhu/registry/rpc/registrypb"
+	"github.com/werbenhu/registry/store"
+)
+
+// statusTimeout bounds the wait for one node's word in a status.
+const statusTimeout = 2 * time.Second
+
+func nodeStatus(st store.Status, g *fsm.Group) *registrypb.NodeStatus {
+	n := &registrypb.NodeStatus{
+		Id: st.ID, Bind: st.Bind, Addr: st.Addr, Version: st.Version, Role: st.Role, Voter: st.Voter, Ready: st.Ready,
+		AppliedIndex: st.AppliedIndex, CommitIndex: st.CommitIndex, Digest: st.Digest, Lag: durationpb.New(st.Lag),
+	}
+	if g != nil {
+		if view := g.Ring(); view != nil {
+			n.Fingerprint, n.Revision = view.Ring.Fingerprint(), view.Revision
+		}
+	}
+	return n
+}
+
+// Status implements the public service: every node of this node's
+// configuration is asked at the same time.
+func (s *Server) Status(ctx context.Context, req *registrypb.StatusRequest) (*registrypb.StatusResponse, error) {
+	st := s.store.Status()
+	resp := &registrypb.StatusResponse{Cluster: st.Cluster, Leader: st.LeaderID, Term: st.Term}
+	resp.Nodes = make([]*registrypb.NodeStatus, len(st.Configuration))
+	var wg sync.WaitGroup
+	for i, server := range st.Configuration {
+		if string(server.ID) == st.ID {
+			resp.Nodes[i] = nodeStatus(st, s.store.State().Group(req.Group))
+			continue
+		}
+		wg.Go(func() { resp.Nodes[i] = s.askStatus(ctx, server, req.Group) })
+	}
+	wg.Wait()
+	slices.SortFunc(resp.Nodes, func(a, b *registrypb.NodeStatus) int { return cmp.Compare(a.Id, b.Id) })
+	return resp, nil
+}
+
+func (s *Server) askStatus(ctx context.Context, server raft.Server, group string) *registrypb.NodeStatus {
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	c, err := s.peers.client(string(server.Address))
+	if err == nil {
+		var r *peerpb.StatusResponse
+		if r, err = c.Status(ctx, &peerpb.StatusRequest{Group: group}); err == nil {
+			return r.Node
+		}
+	}
+	n := &registrypb.NodeStatus{
+		Id: string(server.ID), Bind: string(server.Address), Voter: server.Suffrage == raft.Voter,
+		Error: stripStatus(err).Error(),
+	}
+	if known := s.store.State().Node(n.Id); known != nil {
+		n.Addr, n.Version = known.Addr, known.Version
+	}
+	return n
+}
+
+// Join implements the public service: the node at the address is told to join
+// this cluster, so it must be waiting for it.
+func (s *Server) Join(ctx context.Context, req *registrypb.JoinRequest) (*registrypb.JoinResponse, error) {
+	if err := fsm.ValidateAddr("bind", req.Bind); err != nil {
+		return nil, toStatus(err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	self := s.store.Self()
+	h, err := s.peers.Hello(ctx, req.Bind)
+	switch {
+	case err != nil:
+		return nil, toStatus(fmt.Errorf("%w: no node answers at %s: %w", store.ErrMembership, req.Bind, stripStatus(err)))
+	case h.Cluster != self.Cluster:
+		return nil, toStatus(fmt.Errorf("%w: node %q is of cluster %q, this is %q", store.ErrMembership, h.ID, h.Cluster, self.Cluster))
+	case h.HasState:
+		return nil, toStatus(fmt.Errorf("%w: node %q at %s is in a cluster already", store.ErrMembership, h.ID, req.Bind))
+	}
+	c, err := s.peers.client(req.Bind)
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	r, err := c.Invite(ctx, &peerpb.InviteRequest{Cluster: self.Cluster, Bind: self.Bind, Nonvoter: req.Nonvoter})
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	return &registrypb.JoinResponse{Id: r.Id}, nil
+}
+
+// Remove implements the public service.
+func (s *Server) Remove(ctx context.Context, req *registrypb.RemoveRequest) (*registrypb.RemoveResponse, error) {
+	return onLeader(ctx, s, req, s.remove, func(c *grpc.ClientConn) func(context.Context, *registrypb.RemoveRequest, ...grpc.CallOption) (*registrypb.RemoveResponse, error) {
+		return registrypb.NewClusterClient(c).Remove
+	})
+}
+
+func (s *Server) remove(ctx context.Context, req *registrypb.RemoveRequest) (*registrypb.RemoveResponse, error) {
+	if err := s.store.RemoveNode(ctx, req.Id); err != nil {
+		return nil, err
+	}
+	return &registrypb.RemoveResponse{}, nil
+}
+
+// Transfer implements the public service; it answers when the new leader is known.
+func (s *Server) Transfer(ctx context.Context, req *registrypb.TransferRequest) (*registrypb.TransferResponse, error) {
+	return onLeader(ctx, s, req, s.transfer, func(c *grpc.ClientConn) func(context.Context, *registrypb.TransferRequest, ...grpc.CallOption) (*registrypb.TransferResponse, error) {
+		return registrypb.NewClusterClient(c).Transfer
+	})
+}
+
+func (s *Server) transfer(ctx context.Context, req *registrypb.TransferRequest) (*registrypb.TransferResponse, error) {
+	if err := s.store.Transfer(ctx, req.Id); err != nil {
+		return nil, err
+	}
+	for {
+		if _, id := s.store.Leader(); id != "" && (id != s.store.ID() || req.Id == id) {
+			return &registrypb.TransferResponse{Leader: id}, nil
+		}
+		if !pause(ctx, leaderRetry) {
+			// Not one of the store's errors: a second attempt would hand over again.
+			return nil, fmt.Errorf("handed over, and no new leader is known yet: %w", context.Cause(ctx))
+		}
+	}
+}

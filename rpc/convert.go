@@ -1,0 +1,53 @@
+package rpc
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/werbenhu/registry/fsm"
+	"github.com/werbenhu/registry/fsm/fsmpb"
+	"github.com/werbenhu/registry/ring"
+	"github.com/werbenhu/registry/rpc/registrypb"
+)
+
+var wireStates = map[ring.State]registrypb.MemberState{
+	ring.Active:   registrypb.MemberState_MEMBER_STATE_ACTIVE,
+	ring.Draining: registrypb.MemberState_MEMBER_STATE_DRAINING,
+	ring.Held:     registrypb.MemberState_MEMBER_STATE_HELD,
+}
+
+func memberToWire(m *fsm.Member) *registrypb.Member {
+	out := &registrypb.Member{
+		Id: m.ID, Addr: m.Addr, Weight: m.Weight, State: wireStates[m.State],
+		Ttl:          durationpb.New(m.TTL),
+		CreatedIndex: m.CreatedIndex, ModifiedIndex: m.ModifiedIndex,
+		RegisteredAt: timestamppb.New(time.UnixMilli(m.RegisteredMS)),
+	}
+	if len(m.Meta) > 0 {
+		out.Meta = make(map[string]string, len(m.Meta))
+		for _, p := range m.Meta {
+			out.Meta[p.Key] = p.Value
+		}
+	}
+	return out
+}
+
+func metaToLog(meta map[string]string) []*fsmpb.Pair {
+	pairs := make([]*fsmpb.Pair, 0, len(meta))
+	for _, k := range slices.Sorted(maps.Keys(meta)) {
+		pairs = append(pairs, &fsmpb.Pair{Key: k, Value: meta[k]})
+	}
+	return pairs
+}
+
+func configToWire(p ring.Params) *registrypb.GroupConfig {
+	return &registrypb.GroupConfig{VirtualNodes: uint32(p.VirtualNodes), Bound: uint32(p.Bound)}
+}
+
+func groupToWire(g *fsm.Group) *registrypb.Group {
+	return &registrypb.Group{Name: g.Name, Config: configToWire(g.Params), Members: uint32(g.Len()), Revision: g.Revision}
+}

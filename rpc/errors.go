@@ -1,0 +1,111 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/werbenhu/registry/fsm"
+	"github.com/werbenhu/registry/rpc/registrypb"
+	"github.com/werbenhu/registry/store"
+)
+
+// errStale: the node heard from the leader longer ago than the caller allows.
+var errStale = errors.New("answer would be too old")
+
+// errEmptyGroup: no member of the group has points.
+var errEmptyGroup = errors.New("group has no members that take keys")
+
+// errStopping: the node is being stopped.
+var errStopping = errors.New("node is stopping")
+
+type wireError struct {
+	is     error
+	code   codes.Code
+	reason registrypb.ErrorDetail_Reason
+}
+
+// wireErrors is searched in order: what a write became comes before why.
+var wireErrors = []wireError{
+	{fsm.ErrInvalid, codes.InvalidArgument, registrypb.ErrorDetail_INVALID_ARGUMENT},
+	{store.ErrOutcomeUnknown, codes.Unknown, registrypb.ErrorDetail_OUTCOME_UNKNOWN},
+	{store.ErrNotLeader, codes.Unavailable, registrypb.ErrorDetail_NO_LEADER},
+	{store.ErrBusy, codes.Unavailable, registrypb.ErrorDetail_NO_LEADER},
+	{store.ErrNotReady, codes.Unavailable, registrypb.ErrorDetail_NOT_READY},
+	{errStale, codes.Unavailable, registrypb.ErrorDetail_STALE},
+	{fsm.ErrUnknownGroup, codes.NotFound, registrypb.ErrorDetail_UNKNOWN_GROUP},
+	{fsm.ErrUnknownMember, codes.NotFound, registrypb.ErrorDetail_UNKNOWN_MEMBER},
+	{errEmptyGroup, codes.FailedPrecondition, registrypb.ErrorDetail_EMPTY_GROUP},
+	{fsm.ErrConflict, codes.AlreadyExists, registrypb.ErrorDetail_CONFLICT},
+	{fsm.ErrFenced, codes.FailedPrecondition, registrypb.ErrorDetail_FENCED},
+	{fsm.ErrRevisionMismatch, codes.Aborted, registrypb.ErrorDetail_REVISION_MISMATCH},
+	{fsm.ErrExhausted, codes.ResourceExhausted, registrypb.ErrorDetail_EXHAUSTED},
+	{store.ErrMembership, codes.FailedPrecondition, registrypb.ErrorDetail_MEMBERSHIP},
+	{errStopping, codes.Unavailable, registrypb.ErrorDetail_NOT_READY},
+	{context.Canceled, codes.Canceled, registrypb.ErrorDetail_UNSPECIFIED},
+	{context.DeadlineExceeded, codes.DeadlineExceeded, registrypb.ErrorDetail_UNSPECIFIED},
+}
+
+// toStatus turns an error of this module into one for the wire. An error that
+// came over the wire passes as it is.
+func toStatus(err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, ok := status.FromError(err); ok {
+		return err
+	}
+	detail := &registrypb.ErrorDetail{}
+	code := codes.Internal
+	for _, w := range wireErrors {
+		if errors.Is(err, w.is) {
+			code, detail.Reason = w.code, w.reason
+			break
+		}
+	}
+	var field *fsm.FieldError
+	if errors.As(err, &field) {
+		detail.Field, detail.Limit = field.Field, field.Limit
+	}
+	st, derr := status.New(code, err.Error()).WithDetails(detail)
+	if derr != nil {
+		return status.Error(code, err.Error())
+	}
+	return st.Err()
+}
+
+// reasonOf is the reason that an error from the wire carries.
+func reasonOf(err error) registrypb.ErrorDetail_Reason {
+	st, ok := status.FromError(err)
+	if !ok {
+		return registrypb.ErrorDetail_UNSPECIFIED
+	}
+	for _, d := range st.Details() {
+		if detail, ok := d.(*registrypb.ErrorDetail); ok {
+			return detail.Reason
+		}
+	}
+	return registrypb.ErrorDetail_UNSPECIFIED
+}
+
+// peerError is one of the store's errors that another node answered with.
+type peerError struct {
+	is  error
+	msg string
+}
+
+func (e *peerError) Error() string { return e.msg }
+func (e *peerError) Unwrap() error { return e.is }
+
+// fromPeer turns what another node answered into the store's errors.
+func fromPeer(err error) error {
+	switch reasonOf(err) {
+	case registrypb.ErrorDetail_NO_LEADER:
+		return &peerError{is: store.ErrNotLeader, msg: status.Convert(err).Message()}
+	case registrypb.ErrorDetail_MEMBERSHIP:
+		return &peerError{is: store.ErrMembership, msg: status.Convert(err).Message()}
+	}
+	return err
+}

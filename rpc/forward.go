@@ -1,0 +1,133 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/werbenhu/registry/rpc/registrypb"
+	"github.com/werbenhu/registry/store"
+)
+
+// forwardedKey marks a call that has made its one hop.
+const forwardedKey = "registry-forwarded"
+
+// leaderWait bounds how long a write waits for a leader that can be reached;
+// after it the client may try another node, which may see more.
+const leaderWait = 3 * time.Second
+
+// leaderRetry is the pause between two attempts.
+const leaderRetry = 25 * time.Millisecond
+
+func isForwarded(ctx context.Context) bool {
+	md, _ := metadata.FromIncomingContext(ctx)
+	return len(md.Get(forwardedKey)) > 0
+}
+
+// onLeader runs a write where the leader is: here, or by one hop. Attempts that
+// had no effect are made again for a while, because leaders change; so are
+// those whose outcome is not known, because every write is idempotent. What
+// is answered in the end says which of the two it was.
+func onLeader[Req, Resp any](
+	ctx context.Context, s *Server, req Req,
+	local func(context.Context, Req) (Resp, error),
+	remote func(*grpc.ClientConn) func(context.Context, Req, ...grpc.CallOption) (Resp, error),
+) (Resp, error) {
+	if isForwarded(ctx) {
+		resp, err := local(ctx, req)
+		return resp, toStatus(err)
+	}
+	wait, cancel := context.WithTimeout(ctx, leaderWait)
+	defer cancel()
+	var unknown error
+	for {
+		resp, err := tryLeader(wait, s, req, local, remote)
+		if err == nil || !retriable(err) {
+			return resp, toStatus(err)
+		}
+		if outcomeUnknown(err) {
+			unknown = err
+		}
+		if !pause(wait, leaderRetry) {
+			if unknown != nil {
+				err = fmt.Errorf("%w: %w", store.ErrOutcomeUnknown, stripStatus(unknown))
+			}
+			return resp, toStatus(err)
+		}
+	}
+}
+
+func tryLeader[Req, Resp any](
+	ctx context.Context, s *Server, req Req,
+	local func(context.Context, Req) (Resp, error),
+	remote func(*grpc.ClientConn) func(context.Context, Req, ...grpc.CallOption) (Resp, error),
+) (resp Resp, err error) {
+	if s.store.IsLeader() {
+		return local(ctx, req)
+	}
+	leader, _ := s.store.Leader()
+	if leader == "" {
+		return resp, fmt.Errorf("%w: none is known", store.ErrNotLeader)
+	}
+	conn, err := s.peers.conn(leader)
+	if err != nil {
+		return resp, err
+	}
+	return remote(conn)(metadata.AppendToOutgoingContext(ctx, forwardedKey, "1"), req)
+}
+
+// retriable says whether another attempt may go better.
+func retriable(err error) bool {
+	if errors.Is(err, store.ErrNotLeader) || errors.Is(err, store.ErrBusy) || errors.Is(err, store.ErrOutcomeUnknown) {
+		return true
+	}
+	switch reasonOf(err) {
+	case registrypb.ErrorDetail_NO_LEADER, registrypb.ErrorDetail_OUTCOME_UNKNOWN:
+		return true
+	case registrypb.ErrorDetail_UNSPECIFIED:
+		return status.Code(err) == codes.Unavailable
+	}
+	return false
+}
+
+// outcomeUnknown says whether the attempt may have had an effect. A connection
+// that broke may have carried the request.
+func outcomeUnknown(err error) bool {
+	if errors.Is(err, store.ErrOutcomeUnknown) {
+		return true
+	}
+	switch reasonOf(err) {
+	case registrypb.ErrorDetail_OUTCOME_UNKNOWN:
+		return true
+	case registrypb.ErrorDetail_UNSPECIFIED:
+		_, fromWire := status.FromError(err)
+		return fromWire
+	}
+	return false
+}
+
+// stripStatus keeps the text of an error from the wire without its status.
+func stripStatus(err error) error {
+	if st, ok := status.FromError(err); ok {
+		return errors.New(st.Message())
+	}
+	return err
+}
+
+// pause waits between two attempts; false when ctx ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

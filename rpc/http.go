@@ -1,0 +1,64 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"time"
+)
+
+// httpServer answers HTTP/1.1 on the client port.
+type httpServer struct {
+	server *Server
+	http   *http.Server
+}
+
+func newHTTPServer(s *Server) *httpServer {
+	h := &httpServer{server: s}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", h.livez)
+	mux.HandleFunc("GET /readyz", h.readyz)
+	h.http = &http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+	}
+	return h
+}
+
+func (h *httpServer) serve(ln net.Listener) error {
+	if err := h.http.Serve(ln); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+func (h *httpServer) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := h.http.Shutdown(ctx); err != nil {
+		return h.http.Close()
+	}
+	return nil
+}
+
+// livez says that the process answers.
+func (h *httpServer) livez(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok") }
+
+// readyz says whether the node has caught up and answers reads.
+func (h *httpServer) readyz(w http.ResponseWriter, _ *http.Request) {
+	if !h.server.store.IsReady() {
+		writeText(w, http.StatusServiceUnavailable, "not caught up with the cluster")
+		return
+	}
+	writeText(w, http.StatusOK, "ok")
+}
+
+func writeText(w http.ResponseWriter, code int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(code)
+	_, _ = w.Write([]byte(text + "\n")) // the client is gone, then
+}

@@ -1,0 +1,155 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/werbenhu/registry/rpc/peerpb"
+	"github.com/werbenhu/registry/store"
+)
+
+// RaftPrefix is the first byte of a raft connection on the bind port; a gRPC
+// connection starts with the P of the HTTP/2 preface.
+const RaftPrefix = "R"
+
+// GRPCPrefix is how a gRPC connection starts: no HTTP/1.1 method does.
+const GRPCPrefix = "PRI "
+
+// DialRaft opens a raft connection. The name is resolved at each call.
+func DialRaft(address string, timeout time.Duration) (net.Conn, error) {
+	c, err := net.DialTimeout("tcp", address, timeout)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.Write([]byte(RaftPrefix)); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+// Peers asks other nodes over their bind ports, over one connection to each.
+// It implements store.Peers.
+type Peers struct {
+	mu     sync.Mutex // guards the rest
+	conns  map[string]*grpc.ClientConn
+	closed bool
+}
+
+var _ store.Peers = (*Peers)(nil)
+
+// NewPeers returns Peers without connections; they are made when needed.
+func NewPeers() *Peers { return &Peers{conns: make(map[string]*grpc.ClientConn)} }
+
+// Close closes the connections.
+func (p *Peers) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	var errs []error
+	for _, c := range p.conns {
+		errs = append(errs, c.Close())
+	}
+	clear(p.conns)
+	return errors.Join(errs...)
+}
+
+func (p *Peers) conn(bind string) (*grpc.ClientConn, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, store.ErrClosed
+	}
+	if c := p.conns[bind]; c != nil {
+		return c, nil
+	}
+	// passthrough: the address stays a name until it is dialled.
+	c, err := grpc.NewClient("passthrough:///"+bind,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+			MinConnectTimeout: 2 * time.Second,
+		}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}),
+		grpc.WithDisableServiceConfig())
+	if err != nil {
+		return nil, fmt.Errorf("peer %s: %w", bind, err)
+	}
+	p.conns[bind] = c
+	return c, nil
+}
+
+func (p *Peers) client(bind string) (peerpb.PeerClient, error) {
+	c, err := p.conn(bind)
+	if err != nil {
+		return nil, err
+	}
+	return peerpb.NewPeerClient(c), nil
+}
+
+// Hello implements store.Peers.
+func (p *Peers) Hello(ctx context.Context, bind string) (store.Hello, error) {
+	c, err := p.client(bind)
+	if err != nil {
+		return store.Hello{}, err
+	}
+	h, err := c.Hello(ctx, &peerpb.HelloRequest{})
+	if err != nil {
+		return store.Hello{}, fmt.Errorf("ask %s who it is: %w", bind, err)
+	}
+	return store.Hello{
+		Cluster: h.Cluster, ID: h.Id, Bind: h.Bind, Addr: h.Addr, Version: h.Version,
+		Incarnation: h.Incarnation, HasState: h.HasState, Leader: h.Leader,
+	}, nil
+}
+
+// Term implements store.Peers.
+func (p *Peers) Term(ctx context.Context, bind string) (uint64, error) {
+	c, err := p.client(bind)
+	if err != nil {
+		return 0, err
+	}
+	r, err := c.Term(ctx, &peerpb.TermRequest{})
+	return r.GetTerm(), err
+}
+
+// ReadIndex implements store.Peers.
+func (p *Peers) ReadIndex(ctx context.Context, bind string) (uint64, error) {
+	c, err := p.client(bind)
+	if err != nil {
+		return 0, err
+	}
+	r, err := c.ReadIndex(ctx, &peerpb.ReadIndexRequest{})
+	return r.GetIndex(), fromPeer(err)
+}
+
+// Applied implements store.Peers.
+func (p *Peers) Applied(ctx context.Context, bind string) (uint64, error) {
+	c, err := p.client(bind)
+	if err != nil {
+		return 0, err
+	}
+	r, err := c.Status(ctx, &peerpb.StatusRequest{})
+	return r.GetNode().GetAppliedIndex(), err
+}
+
+// Join implements store.Peers.
+func (p *Peers) Join(ctx context.Context, bind string, n store.Hello) error {
+	c, err := p.client(bind)
+	if err != nil {
+		return err
+	}
+	_, err = c.Join(ctx, &peerpb.JoinRequest{
+		Cluster: n.Cluster, Id: n.ID, Bind: n.Bind, Addr: n.Addr, Version: n.Version,
+		Incarnation: n.Incarnation, Nonvoter: n.Nonvoter, HasState: n.HasState,
+	})
+	return fromPeer(err)
+}

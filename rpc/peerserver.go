@@ -1,0 +1,61 @@
+package rpc
+
+import (
+	"context"
+
+	"github.com/werbenhu/registry/rpc/peerpb"
+	"github.com/werbenhu/registry/store"
+)
+
+// peerServer answers other nodes.
+type peerServer struct {
+	peerpb.UnimplementedPeerServer
+	server *Server
+}
+
+func (p *peerServer) store() *store.Store { return p.server.store }
+
+func (p *peerServer) Hello(context.Context, *peerpb.HelloRequest) (*peerpb.HelloResponse, error) {
+	h := p.store().Self()
+	return &peerpb.HelloResponse{
+		Cluster: h.Cluster, Id: h.ID, Bind: h.Bind, Addr: h.Addr, Version: h.Version,
+		Incarnation: h.Incarnation, HasState: h.HasState, Leader: h.Leader,
+	}, nil
+}
+
+func (p *peerServer) Term(context.Context, *peerpb.TermRequest) (*peerpb.TermResponse, error) {
+	return &peerpb.TermResponse{Term: p.store().Term()}, nil
+}
+
+func (p *peerServer) ReadIndex(ctx context.Context, _ *peerpb.ReadIndexRequest) (*peerpb.ReadIndexResponse, error) {
+	index, err := p.store().ReadIndex(ctx)
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	return &peerpb.ReadIndexResponse{Index: index}, nil
+}
+
+func (p *peerServer) Join(ctx context.Context, req *peerpb.JoinRequest) (*peerpb.JoinResponse, error) {
+	err := p.store().AdmitNode(ctx, store.Hello{
+		Cluster: req.Cluster, ID: req.Id, Bind: req.Bind, Addr: req.Addr, Version: req.Version,
+		Incarnation: req.Incarnation, Nonvoter: req.Nonvoter, HasState: req.HasState,
+	})
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	return &peerpb.JoinResponse{}, nil
+}
+
+func (p *peerServer) Invite(ctx context.Context, req *peerpb.InviteRequest) (*peerpb.InviteResponse, error) {
+	if err := p.store().Invited(ctx, req.Bind, req.Nonvoter); err != nil {
+		return nil, toStatus(err)
+	}
+	return &peerpb.InviteResponse{Id: p.store().ID()}, nil
+}
+
+func (p *peerServer) Status(_ context.Context, req *peerpb.StatusRequest) (*peerpb.StatusResponse, error) {
+	st := p.store().Status()
+	return &peerpb.StatusResponse{
+		Node: nodeStatus(st, p.store().State().Group(req.Group)), Leader: st.LeaderID, Term: st.Term, Cluster: st.Cluster,
+	}, nil
+}

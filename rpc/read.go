@@ -1,0 +1,204 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/werbenhu/registry/fsm"
+	"github.com/werbenhu/registry/rpc/registrypb"
+	"github.com/werbenhu/registry/store"
+)
+
+// state returns this node's state as fresh as the options ask, and the index
+// that they asked for.
+func (s *Server) state(ctx context.Context, opts *registrypb.ReadOptions) (*fsm.State, uint64, error) {
+	if !s.store.IsReady() {
+		return nil, 0, store.ErrNotReady
+	}
+	if opts == nil {
+		return s.store.State(), 0, nil
+	}
+	if max := opts.MaxStaleness; max != nil {
+		if lag := s.store.Lag(); lag > max.AsDuration() {
+			return nil, 0, fmt.Errorf("%w: last word from the leader %s ago, at most %s allowed", errStale, lag, max.AsDuration())
+		}
+	}
+	index := opts.MinIndex
+	if opts.Linearizable {
+		at, err := s.store.LinearizableIndex(ctx)
+		if err != nil {
+			return nil, 0, err
+		}
+		index = max(index, at)
+	}
+	state, err := s.store.WaitIndex(ctx, index)
+	return state, index, err
+}
+
+// group returns a group and its ring, as fresh as the options ask.
+func (s *Server) group(ctx context.Context, name string, opts *registrypb.ReadOptions) (*fsm.State, *fsm.Group, *fsm.RingView, error) {
+	if err := fsm.ValidateName("group", name); err != nil {
+		return nil, nil, nil, err
+	}
+	state, index, err := s.state(ctx, opts)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	g := state.Group(name)
+	if g == nil {
+		return nil, nil, nil, fmt.Errorf("%w: %q", fsm.ErrUnknownGroup, name)
+	}
+	view := g.Ring()
+	if index > 0 || view == nil {
+		if view, err = g.WaitRing(ctx, index); err != nil {
+			return nil, nil, nil, err
+		}
+	}
+	return state, g, view, nil
+}
+
+// receipt says what an answer from the ring was computed from. A ring that is
+// a moment behind the state says so by its own index.
+func (s *Server) receipt(state *fsm.State, g *fsm.Group, view *fsm.RingView) *registrypb.Receipt {
+	r := &registrypb.Receipt{Index: state.Index(), Lag: durationpb.New(s.store.Lag()), Node: s.store.ID()}
+	if view != nil {
+		r.Revision, r.Fingerprint = view.Revision, view.Ring.Fingerprint()
+		if view.Revision != g.Revision {
+			r.Index = view.Index
+		}
+	}
+	return r
+}
+
+const maxOwners = fsm.MaxBatch
+
+func checkOwners(n uint32) (int, error) {
+	if n > maxOwners {
+		return 0, &fsm.FieldError{Field: "n", Limit: fmt.Sprintf("at most %d", maxOwners), Got: fmt.Sprint(n)}
+	}
+	return int(max(n, 1)), nil
+}
+
+// Match implements the public service.
+func (s *Server) Match(ctx context.Context, req *registrypb.MatchRequest) (*registrypb.MatchResponse, error) {
+	n, err := checkOwners(req.N)
+	if err == nil {
+		err = fsm.ValidateKey(req.Key)
+	}
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	state, g, view, err := s.group(ctx, req.Group, req.Read)
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	var buf [8]int
+	owners := view.Ring.MatchN(buf[:0], string(req.Key), n)
+	if len(owners) == 0 {
+		return nil, toStatus(fmt.Errorf("%w: %q", errEmptyGroup, req.Group))
+	}
+	resp := &registrypb.MatchResponse{Receipt: s.receipt(state, g, view), Members: make([]*registrypb.Member, len(owners))}
+	for i, o := range owners {
+		resp.Members[i] = memberToWire(view.Member(o))
+	}
+	return resp, nil
+}
+
+// MatchMany implements the public service.
+func (s *Server) MatchMany(ctx context.Context, req *registrypb.MatchManyRequest) (*registrypb.MatchManyResponse, error) {
+	n, err := checkOwners(req.N)
+	if err == nil {
+		err = checkKeys(req.Keys, n)
+	}
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	state, g, view, err := s.group(ctx, req.Group, req.Read)
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	resp := &registrypb.MatchManyResponse{Receipt: s.receipt(state, g, view), Owners: make([]uint32, 0, len(req.Keys)*n)}
+	place := make(map[int]uint32) // ring index → index in resp.Members
+	var buf []int
+	for _, key := range req.Keys {
+		buf = view.Ring.MatchN(buf[:0], string(key), n)
+		if len(buf) == 0 {
+			return nil, toStatus(fmt.Errorf("%w: %q", errEmptyGroup, req.Group))
+		}
+		resp.OwnersPerKey = uint32(len(buf))
+		for _, o := range buf {
+			at, known := place[o]
+			if !known {
+				at = uint32(len(resp.Members))
+				place[o] = at
+				resp.Members = append(resp.Members, memberToWire(view.Member(o)))
+			}
+			resp.Owners = append(resp.Owners, at)
+		}
+	}
+	return resp, nil
+}
+
+func checkKeys(keys [][]byte, n int) error {
+	if len(keys) == 0 || len(keys) > fsm.MaxBatch {
+		return &fsm.FieldError{Field: "keys", Limit: fmt.Sprintf("1 to %d", fsm.MaxBatch), Got: fmt.Sprint(len(keys))}
+	}
+	if len(keys)*n > 100*fsm.MaxBatch {
+		return &fsm.FieldError{Field: "n", Limit: fmt.Sprintf("at most %d owners in one answer", 100*fsm.MaxBatch), Got: fmt.Sprint(len(keys) * n)}
+	}
+	for _, key := range keys {
+		if err := fsm.ValidateKey(key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Members implements the public service.
+func (s *Server) Members(ctx context.Context, req *registrypb.MembersRequest) (*registrypb.MembersResponse, error) {
+	if err := fsm.ValidateName("group", req.Group); err != nil {
+		return nil, toStatus(err)
+	}
+	state, _, err := s.state(ctx, req.Read)
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	g := state.Group(req.Group)
+	if g == nil {
+		return nil, toStatus(fmt.Errorf("%w: %q", fsm.ErrUnknownGroup, req.Group))
+	}
+	// The members are of the group's revision; so is the fingerprint.
+	view, err := g.WaitRing(ctx, state.Index())
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	resp := &registrypb.MembersResponse{Config: configToWire(g.Params), Receipt: s.receipt(state, g, view)}
+	if view.Revision == g.Revision {
+		resp.Members = make([]*registrypb.Member, 0, g.Len())
+		for m := range g.Members {
+			resp.Members = append(resp.Members, memberToWire(m))
+		}
+		return resp, nil
+	}
+	// The ring is newer than the state that was read: answer from the ring.
+	resp.Config = configToWire(view.Ring.Params())
+	for i := range view.Ring.Len() {
+		resp.Members = append(resp.Members, memberToWire(view.Member(i)))
+	}
+	return resp, nil
+}
+
+// Groups implements the public service.
+func (s *Server) Groups(ctx context.Context, req *registrypb.GroupsRequest) (*registrypb.GroupsResponse, error) {
+	state, _, err := s.state(ctx, req.Read)
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	resp := &registrypb.GroupsResponse{Receipt: s.receipt(state, nil, nil)}
+	for g := range state.Groups {
+		resp.Groups = append(resp.Groups, groupToWire(g))
+	}
+	return resp, nil
+}

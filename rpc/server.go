@@ -1,0 +1,145 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	"github.com/werbenhu/registry/rpc/peerpb"
+	"github.com/werbenhu/registry/rpc/registrypb"
+	"github.com/werbenhu/registry/store"
+)
+
+// MaxRequest bounds one request, in bytes.
+const MaxRequest = 1 << 20
+
+// Config says what the servers serve.
+type Config struct {
+	Store  *store.Store
+	Peers  *Peers
+	Logger *slog.Logger
+}
+
+// Server answers on both ports.
+type Server struct {
+	registrypb.UnimplementedRegistryServer
+	registrypb.UnimplementedClusterServer
+
+	store *store.Store
+	peers *Peers
+	log   *slog.Logger
+
+	clients *grpc.Server
+	nodes   *grpc.Server
+	http    *httpServer
+	health  *health.Server
+
+	ctx    context.Context // ends with Close: streams end with it
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+// New returns a server that serves nothing yet.
+func New(cfg Config) *Server {
+	s := &Server{store: cfg.Store, peers: cfg.Peers, log: cfg.Logger, health: health.NewServer()}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.clients = grpc.NewServer(serverOptions()...)
+	registrypb.RegisterRegistryServer(s.clients, s)
+	registrypb.RegisterClusterServer(s.clients, s)
+	grpc_health_v1.RegisterHealthServer(s.clients, s.health)
+	reflection.Register(s.clients)
+	s.nodes = grpc.NewServer(serverOptions()...)
+	registrypb.RegisterRegistryServer(s.nodes, s)
+	registrypb.RegisterClusterServer(s.nodes, s)
+	peerpb.RegisterPeerServer(s.nodes, &peerServer{server: s})
+	s.http = newHTTPServer(s)
+	s.setHealth(grpc_health_v1.HealthCheckResponse_NOT_SERVING)
+	s.wg.Go(s.followReadiness)
+	return s
+}
+
+func serverOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.MaxRecvMsgSize(MaxRequest),
+		grpc.ForceServerCodecV2(newFrameCodec()),
+		grpc.MaxConcurrentStreams(10_000),
+		grpc.ConnectionTimeout(10 * time.Second),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
+	}
+}
+
+// ServeNodes serves the nodes' calls until Close.
+func (s *Server) ServeNodes(ln net.Listener) {
+	s.wg.Go(func() { s.logEnd("nodes", s.nodes.Serve(ln)) })
+}
+
+// ServeClients serves gRPC and HTTP/1.1 on the client port's listeners until Close.
+func (s *Server) ServeClients(grpcListener, httpListener net.Listener) {
+	s.wg.Go(func() { s.logEnd("clients", s.clients.Serve(grpcListener)) })
+	s.wg.Go(func() { s.logEnd("http", s.http.serve(httpListener)) })
+}
+
+func (s *Server) logEnd(what string, err error) {
+	if err != nil && s.ctx.Err() == nil {
+		s.log.Error("server ended", "server", what, "err", err)
+	}
+}
+
+// followReadiness tells the health service when the node answers.
+func (s *Server) followReadiness() {
+	select {
+	case <-s.store.Ready():
+		s.setHealth(grpc_health_v1.HealthCheckResponse_SERVING)
+	case <-s.ctx.Done():
+	}
+}
+
+func (s *Server) setHealth(to grpc_health_v1.HealthCheckResponse_ServingStatus) {
+	for _, service := range []string{"", registrypb.Registry_ServiceDesc.ServiceName, registrypb.Cluster_ServiceDesc.ServiceName} {
+		s.health.SetServingStatus(service, to)
+	}
+}
+
+// Drain takes the node out of balancing and waits, for at most d, until the
+// calls of clients that are under way are answered.
+func (s *Server) Drain(d time.Duration) {
+	s.health.Shutdown()
+	s.cancel()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.clients.GracefulStop()
+	}()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+		s.clients.Stop()
+		<-done
+	}
+}
+
+// Close stops both servers and waits for their goroutines.
+func (s *Server) Close() error {
+	s.cancel()
+	s.health.Shutdown()
+	s.clients.Stop()
+	s.nodes.Stop()
+	err := s.http.close()
+	s.wg.Wait()
+	if err != nil {
+		return fmt.Errorf("close http: %w", err)
+	}
+	return nil
+}

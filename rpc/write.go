@@ -1,0 +1,176 @@
+package rpc
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/werbenhu/registry/fsm"
+	"github.com/werbenhu/registry/fsm/fsmpb"
+	"github.com/werbenhu/registry/ring"
+	"github.com/werbenhu/registry/rpc/registrypb"
+)
+
+// Register implements the public service.
+func (s *Server) Register(ctx context.Context, req *registrypb.RegisterRequest) (*registrypb.RegisterResponse, error) {
+	if len(req.Instance) == 0 {
+		// Made here, before the hop: an attempt that is repeated is then the
+		// same process's, not another's.
+		req.Instance = make([]byte, 16)
+		_, _ = rand.Read(req.Instance) // never fails: documented
+	}
+	if err := fsm.Validate(registerCommand(req)); err != nil {
+		return nil, toStatus(err)
+	}
+	return onLeader(ctx, s, req, s.register, func(c *grpc.ClientConn) func(context.Context, *registrypb.RegisterRequest, ...grpc.CallOption) (*registrypb.RegisterResponse, error) {
+		return registrypb.NewRegistryClient(c).Register
+	})
+}
+
+func registerCommand(req *registrypb.RegisterRequest) *fsmpb.Command {
+	ttl, weight := fsm.DefaultTTL, req.Weight
+	if req.Ttl != nil {
+		ttl = req.Ttl.AsDuration()
+	}
+	if weight == 0 {
+		weight = 1
+	}
+	return &fsmpb.Command{Op: &fsmpb.Command_Register{Register: &fsmpb.Register{
+		Group: req.Group, Id: req.Id, Addr: req.Addr, Weight: weight, Meta: metaToLog(req.Meta),
+		TtlMs: ttl.Milliseconds(), Instance: req.Instance, TakeOver: req.TakeOver,
+	}}}
+}
+
+func (s *Server) register(ctx context.Context, req *registrypb.RegisterRequest) (*registrypb.RegisterResponse, error) {
+	r, err := s.store.Write(ctx, registerCommand(req))
+	if err != nil {
+		return nil, err
+	}
+	return &registrypb.RegisterResponse{
+		LeaseId: r.LeaseID, Ttl: durationpb.New(r.TTL), Index: r.Index, Instance: []byte(r.Instance), Revision: r.Revision,
+	}, nil
+}
+
+// Deregister implements the public service.
+func (s *Server) Deregister(ctx context.Context, req *registrypb.DeregisterRequest) (*registrypb.DeregisterResponse, error) {
+	return onLeader(ctx, s, req, s.deregister, func(c *grpc.ClientConn) func(context.Context, *registrypb.DeregisterRequest, ...grpc.CallOption) (*registrypb.DeregisterResponse, error) {
+		return registrypb.NewRegistryClient(c).Deregister
+	})
+}
+
+func (s *Server) deregister(ctx context.Context, req *registrypb.DeregisterRequest) (*registrypb.DeregisterResponse, error) {
+	r, err := s.store.Write(ctx, &fsmpb.Command{Op: &fsmpb.Command_Deregister{Deregister: &fsmpb.Deregister{
+		Group: req.Group, Id: req.Id, Instance: req.Instance,
+	}}})
+	if err != nil {
+		return nil, err
+	}
+	return &registrypb.DeregisterResponse{Removed: r.Removed, Index: r.Index}, nil
+}
+
+// Heartbeat implements the public service.
+func (s *Server) Heartbeat(ctx context.Context, req *registrypb.HeartbeatRequest) (*registrypb.HeartbeatResponse, error) {
+	return onLeader(ctx, s, req, s.heartbeat, func(c *grpc.ClientConn) func(context.Context, *registrypb.HeartbeatRequest, ...grpc.CallOption) (*registrypb.HeartbeatResponse, error) {
+		return registrypb.NewRegistryClient(c).Heartbeat
+	})
+}
+
+func (s *Server) heartbeat(ctx context.Context, req *registrypb.HeartbeatRequest) (*registrypb.HeartbeatResponse, error) {
+	lost, term, err := s.store.Renew(ctx, req.LeaseIds)
+	if err != nil {
+		return nil, err
+	}
+	return &registrypb.HeartbeatResponse{Lost: lost, Term: term, LeaderAddr: s.store.ClientAddr()}, nil
+}
+
+// HeartbeatStream implements the public service. A stream ends when the node
+// stops; its client goes to another.
+func (s *Server) HeartbeatStream(stream grpc.BidiStreamingServer[registrypb.HeartbeatRequest, registrypb.HeartbeatResponse]) error {
+	ctx, cancel := context.WithCancelCause(stream.Context())
+	defer cancel(nil)
+	defer context.AfterFunc(s.ctx, func() { cancel(errStopping) })()
+	for {
+		req, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		resp, err := s.Heartbeat(ctx, req)
+		if err != nil {
+			return err
+		}
+		if err := stream.Send(resp); err != nil {
+			return err
+		}
+	}
+}
+
+// SetGroup implements the public service.
+func (s *Server) SetGroup(ctx context.Context, req *registrypb.SetGroupRequest) (*registrypb.SetGroupResponse, error) {
+	return onLeader(ctx, s, req, s.setGroup, func(c *grpc.ClientConn) func(context.Context, *registrypb.SetGroupRequest, ...grpc.CallOption) (*registrypb.SetGroupResponse, error) {
+		return registrypb.NewRegistryClient(c).SetGroup
+	})
+}
+
+func (s *Server) setGroup(ctx context.Context, req *registrypb.SetGroupRequest) (*registrypb.SetGroupResponse, error) {
+	k := req.GetConfig().GetVirtualNodes()
+	if k == 0 {
+		k = ring.DefaultVirtualNodes
+	}
+	r, err := s.store.Write(ctx, &fsmpb.Command{Op: &fsmpb.Command_SetGroup{SetGroup: &fsmpb.SetGroup{
+		Group: req.Group, VirtualNodes: k, Bound: req.GetConfig().GetBound(), ExpectedRevision: req.ExpectedRevision,
+	}}})
+	if err != nil {
+		return nil, err
+	}
+	return &registrypb.SetGroupResponse{Index: r.Index, Revision: r.Revision}, nil
+}
+
+// UpdateMember implements the public service.
+func (s *Server) UpdateMember(ctx context.Context, req *registrypb.UpdateMemberRequest) (*registrypb.UpdateMemberResponse, error) {
+	return onLeader(ctx, s, req, s.updateMember, func(c *grpc.ClientConn) func(context.Context, *registrypb.UpdateMemberRequest, ...grpc.CallOption) (*registrypb.UpdateMemberResponse, error) {
+		return registrypb.NewRegistryClient(c).UpdateMember
+	})
+}
+
+func (s *Server) updateMember(ctx context.Context, req *registrypb.UpdateMemberRequest) (*registrypb.UpdateMemberResponse, error) {
+	op := &fsmpb.UpdateMember{Group: req.Group, Id: req.Id}
+	if req.Weight != nil {
+		if op.Weight = *req.Weight; op.Weight == 0 {
+			return nil, &fsm.FieldError{Field: "weight", Limit: fmt.Sprintf("%d to %d", ring.MinWeight, ring.MaxWeight), Got: "0"}
+		}
+	}
+	if req.State != nil {
+		if *req.State < 0 {
+			return nil, &fsm.FieldError{Field: "state", Limit: "active, draining or held", Got: req.State.String()}
+		}
+		op.StatePlusOne = uint32(*req.State) + 1
+	}
+	r, err := s.store.Write(ctx, &fsmpb.Command{Op: &fsmpb.Command_UpdateMember{UpdateMember: op}})
+	if err != nil {
+		return nil, err
+	}
+	return &registrypb.UpdateMemberResponse{Index: r.Index, Revision: r.Revision}, nil
+}
+
+// AcceptLoss implements the public service.
+func (s *Server) AcceptLoss(ctx context.Context, req *registrypb.AcceptLossRequest) (*registrypb.AcceptLossResponse, error) {
+	return onLeader(ctx, s, req, s.acceptLoss, func(c *grpc.ClientConn) func(context.Context, *registrypb.AcceptLossRequest, ...grpc.CallOption) (*registrypb.AcceptLossResponse, error) {
+		return registrypb.NewRegistryClient(c).AcceptLoss
+	})
+}
+
+func (s *Server) acceptLoss(ctx context.Context, req *registrypb.AcceptLossRequest) (*registrypb.AcceptLossResponse, error) {
+	n, err := s.store.AcceptLoss(ctx, req.Group)
+	if err != nil {
+		return nil, err
+	}
+	return &registrypb.AcceptLossResponse{Silent: uint32(n)}, nil
+}
