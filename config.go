@@ -1,0 +1,139 @@
+package registry
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/werbenhu/registry/fsm"
+	"github.com/werbenhu/registry/store"
+)
+
+// Config says how a node runs. Start copies it.
+type Config struct {
+	// ID is the node's name, for ever; required. 1–255 bytes of printable
+	// UTF-8 without a slash.
+	ID string
+	// Cluster is the cluster's name; nodes of different names never join.
+	Cluster string
+	// Bind is the listening address for other nodes, host:port. Without a
+	// host: on all interfaces.
+	Bind string
+	// BindAdvertise is where other nodes reach Bind; a name stays a name.
+	// Empty: Bind. Without a host, the machine's one private address is used.
+	BindAdvertise string
+	// Addr is the listening address for clients.
+	Addr string
+	// Advertise is where clients reach Addr; completed like BindAdvertise.
+	Advertise string
+	// Registries are bind addresses of other nodes to join, or to form a
+	// cluster with. Ignored by a node that has state.
+	Registries []string
+	// BootstrapExpect is the number of nodes, this one included, that form a
+	// new cluster together. 0 and 1: without Registries the node is a cluster
+	// by itself.
+	BootstrapExpect int
+	// Wait: start empty and wait until a cluster takes this node in.
+	Wait bool
+	// JoinTimeout bounds the attempts to join a cluster.
+	JoinTimeout time.Duration
+	// ElectionTimeout: how long a node hears no leader before it stands for
+	// election; 50 ms to 1 m. Below what the disk needs for a write at its
+	// worst, leaders come and go.
+	ElectionTimeout time.Duration
+	// DataDir holds the log, the snapshots and the node's identity. Empty:
+	// registry-data/<id>.
+	DataDir string
+	// SnapshotThreshold is how many entries are applied between snapshots;
+	// 0: the default.
+	SnapshotThreshold uint64
+	// Logger; nil: no logs.
+	Logger *slog.Logger
+	// Version of the program, told to other nodes and shown in the status.
+	Version string
+}
+
+// DefaultConfig returns a config that lacks only an ID.
+func DefaultConfig() Config {
+	return Config{
+		Cluster:         "registry",
+		Bind:            ":7370",
+		Addr:            ":9800",
+		JoinTimeout:     30 * time.Second,
+		ElectionTimeout: store.DefaultElectionTimeout,
+		Version:         "dev",
+	}
+}
+
+// ErrConfig is what every error of Validate is.
+var ErrConfig = errors.New("invalid configuration")
+
+// Validate checks what can be checked without touching the machine. Every
+// message names the flag of the command line that sets the field.
+func (c Config) Validate() error {
+	errs := []error{
+		fsm.ValidateName("-id", c.ID),
+		fsm.ValidateName("-cluster", c.Cluster),
+		validateListen("-bind", c.Bind),
+		validateListen("-addr", c.Addr),
+	}
+	if c.ID == "." || c.ID == ".." {
+		errs = append(errs, &fsm.FieldError{Field: "-id", Limit: "a name", Got: c.ID})
+	}
+	if c.BindAdvertise != "" {
+		errs = append(errs, validateListen("-bind-advertise", c.BindAdvertise))
+	}
+	if c.Advertise != "" {
+		errs = append(errs, validateListen("-advertise", c.Advertise))
+	}
+	for _, r := range c.Registries {
+		errs = append(errs, fsm.ValidateAddr("-registries", r))
+	}
+	if c.BootstrapExpect < 0 || c.BootstrapExpect > 99 {
+		errs = append(errs, &fsm.FieldError{Field: "-bootstrap-expect", Limit: "0 to 99", Got: strconv.Itoa(c.BootstrapExpect)})
+	}
+	if c.BootstrapExpect > 1 && len(c.Registries) == 0 {
+		errs = append(errs, errors.New("-bootstrap-expect: needs the other nodes in -registries"))
+	}
+	if c.ElectionTimeout < 50*time.Millisecond || c.ElectionTimeout > time.Minute {
+		errs = append(errs, &fsm.FieldError{Field: "-election-timeout", Limit: "50ms to 1m", Got: c.ElectionTimeout.String()})
+	}
+	if c.JoinTimeout <= 0 {
+		errs = append(errs, &fsm.FieldError{Field: "-join-timeout", Limit: "more than 0", Got: c.JoinTimeout.String()})
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	return nil
+}
+
+// validateListen checks [host]:port; port 0 lets the system choose.
+func validateListen(field, addr string) error {
+	limit := "host:port or :port, port 0 to 65535"
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return &fsm.FieldError{Field: field, Limit: limit, Got: strconv.Quote(addr)}
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return &fsm.FieldError{Field: field, Limit: limit, Got: strconv.Quote(addr)}
+	}
+	if host != "" && n != 0 {
+		return fsm.ValidateAddr(field, addr)
+	}
+	return nil
+}
+
+func (c Config) withDefaults() Config {
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.DataDir == "" {
+		c.DataDir = filepath.Join("registry-data", c.ID)
+	}
+	return c
+}

@@ -1,0 +1,64 @@
+package registry
+
+import (
+	"errors"
+	"net"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestValidateNamesTheFlag(t *testing.T) {
+	ok := DefaultConfig()
+	ok.ID = "n1"
+	if err := ok.Validate(); err != nil {
+		t.Fatalf("defaults with an id: %v", err)
+	}
+	for flag, change := range map[string]func(*Config){
+		"-id":               func(c *Config) { c.ID = "" },
+		"-cluster":          func(c *Config) { c.Cluster = "a/b" },
+		"-bind":             func(c *Config) { c.Bind = "7370" },
+		"-addr":             func(c *Config) { c.Addr = ":99999" },
+		"-bind-advertise":   func(c *Config) { c.BindAdvertise = "host" },
+		"-advertise":        func(c *Config) { c.Advertise = "a b:80" },
+		"-registries":       func(c *Config) { c.Registries = []string{"10.0.0.1"} },
+		"-bootstrap-expect": func(c *Config) { c.BootstrapExpect = 3 },
+		"-join-timeout":     func(c *Config) { c.JoinTimeout = 0 },
+		"-election-timeout": func(c *Config) { c.ElectionTimeout = time.Millisecond },
+	} {
+		c := ok
+		change(&c)
+		if err := c.Validate(); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), flag+":") {
+			t.Errorf("%s: got %v", flag, err)
+		}
+	}
+}
+
+func TestAdvertisedAddress(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	_, port, _ := net.SplitHostPort(ln.Addr().String())
+	private, privateErr := privateAddress("-advertise")
+	for _, c := range []struct{ name, given, listen, want string }{
+		{"given", "example.com:9800", ":9800", "example.com:9800"},
+		{"from the listener", "", "127.0.0.1:9800", "127.0.0.1:9800"},
+		{"port chosen by the system", "", "127.0.0.1:0", "127.0.0.1:" + port},
+		{"no host", "", ":9800", private + ":9800"},
+		{"unspecified host", "0.0.0.0:9800", ":9800", private + ":9800"},
+		{"unspecified host of IPv6", "[::]:9800", ":9800", private + ":9800"},
+	} {
+		got, err := advertised("-advertise", c.given, ln, c.listen)
+		if strings.HasPrefix(c.want, ":") { // this machine has no one private address
+			if !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "-advertise") || err.Error() != privateErr.Error() {
+				t.Errorf("%s: got %q, %v", c.name, got, err)
+			}
+			continue
+		}
+		if err != nil || got != c.want {
+			t.Errorf("%s: got %q, %v, want %q", c.name, got, err, c.want)
+		}
+	}
+}

@@ -1,0 +1,212 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/werbenhu/registry/rpc"
+	"github.com/werbenhu/registry/store"
+	"github.com/werbenhu/registry/store/portmux"
+)
+
+// Node is a running node. All methods are safe for concurrent use.
+type Node struct {
+	cfg    Config
+	store  *store.Store
+	server *rpc.Server
+	peers  *rpc.Peers
+
+	bindMux, clientMux *portmux.Mux
+
+	wg        sync.WaitGroup
+	stop      context.CancelFunc // ends watch
+	done      chan struct{}      // closed when the node ended, by itself or by Close
+	closeOnce sync.Once
+	closeErr  error
+	failure   error // set before done is closed
+}
+
+// Connections each port holds at a time.
+const (
+	maxNodeConns   = 4096
+	maxClientConns = 65536
+)
+
+// Start starts a node and brings it into a cluster: it restarts with the state
+// in its data directory, or forms a new cluster, or joins one. It returns when
+// that is done; Ready tells when the node answers. When ctx ends before, or on
+// an error, everything that was started is stopped again.
+func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	watch, stop := context.WithCancel(context.Background())
+	n := &Node{cfg: cfg, stop: stop, done: make(chan struct{}), peers: rpc.NewPeers()}
+	defer func() {
+		if err != nil {
+			_ = n.Close() // the error to report is err
+		}
+	}()
+	if err := n.open(); err != nil {
+		return nil, err
+	}
+	if err := n.form(ctx); err != nil {
+		return nil, err
+	}
+	n.wg.Go(func() { n.watch(watch) })
+	return n, nil
+}
+
+// open listens, opens the store and serves.
+func (n *Node) open() error {
+	bindLn, err := listen("-bind", n.cfg.Bind)
+	if err != nil {
+		return err
+	}
+	n.bindMux = portmux.New(bindLn, maxNodeConns)
+	clientLn, err := listen("-addr", n.cfg.Addr)
+	if err != nil {
+		return err
+	}
+	n.clientMux = portmux.New(clientLn, maxClientConns)
+	bind, err := advertised("-bind-advertise", n.cfg.BindAdvertise, bindLn, n.cfg.Bind)
+	if err != nil {
+		return err
+	}
+	addr, err := advertised("-advertise", n.cfg.Advertise, clientLn, n.cfg.Addr)
+	if err != nil {
+		return err
+	}
+	raftLn := n.bindMux.Route(rpc.RaftPrefix, true)
+	nodesLn := n.bindMux.Route(rpc.GRPCPrefix, false)
+	n.store, err = store.Open(store.Config{
+		ID: n.cfg.ID, Cluster: n.cfg.Cluster, BindAdvertise: bind, Addr: addr, Version: n.cfg.Version,
+		DataDir: n.cfg.DataDir, Listener: raftLn, DialRaft: rpc.DialRaft, Peers: n.peers,
+		ElectionTimeout: n.cfg.ElectionTimeout, SnapshotThreshold: n.cfg.SnapshotThreshold, Logger: n.cfg.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	n.server = rpc.New(rpc.Config{Store: n.store, Peers: n.peers, Logger: n.cfg.Logger})
+	n.server.ServeNodes(nodesLn)
+	n.server.ServeClients(n.clientMux.Route(rpc.GRPCPrefix, false), n.clientMux.Fallback())
+	n.wg.Go(func() { n.serveMux("-bind", n.bindMux) })
+	n.wg.Go(func() { n.serveMux("-addr", n.clientMux) })
+	n.cfg.Logger.Info("listening", "id", n.cfg.ID, "bind", bind, "addr", addr, "data", n.cfg.DataDir)
+	return nil
+}
+
+func listen(flag, addr string) (net.Listener, error) {
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", flag, addr, err)
+	}
+	return ln, nil
+}
+
+func (n *Node) serveMux(flag string, m *portmux.Mux) {
+	if err := m.Serve(); err != nil {
+		n.cfg.Logger.Error("port lost", "flag", flag, "err", err)
+	}
+}
+
+// form brings the node into a cluster, unless it fails meanwhile.
+func (n *Node) form(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	finished := make(chan struct{})
+	defer close(finished)
+	n.wg.Go(func() {
+		select {
+		case <-n.store.Failed():
+			cancel(n.store.Failure())
+		case <-finished:
+		}
+	})
+	return n.store.Form(ctx, store.Formation{
+		Peers: n.cfg.Registries, Expect: n.cfg.BootstrapExpect, Wait: n.cfg.Wait, JoinTimeout: n.cfg.JoinTimeout,
+	})
+}
+
+// watch ends the node when its storage fails.
+func (n *Node) watch(ctx context.Context) {
+	select {
+	case <-n.store.Failed():
+		n.failure = n.store.Failure()
+		close(n.done)
+	case <-ctx.Done():
+	}
+}
+
+// ID is the node's name.
+func (n *Node) ID() string { return n.cfg.ID }
+
+// Addr is where clients reach the node.
+func (n *Node) Addr() string { return n.store.ClientAddr() }
+
+// BindAddr is where other nodes reach the node.
+func (n *Node) BindAddr() string { return n.store.Self().Bind }
+
+// Ready is closed when the node has caught up with the cluster and answers.
+func (n *Node) Ready() <-chan struct{} { return n.store.Ready() }
+
+// Done is closed when the node cannot go on or was closed.
+func (n *Node) Done() <-chan struct{} { return n.done }
+
+// Err says why a node that was not closed is done; nil otherwise.
+func (n *Node) Err() error {
+	select {
+	case <-n.done:
+		return n.failure
+	default:
+		return nil
+	}
+}
+
+// drainTime is how long Close lets calls under way finish.
+const drainTime = 2 * time.Second
+
+// Close stops the node: (1) leadership goes to another node, so that the
+// cluster loses no time; (2) clients' calls that are under way are answered,
+// new ones go elsewhere; (3) the client port closes; (4) the servers stop;
+// (5) the store stops, while its peers can still be reached; (6) the bind port
+// and the connections to peers close. It goes on past errors and joins them.
+// It is safe to call more than once.
+func (n *Node) Close() error {
+	n.closeOnce.Do(func() {
+		var errs []error
+		n.stop()
+		if n.store != nil {
+			n.store.HandOver() // 1
+		}
+		if n.server != nil {
+			n.server.Drain(drainTime) // 2
+		}
+		if n.clientMux != nil {
+			errs = append(errs, n.clientMux.Close()) // 3
+		}
+		if n.server != nil {
+			errs = append(errs, n.server.Close()) // 4
+		}
+		if n.store != nil {
+			errs = append(errs, n.store.Close()) // 5
+		}
+		if n.bindMux != nil {
+			errs = append(errs, n.bindMux.Close()) // 6
+		}
+		errs = append(errs, n.peers.Close())
+		n.wg.Wait()
+		select {
+		case <-n.done:
+		default:
+			close(n.done)
+		}
+		n.closeErr = errors.Join(errs...)
+	})
+	return n.closeErr
+}
