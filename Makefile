@@ -1,0 +1,67 @@
+# What a person types. What decides whether a commit lands is .ci/run, and the
+# targets below that check something are its steps.
+
+REGISTRY_TAG ?= dev
+VERSION      ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+FUZZTIME     ?= 30s
+BENCH        ?= .
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build the binary: bin/registry
+	go build -ldflags "-X main.version=$(VERSION)" -o bin/registry ./cmd/registry
+
+.PHONY: test
+test: ## run the tests
+	go test ./...
+
+.PHONY: race
+race: ## run the tests with the race detector
+	go test -race ./...
+
+.PHONY: lint
+lint: ## check formatting, vet, staticcheck, scripts, generated code, go.mod, imports
+	@.ci/run gofmt vet staticcheck shell generated tidy imports
+
+.PHONY: generate
+generate: ## generate the protobuf code (needs protoc)
+	.ci/generate
+
+.PHONY: bench
+bench: ## run the benchmarks (BENCH=regexp), the comparison with other libraries too
+	go test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+	if [ -e ring/ringbench/go.mod ]; then go -C ring/ringbench test -run '^$$' -bench '$(BENCH)' -benchmem ./...; fi
+
+.PHONY: e2e
+e2e: ## run the tests on real processes, one line for each
+	go test -count=1 -v ./cmd/registry/e2e
+
+.PHONY: fuzz
+fuzz: ## run each fuzz test for a while (FUZZTIME=30s)
+	@grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n 1 dirname | sort -u | while read -r package; do \
+	  for fuzz in $$(cat $$package/*_test.go | sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p'); do \
+	    echo "$$package $$fuzz"; \
+	    go test -run '^$$' -fuzz "^$$fuzz\$$" -fuzztime $(FUZZTIME) $$package || exit; \
+	  done; \
+	done
+
+.PHONY: image
+image: ## build the container images from binaries compiled here, pulling nothing
+	REGISTRY_TAG=$(REGISTRY_TAG) VERSION=$(VERSION) .ci/image
+
+.PHONY: compose-test
+compose-test: ## run docker-compose.yml on the Docker engine and kill its nodes
+	@.ci/run compose
+
+.PHONY: ci
+ci: ## run all that decides whether a commit lands
+	@.ci/run
+
+.PHONY: clean
+clean: ## remove what was built here
+	rm -rf bin registry
