@@ -22,7 +22,7 @@ const (
 	maxProgress     = time.Hour
 )
 
-// errNoNews ends a wait for news that took a whole progress interval.
+// errNoNews ends a wait for news when progress is due.
 var errNoNews = errors.New("no news")
 
 // source yields what a watcher is to be sent next.
@@ -39,13 +39,15 @@ func (s *Server) Watch(req *registrypb.WatchRequest, stream grpc.ServerStreaming
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)
 	defer context.AfterFunc(s.ctx, func() { cancel(errStopping) })()
+	due := time.Now().Add(every) // of the next progress, news or not
 	for {
-		frames, err := awaitNews(ctx, every, next)
-		if errors.Is(err, errNoNews) {
-			frames, err = []frame{s.progress()}, nil
-		}
-		if err != nil {
+		frames, err := awaitNews(ctx, due, next)
+		if err != nil && !errors.Is(err, errNoNews) {
 			return toStatus(err)
+		}
+		if now := time.Now(); !now.Before(due) {
+			frames = append(frames, s.progress())
+			due = now.Add(every)
 		}
 		for _, f := range frames {
 			if err := stream.SendMsg(f); err != nil {
@@ -55,9 +57,9 @@ func (s *Server) Watch(req *registrypb.WatchRequest, stream grpc.ServerStreaming
 	}
 }
 
-// awaitNews asks the source, for at most a progress interval.
-func awaitNews(ctx context.Context, every time.Duration, next source) ([]frame, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, every, errNoNews)
+// awaitNews asks the source until the next progress is due.
+func awaitNews(ctx context.Context, due time.Time, next source) ([]frame, error) {
+	ctx, cancel := context.WithDeadlineCause(ctx, due, errNoNews)
 	defer cancel()
 	return next(ctx)
 }

@@ -1,0 +1,93 @@
+// Gateway sends each user to the web service that owns the user: an HTTP
+// reverse proxy in front of a group. The user is the header X-User-ID, or the
+// cookie user.
+//
+//	go run ./examples/gateway -registries=127.0.0.1:9800,127.0.0.1:9801 -addr=127.0.0.1:8000
+//	curl -H 'X-User-ID: user-id-1' 127.0.0.1:8000/
+//
+// Any number of gateways send one user to one service, without talking to each
+// other. They keep the ring to themselves, so a request asks no registry node,
+// and with all of those down each user stays with the same service. With
+// -disk-copy that is so even if the gateway is restarted meanwhile.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/werbenhu/registry/sdk"
+)
+
+// userOf tells whose request it is.
+var userOf = sdk.FirstKey(sdk.KeyFromHeader("X-User-ID"), sdk.KeyFromCookie("user"))
+
+func main() {
+	registries := flag.String("registries", "127.0.0.1:9800", "client addresses of registry nodes, comma-separated")
+	group := flag.String("group", "webservice-group", "group of web services to route to")
+	addr := flag.String("addr", ":8000", "address to listen on")
+	disk := flag.String("disk-copy", "", "file for a copy of the ring, to start with when no registry node answers")
+	fallbacks := flag.Int("fallbacks", 0, "how many next owners may serve a user whose own cannot be reached")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, *registries, *group, *addr, *disk, *fallbacks); err != nil {
+		fmt.Fprintln(os.Stderr, "gateway:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, registries, group, addr, disk string, fallbacks int) (err error) {
+	client, err := sdk.Dial(registries, sdk.WithLogger(slog.Default()))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, client.Close()) }()
+	handler, err := gateway(ctx, client, group, disk, fallbacks)
+	if err != nil {
+		return err
+	}
+	srv := &http.Server{Addr: addr, Handler: handler, ReadHeaderTimeout: 10 * time.Second}
+	served := make(chan error, 1)
+	go func() { served <- srv.ListenAndServe() }()
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	drain, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	return srv.Shutdown(drain)
+}
+
+// gateway keeps the group's ring and proxies by it.
+func gateway(ctx context.Context, client *sdk.Client, group, disk string, fallbacks int) (http.Handler, error) {
+	var opts []sdk.RingOption
+	if disk != "" {
+		opts = append(opts, sdk.WithDiskCopy(disk))
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute) // the registry may be starting too
+	defer cancel()
+	ring, err := client.Ring(ctx, group, opts...)
+	if err != nil {
+		return nil, err
+	}
+	ring.OnChange(func(c sdk.RingChange) {
+		slog.Info("ring changed", "revision", c.To, "members", len(c.After.Members()), "ranges", len(c.Moved))
+	})
+	return sdk.NewProxy(&sdk.Transport{Ring: ring, Key: userOf, Base: transport(), Fallbacks: fallbacks}), nil
+}
+
+// transport keeps enough connections open to each service for a busy gateway.
+func transport() http.RoundTripper {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.Proxy, t.MaxIdleConnsPerHost = nil, 256
+	return t
+}

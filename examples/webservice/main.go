@@ -1,0 +1,110 @@
+// Webservice is a service that registers itself and answers who it is.
+//
+//	go run ./examples/webservice -registries=127.0.0.1:9800 -id=webserver1 -addr=127.0.0.1:8001
+//	curl 127.0.0.1:8001/    {"id":"webserver1","group":"webservice-group","addr":"127.0.0.1:8001"}
+//
+// It listens before it registers, so that no request finds it absent, and
+// deregisters before it stops listening, on SIGTERM or Ctrl-C. A service whose
+// seat is taken by another process ends with an error: two of them would serve
+// the same users.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/werbenhu/registry/sdk"
+)
+
+func main() {
+	registries := flag.String("registries", "127.0.0.1:9800", "client addresses of registry nodes, comma-separated")
+	group := flag.String("group", "webservice-group", "group to register in")
+	id := flag.String("id", "", "id in the group (required)")
+	addr := flag.String("addr", ":8080", "address to listen on")
+	advertise := flag.String("advertise", "", "address that clients reach this service at (default: -addr)")
+	ttl := flag.Duration("ttl", 10*time.Second, "how long the registration outlives this process")
+	flag.Parse()
+	if *advertise == "" {
+		*advertise = *addr
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	s := sdk.Service{Group: *group, ID: *id, Addr: *advertise, TTL: *ttl}
+	if err := run(ctx, *registries, *addr, s); err != nil {
+		fmt.Fprintln(os.Stderr, "webservice:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, registries, addr string, s sdk.Service) error {
+	if s.ID == "" {
+		return errors.New("-id is required")
+	}
+	if host, _, err := net.SplitHostPort(s.Addr); err != nil || host == "" {
+		return fmt.Errorf("%q is no address for others: set -advertise to host:port", s.Addr)
+	}
+	lis, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	srv := &http.Server{Handler: handler(s), ReadHeaderTimeout: 10 * time.Second}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(lis) }()
+	err = serve(ctx, registries, s, served)
+	// The seat is given back: now finish what is under way.
+	drain, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	return errors.Join(err, srv.Shutdown(drain))
+}
+
+// serve holds the seat until a signal comes, the seat is lost for good, or the
+// HTTP server fails.
+func serve(ctx context.Context, registries string, s sdk.Service, served <-chan error) (err error) {
+	client, err := sdk.Dial(registries, sdk.WithLogger(slog.Default()))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, client.Close()) }() // deregisters
+	starting, cancel := context.WithTimeout(ctx, time.Minute) // the registry may be starting too
+	defer cancel()
+	reg, err := client.Register(starting, s)
+	if err != nil {
+		return err
+	}
+	slog.Info("serving", "group", s.Group, "id", s.ID, "addr", s.Addr)
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-reg.Done():
+		return reg.Err()
+	case err := <-served:
+		return err
+	}
+}
+
+func handler(s sdk.Service) http.Handler {
+	who, err := json.Marshal(map[string]string{"id": s.ID, "group": s.Group, "addr": s.Addr})
+	if err != nil {
+		panic(err) // strings always marshal
+	}
+	who = append(who, '\n')
+	mux := http.NewServeMux()
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(who) // the client is gone: nothing to do
+	})
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte("ok\n"))
+	})
+	return mux
+}

@@ -1,0 +1,173 @@
+package sdk
+
+import (
+	"context"
+	"fmt"
+	"math"
+
+	"github.com/werbenhu/registry/rpc/registrypb"
+)
+
+// Deregister removes a member, whatever process holds it; that process is told
+// at its next heartbeat and does not come back. Removing one that is not there
+// succeeds with removed false, and so may a call that had to be repeated after
+// a first try whose outcome was unknown. A service gives its own seat back with
+// Registration.Close.
+func (c *Client) Deregister(ctx context.Context, group, id string) (removed bool, err error) {
+	req := &registrypb.DeregisterRequest{Group: group, Id: id}
+	if err := c.ready("deregister", req); err != nil {
+		return false, err
+	}
+	return c.deregister(ctx, req)
+}
+
+func (c *Client) deregister(ctx context.Context, req *registrypb.DeregisterRequest) (bool, error) {
+	var resp *registrypb.DeregisterResponse
+	err := c.do(ctx, "deregister", writeKind, func(ctx context.Context, a *attempt) (err error) {
+		resp, err = a.registry().Deregister(ctx, req, a.opts...)
+		return err
+	})
+	c.observe(resp.GetIndex())
+	return resp.GetRemoved(), err
+}
+
+// SetGroup creates a group or changes its ring's parameters, and returns the
+// group's revision after that.
+func (c *Client) SetGroup(ctx context.Context, s SetGroup) (revision uint64, err error) {
+	if err := fits("set group", "virtual nodes", s.VirtualNodes); err != nil {
+		return 0, err
+	}
+	if err := fits("set group", "bound", s.Bound); err != nil {
+		return 0, err
+	}
+	req := &registrypb.SetGroupRequest{
+		Group:            s.Group,
+		Config:           &registrypb.GroupConfig{VirtualNodes: uint32(s.VirtualNodes), Bound: uint32(s.Bound)},
+		ExpectedRevision: s.ExpectedRevision,
+	}
+	if err := c.ready("set group", req); err != nil {
+		return 0, err
+	}
+	var resp *registrypb.SetGroupResponse
+	err = c.do(ctx, "set group", writeKind, func(ctx context.Context, a *attempt) (err error) {
+		resp, err = a.registry().SetGroup(ctx, req, a.opts...)
+		return err
+	})
+	c.observe(resp.GetIndex())
+	return resp.GetRevision(), err
+}
+
+// AcceptLoss lets the members of a group go at once that fell silent and that
+// the mass-loss guard holds; it returns how many they are.
+func (c *Client) AcceptLoss(ctx context.Context, group string) (silent int, err error) {
+	req := &registrypb.AcceptLossRequest{Group: group}
+	if err := c.ready("accept loss", req); err != nil {
+		return 0, err
+	}
+	var resp *registrypb.AcceptLossResponse
+	err = c.do(ctx, "accept loss", writeKind, func(ctx context.Context, a *attempt) (err error) {
+		resp, err = a.registry().AcceptLoss(ctx, req, a.opts...)
+		return err
+	})
+	return int(resp.GetSilent()), err
+}
+
+// UpdateMember changes a member's weight or state without its process, and
+// returns the group's revision after that.
+func (c *Client) UpdateMember(ctx context.Context, group, id string, u MemberUpdate) (revision uint64, err error) {
+	req := &registrypb.UpdateMemberRequest{Group: group, Id: id}
+	if u.Weight != nil {
+		if err := fits("update member", "weight", *u.Weight); err != nil {
+			return 0, err
+		}
+		w := uint32(*u.Weight)
+		req.Weight = &w
+	}
+	if u.State != nil {
+		req.State = stateToProto(*u.State).Enum()
+	}
+	if err := c.ready("update member", req); err != nil {
+		return 0, err
+	}
+	var resp *registrypb.UpdateMemberResponse
+	err = c.do(ctx, "update member", writeKind, func(ctx context.Context, a *attempt) (err error) {
+		resp, err = a.registry().UpdateMember(ctx, req, a.opts...)
+		return err
+	})
+	c.observe(resp.GetIndex())
+	return resp.GetRevision(), err
+}
+
+// Status asks every node how it is. With a group, the nodes also tell the
+// fingerprint of its ring.
+func (c *Client) Status(ctx context.Context, group string) (Status, error) {
+	if err := c.ready("status", &registrypb.StatusRequest{Group: group}); err != nil {
+		return Status{}, err
+	}
+	resp, err := c.status(ctx, "status", group)
+	if err != nil {
+		return Status{}, err
+	}
+	return statusFromProto(resp), nil
+}
+
+func (c *Client) status(ctx context.Context, op, group string) (resp *registrypb.StatusResponse, err error) {
+	err = c.do(ctx, op, statusKind, func(ctx context.Context, a *attempt) (err error) {
+		resp, err = a.cluster().Status(ctx, &registrypb.StatusRequest{Group: group}, a.opts...)
+		return err
+	})
+	return resp, err
+}
+
+// Join takes the running, empty node at that bind address into the cluster and
+// returns its id. Like Remove and Transfer it is not repeated once the request
+// may have been carried out: ErrOutcomeUnknown then asks the caller to look at
+// Status.
+func (c *Client) Join(ctx context.Context, bind string, nonvoter bool) (id string, err error) {
+	req := &registrypb.JoinRequest{Bind: bind, Nonvoter: nonvoter}
+	if err := c.ready("join", req); err != nil {
+		return "", err
+	}
+	var resp *registrypb.JoinResponse
+	err = c.do(ctx, "join", onceKind, func(ctx context.Context, a *attempt) (err error) {
+		resp, err = a.cluster().Join(ctx, req, a.opts...)
+		return err
+	})
+	return resp.GetId(), err
+}
+
+// Remove takes a node out of the cluster for good.
+func (c *Client) Remove(ctx context.Context, id string) error {
+	req := &registrypb.RemoveRequest{Id: id}
+	if err := c.ready("remove", req); err != nil {
+		return err
+	}
+	return c.do(ctx, "remove", onceKind, func(ctx context.Context, a *attempt) error {
+		_, err := a.cluster().Remove(ctx, req, a.opts...)
+		return err
+	})
+}
+
+// Transfer hands leadership to that voter, or with no id to the one that is
+// furthest ahead, and returns the new leader's id.
+func (c *Client) Transfer(ctx context.Context, id string) (leader string, err error) {
+	req := &registrypb.TransferRequest{Id: id}
+	if err := c.ready("transfer", req); err != nil {
+		return "", err
+	}
+	var resp *registrypb.TransferResponse
+	err = c.do(ctx, "transfer", onceKind, func(ctx context.Context, a *attempt) (err error) {
+		resp, err = a.cluster().Transfer(ctx, req, a.opts...)
+		return err
+	})
+	return resp.GetLeader(), err
+}
+
+// fits keeps a number from changing on its way into the message; its real
+// limits are the server's to check.
+func fits(op, field string, n int) error {
+	if n < 0 || n > math.MaxInt32 {
+		return invalid(op, field, "a positive number", fmt.Sprintf("%s %d is out of range", field, n))
+	}
+	return nil
+}

@@ -1,0 +1,247 @@
+package sdk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sort"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
+
+	"github.com/werbenhu/registry/rpc/registrypb"
+)
+
+// kind says how a call may be repeated.
+type kind struct {
+	patience int  // attempt timeouts that one attempt may last; 0: as long as the call
+	write    bool // an attempt that was sent and not answered has an unknown outcome
+	once     bool // not repeated after an unknown outcome: not idempotent by its fields
+}
+
+var (
+	readKind   = kind{patience: 1}
+	statusKind = kind{patience: 5} // a node asks all others before it answers
+	writeKind  = kind{patience: 3, write: true}
+	onceKind   = kind{write: true, once: true}
+)
+
+// attempt is one question to one node.
+type attempt struct {
+	conn *grpc.ClientConn
+	opts []grpc.CallOption
+	read *registrypb.ReadOptions // for reads
+}
+
+func (a *attempt) registry() registrypb.RegistryClient { return registrypb.NewRegistryClient(a.conn) }
+func (a *attempt) cluster() registrypb.ClusterClient   { return registrypb.NewClusterClient(a.conn) }
+
+// call is one call of the user: attempts on one node after the other, in
+// rounds over all of them with a pause between two rounds, until one gives a
+// definite answer or the context ends.
+type call struct {
+	c    *Client
+	op   string
+	kind kind
+	read *readOptions
+	seen uint64 // highest index known when the call began
+
+	round   int
+	tried   map[*endpoint]bool
+	said    map[string]string // what each address failed with
+	last    *Error            // the most telling failure
+	unknown bool              // an earlier attempt may have taken effect
+	behind  bool              // in this round a node had not reached the index, or did not answer
+	stale   *Error            // in this round a node refused as stale
+}
+
+type attemptFunc func(ctx context.Context, a *attempt) error
+
+func (c *Client) newCall(op string, k kind) *call {
+	return &call{c: c, op: op, kind: k, tried: map[*endpoint]bool{}, said: map[string]string{}}
+}
+
+// do runs a call that is no read of replicated state.
+func (c *Client) do(ctx context.Context, op string, k kind, f attemptFunc) error {
+	return c.newCall(op, k).run(ctx, f)
+}
+
+func (cl *call) run(ctx context.Context, f attemptFunc) error {
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, cl.c.cfg.callTimeout)
+		defer cancel()
+	}
+	for {
+		ep := cl.c.pool.pick(time.Now(), cl.tried)
+		if ep == nil {
+			if err := cl.nextRound(ctx); err != nil {
+				return err
+			}
+			continue
+		}
+		cl.tried[ep] = true
+		sent, err := cl.try(ctx, ep, f)
+		if err == nil {
+			cl.c.pool.worked(ep, time.Now())
+			cl.c.warmOnce.Do(func() { close(cl.c.warm) })
+			return nil
+		}
+		if err := cl.judge(ctx, ep, sent, err); err != nil {
+			return err
+		}
+	}
+}
+
+// try asks one node. sent is false only when the request cannot have left.
+func (cl *call) try(ctx context.Context, ep *endpoint, f attemptFunc) (sent bool, err error) {
+	conn, err := ep.get(cl.c.cfg)
+	if err != nil {
+		return false, err
+	}
+	if cl.kind.patience > 0 {
+		d := cl.c.cfg.attemptTimeout * time.Duration(cl.kind.patience) << min(cl.round, 5)
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, d)
+		defer cancel()
+	}
+	var p peer.Peer // set once a stream to the node exists
+	a := &attempt{conn: conn, opts: []grpc.CallOption{grpc.Peer(&p)}}
+	if cl.read != nil {
+		a.read = cl.read.proto(cl.seen, cl.fallback())
+	}
+	err = f(ctx, a)
+	return p.Addr != nil, err
+}
+
+// fallback is true in every other round after nodes could not reach the index
+// that this client remembers. A linearizable answer is at least as fresh, and
+// shows whether the index exists at all: a cluster that was rebuilt from
+// nothing or from an older snapshot would otherwise never be believed again.
+func (cl *call) fallback() bool { return cl.behind && cl.round%2 == 1 }
+
+// judge returns the error to end the call with, or nil to go on.
+func (cl *call) judge(ctx context.Context, ep *endpoint, sent bool, err error) error {
+	if errors.Is(err, ErrClosed) { // the endpoint was closed, or the whole client
+		if cl.c.ctx.Err() != nil {
+			return cl.giveUp(ErrClosed)
+		}
+		return nil
+	}
+	e := errorFromStatus(cl.op, err)
+	trouble, definite := false, false
+	switch e.Reason {
+	case ReasonNoLeader:
+	case ReasonStale:
+		cl.stale = e
+	case ReasonNotReady:
+		trouble = true
+	case ReasonOutcomeUnknown:
+		cl.unknown = true
+	case ReasonUnspecified:
+		trouble = transient(e.Code)
+		definite = !trouble
+		cl.unknown = cl.unknown || trouble && sent && cl.kind.write
+	default:
+		definite = true
+	}
+	if definite {
+		return cl.verdict(e)
+	}
+	if cl.last == nil || e.Reason != ReasonUnspecified || cl.last.Reason == ReasonUnspecified {
+		cl.last = e
+	}
+	cl.said[ep.addr] = e.Message
+	switch {
+	case ctx.Err() != nil: // the node is not to blame
+		return cl.giveUp(ctx.Err())
+	case cl.kind.once && cl.unknown:
+		return cl.giveUp(nil)
+	}
+	cl.behind = cl.behind || cl.read != nil && cl.seen > cl.read.minIndex && (cl.stale != nil || e.Code == codes.DeadlineExceeded)
+	cl.c.pool.failed(ep, time.Now(), trouble)
+	cl.c.cfg.logger.Debug("asking another node", "op", cl.op, "addr", ep.addr, "error", e.Message)
+	return nil
+}
+
+// transient codes come from a connection that broke or did not come about, or
+// from an attempt that was given up.
+func transient(c codes.Code) bool {
+	return c == codes.Unavailable || c == codes.DeadlineExceeded || c == codes.Canceled
+}
+
+// verdict returns a definite error. After an attempt of unknown outcome, a
+// revision that is not the expected one may be this call's own doing.
+func (cl *call) verdict(e *Error) error {
+	if cl.unknown && e.Reason == ReasonRevisionMismatch {
+		cl.last = e
+		return cl.giveUp(nil)
+	}
+	return e
+}
+
+// nextRound waits before all nodes are tried again.
+func (cl *call) nextRound(ctx context.Context) error {
+	if cl.stale != nil && (!cl.behind || cl.fallback()) {
+		return cl.stale // every node was asked, and none is fresh enough
+	}
+	cl.round++
+	cl.stale = nil
+	clear(cl.tried)
+	t := time.NewTimer(cl.c.cfg.backoff(cl.round - 1))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return cl.giveUp(ctx.Err())
+	case <-cl.c.ctx.Done():
+		return cl.giveUp(ErrClosed)
+	}
+}
+
+// backoff doubles with every round, is capped, and is spread over half of
+// itself so that clients do not come back together.
+func (c *config) backoff(round int) time.Duration {
+	d := min(c.backoffBase<<min(round, 10), c.backoffMax)
+	return d/2 + rand.N(d/2+1)
+}
+
+// giveUp says what is known when a call ends without an answer.
+func (cl *call) giveUp(cause error) error {
+	e := &Error{Op: cl.op, Code: codes.Unavailable, cause: cause}
+	switch {
+	case cl.unknown:
+		e.Reason = ReasonOutcomeUnknown
+		e.Message = "the change may or may not have taken effect; repeat the call: " + cl.tale()
+	case errors.Is(cause, ErrClosed):
+		return ErrClosed
+	case cl.last != nil && cl.last.Reason != ReasonUnspecified:
+		*e = *cl.last
+		e.cause = cause
+		e.Message += "; gave up after trying " + cl.tale()
+	default:
+		e.Message = "no node could be reached: " + cl.tale()
+	}
+	if cause != nil {
+		e.Message += " (" + cause.Error() + ")"
+	}
+	return e
+}
+
+// tale names the addresses that were tried and what each failed with.
+func (cl *call) tale() string {
+	var parts []string
+	for addr, msg := range cl.said {
+		parts = append(parts, fmt.Sprintf("%s: %s", addr, msg))
+	}
+	sort.Strings(parts)
+	if len(parts) == 0 {
+		return "none of " + strings.Join(cl.c.pool.addrs(), ", ") + " was asked"
+	}
+	return strings.Join(parts, "; ")
+}

@@ -1,0 +1,302 @@
+package sdk
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/status"
+
+	"github.com/werbenhu/registry/rpc/registrypb"
+)
+
+func seat(t *testing.T, cl *fakeCluster, id string) {
+	t.Helper()
+	_, err := cl.nodes[0].Register(t.Context(), &registrypb.RegisterRequest{Group: "g", Id: id, Addr: id + ":80", Instance: []byte(id)})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDialChecksEveryAddress(t *testing.T) {
+	for name, target := range map[string]string{
+		"empty": "", "no port": "127.0.0.1", "no host": ":9800", "trailing comma": "a:1,", "port 0": "a:0",
+		"port too large": "a:65536", "named port": "a:http", "second is bad": "a:1,b", "too long": strings.Repeat("a", 256) + ":1",
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := Dial(target)
+			if e := (*Error)(nil); !errors.Is(err, ErrInvalidArgument) || !errors.As(err, &e) || e.Field != "target" {
+				t.Errorf("Dial(%q) = %v, want an invalid target", target, err)
+			}
+		})
+	}
+	c, err := Dial(" a:1, b:2 ,a:1,[::1]:3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(c.pool.addrs(), " "); got != "a:1 b:2 [::1]:3" {
+		t.Errorf("addresses %q", got)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Every reason of the API becomes its sentinel and no other; what cannot be
+// cured by another node is not repeated.
+func TestErrorsBecomeSentinels(t *testing.T) {
+	cl := newFakeCluster(t, 2)
+	c := cl.client(cl.target())
+	for reason, want := range sentinels {
+		detail := &registrypb.ErrorDetail{Reason: registrypb.ErrorDetail_Reason(reason), Field: "f", Limit: "l"}
+		for _, n := range cl.nodes {
+			n.script(func(context.Context, string, any) error { return failing(codes.FailedPrecondition, detail) })
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		_, err := c.SetGroup(ctx, SetGroup{Group: "g"})
+		cancel()
+		e := (*Error)(nil)
+		if !errors.As(err, &e) || e.Reason != reason {
+			t.Errorf("%v: got %v", reason, err)
+			continue
+		}
+		for other, s := range sentinels {
+			if errors.Is(err, s) != (other == reason) {
+				t.Errorf("%v: errors.Is with %v is %v", reason, s, other != reason)
+			}
+		}
+		if !errors.Is(err, want) || reason == ReasonInvalidArgument && (e.Field != "f" || e.Limit != "l") {
+			t.Errorf("%v: got %+v", reason, e)
+		}
+	}
+	before := cl.nodes[0].count("SetGroup") + cl.nodes[1].count("SetGroup")
+	for _, n := range cl.nodes {
+		n.script(func(context.Context, string, any) error { return because(registrypb.ErrorDetail_UNKNOWN_GROUP) })
+	}
+	if _, err := c.SetGroup(t.Context(), SetGroup{Group: "g"}); !errors.Is(err, ErrUnknownGroup) {
+		t.Error(err)
+	}
+	if n := cl.nodes[0].count("SetGroup") + cl.nodes[1].count("SetGroup") - before; n != 1 {
+		t.Errorf("a definite answer was asked for %d times", n)
+	}
+}
+
+func TestDeadNodeFailsOverAtOnce(t *testing.T) {
+	cl := newFakeCluster(t, 3)
+	seat(t, cl, "m1")
+	c := cl.client(cl.target())
+	if _, err := c.Match(testContext(t), "g", "k"); err != nil {
+		t.Fatal(err)
+	}
+	cl.nodes[0].srv.Stop()
+	began := time.Now()
+	for range 100 {
+		if _, err := c.Match(testContext(t), "g", "k"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if d := time.Since(began); d > time.Second {
+		t.Errorf("100 calls after a node's death took %v", d)
+	}
+}
+
+// A node that is stopped, or cut off, costs one attempt timeout, once.
+func TestSilentNodeIsPassedOver(t *testing.T) {
+	for name, silence := range map[string]func(t *testing.T, cl *fakeCluster) string{
+		"stopped after it worked": func(t *testing.T, cl *fakeCluster) string { cl.nodes[0].silence(); return cl.target() },
+		"never answers a connection": func(t *testing.T, cl *fakeCluster) string {
+			lis, err := net.Listen("tcp", "127.0.0.1:0") // the backlog takes connections, nobody speaks
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = lis.Close() })
+			return lis.Addr().String() + "," + cl.target(1)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cl := newFakeCluster(t, 2)
+			seat(t, cl, "m1")
+			c := cl.client(silence(t, cl))
+			began := time.Now()
+			if _, err := c.Match(testContext(t), "g", "k"); err != nil {
+				t.Fatal(err)
+			}
+			if d := time.Since(began); d > 2*time.Second {
+				t.Errorf("the first call took %v", d)
+			}
+			began = time.Now()
+			for range 50 {
+				if _, err := c.Match(testContext(t), "g", "k"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if d := time.Since(began); d > 200*time.Millisecond {
+				t.Errorf("50 later calls took %v: the silent node was asked again", d)
+			}
+		})
+	}
+}
+
+func TestWaitsOutAnElection(t *testing.T) {
+	cl := newFakeCluster(t, 2)
+	c := cl.client(cl.target())
+	var asked atomic.Int32
+	for _, n := range cl.nodes {
+		n.script(func(context.Context, string, any) error {
+			if asked.Add(1) < 9 {
+				return because(registrypb.ErrorDetail_NO_LEADER)
+			}
+			return nil
+		})
+	}
+	if _, err := c.SetGroup(testContext(t), SetGroup{Group: "g"}); err != nil {
+		t.Fatal(err)
+	}
+	if a, b := cl.nodes[0].count("SetGroup"), cl.nodes[1].count("SetGroup"); a < 3 || b < 3 {
+		t.Errorf("asked %d and %d times: not in turns", a, b)
+	}
+}
+
+// A cluster without a leader is not asked as fast as it can say so.
+func TestPausesBetweenRounds(t *testing.T) {
+	cl := newFakeCluster(t, 2)
+	c := cl.client(cl.target(), WithCallTimeout(300*time.Millisecond))
+	for _, n := range cl.nodes {
+		n.script(func(context.Context, string, any) error { return because(registrypb.ErrorDetail_NO_LEADER) })
+	}
+	_, err := c.SetGroup(t.Context(), SetGroup{Group: "g"})
+	if !errors.Is(err, ErrNoLeader) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	if n := cl.nodes[0].count("SetGroup"); n < 3 || n > 30 {
+		t.Errorf("a node was asked %d times in 300 ms", n)
+	}
+}
+
+func TestNoNodeReachable(t *testing.T) {
+	cl := newFakeCluster(t, 2)
+	c := cl.client(cl.target(), WithCallTimeout(100*time.Millisecond))
+	for _, n := range cl.nodes {
+		n.srv.Stop()
+	}
+	_, err := c.Match(t.Context(), "g", "k")
+	if !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("got %v", err)
+	}
+	for _, n := range cl.nodes {
+		if !strings.Contains(err.Error(), n.addr) {
+			t.Errorf("%q does not name %s", err, n.addr)
+		}
+	}
+	// A write that never left is not of unknown outcome.
+	if _, err := c.SetGroup(t.Context(), SetGroup{Group: "g"}); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A write is repeated after an unknown outcome, and called unknown if the
+// context ends first: whether the node said so, fell silent, or broke off.
+func TestUnknownOutcome(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]func(ctx context.Context) error{
+		"said so":    func(context.Context) error { return because(registrypb.ErrorDetail_OUTCOME_UNKNOWN) },
+		"silent":     func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
+		"broken off": func(context.Context) error { return status.Error(codes.Unavailable, "gone") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			cl := newFakeCluster(t, 2)
+			c := cl.client(cl.target(), WithAttemptTimeout(20*time.Millisecond))
+			cl.nodes[0].script(func(ctx context.Context, _ string, _ any) error { return fault(ctx) })
+			if _, err := c.SetGroup(testContext(t), SetGroup{Group: "g"}); err != nil {
+				t.Fatalf("not repeated on the other node: %v", err)
+			}
+			cl.nodes[1].script(func(context.Context, string, any) error { return because(registrypb.ErrorDetail_NO_LEADER) })
+			c.pool.returnHome()
+			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			defer cancel()
+			_, err := c.SetGroup(ctx, SetGroup{Group: "g"})
+			if !errors.Is(err, ErrOutcomeUnknown) || errors.Is(err, ErrNoLeader) || errors.Is(err, ErrUnavailable) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+// What this call may have changed itself is not told as someone else's change.
+func TestRevisionMismatchAfterUnknownOutcome(t *testing.T) {
+	cl := newFakeCluster(t, 2)
+	c := cl.client(cl.target())
+	cl.nodes[0].script(func(context.Context, string, any) error { return because(registrypb.ErrorDetail_OUTCOME_UNKNOWN) })
+	cl.nodes[1].script(func(context.Context, string, any) error { return because(registrypb.ErrorDetail_REVISION_MISMATCH) })
+	if _, err := c.SetGroup(testContext(t), SetGroup{Group: "g", ExpectedRevision: 3}); !errors.Is(err, ErrOutcomeUnknown) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Handing leadership over twice would hand it back.
+func TestTransferIsNotRepeated(t *testing.T) {
+	cl := newFakeCluster(t, 2)
+	c := cl.client(cl.target())
+	cl.nodes[0].script(func(context.Context, string, any) error { return status.Error(codes.Unavailable, "gone") })
+	if _, err := c.Transfer(testContext(t), ""); !errors.Is(err, ErrOutcomeUnknown) {
+		t.Errorf("got %v", err)
+	}
+	if n := cl.nodes[1].count("Transfer"); n != 0 {
+		t.Errorf("repeated %d times", n)
+	}
+	cl.nodes[0].srv.Stop() // nothing can have been carried out there
+	eventually(t, "the end of the connection is noticed", func() bool {
+		return c.pool.all[0].conn.GetState() != connectivity.Ready
+	})
+	c.pool.returnHome()
+	if leader, err := c.Transfer(testContext(t), "n2"); err != nil || leader != "n2" {
+		t.Errorf("got %q, %v", leader, err)
+	}
+}
+
+func TestLearnsTheOtherNodes(t *testing.T) {
+	cl := newFakeCluster(t, 3)
+	seat(t, cl, "m1")
+	c := cl.client(cl.target(0), WithRefreshInterval(20*time.Millisecond))
+	if _, err := c.Match(testContext(t), "g", "k"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "three addresses known", func() bool { return len(c.pool.addrs()) == 3 })
+	cl.nodes[0].srv.Stop()
+	if _, err := c.Match(testContext(t), "g", "k"); err != nil {
+		t.Fatalf("the only node that was given is gone: %v", err)
+	}
+}
+
+func TestReturnsHome(t *testing.T) {
+	cl := newFakeCluster(t, 2)
+	seat(t, cl, "m1")
+	c := cl.client(cl.target(), WithRefreshInterval(20*time.Millisecond))
+	cl.nodes[0].srv.Stop()
+	if _, err := c.Match(testContext(t), "g", "k"); err != nil {
+		t.Fatal(err)
+	}
+	cl.nodes[0] = cl.start("node-0", cl.nodes[0].addr)
+	eventually(t, "the home node answers again", func() bool {
+		var r Receipt
+		_, err := c.Match(testContext(t), "g", "k", WithReceipt(&r))
+		return err == nil && r.Node == "node-0"
+	})
+}
+
+func TestAttemptsEndWithTheContext(t *testing.T) {
+	cl := newFakeCluster(t, 1)
+	cl.nodes[0].silence()
+	c := cl.client(cl.target(), WithAttemptTimeout(time.Hour))
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(20*time.Millisecond, cancel)
+	if _, err := c.Match(ctx, "g", "k"); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,0 +1,274 @@
+package sdk
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/werbenhu/registry/rpc/registrypb"
+)
+
+// ErrDiskCopy: the copy of a ring on disk is damaged, too old, or of another
+// group. It is not used.
+var ErrDiskCopy = errors.New("registry: unusable copy of the ring")
+
+// The file, all integers little endian:
+//
+//	8 bytes   "RINGCPY1"
+//	i64       when a node last said that the ring was current, in nanoseconds
+//	          of Unix time; 0 if none had
+//	u32       length of the group
+//	          the group: a GroupSnapshot, with the ring's fingerprint
+//	32 bytes  SHA-256 of all before
+//
+// Nothing may follow. Unknown versions are refused.
+const (
+	copyMagic  = "RINGCPY1"
+	copyHead   = len(copyMagic) + 8 + 4
+	copyMaxLen = 256 << 20
+	// copySkew is how far a copy may lie in the future: clocks are set back.
+	copySkew = 5 * time.Second
+	// copyPause bounds how often a ring that changes all the time is written.
+	copyPause = time.Second
+)
+
+// diskCopy is a ring from disk.
+type diskCopy struct {
+	view *View
+	asOf time.Time // zero if no node had said that it was current
+}
+
+func encodeCopy(v *View, asOf time.Time) ([]byte, error) {
+	s := &registrypb.GroupSnapshot{
+		Group: v.group, Revision: v.revision, Index: v.index, Fingerprint: v.fingerprint,
+		Config: &registrypb.GroupConfig{
+			VirtualNodes: uint32(v.ring.Params().VirtualNodes), Bound: uint32(v.ring.Params().Bound),
+		},
+	}
+	for _, m := range v.members {
+		s.Members = append(s.Members, memberToProto(m))
+	}
+	body, err := proto.Marshal(s)
+	if err != nil {
+		return nil, err
+	}
+	if len(body) > copyMaxLen {
+		return nil, fmt.Errorf("a ring of %d bytes is too large for a copy", len(body))
+	}
+	out := append(make([]byte, 0, copyHead+len(body)+sha256.Size), copyMagic...)
+	at := int64(0)
+	if !asOf.IsZero() {
+		at = asOf.UnixNano()
+	}
+	out = binary.LittleEndian.AppendUint64(out, uint64(at))
+	out = binary.LittleEndian.AppendUint32(out, uint32(len(body)))
+	out = append(out, body...)
+	sum := sha256.Sum256(out)
+	return append(out, sum[:]...), nil
+}
+
+// decodeCopy refuses whatever encodeCopy did not make.
+func decodeCopy(group string, data []byte) (*diskCopy, error) {
+	if len(data) < copyHead+sha256.Size || string(data[:len(copyMagic)]) != copyMagic {
+		return nil, fmt.Errorf("%w: no copy of a ring, or of an unknown version", ErrDiskCopy)
+	}
+	end := len(data) - sha256.Size
+	if sum := sha256.Sum256(data[:end]); !bytes.Equal(sum[:], data[end:]) {
+		return nil, fmt.Errorf("%w: damaged: checksum differs", ErrDiskCopy)
+	}
+	at := int64(binary.LittleEndian.Uint64(data[len(copyMagic):]))
+	body := data[copyHead:end]
+	if int(binary.LittleEndian.Uint32(data[copyHead-4:])) != len(body) {
+		return nil, fmt.Errorf("%w: damaged: length differs", ErrDiskCopy)
+	}
+	s := &registrypb.GroupSnapshot{}
+	if err := proto.Unmarshal(body, s); err != nil {
+		return nil, fmt.Errorf("%w: damaged: %w", ErrDiskCopy, err)
+	}
+	if s.GetGroup() != group {
+		return nil, fmt.Errorf("%w: it is of group %q, not %q", ErrDiskCopy, s.GetGroup(), group)
+	}
+	v, err := buildView(group, nil, &step{
+		reset: true, revision: s.GetRevision(), index: s.GetIndex(), fingerprint: s.GetFingerprint(),
+		params: paramsFromProto(s.GetConfig()), put: sortedMembers(s.GetMembers()),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDiskCopy, err)
+	}
+	c := &diskCopy{view: v}
+	if at != 0 {
+		c.asOf = time.Unix(0, at)
+	}
+	return c, nil
+}
+
+// tooOld refuses a copy by its age.
+func (c *diskCopy) tooOld(limit time.Duration) error {
+	if c.asOf.After(time.Now().Add(copySkew)) {
+		return fmt.Errorf("%w: it is from the future, %s: its age is not known", ErrDiskCopy, c.asOf.Format(time.RFC3339))
+	}
+	if age := ageOf(c.asOf); limit > 0 && age > limit {
+		return fmt.Errorf("%w: its age is %s, at most %s is allowed", ErrDiskCopy, age.Round(time.Second), limit)
+	}
+	return nil
+}
+
+func readCopy(group, path string) (*diskCopy, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > copyMaxLen+4096 {
+		return nil, fmt.Errorf("%w: file of %d bytes", ErrDiskCopy, info.Size())
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return decodeCopy(group, data)
+}
+
+// loadCopy reads the copy before anything else is known. Its revision is known
+// from then on, even if the copy is too old to serve: a node that is behind it
+// is not believed without the leader's word.
+func (r *Ring) loadCopy() error {
+	if r.opts.path == "" {
+		return nil
+	}
+	c, err := readCopy(r.group, r.opts.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		r.track.floor, r.track.floorPrint = c.view.revision, c.view.fingerprint
+		err = c.tooOld(r.opts.copyMaxAge)
+	}
+	if err != nil {
+		r.c.cfg.logger.Warn("the copy of the ring on disk is not used", "group", r.group, "path", r.opts.path, "error", err)
+		return err
+	}
+	r.copied = c
+	return nil
+}
+
+// useCopy serves the copy if there is nothing newer.
+func (r *Ring) useCopy() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.copied == nil || r.good != nil || r.missing || r.ctx.Err() != nil {
+		return
+	}
+	if err := r.copied.tooOld(r.opts.copyMaxAge); err != nil {
+		return // it has grown too old since it was read
+	}
+	r.stats.FromDisk = true
+	if !r.copied.asOf.IsZero() {
+		// As a time of this process's own clock, which nobody sets.
+		r.copied.asOf = time.Now().Add(-ageOf(r.copied.asOf))
+		r.fresh.confirm(r.copied.asOf)
+	}
+	r.takeOverLocked(r.copied.view)
+	r.checkAgeLocked()
+	r.c.cfg.logger.Warn("no node answers: the ring is the copy on disk",
+		"group", r.group, "revision", r.copied.view.revision, "age", r.Age().Round(time.Second))
+}
+
+// copyLoop writes the copy after changes, and as the ring's age is renewed.
+func (r *Ring) copyLoop() {
+	var written *View
+	var at time.Time
+	write := func(force bool) {
+		v, asOf := r.newest()
+		if v == nil || v == written && (!force && asOf.Sub(at) < r.opts.copyEvery || asOf.Equal(at)) {
+			return
+		}
+		if err := writeCopy(r.opts.path, v, asOf); err != nil {
+			r.c.cfg.logger.Error("the copy of the ring cannot be written", "group", r.group, "path", r.opts.path, "error", err)
+			r.mu.Lock()
+			r.stats.DiskErrors++
+			r.mu.Unlock()
+			return
+		}
+		written, at = v, asOf
+	}
+	for {
+		select {
+		case <-r.ctx.Done():
+			write(true)
+			return
+		case <-r.dirty:
+		}
+		write(false)
+		pause(r.ctx, copyPause)
+	}
+}
+
+// newest returns what to copy: nothing before a node has answered.
+func (r *Ring) newest() (*View, time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.good == nil || r.copied != nil && r.good == r.copied.view && r.fresh.since().Equal(r.copied.asOf) {
+		return nil, time.Time{}
+	}
+	return r.good, r.fresh.since()
+}
+
+// writeCopy replaces the file as a whole: after a crash at any moment there is
+// the old copy or the new one.
+func writeCopy(path string, v *View, asOf time.Time) (err error) {
+	data, err := encodeCopy(v, asOf)
+	if err != nil {
+		return err
+	}
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, filepath.Base(path)+".tmp-*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = f.Close() // again, perhaps
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil // renamed; some systems open no directories
+	}
+	defer d.Close()
+	_ = d.Sync() // nor sync them
+	return nil
+}
+
+func memberToProto(m Member) *registrypb.Member {
+	out := &registrypb.Member{
+		Id: m.ID, Addr: m.Addr, Weight: uint32(m.Weight), Meta: m.Meta, State: stateToProto(m.State),
+		Ttl: durationpb.New(m.TTL), CreatedIndex: m.CreatedIndex, ModifiedIndex: m.ModifiedIndex,
+	}
+	if !m.RegisteredAt.IsZero() {
+		out.RegisteredAt = timestamppb.New(m.RegisteredAt)
+	}
+	return out
+}

@@ -1,0 +1,64 @@
+// Package sdk is the client of the registry: services register themselves with
+// it, routers ask it who owns a key.
+//
+//	client, err := sdk.Dial("172.16.3.3:9800,172.16.3.4:9800")
+//	reg, err := client.Register(ctx, sdk.Service{Group: "web", ID: "web1", Addr: "172.16.3.3:8080"})
+//	m, err := client.Match(ctx, "web", "user-id-1") // m.ID, m.Addr
+//
+// # What it promises
+//
+// A call asks one node and, when that fails, is late, has no leader or has not
+// caught up, the next, in rounds with a growing pause, until its context ends
+// (after 10 s without a deadline). A node that refuses connections costs
+// nothing, one that is silent the attempt timeout, once: later calls pass it
+// over. The client learns the addresses of all nodes and survives the loss of
+// those that it was given.
+//
+// Reads never go back in time: the client remembers the highest log index that
+// it has seen, and no node answers it from an older state. Freshness beyond
+// that is asked for by Linearizable, AtLeast and MaxStaleness, and a Receipt
+// tells what an answer was computed from. Should the cluster itself lose its
+// log, by being rebuilt from nothing or from an older snapshot, the client
+// notices by a linearizable read and starts anew.
+//
+// Writes are repeated after failures as well: all but Join, Remove and Transfer
+// are idempotent by their own fields. A write whose context ends before the
+// outcome is certain is ErrOutcomeUnknown, never a failure.
+//
+// A Registration is kept by heartbeats, three in each TTL, all registrations
+// of a client in batches over one stream, to the leader if it can be reached
+// and through any other node if not. A lost lease is registered again, for
+// ever; a seat that another process took, or an operator removed, ends the
+// registration. What happens is told to Service.OnEvent.
+//
+// # Watches and rings
+//
+// Client.Ring keeps a group's ring in this process: Match then asks nobody, and
+// goes on while no node can be reached. Client.Watch tells of the changes of a
+// group, and WatchPrefix, WatchGroups and WatchNodes of more.
+//
+//	ring, err := client.Ring(ctx, "web", sdk.WithDiskCopy("/var/lib/gateway/ring"))
+//	m, err := ring.Match("user-id-1")
+//
+// Both survive the loss of nodes, and show no state older than one shown before,
+// nor an empty group that the log did not make empty: where a node seems to have
+// gone back, the leader decides. A cluster that was rebuilt, from nothing or from
+// an older snapshot, is told as that. A ring has the fingerprint that the nodes
+// say, at every revision, or it is not served.
+//
+// Transport and NewProxy route HTTP requests by a ring. A Route travels with
+// each, and with it an Owner, in the service, refuses what an out-of-date router
+// sent it: over HTTP and gRPC.
+//
+// # What it does not promise
+//
+// A ring is as fresh as its Age says: until a change has reached it, Match
+// answers from the state before. A copy of a ring on disk may be a second behind
+// the ring in its revision and ten in its age, if the process is killed.
+//
+// A client that reaches no node cannot tell whether its seats are still held:
+// OnEvent says EventUnreachable when a TTL has passed, and work that needs the
+// seat must stop there. Two clients may see a change of a group at different
+// times; compare fingerprints of receipts where that matters. Connections are
+// not encrypted unless WithDialOptions says how.
+package sdk

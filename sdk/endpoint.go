@@ -1,0 +1,92 @@
+package sdk
+
+import (
+	"context"
+	"net"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+)
+
+// Bounds of a connection. A node that is stopped or cut off without a word is
+// noticed by the bound on an attempt first; the keepalive makes sure that the
+// connection to it does not outlive it.
+const (
+	connectTimeout   = 3 * time.Second
+	keepaliveTime    = 10 * time.Second
+	keepaliveTimeout = 3 * time.Second
+	maxMessage       = 64 << 20
+	maxRequest       = 1 << 20 // the server's limit
+)
+
+// endpoint is a node's client address and the connection to it.
+type endpoint struct {
+	addr string
+	seed bool // given to Dial, not learnt
+
+	mu     sync.Mutex // guards conn, closed; taken after pool.mu, never before
+	conn   *grpc.ClientConn
+	closed bool
+
+	// Guarded by pool.mu: an endpoint that failed is not chosen before suspect,
+	// unless all others were tried.
+	suspect  time.Time
+	failures int
+}
+
+// get returns the connection, made at the first call. It does not wait for it.
+func (e *endpoint) get(cfg *config) (*grpc.ClientConn, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil, ErrClosed
+	}
+	if e.conn == nil {
+		conn, err := connect(e.addr, cfg)
+		if err != nil {
+			return nil, err
+		}
+		e.conn = conn
+	}
+	return e.conn, nil
+}
+
+// close ends the connection and with it every call on it.
+func (e *endpoint) close() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.closed = true
+	if e.conn == nil {
+		return nil
+	}
+	conn := e.conn
+	e.conn = nil
+	return conn.Close()
+}
+
+// connect uses the passthrough scheme: the dialer then resolves the name at
+// every dial, so that a node may come back with another IP.
+func connect(addr string, cfg *config) (*grpc.ClientConn, error) {
+	opts := []grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(cfg.dialer),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff: backoff.Config{
+				BaseDelay: cfg.backoffBase, Multiplier: 1.6, Jitter: 0.2, MaxDelay: connectTimeout,
+			},
+			MinConnectTimeout: connectTimeout,
+		}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
+	}
+	return grpc.NewClient("passthrough:///"+addr, append(opts, cfg.dialOptions...)...)
+}
+
+func defaultDialer(ctx context.Context, addr string) (net.Conn, error) {
+	return (&net.Dialer{Timeout: connectTimeout}).DialContext(ctx, "tcp", addr)
+}

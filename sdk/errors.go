@@ -1,0 +1,167 @@
+package sdk
+
+import (
+	"errors"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/werbenhu/registry/rpc/registrypb"
+)
+
+// Every error of this package that tells of the registry is an *Error, and
+// errors.Is finds at most one of these sentinels in it. Errors that end a call
+// because its context ended also match context.Canceled or
+// context.DeadlineExceeded.
+var (
+	// ErrInvalidArgument: a field is out of its limits; nothing was done.
+	// The *Error names the field and the limit.
+	ErrInvalidArgument = errors.New("registry: invalid argument")
+	// ErrUnknownGroup: there is no such group.
+	ErrUnknownGroup = errors.New("registry: unknown group")
+	// ErrEmptyGroup: the group exists and no member of it owns keys.
+	ErrEmptyGroup = errors.New("registry: empty group")
+	// ErrUnknownMember: the group has no such member.
+	ErrUnknownMember = errors.New("registry: unknown member")
+	// ErrConflict: another live process at another address holds the id.
+	ErrConflict = errors.New("registry: id held by another process")
+	// ErrFenced: this registration was removed or replaced by someone and may
+	// not come back.
+	ErrFenced = errors.New("registry: fenced")
+	// ErrNoLeader: the cluster had no leader for as long as the call could
+	// wait; nothing was done.
+	ErrNoLeader = errors.New("registry: no leader")
+	// ErrOutcomeUnknown: the write may or may not have taken effect, or may
+	// still take effect. The same call may be repeated without harm.
+	ErrOutcomeUnknown = errors.New("registry: outcome unknown")
+	// ErrNotReady: the nodes that could be reached had not caught up yet.
+	ErrNotReady = errors.New("registry: not ready")
+	// ErrStale: no node could answer as freshly as the caller demands.
+	ErrStale = errors.New("registry: stale")
+	// ErrRevisionMismatch: the group is not at the expected revision.
+	ErrRevisionMismatch = errors.New("registry: revision mismatch")
+	// ErrMembership: a node's id or data does not fit the cluster.
+	ErrMembership = errors.New("registry: membership")
+	// ErrExhausted: a limit on the whole cluster is reached.
+	ErrExhausted = errors.New("registry: exhausted")
+	// ErrUnavailable: no node could be reached. The message names the
+	// addresses that were tried and what each said.
+	ErrUnavailable = errors.New("registry: unavailable")
+	// ErrClosed: the client or the registration was closed by its owner.
+	ErrClosed = errors.New("registry: closed")
+)
+
+// Reason is the kind of an Error. The numbers are those of the API.
+type Reason int32
+
+// Reasons of an Error. An Error without one is told apart by its Code.
+const (
+	ReasonUnspecified      = Reason(registrypb.ErrorDetail_UNSPECIFIED)
+	ReasonInvalidArgument  = Reason(registrypb.ErrorDetail_INVALID_ARGUMENT)
+	ReasonUnknownGroup     = Reason(registrypb.ErrorDetail_UNKNOWN_GROUP)
+	ReasonEmptyGroup       = Reason(registrypb.ErrorDetail_EMPTY_GROUP)
+	ReasonUnknownMember    = Reason(registrypb.ErrorDetail_UNKNOWN_MEMBER)
+	ReasonConflict         = Reason(registrypb.ErrorDetail_CONFLICT)
+	ReasonFenced           = Reason(registrypb.ErrorDetail_FENCED)
+	ReasonNoLeader         = Reason(registrypb.ErrorDetail_NO_LEADER)
+	ReasonOutcomeUnknown   = Reason(registrypb.ErrorDetail_OUTCOME_UNKNOWN)
+	ReasonNotReady         = Reason(registrypb.ErrorDetail_NOT_READY)
+	ReasonStale            = Reason(registrypb.ErrorDetail_STALE)
+	ReasonRevisionMismatch = Reason(registrypb.ErrorDetail_REVISION_MISMATCH)
+	ReasonMembership       = Reason(registrypb.ErrorDetail_MEMBERSHIP)
+	ReasonExhausted        = Reason(registrypb.ErrorDetail_EXHAUSTED)
+)
+
+// String returns the reason in lower case, invalid_argument for instance.
+func (r Reason) String() string {
+	return strings.ToLower(registrypb.ErrorDetail_Reason(r).String())
+}
+
+// sentinels has one error for each reason that the API knows.
+var sentinels = map[Reason]error{
+	ReasonInvalidArgument:  ErrInvalidArgument,
+	ReasonUnknownGroup:     ErrUnknownGroup,
+	ReasonEmptyGroup:       ErrEmptyGroup,
+	ReasonUnknownMember:    ErrUnknownMember,
+	ReasonConflict:         ErrConflict,
+	ReasonFenced:           ErrFenced,
+	ReasonNoLeader:         ErrNoLeader,
+	ReasonOutcomeUnknown:   ErrOutcomeUnknown,
+	ReasonNotReady:         ErrNotReady,
+	ReasonStale:            ErrStale,
+	ReasonRevisionMismatch: ErrRevisionMismatch,
+	ReasonMembership:       ErrMembership,
+	ReasonExhausted:        ErrExhausted,
+}
+
+// Error is what the registry, or the lack of one, answered to a call.
+type Error struct {
+	// Op is the call, match for instance.
+	Op string
+	// Reason says what to do about it; errors.Is with a sentinel asks for it.
+	Reason Reason
+	// Field and Limit tell what was wrong with an argument.
+	Field string
+	Limit string
+	// Message is for people.
+	Message string
+	// Code is the gRPC code that the error travelled under.
+	Code codes.Code
+
+	cause error // the context's error, when that ended the call
+}
+
+// Error returns the call and the message.
+func (e *Error) Error() string {
+	if e.Op == "" {
+		return "registry: " + e.Message
+	}
+	return "registry: " + e.Op + ": " + e.Message
+}
+
+// Is matches the sentinel of the error's reason.
+func (e *Error) Is(target error) bool { return target == e.sentinel() }
+
+// Unwrap returns the context's error if that ended the call.
+func (e *Error) Unwrap() error { return e.cause }
+
+func (e *Error) sentinel() error {
+	if s, ok := sentinels[e.Reason]; ok {
+		return s
+	}
+	switch e.Code {
+	case codes.InvalidArgument:
+		return ErrInvalidArgument
+	case codes.ResourceExhausted:
+		return ErrExhausted
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
+		return ErrUnavailable
+	default:
+		return nil
+	}
+}
+
+// errorFromStatus turns what gRPC returned into an *Error. It decides by code
+// and detail, never by text.
+func errorFromStatus(op string, err error) *Error {
+	st, _ := status.FromError(err)
+	e := &Error{Op: op, Message: st.Message(), Code: st.Code()}
+	for _, d := range st.Details() {
+		if d, ok := d.(*registrypb.ErrorDetail); ok {
+			e.Reason = Reason(d.GetReason())
+			e.Field, e.Limit = d.GetField(), d.GetLimit()
+		}
+	}
+	if e.Message == "" {
+		e.Message = st.Code().String()
+	}
+	return e
+}
+
+func invalid(op, field, limit, message string) *Error {
+	return &Error{
+		Op: op, Reason: ReasonInvalidArgument, Code: codes.InvalidArgument,
+		Field: field, Limit: limit, Message: message,
+	}
+}

@@ -1,0 +1,187 @@
+package sdk_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"net/http"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/werbenhu/registry/sdk"
+)
+
+func Example() {
+	ctx := context.Background()
+	client, err := sdk.Dial("172.16.3.3:9800,172.16.3.4:9800") // any nodes; follows the leader by itself
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+
+	// Heartbeats until closed, registers again after a loss.
+	reg, err := client.Register(ctx, sdk.Service{Group: "webservice-group", ID: "webserver1", Addr: "172.16.3.3:8080"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer reg.Close()
+
+	m, err := client.Match(ctx, "webservice-group", "user-id-1") // the member that owns this user
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(m.ID, m.Addr)
+
+	all, err := client.Members(ctx, "webservice-group")
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, m := range all {
+		fmt.Println(m.ID, m.Addr, m.Weight)
+	}
+}
+
+// A service must know when its seat is no longer its own.
+func ExampleClient_Register() {
+	client, err := sdk.Dial("127.0.0.1:9800")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+	reg, err := client.Register(context.Background(), sdk.Service{
+		Group: "webservice-group", ID: "webserver1", Addr: "10.0.0.5:8080",
+		TTL: 5 * time.Second, Weight: 2, Meta: map[string]string{"zone": "a"},
+		OnEvent: func(e sdk.Event) { log.Println(e.Kind, e.Err) },
+	})
+	switch {
+	case errors.Is(err, sdk.ErrConflict):
+		log.Fatal("another process serves as webserver1: choose another id, or take over")
+	case errors.Is(err, sdk.ErrOutcomeUnknown):
+		log.Fatal("may be registered; calling Register again is safe")
+	case err != nil:
+		log.Fatal(err)
+	}
+	<-reg.Done()
+	log.Println("the seat is gone:", reg.Err())
+}
+
+// A receipt tells what an answer was computed from; freshness can be asked for.
+func ExampleWithReceipt() {
+	client, err := sdk.Dial("127.0.0.1:9800")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+	var r sdk.Receipt
+	m, err := client.Match(context.Background(), "webservice-group", "user-id-1",
+		sdk.MaxStaleness(2*time.Second), sdk.WithReceipt(&r))
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%s by ring %016x at revision %d, from %s\n", m.ID, r.Fingerprint, r.Revision, r.Node)
+}
+
+// The first three distinct owners: the owner, and where its replicas go.
+func ExampleClient_MatchN() {
+	client, err := sdk.Dial("127.0.0.1:9800")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+	owners, err := client.MatchN(context.Background(), "webservice-group", "user-id-1", 3)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for i, m := range owners {
+		fmt.Println(i, m.ID)
+	}
+}
+
+// A gateway keeps the ring to itself. It survives the loss of all registry
+// nodes, and with a copy on disk its own restart meanwhile.
+func ExampleClient_Ring() {
+	client, err := sdk.Dial("172.16.3.3:9800,172.16.3.4:9800")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+	ring, err := client.Ring(context.Background(), "webservice-group",
+		sdk.WithDiskCopy("/var/lib/gateway/ring"), sdk.WithDiskCopyMaxAge(24*time.Hour))
+	if err != nil {
+		log.Fatal(err)
+	}
+	ring.OnChange(func(c sdk.RingChange) {
+		for _, r := range c.Moved {
+			fmt.Printf("[%016x, %016x) goes from %s to %s\n", r.Lo, r.Hi, r.From, r.To)
+		}
+	})
+	m, err := ring.Match("user-id-1") // asks nobody
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(m.ID, m.Addr, "as of", ring.Age(), "ago")
+	log.Fatal(http.ListenAndServe(":8000", sdk.NewProxy(&sdk.Transport{
+		Ring: ring, Key: sdk.FirstKey(sdk.KeyFromHeader("X-User-ID"), sdk.KeyFromCookie("user")), Fallbacks: 1,
+	})))
+}
+
+func ExampleClient_Watch() {
+	client, err := sdk.Dial("127.0.0.1:9800")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+	ctx := context.Background()
+	watch, err := client.Watch(ctx, "webservice-group")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer watch.Close()
+	members := map[string]sdk.Member{}
+	for e, err := range watch.All(ctx) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		if e.Reset || e.Unknown {
+			clear(members)
+		}
+		for _, m := range e.Put {
+			members[m.ID] = m
+		}
+		for _, id := range e.Removed {
+			delete(members, id)
+		}
+		fmt.Println("revision", e.Revision, "has", len(members), "members")
+	}
+}
+
+// A service that owns its users' data does not serve one that a router sent by
+// an older ring.
+func ExampleOwner() {
+	client, err := sdk.Dial("127.0.0.1:9800")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+	ctx := context.Background()
+	if _, err := client.Register(ctx, sdk.Service{Group: "webservice-group", ID: "webserver1", Addr: "10.0.0.5:8080"}); err != nil {
+		log.Fatal(err)
+	}
+	ring, err := client.Ring(ctx, "webservice-group", sdk.WithMaxAge(15*time.Second))
+	if err != nil {
+		log.Fatal(err)
+	}
+	owner := sdk.NewOwner(ring, "webserver1")
+	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "hello") })
+	go func() {
+		log.Fatal(http.ListenAndServe(":8080", owner.Handler(sdk.KeyFromHeader("X-User-ID"), handler)))
+	}()
+
+	byUser := sdk.KeyFromMetadata("x-user-id")
+	grpc.NewServer(
+		grpc.UnaryInterceptor(owner.UnaryInterceptor(func(ctx context.Context, _ any) string { return byUser(ctx) })),
+		grpc.StreamInterceptor(owner.StreamInterceptor(byUser)),
+	)
+}

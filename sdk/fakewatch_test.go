@@ -1,0 +1,340 @@
+package sdk
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/werbenhu/registry/ring"
+	"github.com/werbenhu/registry/rpc/registrypb"
+)
+
+// fakeVersion is a group at one revision.
+type fakeVersion struct {
+	revision, fingerprint uint64
+	members               []*registrypb.Member // ordered by id
+}
+
+var fakeParams = ring.Params{VirtualNodes: 64, Bound: 1250}
+
+// fakeHistory is a group that tests write the history of.
+type fakeHistory struct {
+	versions []fakeVersion
+	forgot   int // versions that nobody resumes from
+}
+
+// write makes the group's next version: members are ids, or "id weight" pairs
+// where a weight other than 1 is wanted.
+func (cl *fakeCluster) write(group string, members ...*registrypb.Member) uint64 {
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	cl.index += 3
+	return cl.writeAtLocked(group, cl.index, members)
+}
+
+func (cl *fakeCluster) writeAtLocked(group string, revision uint64, members []*registrypb.Member) uint64 {
+	h := cl.histories[group]
+	if h == nil {
+		h = &fakeHistory{}
+		if cl.histories == nil {
+			cl.histories = map[string]*fakeHistory{}
+		}
+		cl.histories[group] = h
+	}
+	members = slices.Clone(members)
+	slices.SortFunc(members, func(a, b *registrypb.Member) int { return cmp.Compare(a.Id, b.Id) })
+	h.versions = append(h.versions, fakeVersion{revision, fakeRing(members).Fingerprint(), members})
+	cl.changedLocked()
+	return revision
+}
+
+func fakeRing(members []*registrypb.Member) *ring.Ring {
+	r, err := ring.New(fakeParams, ringMembers(membersFromProto(members)))
+	if err != nil {
+		panic(err)
+	}
+	return r
+}
+
+// rebuild starts the cluster over: an empty log.
+func (cl *fakeCluster) rebuild(index uint64) {
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	cl.histories, cl.index = nil, index
+	for _, n := range cl.nodes {
+		n.pinned = nil
+	}
+	cl.changedLocked()
+}
+
+func (cl *fakeCluster) changedLocked() {
+	if cl.news != nil {
+		close(cl.news)
+	}
+	cl.news = make(chan struct{})
+}
+
+// newest returns the group's newest version.
+func (cl *fakeCluster) newest(group string) fakeVersion {
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	h := cl.histories[group]
+	return h.versions[len(h.versions)-1]
+}
+
+func member(id string, weight int) *registrypb.Member {
+	return &registrypb.Member{Id: id, Addr: id + ":80", Weight: uint32(weight)}
+}
+
+func memberIDs(n int) []*registrypb.Member {
+	var ms []*registrypb.Member
+	for i := range n {
+		ms = append(ms, member(fmt.Sprintf("m-%d", i), 1))
+	}
+	return ms
+}
+
+// pin keeps the node at the group's present version, as if it were cut off.
+func (n *fakeNode) pin(group string) {
+	n.cl.mu.Lock()
+	defer n.cl.mu.Unlock()
+	n.pinned = map[string]int{}
+	if h := n.cl.histories[group]; h != nil {
+		n.pinned[group] = len(h.versions)
+	} else {
+		n.pinned[group] = 0
+	}
+}
+
+func (n *fakeNode) unpin() {
+	n.cl.mu.Lock()
+	defer n.cl.mu.Unlock()
+	n.pinned = nil
+	n.cl.changedLocked()
+}
+
+// breakStreams ends the streams that are open, and no others.
+func (n *fakeNode) breakStreams() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.broken != nil {
+		close(n.broken)
+	}
+	n.broken = make(chan struct{})
+}
+
+// visibleLocked returns the versions that the node knows.
+func (n *fakeNode) visibleLocked(group string) []fakeVersion {
+	h := n.cl.histories[group]
+	if h == nil {
+		return nil
+	}
+	if at, ok := n.pinned[group]; ok {
+		return h.versions[:min(at, len(h.versions))]
+	}
+	return h.versions
+}
+
+func (n *fakeNode) Watch(req *registrypb.WatchRequest, srv registrypb.Registry_WatchServer) error {
+	if err := n.enter(srv.Context(), "Watch", req); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	if n.broken == nil {
+		n.broken = make(chan struct{})
+	}
+	broken := n.broken
+	n.mu.Unlock()
+	w := &fakeWatch{node: n, req: req, revision: req.Revision, fingerprint: req.Fingerprint, told: map[string]uint64{}}
+	tick := time.NewTicker(req.ProgressInterval.AsDuration())
+	defer tick.Stop()
+	for {
+		events, news := w.poll()
+		for _, e := range events {
+			n.mu.Lock()
+			alter := n.alter
+			n.mu.Unlock()
+			if alter != nil {
+				e = alter(proto.Clone(e).(*registrypb.WatchEvent))
+			}
+			if err := srv.Send(e); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-news:
+		case <-broken:
+			return because(registrypb.ErrorDetail_NOT_READY)
+		case <-srv.Context().Done():
+			return srv.Context().Err()
+		case <-tick.C:
+			n.mu.Lock()
+			lag, mute := n.lag, n.mute
+			n.mu.Unlock()
+			if mute {
+				continue
+			}
+			if err := srv.Send(&registrypb.WatchEvent{Event: &registrypb.WatchEvent_Progress{
+				Progress: &registrypb.Progress{Lag: durationpb.New(lag)},
+			}}); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+type fakeWatch struct {
+	node                  *fakeNode
+	req                   *registrypb.WatchRequest
+	revision, fingerprint uint64
+	unknown, started      bool
+	told                  map[string]uint64 // revisions, for prefixes and lists
+}
+
+// poll returns what to send, and a channel that is closed at the next change.
+func (w *fakeWatch) poll() ([]*registrypb.WatchEvent, <-chan struct{}) {
+	cl := w.node.cl
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	if cl.news == nil {
+		cl.news = make(chan struct{})
+	}
+	switch t := w.req.Target.(type) {
+	case *registrypb.WatchRequest_Group:
+		return w.group(t.Group), cl.news
+	case *registrypb.WatchRequest_Prefix, *registrypb.WatchRequest_Groups:
+		return w.list(w.req.GetPrefix()), cl.news
+	}
+	l := &registrypb.NodeList{Index: cl.index, Leader: cl.nodes[0].id}
+	for _, n := range cl.nodes {
+		l.Nodes = append(l.Nodes, &registrypb.Node{Id: n.id, Addr: n.addr})
+	}
+	return []*registrypb.WatchEvent{{Event: &registrypb.WatchEvent_Nodes{Nodes: l}}}, cl.news
+}
+
+func (w *fakeWatch) group(name string) []*registrypb.WatchEvent {
+	vs := w.node.visibleLocked(name)
+	if len(vs) == 0 {
+		if w.unknown {
+			return nil
+		}
+		w.unknown, w.revision = true, 0
+		return []*registrypb.WatchEvent{{Event: &registrypb.WatchEvent_UnknownGroup{UnknownGroup: name}}}
+	}
+	w.unknown = false
+	from := slices.IndexFunc(vs, func(v fakeVersion) bool { return v.revision == w.revision })
+	if from >= 0 && (from < w.node.cl.histories[name].forgot || vs[from].fingerprint != w.fingerprint) {
+		from = -1
+	}
+	last := vs[len(vs)-1]
+	w.revision, w.fingerprint = last.revision, last.fingerprint
+	if from < 0 {
+		return []*registrypb.WatchEvent{{Event: &registrypb.WatchEvent_Snapshot{Snapshot: snapshotOf(name, last)}}}
+	}
+	var out []*registrypb.WatchEvent
+	for i := from + 1; i < len(vs); i++ {
+		out = append(out, &registrypb.WatchEvent{Event: &registrypb.WatchEvent_Delta{Delta: deltaOf(name, vs[i-1], vs[i])}})
+	}
+	return out
+}
+
+func fakeConfig() *registrypb.GroupConfig {
+	return &registrypb.GroupConfig{VirtualNodes: uint32(fakeParams.VirtualNodes), Bound: uint32(fakeParams.Bound)}
+}
+
+func snapshotOf(group string, v fakeVersion) *registrypb.GroupSnapshot {
+	return &registrypb.GroupSnapshot{Group: group, Revision: v.revision, Index: v.revision, Fingerprint: v.fingerprint, Config: fakeConfig(), Members: v.members}
+}
+
+func deltaOf(group string, from, to fakeVersion) *registrypb.GroupDelta {
+	d := &registrypb.GroupDelta{Group: group, From: from.revision, Revision: to.revision, Index: to.revision, Fingerprint: to.fingerprint, Config: fakeConfig()}
+	old := map[string]*registrypb.Member{}
+	for _, m := range from.members {
+		old[m.Id] = m
+	}
+	for _, m := range to.members {
+		if o := old[m.Id]; o == nil || !proto.Equal(o, m) {
+			d.Put = append(d.Put, m)
+		}
+		delete(old, m.Id)
+	}
+	for id := range old {
+		d.Removed = append(d.Removed, id)
+	}
+	return d
+}
+
+// list sends groups by prefix as snapshots, or the list of groups.
+func (w *fakeWatch) list(prefix string) []*registrypb.WatchEvent {
+	var out []*registrypb.WatchEvent
+	list := &registrypb.GroupList{Index: w.node.cl.index}
+	for name := range w.node.cl.histories {
+		vs := w.node.visibleLocked(name)
+		if len(vs) == 0 || len(name) < len(prefix) || name[:len(prefix)] != prefix {
+			continue
+		}
+		v := vs[len(vs)-1]
+		if w.told[name] == v.revision {
+			continue
+		}
+		w.told[name] = v.revision
+		list.Groups = append(list.Groups, &registrypb.Group{Name: name, Revision: v.revision, Members: uint32(len(v.members))})
+		out = append(out, &registrypb.WatchEvent{Event: &registrypb.WatchEvent_Snapshot{Snapshot: snapshotOf(name, v)}})
+	}
+	first := !w.started
+	w.started = true
+	if w.req.GetGroups() && (first || len(list.Groups) > 0) {
+		return []*registrypb.WatchEvent{{Event: &registrypb.WatchEvent_Groups{Groups: list}}}
+	}
+	if w.req.GetGroups() {
+		return nil
+	}
+	return out
+}
+
+// receiptOf answers calls about a group with a history. A linearizable read is
+// answered from the newest version, whatever the node knows.
+func (n *fakeNode) receiptOf(group string, read *registrypb.ReadOptions) (*registrypb.Receipt, []*registrypb.Member, error) {
+	n.mu.Lock()
+	lag := n.lag
+	n.mu.Unlock()
+	n.cl.mu.Lock()
+	defer n.cl.mu.Unlock()
+	vs := n.visibleLocked(group)
+	if read.GetLinearizable() {
+		vs = nil
+		if h := n.cl.histories[group]; h != nil {
+			vs = h.versions
+		}
+	}
+	if len(vs) == 0 {
+		return nil, nil, because(registrypb.ErrorDetail_UNKNOWN_GROUP)
+	}
+	v := vs[len(vs)-1]
+	if v.revision < read.GetMinIndex() && n.cl.index < read.GetMinIndex() {
+		return nil, nil, because(registrypb.ErrorDetail_STALE)
+	}
+	return &registrypb.Receipt{Index: max(n.cl.index, v.revision), Revision: v.revision, Fingerprint: v.fingerprint, Node: n.id, Lag: durationpb.New(lag)}, v.members, nil
+}
+
+func (n *fakeNode) hasHistory(group string) bool {
+	n.cl.mu.Lock()
+	defer n.cl.mu.Unlock()
+	return n.cl.watched || n.cl.histories[group] != nil
+}
+
+// newFakeWatched makes a cluster whose groups have histories, and progress
+// every few milliseconds in its clients.
+func newFakeWatched(t *testing.T, nodes int) *fakeCluster {
+	t.Helper()
+	cl := newFakeCluster(t, nodes)
+	cl.watched = true
+	return cl
+}
+
+func fastProgress(c *config) { c.progress = 20 * time.Millisecond }

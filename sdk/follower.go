@@ -1,0 +1,268 @@
+package sdk
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/werbenhu/registry/rpc/registrypb"
+)
+
+// Why a stream is given up although its node answers.
+var (
+	// errBehind: the node is at an older state than this client has seen.
+	errBehind = errors.New("registry: node is behind what was seen before")
+	// errGap: an event does not lead on from the state before.
+	errGap = errors.New("registry: event does not follow from the one before")
+	// errLagging: the node has not heard from a leader for long.
+	errLagging = errors.New("registry: node has lost touch with the cluster")
+	// errMoving: another node is the preferred one.
+	errMoving = errors.New("registry: moving to the preferred node")
+)
+
+const (
+	// lagLimit is how long a node may be without a leader before its watchers
+	// look for another; each of them at most once in lagPause.
+	lagLimit = 5 * time.Second
+	lagPause = 10 * time.Second
+	// settleTime is how long a stream stays on a node that is not the preferred.
+	settleTime = time.Minute
+)
+
+// follower keeps one Watch stream open, on one node after the other, until its
+// context ends. Its functions are called from one goroutine.
+//
+// Example: a stream to A at revision 12. A dies; the follower opens a stream to
+// B, which asks for what comes after 12, and goes on with 13. B stops without a
+// word: nothing, not even a progress, arrives for two intervals, and C is next.
+type follower struct {
+	c       *Client
+	what    string // for the log
+	every   time.Duration
+	request func() *registrypb.WatchRequest
+	// take handles an event that is no progress; an error ends the stream.
+	take func(ctx context.Context, s *session, e *registrypb.WatchEvent) error
+	// progress is told that the state was current at that time.
+	progress func(asOf time.Time)
+	// failed, when set, is told of every node that did not give a stream, and
+	// with last after all were tried.
+	failed func(err error, last bool)
+}
+
+// session is one open stream.
+type session struct {
+	ep     *endpoint
+	conn   *grpc.ClientConn
+	opened time.Time
+	events int       // taken, progress not counted
+	probed time.Time // when the node was last asked by a call
+	moveAt time.Time
+}
+
+// run follows until ctx ends, or until a node refuses what is asked for, which
+// is the error.
+func (f *follower) run(ctx context.Context) error {
+	tried := map[*endpoint]bool{}
+	for round := 0; ; {
+		ep := f.c.pool.pick(time.Now(), tried)
+		if ep == nil {
+			clear(tried)
+			if !pause(ctx, f.c.cfg.backoff(round)) {
+				return nil
+			}
+			round++
+			continue
+		}
+		tried[ep] = true
+		heard, err := f.session(ctx, ep, round)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if heard {
+			round = 0
+			clear(tried)
+			tried[ep] = !errors.Is(err, errGap) // whose snapshot is as good as any
+		}
+		e := f.judge(ep, heard, err)
+		if e.Reason == ReasonInvalidArgument {
+			return e
+		}
+		if f.failed != nil {
+			f.failed(e, f.c.pool.pick(time.Now(), tried) == nil)
+		}
+	}
+}
+
+// judge tells the pool how a node did.
+func (f *follower) judge(ep *endpoint, heard bool, err error) *Error {
+	e := errorFromStatus("watch", err)
+	switch {
+	case errors.Is(err, errMoving):
+		return e
+	case errors.Is(err, errBehind), errors.Is(err, errGap):
+		f.c.pool.failed(ep, time.Now(), false)
+	case errors.Is(err, errLagging), errors.Is(err, errSilent):
+		f.c.pool.failed(ep, time.Now(), true)
+	case errors.Is(err, ErrClosed): // the endpoint was dropped from the pool
+	default:
+		f.c.pool.failed(ep, time.Now(), e.Reason == ReasonNotReady || transient(e.Code))
+	}
+	if e.Code == codes.Unknown {
+		e.Code, e.Message = codes.Unavailable, err.Error()
+	}
+	level := slog.LevelDebug // an outage is told once
+	if heard {
+		level = slog.LevelInfo
+	}
+	f.c.cfg.logger.Log(context.Background(), level, "watch goes to another node", "watch", f.what, "addr", ep.addr, "error", err)
+	return e
+}
+
+// session follows one node until its stream ends. heard is true when it sent
+// something that was of use.
+func (f *follower) session(ctx context.Context, ep *endpoint, round int) (heard bool, err error) {
+	conn, err := ep.get(f.c.cfg)
+	if err != nil {
+		return false, err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	req := f.request()
+	req.ProgressInterval = durationpb.New(f.every)
+	patience := f.c.cfg.attemptTimeout << min(round, 5)
+	if req.Revision != 0 { // a stream that resumes may have nothing to say for an interval
+		patience += f.every * 3 / 2
+	}
+	silent := time.AfterFunc(patience, func() { cancel(errSilent) })
+	defer silent.Stop()
+	stream, err := registrypb.NewRegistryClient(conn).Watch(ctx, req)
+	if err != nil {
+		return false, streamError(ctx, err)
+	}
+	now := time.Now()
+	s := &session{ep: ep, conn: conn, opened: now, moveAt: now.Add(settleTime + rand.N(settleTime))}
+	for {
+		e, err := stream.Recv()
+		if err != nil {
+			return heard, streamError(ctx, err)
+		}
+		silent.Stop()
+		f.c.pool.worked(ep, time.Now())
+		if p := e.GetProgress(); p != nil {
+			err = f.onProgress(s, p)
+			heard = heard || err == nil
+		} else if err = f.take(ctx, s, e); err == nil {
+			heard = true
+			s.events++
+		}
+		if err != nil {
+			return heard, err
+		}
+		silent.Reset(f.every*3/2 + f.c.cfg.attemptTimeout)
+	}
+}
+
+func (f *follower) onProgress(s *session, p *registrypb.Progress) error {
+	now, lag := time.Now(), max(p.GetLag().AsDuration(), 0)
+	f.progress(now.Add(-lag))
+	switch {
+	case lag > lagLimit && now.Sub(s.opened) > lagPause:
+		return errLagging
+	case now.After(s.moveAt) && lag < lagLimit:
+		s.moveAt = now.Add(settleTime + rand.N(settleTime))
+		if f.c.pool.preferred(now) != s.ep {
+			return errMoving
+		}
+	}
+	return nil
+}
+
+// streamError returns why a stream's context was ended, where it was.
+func streamError(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); errors.Is(cause, errSilent) {
+		return cause
+	}
+	return err
+}
+
+// pause waits; false when ctx ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// freshness is since when a followed state is known to have been current.
+//
+// A node says so of its own state, at a revision. When the follower is not
+// there yet, the claim waits: once it is, it knows a state that was current then.
+type freshness struct {
+	mu    sync.Mutex // guards the rest
+	asOf  time.Time
+	claim claim
+}
+
+type claim struct {
+	revision uint64
+	asOf     time.Time
+}
+
+// confirm notes that the followed state was current at a time.
+func (f *freshness) confirm(asOf time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if asOf.After(f.asOf) {
+		f.asOf = asOf
+	}
+}
+
+// promise notes that the state of that revision was current at a time.
+func (f *freshness) promise(revision uint64, asOf time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.claim = claim{revision, asOf}
+}
+
+// reached makes good a promise of that revision or an older one.
+func (f *freshness) reached(revision uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.claim.revision != 0 && revision >= f.claim.revision {
+		if f.claim.asOf.After(f.asOf) {
+			f.asOf = f.claim.asOf
+		}
+		f.claim = claim{}
+	}
+}
+
+func (f *freshness) since() time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.asOf
+}
+
+// ageOf is by the monotonic clock, or by the wall clock where that says more: a
+// monotonic clock may stand still while the machine sleeps, and a copy on disk
+// has none.
+func ageOf(asOf time.Time) time.Duration {
+	if asOf.IsZero() {
+		return neverCurrent
+	}
+	now := time.Now()
+	return max(now.Sub(asOf), now.Round(0).Sub(asOf.Round(0)), 0)
+}
+
+// neverCurrent is the age of a state that no node has yet said to be current.
+const neverCurrent = time.Duration(1<<63 - 1)

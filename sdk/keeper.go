@@ -1,0 +1,271 @@
+package sdk
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/werbenhu/registry/rpc/registrypb"
+)
+
+const (
+	// maxBatch is the server's limit on the leases of one message.
+	maxBatch = 1000
+	// window collects beats that are nearly due into one message: at 10,000
+	// leases of 10 s, some 300 in a message and ten messages a second.
+	window = 100 * time.Millisecond
+	// maxInflight bounds the messages that wait for an answer.
+	maxInflight = 16
+	// maxWorkers bounds the registrations under way after losses.
+	maxWorkers = 16
+	// scanEvery is how often leases are looked through for late ones while no
+	// node answers.
+	scanEvery = 100 * time.Millisecond
+
+	// followPause keeps the stream from going to and fro while one node names a
+	// leader that another says it is not, or that cannot be reached.
+	followPause = time.Second
+
+	minPatience = 200 * time.Millisecond
+	maxPatience = 3 * time.Second
+)
+
+// keeper renews all leases of a client over one stream, from one goroutine
+// that owns every field below events. Everything that blocks is done by others
+// (a stream's sender and receiver, the opener, at most maxWorkers
+// registrations), which report by posting functions to the loop.
+//
+// Example: three leases of TTL 9 s registered together are due at about 2.5,
+// 2.6 and 2.7 s. At 2.5 s the first two leave in one message, the third waits
+// for the next. Lease two is answered as lost: it moves from beats to losses,
+// a worker registers it again, and its new lease id is due 2.4–3 s later.
+type keeper struct {
+	c      *Client
+	tell   *dispatcher
+	wg     sync.WaitGroup // loop, dispatcher, openers, stream halves, workers
+	done   chan struct{}  // closed when the loop has ended: nothing is posted any more
+	events chan func()
+
+	beats   leaseHeap // phase beating
+	losses  leaseHeap // phase lost
+	workers int
+
+	stream  *stream // nil while none is open
+	opening *endpoint
+	leader  string             // client address the leader was last said to have
+	follows time.Time          // the stream is not moved to the leader before
+	tried   map[*endpoint]bool // since the last answer
+	round   int                // over all endpoints, since the last answer
+	retryAt time.Time          // no stream is opened before
+	scanned time.Time
+	lastErr error // why there is no stream
+}
+
+func startKeeper(c *Client) *keeper {
+	k := &keeper{
+		c: c, tell: newDispatcher(), done: make(chan struct{}), events: make(chan func()),
+		tried: map[*endpoint]bool{},
+	}
+	k.wg.Go(k.tell.run)
+	k.wg.Go(k.loop)
+	return k
+}
+
+// wait returns when the client's context has ended and, after it, every
+// goroutine of the keeper.
+func (k *keeper) wait() {
+	<-k.done
+	k.tell.stop()
+	k.wg.Wait()
+}
+
+// post makes the loop run f; false when the loop has ended.
+func (k *keeper) post(f func()) bool {
+	select {
+	case k.events <- f:
+		return true
+	case <-k.done:
+		return false
+	}
+}
+
+func (k *keeper) emit(r *Registration, e Event) {
+	e.Group, e.ID, e.Time = r.service.Group, r.service.ID, time.Now()
+	level := slog.LevelInfo
+	if e.Kind == EventLost || e.Kind == EventUnreachable || errors.Is(e.Err, ErrConflict) || errors.Is(e.Err, ErrFenced) {
+		level = slog.LevelWarn
+	}
+	k.c.cfg.logger.Log(context.Background(), level, "registration",
+		"event", e.Kind.String(), "group", e.Group, "id", e.ID, "error", e.Err)
+	if r.service.OnEvent != nil {
+		k.tell.emit(r, e)
+	}
+}
+
+func (k *keeper) loop() {
+	defer close(k.done)
+	defer func() { k.dropStream() }()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-k.c.ctx.Done():
+			return
+		case f := <-k.events:
+			f()
+		case <-timer.C:
+		}
+		k.step(time.Now())
+		if at, ok := k.next(); ok {
+			timer.Reset(time.Until(at))
+		} else {
+			timer.Stop()
+		}
+	}
+}
+
+// step does everything that is due.
+func (k *keeper) step(now time.Time) {
+	if k.stream != nil && k.stream.overdue(now) {
+		k.broken(k.stream, errSilent)
+	}
+	if k.stream != nil && len(k.beats)+len(k.losses)+k.workers == 0 {
+		k.dropStream() // the last registration is gone
+	}
+	k.openStream(now)
+	k.sendDue(now)
+	k.registerDue(now)
+	k.scan(now)
+}
+
+// next returns when step has something to do again, if nothing happens before.
+func (k *keeper) next() (time.Time, bool) {
+	var at time.Time
+	consider := func(t time.Time) {
+		if at.IsZero() || t.Before(at) {
+			at = t
+		}
+	}
+	if l := k.losses.first(); l != nil && k.workers < maxWorkers {
+		consider(l.due)
+	}
+	if l := k.beats.first(); l != nil {
+		switch {
+		case k.stream == nil:
+			consider(k.scanned.Add(scanEvery))
+			if k.opening == nil {
+				consider(k.retryAt)
+			}
+		case len(k.stream.inflight) < maxInflight:
+			consider(l.due)
+		}
+	}
+	if k.stream != nil {
+		if t, ok := k.stream.deadline(); ok {
+			consider(t)
+		}
+	}
+	return at, !at.IsZero()
+}
+
+// add takes a registered lease in.
+func (k *keeper) add(l *lease) {
+	if l.phase == beating {
+		k.beats.put(l, l.due)
+	}
+}
+
+// release takes a lease out and returns when no worker has it any more.
+func (k *keeper) release(l *lease) {
+	if k.post(func() { k.remove(l) }) {
+		select {
+		case <-l.idle:
+		case <-k.done:
+		}
+	}
+}
+
+func (k *keeper) remove(l *lease) {
+	switch l.phase {
+	case beating:
+		k.beats.drop(l)
+	case lost:
+		k.losses.drop(l)
+	case registering: // its worker, whose context has ended, closes idle
+		l.phase = gone
+		return
+	case gone:
+		return
+	}
+	l.phase = gone
+	close(l.idle)
+}
+
+// lose answers a beat that found its lease gone: registering again tells why.
+func (k *keeper) lose(l *lease, now time.Time) {
+	k.beats.drop(l)
+	l.phase = lost
+	k.losses.put(l, now)
+	k.emit(l.reg, Event{Kind: EventLost})
+}
+
+// registerDue starts workers for the leases to register again.
+func (k *keeper) registerDue(now time.Time) {
+	for k.workers < maxWorkers {
+		l := k.losses.first()
+		if l == nil || l.due.After(now) {
+			return
+		}
+		k.losses.drop(l)
+		l.phase = registering
+		k.workers++
+		k.wg.Go(func() {
+			ctx, cancel := context.WithTimeout(l.reg.ctx, k.c.cfg.callTimeout)
+			defer cancel()
+			resp, err := k.c.register(ctx, l.reg.request(false))
+			k.post(func() { k.registered(l, resp, now, err) })
+		})
+	}
+}
+
+// registered takes a worker's result.
+func (k *keeper) registered(l *lease, resp *registrypb.RegisterResponse, asked time.Time, err error) {
+	k.workers--
+	switch {
+	case l.phase == gone: // closed meanwhile
+		close(l.idle)
+	case err == nil:
+		l.granted(resp, asked)
+		l.late = false
+		k.beats.put(l, l.due)
+		k.emit(l.reg, Event{Kind: EventReregistered})
+	case errors.Is(err, ErrConflict), errors.Is(err, ErrFenced):
+		l.phase = gone
+		close(l.idle)
+		l.reg.end(err)
+	default: // for ever: a service that runs belongs into its group
+		l.phase = lost
+		k.losses.put(l, time.Now().Add(k.c.cfg.backoff(l.tries)))
+		l.tries++
+		if !l.late {
+			l.late = true
+			k.emit(l.reg, Event{Kind: EventUnreachable, Err: err})
+		}
+	}
+}
+
+// scan tells of leases that nobody renewed for a TTL, while no node answers.
+func (k *keeper) scan(now time.Time) {
+	if k.stream != nil && k.stream.answered || now.Sub(k.scanned) < scanEvery {
+		return
+	}
+	k.scanned = now
+	for _, l := range k.beats {
+		if !l.late && now.Sub(l.renewed) >= l.ttl {
+			l.late = true
+			k.emit(l.reg, Event{Kind: EventUnreachable, Err: k.lastErr})
+		}
+	}
+}

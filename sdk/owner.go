@@ -1,0 +1,322 @@
+package sdk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/werbenhu/registry/rpc/registrypb"
+)
+
+// Owner guards a service against requests that are not for it: those that a
+// router sent by an older ring. It decides by the service's own Ring.
+//
+// A request comes with a key and, from a router that has a Ring as well, with
+// the Route that it took. Let R be the route's revision, 0 without a route, and
+// S the revision of the service's own ring.
+//
+//  1. S < R: the service is behind. It waits for S ≥ R, a second at most, and
+//     then gives up with ErrNotReady: it cannot know.
+//  2. S = R and the fingerprints differ: the two do not speak of one cluster,
+//     or one of them is broken: ErrNotReady as well.
+//  3. The member that owns the key in the service's own ring, at S ≥ R, is the
+//     service: it accepts. It is another: *MisdirectedError names it.
+//
+// So at any one revision at most one member accepts a key, whatever routers
+// believe; and no member accepts by an older ring than the router had. What it
+// does not rule out is that one that has not yet heard of revision 12 accepts
+// at 11 what its successor accepts at 12, from routers that know as little. A
+// service that must not do that for long gives its Ring a maximum age: a ring
+// out of touch then refuses, with ErrStale.
+//
+// Requests that went to a next owner, because the owner could not be reached,
+// are misdirected too, unless WithFallbacks says otherwise.
+type Owner struct {
+	ring *Ring
+	id   string
+	opts ownerOptions
+}
+
+// OwnerOption changes how an Owner decides.
+type OwnerOption func(*ownerOptions)
+
+type ownerOptions struct {
+	wait      time.Duration
+	fallbacks int
+	require   bool
+	scheme    string
+}
+
+// WithPatience bounds how long a request waits for a ring that is behind the
+// router's; a second by default.
+func WithPatience(d time.Duration) OwnerOption { return func(o *ownerOptions) { o.wait = d } }
+
+// WithFallbacks accepts requests that passed over up to n owners, if the
+// service is among those and the next. Two members may then accept one key at
+// one revision: an owner that one router cannot reach, and the next.
+func WithFallbacks(n int) OwnerOption { return func(o *ownerOptions) { o.fallbacks = n } }
+
+// WithRouteRequired refuses requests without a route. Without this option,
+// such a request is checked by the service's own ring alone.
+func WithRouteRequired() OwnerOption { return func(o *ownerOptions) { o.require = true } }
+
+// WithRedirect makes Handler answer a misdirected request with a redirect, 307,
+// to the same path at the owner's address, for clients that follow those. The
+// scheme is http or https.
+func WithRedirect(scheme string) OwnerOption { return func(o *ownerOptions) { o.scheme = scheme } }
+
+// NewOwner guards the member of the ring's group that has the id.
+func NewOwner(ring *Ring, id string, opts ...OwnerOption) *Owner {
+	o := &Owner{ring: ring, id: id, opts: ownerOptions{wait: time.Second}}
+	for _, opt := range opts {
+		opt(&o.opts)
+	}
+	return o
+}
+
+// MisdirectedError: the key has another owner. Nothing was done.
+type MisdirectedError struct {
+	// Route is that of the ring that says so.
+	Route Route
+	// Owner is the member that owns the key. Of one that was told over the
+	// network, ID and Addr are known.
+	Owner Member
+}
+
+// Error names the owner.
+func (e *MisdirectedError) Error() string {
+	return fmt.Sprintf("registry: misdirected: the owner is %s at %s, by revision %d of group %s",
+		e.Owner.ID, e.Owner.Addr, e.Route.Revision, e.Route.Group)
+}
+
+// Check decides on a key. route may be nil. Errors are *MisdirectedError, or
+// those of Ring.Match, or ErrNotReady if the ring stayed behind the route, or
+// ErrInvalidArgument for a route of another group.
+func (o *Owner) Check(ctx context.Context, route *Route, key string) error {
+	if route == nil && o.opts.require {
+		return invalid("owner", RouteHeader, "required", "the request has no route")
+	}
+	if route == nil {
+		route = &Route{Group: o.ring.group}
+	}
+	if route.Group != o.ring.group {
+		return invalid("owner", RouteHeader, "group "+o.ring.group, "the route is of group "+shorten(route.Group))
+	}
+	v, err := o.reach(ctx, route)
+	if err != nil {
+		return err
+	}
+	place := 0
+	if route.Fallback > 0 && route.Fallback <= o.opts.fallbacks {
+		place = route.Fallback
+	}
+	var buf [4]Member
+	owners, err := v.MatchN(buf[:0], key, place+1)
+	if err != nil {
+		return err
+	}
+	for _, m := range owners {
+		if m.ID == o.id {
+			return nil
+		}
+	}
+	return &MisdirectedError{Route: v.Route(), Owner: owners[0]}
+}
+
+// reach returns a view that is at least as new as the route.
+func (o *Owner) reach(ctx context.Context, route *Route) (*View, error) {
+	v := o.ring.View()
+	if v.refuse == nil && v.revision < route.Revision {
+		ctx, cancel := context.WithTimeout(ctx, o.opts.wait)
+		defer cancel()
+		if err := o.ring.Wait(ctx, route.Revision); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			return nil, err
+		}
+		v = o.ring.View()
+	}
+	switch {
+	case v.refuse != nil:
+		return nil, v.refuse
+	case v.revision < route.Revision:
+		return nil, o.notReady(fmt.Sprintf("the ring is at revision %d, the router's at %d", v.revision, route.Revision))
+	case v.revision == route.Revision && v.fingerprint != route.Fingerprint:
+		return nil, o.notReady(fmt.Sprintf("at revision %d the ring is %016x, the router's %016x", v.revision, v.fingerprint, route.Fingerprint))
+	}
+	return v, nil
+}
+
+func (o *Owner) notReady(message string) error {
+	return &Error{Op: "owner", Reason: ReasonNotReady, Code: codes.Unavailable, Message: message}
+}
+
+// Handler guards next. key tells the key of a request; one without a key is
+// refused with 400. A misdirected request gets 421 Misdirected Request, with
+// the owner in OwnerHeader and the route of the ring in RouteHeader; one that
+// the service cannot decide on gets 503. In both cases nothing was done.
+func (o *Owner) Handler(key KeyFunc, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		k := key(r)
+		route, err := RouteFromHeader(r.Header)
+		if k == "" {
+			err = errNoKey
+		}
+		if err == nil {
+			err = o.Check(r.Context(), route, k)
+		}
+		if err == nil {
+			next.ServeHTTP(w, r)
+			return
+		}
+		o.refuse(w, r, err)
+	})
+}
+
+func (o *Owner) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	var m *MisdirectedError
+	if !errors.As(err, &m) {
+		http.Error(w, err.Error(), httpStatus(err))
+		return
+	}
+	m.Route.SetHeader(w.Header())
+	w.Header().Set(OwnerHeader, ownerValue(m.Owner))
+	if o.opts.scheme == "" {
+		http.Error(w, err.Error(), http.StatusMisdirectedRequest)
+		return
+	}
+	u := *r.URL
+	u.Scheme, u.Host, u.User = o.opts.scheme, m.Owner.Addr, nil
+	http.Redirect(w, r, u.String(), http.StatusTemporaryRedirect)
+}
+
+// httpStatus is what an error of this package is in an HTTP answer.
+func httpStatus(err error) int {
+	switch {
+	case errors.Is(err, ErrInvalidArgument), errors.Is(err, errNoKey):
+		return http.StatusBadRequest
+	case errors.Is(err, ErrEmptyGroup), errors.Is(err, ErrUnknownGroup), errors.Is(err, ErrStale),
+		errors.Is(err, ErrNotReady), errors.Is(err, ErrClosed):
+		return http.StatusServiceUnavailable
+	default:
+		return http.StatusBadGateway
+	}
+}
+
+func ownerValue(m Member) string { return url.PathEscape(m.ID) + ";" + m.Addr }
+
+// Misdirected returns what an HTTP answer of status 421, or a redirect, says
+// about the owner; nil if it says nothing.
+func Misdirected(resp *http.Response) *MisdirectedError {
+	if resp.StatusCode != http.StatusMisdirectedRequest && resp.StatusCode != http.StatusTemporaryRedirect {
+		return nil
+	}
+	route, err := RouteFromHeader(resp.Header)
+	id, addr, found := strings.Cut(resp.Header.Get(OwnerHeader), ";")
+	id, bad := url.PathUnescape(id)
+	if err != nil || route == nil || !found || bad != nil {
+		return nil
+	}
+	return &MisdirectedError{Route: *route, Owner: Member{ID: id, Addr: addr}}
+}
+
+// UnaryInterceptor guards a gRPC server's unary calls. key tells the key of a
+// call, by its metadata or its request; calls without a key are refused with
+// InvalidArgument. A misdirected call gets FailedPrecondition, of which
+// MisdirectedCall makes a *MisdirectedError again; one that the service cannot
+// decide on gets Unavailable. In both cases nothing was done.
+func (o *Owner) UnaryInterceptor(key func(ctx context.Context, req any) string) grpc.UnaryServerInterceptor {
+	return func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+		if err := o.checkCall(ctx, key(ctx, req)); err != nil {
+			return nil, err
+		}
+		return handler(ctx, req)
+	}
+}
+
+// StreamInterceptor is UnaryInterceptor for streams. The key is of the whole
+// stream, and it is checked when the stream is opened.
+func (o *Owner) StreamInterceptor(key func(ctx context.Context) string) grpc.StreamServerInterceptor {
+	return func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+		if err := o.checkCall(ss.Context(), key(ss.Context())); err != nil {
+			return err
+		}
+		return handler(srv, ss)
+	}
+}
+
+// KeyFromMetadata takes the key from a call's metadata.
+func KeyFromMetadata(name string) func(ctx context.Context) string {
+	return func(ctx context.Context) string {
+		if vs := metadata.ValueFromIncomingContext(ctx, strings.ToLower(name)); len(vs) == 1 {
+			return vs[0]
+		}
+		return ""
+	}
+}
+
+func (o *Owner) checkCall(ctx context.Context, key string) error {
+	route, err := RouteFromIncoming(ctx)
+	if key == "" {
+		err = errNoKey
+	}
+	if err == nil {
+		err = o.Check(ctx, route, key)
+	}
+	if err == nil {
+		return nil
+	}
+	var m *MisdirectedError
+	if errors.As(err, &m) {
+		return m.status().Err()
+	}
+	switch httpStatus(err) {
+	case http.StatusBadRequest:
+		return status.Error(codes.InvalidArgument, err.Error())
+	default:
+		return status.Error(codes.Unavailable, err.Error())
+	}
+}
+
+// status carries the owner and the route in its details.
+func (e *MisdirectedError) status() *status.Status {
+	st := status.New(codes.FailedPrecondition, e.Error())
+	detailed, err := st.WithDetails(
+		&registrypb.ErrorDetail{Reason: registrypb.ErrorDetail_REVISION_MISMATCH, Field: RouteHeader, Limit: e.Route.String()},
+		&registrypb.Member{Id: e.Owner.ID, Addr: e.Owner.Addr},
+	)
+	if err != nil {
+		return st
+	}
+	return detailed
+}
+
+// MisdirectedCall returns what the error of a gRPC call says about the owner;
+// nil if it says nothing.
+func MisdirectedCall(err error) *MisdirectedError {
+	st, ok := status.FromError(err)
+	if !ok || st.Code() != codes.FailedPrecondition {
+		return nil
+	}
+	var out *MisdirectedError
+	for _, d := range st.Details() {
+		switch d := d.(type) {
+		case *registrypb.ErrorDetail:
+			if r, err := ParseRoute(d.GetLimit()); err == nil && d.GetField() == RouteHeader {
+				out = &MisdirectedError{Route: r}
+			}
+		case *registrypb.Member:
+			if out != nil {
+				out.Owner = memberFromProto(d)
+			}
+		}
+	}
+	return out
+}

@@ -1,0 +1,197 @@
+package sdk
+
+import (
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// Bounds of how long an endpoint that failed is passed over. They double with
+// every failure in a row.
+const (
+	suspectMin = 500 * time.Millisecond
+	suspectMax = 30 * time.Second
+)
+
+// pool knows the nodes and which of them calls go to.
+//
+// Example: given A and B, having learnt C. Calls go to B, the home chosen at
+// random. B dies: the first call that fails marks B suspect and moves current
+// to A, where every later call goes at once. A minute later the refresher asks
+// B again; when B answers, current returns to B.
+type pool struct {
+	mu      sync.Mutex
+	all     []*endpoint // seeds in the order given, then the learnt
+	home    *endpoint
+	current *endpoint
+	closed  bool
+}
+
+func newPool(addrs []string) *pool {
+	p := &pool{}
+	for _, a := range addrs {
+		p.all = append(p.all, &endpoint{addr: a, seed: true})
+	}
+	// Clients that are given the same list spread over it.
+	p.home = p.all[rand.IntN(len(p.all))]
+	p.current = p.home
+	return p
+}
+
+// pick returns the endpoint to ask next, passing over those tried; nil when
+// all were. Healthy ones come first, the current one before the others.
+func (p *pool) pick(now time.Time, tried map[*endpoint]bool) *endpoint {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.pickLocked(now, tried)
+}
+
+func (p *pool) pickLocked(now time.Time, tried map[*endpoint]bool) *endpoint {
+	start := 0
+	for i, e := range p.all {
+		if e == p.current {
+			start = i
+		}
+	}
+	var best *endpoint
+	for i := range p.all {
+		e := p.all[(start+i)%len(p.all)]
+		if !tried[e] && better(e, best, now) {
+			best = e
+		}
+	}
+	return best
+}
+
+// better prefers healthy endpoints, among them the seeds, which the caller
+// vouches for, and among the suspect the one whose turn comes first.
+func better(e, best *endpoint, now time.Time) bool {
+	if best == nil {
+		return true
+	}
+	ok, bestOK := !e.suspect.After(now), !best.suspect.After(now)
+	switch {
+	case ok != bestOK:
+		return ok
+	case !ok:
+		return e.suspect.Before(best.suspect)
+	default:
+		return e.seed && !best.seed
+	}
+}
+
+// failed moves calls away from e. With trouble, e itself is at fault and is
+// passed over for a while; without, it only knows no leader, say.
+func (p *pool) failed(e *endpoint, now time.Time, trouble bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if trouble && !e.suspect.After(now) { // one outage counts once, however many calls see it
+		e.suspect = now.Add(min(suspectMin<<min(e.failures, 10), suspectMax))
+		e.failures++
+	}
+	if e == p.current {
+		if next := p.pickLocked(now, map[*endpoint]bool{e: true}); next != nil {
+			p.current = next
+		}
+	}
+}
+
+// worked forgets e's failures and makes it current if the current one is out.
+func (p *pool) worked(e *endpoint, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e.suspect, e.failures = time.Time{}, 0
+	if p.current.suspect.After(now) {
+		p.current = e
+	}
+}
+
+// returnHome makes the home current again.
+func (p *pool) returnHome() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.current = p.home
+}
+
+// preferred returns the endpoint that a new call would go to.
+func (p *pool) preferred(now time.Time) *endpoint { return p.pick(now, nil) }
+
+// healthy returns the endpoint of an address if it is known and not suspect.
+func (p *pool) healthy(addr string, now time.Time) *endpoint {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, e := range p.all {
+		if e.addr == addr && !e.suspect.After(now) {
+			return e
+		}
+	}
+	return nil
+}
+
+// add learns one address.
+func (p *pool) add(addr string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.addLocked(addr)
+}
+
+func (p *pool) addLocked(addr string) {
+	if p.closed || checkAddr(addr) != nil {
+		return
+	}
+	for _, e := range p.all {
+		if e.addr == addr {
+			return
+		}
+	}
+	p.all = append(p.all, &endpoint{addr: addr})
+}
+
+// learn replaces the learnt addresses. Those that are gone are closed.
+func (p *pool) learn(addrs []string) {
+	known := make(map[string]bool, len(addrs))
+	for _, a := range addrs {
+		known[a] = true
+	}
+	p.mu.Lock()
+	var kept, gone []*endpoint
+	for _, e := range p.all {
+		if e.seed || known[e.addr] || e == p.current {
+			kept = append(kept, e)
+		} else {
+			gone = append(gone, e)
+		}
+	}
+	p.all = kept
+	for _, a := range addrs {
+		p.addLocked(a)
+	}
+	p.mu.Unlock()
+	for _, e := range gone {
+		_ = e.close() // a call that was on it asks another node
+	}
+}
+
+// addrs lists the known addresses.
+func (p *pool) addrs() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := make([]string, len(p.all))
+	for i, e := range p.all {
+		out[i] = e.addr
+	}
+	return out
+}
+
+func (p *pool) close() error {
+	p.mu.Lock()
+	p.closed = true
+	all := p.all
+	p.mu.Unlock()
+	var errs []error
+	for _, e := range all {
+		errs = append(errs, e.close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,236 @@
+package sdk
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/werbenhu/registry/rpc/registrypb"
+)
+
+const defaultTTL = 10 * time.Second
+
+// Service is what a process registers.
+type Service struct {
+	// Group and ID name the seat: 1–255 bytes of printable UTF-8 without "/".
+	Group string
+	ID    string
+	// Addr is where the service's own clients reach it, host:port.
+	Addr string
+	// Weight is 1–1000, the service's share of the keys; 0 means 1.
+	Weight int
+	// Meta is up to 64 pairs and 8 KiB.
+	Meta map[string]string
+	// TTL is how long the seat outlives the process, 1 s – 24 h; 0 means 10 s.
+	// Heartbeats go out three times as often.
+	TTL time.Duration
+	// TakeOver takes the id away from a live process at another address, which
+	// without it is ErrConflict. It counts for the first registration only:
+	// this process does not take the seat back from one that took it over.
+	TakeOver bool
+	// OnEvent, when set, is told what becomes of the registration. Calls come
+	// one at a time for the whole client and in order: it should not block.
+	OnEvent func(Event)
+}
+
+// Registration is a seat in a group that the client keeps by heartbeats. When
+// the lease is lost, because no node could be reached for too long, the client
+// registers again until it succeeds. It ends when the owner closes it, or for
+// good when someone else holds the seat: two processes never fight for an id.
+type Registration struct {
+	client   *Client
+	service  Service
+	instance []byte
+	lease    *lease
+	silent   bool // EventEnded was told; guarded by the dispatcher's mutex
+
+	ctx    context.Context // ends a registration call that the keeper has under way
+	cancel context.CancelFunc
+
+	closing  atomic.Bool
+	closed   chan struct{} // closed when the first Close is through
+	closeErr error         // set before closed is closed
+
+	mu   sync.Mutex // guards err
+	err  error
+	done chan struct{}
+}
+
+// Register adds the service to its group and keeps it there by heartbeats
+// until the registration is closed, the client is closed, or the seat is lost
+// to another process. ctx bounds the first registration only; when it ends
+// with ErrOutcomeUnknown, the service may be listed until its TTL is over.
+func (c *Client) Register(ctx context.Context, s Service) (*Registration, error) {
+	if s.TTL == 0 {
+		s.TTL = defaultTTL
+	}
+	if s.Weight == 0 {
+		s.Weight = 1
+	}
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	r := &Registration{
+		client: c, service: s, instance: make([]byte, 16),
+		closed: make(chan struct{}), done: make(chan struct{}),
+	}
+	_, _ = rand.Read(r.instance) // never fails
+	if err := c.ready("register", r.request(s.TakeOver)); err != nil {
+		return nil, err
+	}
+	r.ctx, r.cancel = context.WithCancel(c.ctx)
+	asked := time.Now()
+	resp, err := c.register(ctx, r.request(s.TakeOver))
+	if err != nil {
+		r.cancel()
+		return nil, err
+	}
+	r.lease = newLease(r, resp, asked)
+	if err := c.adopt(ctx, r); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// check refuses what the message could not carry; the limits are the server's.
+func (s *Service) check() error {
+	if err := checkText("register", "addr", s.Addr); err != nil {
+		return err
+	}
+	for k, v := range s.Meta {
+		if err := checkText("register", "meta", k+v); err != nil {
+			return err
+		}
+	}
+	if s.TTL < 0 {
+		return invalid("register", "ttl", "1s–24h", fmt.Sprintf("ttl %v is negative", s.TTL))
+	}
+	return fits("register", "weight", s.Weight)
+}
+
+func checkText(op, field, s string) error {
+	if !utf8.ValidString(s) {
+		return invalid(op, field, "printable UTF-8", fmt.Sprintf("%s %q is not UTF-8", field, s))
+	}
+	return nil
+}
+
+func (r *Registration) request(takeOver bool) *registrypb.RegisterRequest {
+	return &registrypb.RegisterRequest{
+		Group: r.service.Group, Id: r.service.ID, Addr: r.service.Addr,
+		Weight: uint32(r.service.Weight), Meta: r.service.Meta,
+		Ttl: durationpb.New(r.service.TTL), Instance: r.instance, TakeOver: takeOver,
+	}
+}
+
+func (c *Client) register(ctx context.Context, req *registrypb.RegisterRequest) (*registrypb.RegisterResponse, error) {
+	var resp *registrypb.RegisterResponse
+	err := c.do(ctx, "register", writeKind, func(ctx context.Context, a *attempt) (err error) {
+		resp, err = a.registry().Register(ctx, req, a.opts...)
+		return err
+	})
+	c.observe(resp.GetIndex())
+	return resp, err
+}
+
+// adopt hands a fresh registration to the keeper, or gives the seat back when
+// the client was closed meanwhile.
+func (c *Client) adopt(ctx context.Context, r *Registration) error {
+	c.mu.Lock()
+	closing := c.closing
+	if !closing {
+		if c.keeper == nil {
+			c.keeper = startKeeper(c)
+		}
+		c.regs[r] = struct{}{}
+	}
+	c.mu.Unlock()
+	if closing {
+		r.cancel()
+		_, err := c.deregister(ctx, r.deregistration())
+		return errors.Join(ErrClosed, err)
+	}
+	c.keeper.emit(r, Event{Kind: EventRegistered})
+	c.keeper.post(func() { c.keeper.add(r.lease) })
+	return nil
+}
+
+// Service returns what was registered, with its defaults filled in.
+func (r *Registration) Service() Service { return r.service }
+
+// Done is closed when the registration is over: closed by its owner, or the
+// seat lost for good.
+func (r *Registration) Done() <-chan struct{} { return r.done }
+
+// Err is nil while the registration lasts, and then says why it ended:
+// ErrClosed, or an *Error that is ErrConflict or ErrFenced.
+func (r *Registration) Err() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.err
+}
+
+// Close stops the heartbeats and deregisters, within the client's close
+// timeout. Further calls return the same.
+func (r *Registration) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), r.client.cfg.closeTimeout)
+	defer cancel()
+	return r.CloseContext(ctx)
+}
+
+// CloseContext is Close bounded by a context. An error means that the seat may
+// be listed until its TTL is over; the heartbeats have stopped all the same.
+func (r *Registration) CloseContext(ctx context.Context) error {
+	if r.closing.CompareAndSwap(false, true) {
+		r.closeErr = r.close(ctx)
+		close(r.closed)
+		return r.closeErr
+	}
+	select {
+	case <-r.closed:
+		return r.closeErr
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (r *Registration) close(ctx context.Context) error {
+	if !r.end(ErrClosed) {
+		return nil // the seat is another's
+	}
+	// No beat and no registration may follow the deregistration.
+	r.client.keeper.release(r.lease)
+	if _, err := r.client.deregister(ctx, r.deregistration()); err != nil {
+		return fmt.Errorf("close %s/%s: %w", r.service.Group, r.service.ID, err)
+	}
+	return nil
+}
+
+func (r *Registration) deregistration() *registrypb.DeregisterRequest {
+	return &registrypb.DeregisterRequest{Group: r.service.Group, Id: r.service.ID, Instance: r.instance}
+}
+
+// end makes the registration over, once; false when it already was.
+func (r *Registration) end(why error) bool {
+	r.mu.Lock()
+	if r.err != nil {
+		r.mu.Unlock()
+		return false
+	}
+	r.err = why
+	r.mu.Unlock()
+	r.cancel()
+	r.client.mu.Lock()
+	delete(r.client.regs, r)
+	r.client.mu.Unlock()
+	r.client.keeper.emit(r, Event{Kind: EventEnded, Err: why})
+	close(r.done)
+	return true
+}

@@ -1,0 +1,511 @@
+package sdk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/werbenhu/registry/ring"
+	"github.com/werbenhu/registry/rpc/registrypb"
+)
+
+// Ring is a group's ring in this process, kept fresh by a watch. Match asks
+// nobody: it takes no lock, allocates nothing, and goes on while no node can be
+// reached. Age says how old its answers may be, and WithMaxAge sets a limit.
+//
+// Every event from a node says which fingerprint the ring must have after it. A
+// ring that has another is never served: the last good one stays, the group is
+// fetched as a whole, and the log and Stats tell of it.
+//
+// A group that is emptied, member after member, is an empty ring: ErrEmptyGroup.
+// A registry that lost its data is not: where the leader itself knows of no such
+// group any more, the ring goes on as it was, grows older, and is replaced when
+// the group exists again.
+type Ring struct {
+	c     *Client
+	group string
+	opts  ringOptions
+
+	view atomic.Pointer[View] // what Match reads; never nil
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	done   chan struct{} // closed when everything of the ring has ended
+	ready  chan struct{} // closed when there is a first state
+	wg     sync.WaitGroup
+	fresh  freshness
+	track  tracker // of the follower's goroutine, after the start
+
+	mu      sync.Mutex // guards the rest
+	good    *View      // the newest state, whether it may be served or not; nil before the first
+	missing bool       // the leader knows of no such group
+	wake    chan struct{}
+	stale   *time.Timer // with a maximum age: looks again when it would be exceeded
+	err     error
+	lastErr error // why no node gave a stream
+	stats   RingStats
+	epoch   int // counts the rebuilds of the cluster
+	copied  *diskCopy
+	subs    []*subscription
+	notice  chan struct{} // one token when subscriptions may have something to be told
+	dirty   chan struct{} // one token when the copy on disk may be behind
+}
+
+// RingStats counts what happened to a Ring.
+type RingStats struct {
+	// Snapshots and Deltas were taken over.
+	Snapshots uint64
+	Deltas    uint64
+	// Mismatches are states that were thrown away because their ring had not
+	// the fingerprint that the node said. They mean that this program and the
+	// node disagree on how to build a ring, or that one of them is broken.
+	Mismatches uint64
+	// Rebuilds of the cluster that the ring went back for.
+	Rebuilds uint64
+	// DiskErrors are failures to write the copy on disk.
+	DiskErrors uint64
+	// FromDisk: the ring is the one of the copy on disk; no node has answered yet.
+	FromDisk bool
+}
+
+// RingOption changes how a Ring works.
+type RingOption func(*ringOptions)
+
+type ringOptions struct {
+	maxAge     time.Duration
+	path       string
+	copyMaxAge time.Duration
+	copyEvery  time.Duration
+	copyWait   time.Duration
+}
+
+// WithMaxAge makes Match fail with ErrStale while Age is above d. A node is
+// heard of every two seconds, so d should be some multiple of that.
+func WithMaxAge(d time.Duration) RingOption { return func(o *ringOptions) { o.maxAge = d } }
+
+// WithDiskCopy keeps a copy of the ring in a file, and starts with it when no
+// node answers. It is replaced as a whole, and a damaged one is refused. Each
+// Ring needs a file of its own.
+func WithDiskCopy(path string) RingOption { return func(o *ringOptions) { o.path = path } }
+
+// WithDiskCopyMaxAge refuses a copy that is older than d, as Age counts: from
+// when a node last said that it was current, by the wall clock, across the
+// restart. Without it, any age will do.
+func WithDiskCopyMaxAge(d time.Duration) RingOption {
+	return func(o *ringOptions) { o.copyMaxAge = d }
+}
+
+// Ring makes a local ring of a group. It returns when there is a first state:
+// the group's, or that there is no such group, or the copy on disk if no node
+// answers. ctx bounds that wait alone, 10 s without a deadline; the ring lives
+// until it or the client is closed.
+func (c *Client) Ring(ctx context.Context, group string, opts ...RingOption) (*Ring, error) {
+	if err := c.ready("ring", &registrypb.MembersRequest{Group: group}); err != nil {
+		return nil, err
+	}
+	o := ringOptions{copyEvery: 10 * time.Second, copyWait: 2 * c.cfg.attemptTimeout}
+	for _, opt := range opts {
+		opt(&o)
+	}
+	if o.maxAge < 0 || o.copyMaxAge < 0 {
+		return nil, invalid("ring", "max age", "≥ 0", "a maximum age is negative")
+	}
+	r := &Ring{
+		c: c, group: group, opts: o, done: make(chan struct{}), ready: make(chan struct{}),
+		wake: make(chan struct{}), notice: make(chan struct{}, 1), dirty: make(chan struct{}, 1),
+		track: tracker{c: c, group: group},
+	}
+	r.view.Store(&View{group: group, refuse: r.refusal(ReasonNotReady, "no state of the group yet")})
+	r.ctx, r.cancel = context.WithCancel(c.ctx)
+	copyErr := r.loadCopy()
+	if err := c.start(r.run); err != nil {
+		r.cancel()
+		return nil, err
+	}
+	if err := r.waitReady(ctx); err != nil {
+		_ = r.Close()
+		return nil, errors.Join(err, copyErr)
+	}
+	return r, nil
+}
+
+func (r *Ring) waitReady(ctx context.Context) error {
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, r.c.cfg.callTimeout)
+		defer cancel()
+	}
+	// A node that is silent does not fail at once.
+	late := time.AfterFunc(r.opts.copyWait, func() { r.useCopy() })
+	defer late.Stop()
+	select {
+	case <-r.ready:
+		return nil
+	case <-r.done:
+		return r.Err()
+	case <-ctx.Done():
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := &Error{Op: "ring", Code: codes.Unavailable, Message: "no node gave the group " + r.group, cause: ctx.Err()}
+	if r.lastErr != nil {
+		e.Message += ": " + r.lastErr.Error()
+	}
+	return e
+}
+
+// run is the ring's life. Everything that it starts has ended when it returns.
+func (r *Ring) run() {
+	f := &follower{
+		c: r.c, what: "ring " + r.group, every: r.c.cfg.progress,
+		request: r.request, take: r.take, progress: r.current, failed: r.unreachable,
+	}
+	r.wg.Go(r.notifyLoop)
+	if r.opts.path != "" {
+		r.wg.Go(r.copyLoop)
+	}
+	err := f.run(r.ctx)
+	r.cancel()
+	r.wg.Wait() // the last copy is written, no OnChange function runs any more
+	if err == nil {
+		err = ErrClosed
+	}
+	r.mu.Lock()
+	r.err = err
+	if r.stale != nil {
+		r.stale.Stop()
+	}
+	r.publishLocked()
+	r.mu.Unlock()
+	close(r.done)
+}
+
+// request resumes from the ring, that from disk included.
+func (r *Ring) request() *registrypb.WatchRequest {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if t := &r.track; r.copied != nil && r.good == r.copied.view && !t.started() && !t.resync && !t.rebuilt {
+		t.revision, t.fingerprint = r.good.revision, r.good.fingerprint
+	}
+	return r.track.request()
+}
+
+// take takes an event of the watch over.
+func (r *Ring) take(ctx context.Context, s *session, e *registrypb.WatchEvent) error {
+	r.track.probe(ctx, s, &r.fresh)
+	st, err := r.track.take(ctx, e)
+	if err != nil {
+		return err
+	}
+	if st != nil {
+		if err := r.apply(s, st); err != nil {
+			r.track.resync = true
+			return err
+		}
+		r.track.commit(st)
+	}
+	if r.track.revision != 0 {
+		r.fresh.reached(r.track.revision)
+	}
+	r.freshened()
+	return nil
+}
+
+// current notes that the state was current at a time.
+func (r *Ring) current(asOf time.Time) {
+	if r.track.revision == 0 {
+		return // no state, or of a cluster that is no more
+	}
+	r.fresh.confirm(asOf)
+	r.mu.Lock()
+	r.stats.FromDisk = false
+	r.mu.Unlock()
+	r.freshened()
+}
+
+// apply builds the ring after a step and publishes it if it is the one that
+// the node has.
+func (r *Ring) apply(s *session, st *step) error {
+	if st.unknown {
+		r.c.cfg.logger.Warn("the cluster knows of no such group", "group", r.group, "rebuilt", st.rebuilt)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.missing = true
+		if st.rebuilt {
+			r.epoch++
+			r.stats.Rebuilds++
+		}
+		r.publishLocked()
+		return nil
+	}
+	r.mu.Lock()
+	old := r.good
+	r.mu.Unlock()
+	next, err := buildView(r.group, old, st)
+	if err != nil {
+		r.c.cfg.logger.Error("a state of the ring was thrown away and is fetched again",
+			"group", r.group, "revision", st.revision, "addr", s.ep.addr, "error", err)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.stats.Mismatches++
+		return fmt.Errorf("%w: %w", errGap, err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if st.rebuilt {
+		r.epoch++
+		r.stats.Rebuilds++
+	}
+	if st.reset {
+		r.stats.Snapshots++
+	} else {
+		r.stats.Deltas++
+	}
+	r.stats.FromDisk = false
+	next.epoch = r.epoch
+	r.takeOverLocked(next)
+	return nil
+}
+
+// buildView returns the view after a step, which leads on from old unless it
+// is a reset.
+func buildView(group string, old *View, st *step) (*View, error) {
+	var members []Member
+	var prev *ring.Ring
+	if old != nil {
+		members, prev = old.members, old.ring
+	}
+	members = merge(members, st)
+	var err error
+	v := &View{
+		group: group, members: members, revision: st.revision, index: st.index,
+		empty: refusal(group, ReasonEmptyGroup, "no member of the group owns keys"),
+	}
+	if prev == nil {
+		v.ring, err = ring.New(st.params, ringMembers(members))
+	} else {
+		v.ring, err = prev.With(st.params, ringMembers(members))
+	}
+	if err != nil {
+		return nil, err
+	}
+	v.fingerprint = v.ring.Fingerprint()
+	if v.fingerprint != st.fingerprint {
+		return nil, fmt.Errorf("revision %d makes ring %016x, the node says %016x", st.revision, v.fingerprint, st.fingerprint)
+	}
+	return v, nil
+}
+
+// takeOverLocked makes a view the newest state.
+func (r *Ring) takeOverLocked(v *View) {
+	r.good, r.missing = v, false
+	r.publishLocked()
+	poke(r.notice)
+	poke(r.dirty)
+}
+
+// publishLocked publishes the newest state, or why it is not to be served.
+func (r *Ring) publishLocked() {
+	v := &View{group: r.group}
+	if r.good != nil {
+		copied := *r.good
+		v = &copied
+	}
+	switch {
+	case r.err != nil:
+		v.refuse = r.err
+	case r.good == nil && r.missing:
+		v.refuse = r.refusal(ReasonUnknownGroup, "there is no such group")
+	case r.good == nil:
+		v.refuse = r.refusal(ReasonNotReady, "no state of the group yet")
+	case r.tooOld():
+		v.refuse = r.refusal(ReasonStale, "no node has said for "+r.opts.maxAge.String()+" that the ring is current")
+	}
+	r.view.Store(v)
+	if r.good != nil || r.missing {
+		select {
+		case <-r.ready:
+		default:
+			close(r.ready)
+		}
+	}
+	close(r.wake)
+	r.wake = make(chan struct{})
+}
+
+func (r *Ring) refusal(reason Reason, message string) error { return refusal(r.group, reason, message) }
+
+func refusal(group string, reason Reason, message string) error {
+	return &Error{Op: "match", Reason: reason, Code: codes.FailedPrecondition, Message: "ring of " + group + ": " + message}
+}
+
+func (r *Ring) tooOld() bool { return r.opts.maxAge > 0 && r.Age() > r.opts.maxAge }
+
+// freshened publishes a ring that was too old and is not any more, and sees to
+// it that one that becomes too old is not served.
+func (r *Ring) freshened() {
+	poke(r.dirty)
+	if r.opts.maxAge == 0 {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.checkAgeLocked()
+}
+
+func (r *Ring) checkAgeLocked() {
+	if r.err != nil || r.good == nil {
+		return
+	}
+	old := r.tooOld()
+	if errors.Is(r.view.Load().refuse, ErrStale) != old {
+		r.publishLocked()
+	}
+	if old {
+		return
+	}
+	left := r.opts.maxAge - r.Age() + time.Millisecond
+	if r.stale == nil {
+		r.stale = time.AfterFunc(left, func() {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.checkAgeLocked()
+		})
+		return
+	}
+	r.stale.Reset(left)
+}
+
+// unreachable notes why a node gave no stream. When none does, the copy on
+// disk has its turn.
+func (r *Ring) unreachable(err error, last bool) {
+	r.mu.Lock()
+	r.lastErr = err
+	r.mu.Unlock()
+	if last {
+		r.useCopy()
+	}
+}
+
+// Match returns the member that owns the key: by the newest ring that this
+// process knows. Errors are ErrEmptyGroup, ErrUnknownGroup, ErrStale and ErrClosed.
+func (r *Ring) Match(key string) (Member, error) {
+	v := r.view.Load()
+	if v.refuse != nil {
+		return Member{}, v.refuse
+	}
+	i := v.ring.Match(key)
+	if i < 0 {
+		return Member{}, v.empty
+	}
+	return v.members[i], nil
+}
+
+// Owner is Match without a copy: the member is the ring's own, not to be
+// changed. It is what costs no more than the bare ring.
+func (r *Ring) Owner(key string) (*Member, error) { return r.view.Load().Owner(key) }
+
+// MatchN appends to dst the first n distinct owners of the key, the owner
+// first; fewer when fewer members own keys, never none.
+func (r *Ring) MatchN(dst []Member, key string, n int) ([]Member, error) {
+	return r.view.Load().MatchN(dst, key, n)
+}
+
+// MatchBatch appends to dst the owner of each key, all by one ring. The members
+// are the ring's own: they are not to be changed.
+func (r *Ring) MatchBatch(dst []*Member, keys []string) ([]*Member, error) {
+	return r.view.Load().MatchBatch(dst, keys)
+}
+
+// View returns the ring as it is now, for work that needs several answers from
+// one ring. The receipt of a View is that of its answers.
+func (r *Ring) View() *View { return r.view.Load() }
+
+// Group returns the name of the group.
+func (r *Ring) Group() string { return r.group }
+
+// Members returns all members of the group, ordered by id, whatever their
+// state. The slice is the ring's own: it is not to be changed.
+func (r *Ring) Members() []Member { return r.view.Load().members }
+
+// Revision of the group that the ring is of; 0 without one.
+func (r *Ring) Revision() uint64 { return r.view.Load().revision }
+
+// Fingerprint of the ring; 0 without one.
+func (r *Ring) Fingerprint() uint64 { return r.view.Load().fingerprint }
+
+// Age is the time since a node last said that this was the group's newest
+// state: since the word came, or since the call was made that it answers, and
+// what the node said had passed since it last heard from the leader. A copy
+// from disk has the age that it had, and the time since. Without such a word it
+// is the longest duration there is.
+//
+// Under changes every few milliseconds, the age is that of the last check by a
+// call, at most about five seconds while a node answers; without changes, it is
+// at most two seconds, and what the node itself lags behind. A word that was
+// held up on its way counts from its arrival.
+func (r *Ring) Age() time.Duration { return ageOf(r.fresh.since()) }
+
+// Ready is closed when the ring has its first state. It is when Client.Ring
+// returns.
+func (r *Ring) Ready() <-chan struct{} { return r.ready }
+
+// Wait waits until the ring is at the revision or a later one: that of a
+// receipt, for instance, or of an own write.
+func (r *Ring) Wait(ctx context.Context, revision uint64) error {
+	for {
+		r.mu.Lock()
+		wake, good, err := r.wake, r.good, r.err
+		r.mu.Unlock()
+		switch {
+		case err != nil:
+			return err
+		case good != nil && good.revision >= revision:
+			return nil
+		}
+		select {
+		case <-wake:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Stats tells what has happened so far.
+func (r *Ring) Stats() RingStats {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.stats
+}
+
+// Done is closed when the ring has ended.
+func (r *Ring) Done() <-chan struct{} { return r.done }
+
+// Err is nil while the ring lives, and then why it ended: ErrClosed, or the
+// *Error with which a node refused the group's name.
+func (r *Ring) Err() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.err
+}
+
+// Close ends the ring: Match fails with ErrClosed, and nothing of the ring runs
+// any more when Close returns. Not to be called from an OnChange function.
+func (r *Ring) Close() error {
+	r.cancel()
+	<-r.done
+	return nil
+}
+
+// poke leaves a token for a loop.
+func poke(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}

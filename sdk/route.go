@@ -1,0 +1,131 @@
+package sdk
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"google.golang.org/grpc/metadata"
+)
+
+// RouteHeader is the HTTP header, and in lower case the gRPC metadata, that
+// tells an owner which ring a request was routed with:
+//
+//	Registry-Ring: webservice-group;120;63a9843e583371c6
+//	Registry-Ring: webservice-group;120;63a9843e583371c6;1
+//
+// They are the group, escaped as in a URL's path, the revision, and the ring's
+// fingerprint in hexadecimal; and for a request that went to the next owner,
+// because the one before it could not be reached, how many were passed over.
+const RouteHeader = "Registry-Ring"
+
+// OwnerHeader names a member in an HTTP answer: the one that answered, or, with
+// status 421, the one that owns the key. It is the id, escaped as in a URL's
+// path, a semicolon and the address.
+const OwnerHeader = "Registry-Owner"
+
+// Route says which ring a request was routed with.
+type Route struct {
+	Group       string
+	Revision    uint64
+	Fingerprint uint64
+	// Fallback is how many owners were passed over; 0 for the owner.
+	Fallback int
+}
+
+// Route returns the route of what the view matches.
+func (v *View) Route() Route {
+	return Route{Group: v.group, Revision: v.revision, Fingerprint: v.fingerprint}
+}
+
+// Route returns the route of an answer with this receipt.
+func (r Receipt) Route(group string) Route {
+	return Route{Group: group, Revision: r.Revision, Fingerprint: r.Fingerprint}
+}
+
+// String returns the value of the header.
+func (r Route) String() string {
+	s := fmt.Sprintf("%s;%d;%016x", url.PathEscape(r.Group), r.Revision, r.Fingerprint)
+	if r.Fallback > 0 {
+		s += ";" + strconv.Itoa(r.Fallback)
+	}
+	return s
+}
+
+// maxFallback bounds what a header may say.
+const maxFallback = 1000
+
+// ParseRoute reads a header's value. Errors are ErrInvalidArgument.
+func ParseRoute(s string) (Route, error) {
+	bad := func() (Route, error) {
+		return Route{}, invalid("route", RouteHeader, "group;revision;fingerprint", fmt.Sprintf("%q is no route", shorten(s)))
+	}
+	parts := strings.Split(s, ";")
+	if len(s) > 1024 || len(parts) < 3 || len(parts) > 4 || parts[0] == "" {
+		return bad()
+	}
+	group, err := url.PathUnescape(parts[0])
+	if err != nil {
+		return bad()
+	}
+	r := Route{Group: group}
+	if r.Revision, err = strconv.ParseUint(parts[1], 10, 64); err != nil {
+		return bad()
+	}
+	if r.Fingerprint, err = strconv.ParseUint(parts[2], 16, 64); err != nil {
+		return bad()
+	}
+	if len(parts) == 4 {
+		if r.Fallback, err = strconv.Atoi(parts[3]); err != nil || r.Fallback < 0 || r.Fallback > maxFallback {
+			return bad()
+		}
+	}
+	return r, nil
+}
+
+func shorten(s string) string {
+	if len(s) > 64 {
+		return s[:64] + "…"
+	}
+	return s
+}
+
+// SetHeader puts the route into an HTTP request's header.
+func (r Route) SetHeader(h http.Header) { h.Set(RouteHeader, r.String()) }
+
+// RouteFromHeader returns the route of an HTTP request, or nil if it has none.
+func RouteFromHeader(h http.Header) (*Route, error) {
+	return routeOf(h.Values(RouteHeader))
+}
+
+// Outgoing puts the route into the metadata of the gRPC calls made with the
+// context.
+func (r Route) Outgoing(ctx context.Context) context.Context {
+	md, _ := metadata.FromOutgoingContext(ctx)
+	md = md.Copy()
+	md.Set(RouteHeader, r.String())
+	return metadata.NewOutgoingContext(ctx, md)
+}
+
+// RouteFromIncoming returns the route of a gRPC call that is being served, or
+// nil if it has none.
+func RouteFromIncoming(ctx context.Context) (*Route, error) {
+	return routeOf(metadata.ValueFromIncomingContext(ctx, strings.ToLower(RouteHeader)))
+}
+
+func routeOf(values []string) (*Route, error) {
+	switch len(values) {
+	case 0:
+		return nil, nil
+	case 1:
+		r, err := ParseRoute(values[0])
+		if err != nil {
+			return nil, err
+		}
+		return &r, nil
+	}
+	return nil, invalid("route", RouteHeader, "one value", "more than one route")
+}

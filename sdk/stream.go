@@ -1,0 +1,265 @@
+package sdk
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/werbenhu/registry/rpc/registrypb"
+)
+
+// errSilent: a node took a heartbeat and did not answer in time.
+var errSilent = errors.New("registry: heartbeat not answered in time")
+
+// stream is one open heartbeat stream. The keeper's loop owns it; two
+// goroutines send and receive for it.
+type stream struct {
+	ep       *endpoint
+	cancel   context.CancelFunc
+	out      chan []uint64 // holds maxInflight messages: the loop never blocks on it
+	inflight []batch       // answers come in the order of the requests
+	progress time.Time     // of the last answer
+	answered bool
+}
+
+// batch is a message that waits for its answer.
+type batch struct {
+	leases   []*lease
+	ids      []uint64
+	sent     time.Time
+	patience time.Duration // of its most impatient lease
+}
+
+// deadline is when the oldest message must be answered.
+func (s *stream) deadline() (time.Time, bool) {
+	if len(s.inflight) == 0 {
+		return time.Time{}, false
+	}
+	b := s.inflight[0]
+	from := b.sent
+	if s.progress.After(from) {
+		from = s.progress
+	}
+	return from.Add(b.patience), true
+}
+
+func (s *stream) overdue(now time.Time) bool {
+	at, ok := s.deadline()
+	return ok && !now.Before(at)
+}
+
+// openStream opens a stream if leases need one.
+func (k *keeper) openStream(now time.Time) {
+	if k.stream != nil || k.opening != nil || len(k.beats) == 0 || now.Before(k.retryAt) {
+		return
+	}
+	ep := k.c.pool.healthy(k.leader, now)
+	if ep == nil || k.tried[ep] {
+		ep = k.c.pool.pick(now, k.tried)
+	}
+	if ep == nil { // all were tried
+		clear(k.tried)
+		k.retryAt = now.Add(k.c.cfg.backoff(k.round))
+		k.round++
+		return
+	}
+	k.open(ep)
+}
+
+// open connects in the background; there may be a stream already, to a node
+// that is not the leader.
+func (k *keeper) open(ep *endpoint) {
+	k.opening = ep
+	k.wg.Go(func() {
+		s, err := k.dial(ep)
+		if !k.post(func() { k.opened(ep, s, err) }) && s != nil {
+			s.cancel()
+		}
+	})
+}
+
+// dial opens a stream and starts its two goroutines.
+func (k *keeper) dial(ep *endpoint) (*stream, error) {
+	conn, err := ep.get(k.c.cfg)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(k.c.ctx)
+	bound := time.AfterFunc(k.c.cfg.attemptTimeout, cancel)
+	rpc, err := registrypb.NewRegistryClient(conn).HeartbeatStream(ctx)
+	if !bound.Stop() && err == nil {
+		err = errSilent
+	}
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	s := &stream{ep: ep, cancel: cancel, out: make(chan []uint64, maxInflight)}
+	k.wg.Go(func() { s.send(ctx, rpc) })
+	k.wg.Go(func() { k.receive(s, rpc) })
+	return s, nil
+}
+
+// send may block on a node that does not read; cancel frees it. What ends the
+// stream is for receive to report.
+func (s *stream) send(ctx context.Context, rpc registrypb.Registry_HeartbeatStreamClient) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case ids := <-s.out:
+			if err := rpc.Send(&registrypb.HeartbeatRequest{LeaseIds: ids}); err != nil {
+				return
+			}
+		}
+	}
+}
+
+func (k *keeper) receive(s *stream, rpc registrypb.Registry_HeartbeatStreamClient) {
+	defer s.cancel()
+	for {
+		resp, err := rpc.Recv()
+		if err != nil {
+			k.post(func() { k.broken(s, err) })
+			return
+		}
+		if !k.post(func() { k.answer(s, resp, time.Now()) }) {
+			return
+		}
+	}
+}
+
+// opened takes open's result. A stream to the leader replaces the one before.
+func (k *keeper) opened(ep *endpoint, s *stream, err error) {
+	k.opening = nil
+	if err != nil {
+		k.nodeFailed(ep, err)
+		return
+	}
+	k.dropStream()
+	k.stream = s
+}
+
+// broken replaces a stream that ended or fell silent.
+func (k *keeper) broken(s *stream, err error) {
+	if s != k.stream {
+		return // dropped before
+	}
+	k.dropStream()
+	k.nodeFailed(s.ep, err)
+}
+
+func (k *keeper) nodeFailed(ep *endpoint, err error) {
+	e := errorFromStatus("heartbeat", err)
+	if errors.Is(err, errSilent) {
+		e = &Error{Op: "heartbeat", Message: ep.addr + " did not answer in time"}
+	}
+	k.lastErr = e
+	k.tried[ep] = true
+	if ep.addr == k.leader {
+		k.follows = time.Now().Add(followPause)
+	}
+	k.c.pool.failed(ep, time.Now(), e.Reason != ReasonNoLeader)
+	k.c.cfg.logger.Info("heartbeats go to another node", "addr", ep.addr, "error", e.Message)
+}
+
+// dropStream ends the stream. What it left unanswered is due at once.
+func (k *keeper) dropStream() {
+	s := k.stream
+	if s == nil {
+		return
+	}
+	k.stream = nil
+	s.cancel()
+	now := time.Now()
+	for _, b := range s.inflight {
+		for i, l := range b.leases {
+			if l.phase == beating && l.id == b.ids[i] {
+				k.beats.put(l, now)
+			}
+		}
+	}
+}
+
+// sendDue sends the beats that are due within the window, oldest first.
+func (k *keeper) sendDue(now time.Time) {
+	if k.stream == nil {
+		return
+	}
+	for len(k.stream.inflight) < maxInflight {
+		l := k.beats.first()
+		if l == nil || l.due.After(now) {
+			return
+		}
+		b := k.collect(now)
+		k.stream.inflight = append(k.stream.inflight, b)
+		k.stream.out <- b.ids // has room for maxInflight
+	}
+}
+
+// collect takes the beats of one message and makes their leases due again.
+func (k *keeper) collect(now time.Time) batch {
+	b := batch{sent: now, patience: maxPatience}
+	for len(b.ids) < maxBatch {
+		l := k.beats.first()
+		if l == nil || l.due.After(now.Add(min(window, l.ttl/10))) {
+			break
+		}
+		b.leases, b.ids = append(b.leases, l), append(b.ids, l.id)
+		b.patience = min(b.patience, l.patience())
+		k.beats.put(l, now.Add(l.interval()))
+	}
+	return b
+}
+
+// answer renews the leases of the oldest message, but for the lost.
+func (k *keeper) answer(s *stream, resp *registrypb.HeartbeatResponse, now time.Time) {
+	if s != k.stream {
+		return // its beats were sent again elsewhere
+	}
+	if len(s.inflight) == 0 {
+		k.broken(s, errors.New("registry: answer without a heartbeat"))
+		return
+	}
+	b := s.inflight[0]
+	s.inflight[0] = batch{}
+	s.inflight, s.progress, s.answered = s.inflight[1:], now, true
+	k.lastErr, k.round = nil, 0
+	clear(k.tried)
+	k.c.pool.worked(s.ep, now)
+	k.renew(b, resp.GetLost(), now)
+	k.follow(resp.GetLeaderAddr(), now)
+}
+
+func (k *keeper) renew(b batch, lostIDs []uint64, now time.Time) {
+	isLost := make(map[uint64]bool, len(lostIDs))
+	for _, id := range lostIDs {
+		isLost[id] = true
+	}
+	for i, l := range b.leases {
+		switch {
+		case l.phase != beating || l.id != b.ids[i]: // closed, or registered again meanwhile
+		case isLost[l.id]:
+			k.lose(l, now)
+		default:
+			l.renewed = b.sent
+			if l.late {
+				l.late = false
+				k.emit(l.reg, Event{Kind: EventRenewed})
+			}
+		}
+	}
+}
+
+// follow moves the stream to the leader, which renews without a hop. A leader
+// that cannot be reached under its address leaves the stream where it is.
+func (k *keeper) follow(leader string, now time.Time) {
+	k.leader = leader
+	if leader == "" || leader == k.stream.ep.addr || k.opening != nil || now.Before(k.follows) {
+		return
+	}
+	k.c.pool.add(leader)
+	if ep := k.c.pool.healthy(leader, now); ep != nil {
+		k.open(ep)
+	}
+}

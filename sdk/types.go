@@ -1,0 +1,217 @@
+package sdk
+
+import (
+	"time"
+
+	"github.com/werbenhu/registry/rpc/registrypb"
+)
+
+// State says whether a member takes part in its group's ring.
+type State int
+
+const (
+	// StateActive: the member owns keys.
+	StateActive State = iota
+	// StateDraining: the member owns no keys and may finish its work.
+	StateDraining
+	// StateHeld: the member is away for a planned restart and keeps its keys.
+	StateHeld
+)
+
+// String returns active, draining or held.
+func (s State) String() string {
+	switch s {
+	case StateDraining:
+		return "draining"
+	case StateHeld:
+		return "held"
+	default:
+		return "active"
+	}
+}
+
+// Member is one registered service of a group. Members of one answer may
+// share their Meta map: treat it as read-only.
+type Member struct {
+	ID     string
+	Addr   string
+	Weight int
+	Meta   map[string]string
+	State  State
+	TTL    time.Duration
+
+	// CreatedIndex and ModifiedIndex are the log indexes of the entry that
+	// created the member and of the last that changed what readers see.
+	CreatedIndex  uint64
+	ModifiedIndex uint64
+	// RegisteredAt is by the clock of the leader of that time: for display.
+	RegisteredAt time.Time
+}
+
+// Group is a named set of members and the parameters of its ring.
+type Group struct {
+	Name string
+	// VirtualNodes is the number of points that a member of weight 1 has.
+	VirtualNodes int
+	// Bound is the largest share a member may have, in per mille of its fair
+	// share; 0 means that there is no bound.
+	Bound int
+	// Members counts the group's members, whatever their state.
+	Members int
+	// Revision is the log index of the group's last change.
+	Revision uint64
+}
+
+// SetGroup creates a group or changes its ring's parameters.
+type SetGroup struct {
+	Group string
+	// VirtualNodes is a power of two, 64–4096; 0 means the server's default.
+	VirtualNodes int
+	// Bound is in per mille of the fair share; 0 means that there is no bound.
+	Bound int
+	// ExpectedRevision, when not 0, refuses the change with
+	// ErrRevisionMismatch unless the group is at this revision.
+	ExpectedRevision uint64
+}
+
+// MemberUpdate changes what is not nil.
+type MemberUpdate struct {
+	Weight *int
+	State  *State
+}
+
+// Receipt says what an answer was computed from.
+type Receipt struct {
+	// Index is the last log index that the answering node had applied.
+	Index uint64
+	// Revision is the log index of the group's last change.
+	Revision uint64
+	// Fingerprint of the group's ring: equal members and parameters give
+	// equal fingerprints on every node.
+	Fingerprint uint64
+	// Lag is the time since the answering node last heard from the leader.
+	Lag time.Duration
+	// Node is the id of the answering node.
+	Node string
+}
+
+// Status is a cluster as one of its nodes sees it.
+type Status struct {
+	Cluster string
+	// Leader is the id of the leader, empty when there is none.
+	Leader string
+	Term   uint64
+	Nodes  []NodeStatus
+}
+
+// NodeStatus is one node of a cluster.
+type NodeStatus struct {
+	ID string
+	// Bind is the address for other nodes, Addr the one for clients.
+	Bind string
+	Addr string
+	// Role is leader, follower, candidate or nonvoter; empty when the node
+	// does not answer.
+	Role         string
+	AppliedIndex uint64
+	CommitIndex  uint64
+	// Digest of the whole replicated state at AppliedIndex.
+	Digest uint64
+	// Fingerprint and Revision are those of the group that was asked for.
+	Fingerprint uint64
+	Revision    uint64
+	Version     string
+	Voter       bool
+	Ready       bool
+	// Lag is the time since the node last heard from the leader.
+	Lag time.Duration
+	// Error says why the node could not be asked.
+	Error string
+}
+
+func memberFromProto(m *registrypb.Member) Member {
+	out := Member{
+		ID:            m.GetId(),
+		Addr:          m.GetAddr(),
+		Weight:        int(m.GetWeight()),
+		Meta:          m.GetMeta(),
+		State:         stateFromProto(m.GetState()),
+		TTL:           m.GetTtl().AsDuration(),
+		CreatedIndex:  m.GetCreatedIndex(),
+		ModifiedIndex: m.GetModifiedIndex(),
+	}
+	if t := m.GetRegisteredAt(); t != nil {
+		out.RegisteredAt = t.AsTime()
+	}
+	return out
+}
+
+func membersFromProto(ms []*registrypb.Member) []Member {
+	out := make([]Member, len(ms))
+	for i, m := range ms {
+		out[i] = memberFromProto(m)
+	}
+	return out
+}
+
+// stateFromProto reads an unknown state as the zero value, as the API asks.
+func stateFromProto(s registrypb.MemberState) State {
+	switch s {
+	case registrypb.MemberState_MEMBER_STATE_DRAINING:
+		return StateDraining
+	case registrypb.MemberState_MEMBER_STATE_HELD:
+		return StateHeld
+	default:
+		return StateActive
+	}
+}
+
+func stateToProto(s State) registrypb.MemberState {
+	switch s {
+	case StateDraining:
+		return registrypb.MemberState_MEMBER_STATE_DRAINING
+	case StateHeld:
+		return registrypb.MemberState_MEMBER_STATE_HELD
+	default:
+		return registrypb.MemberState_MEMBER_STATE_ACTIVE
+	}
+}
+
+func groupFromProto(g *registrypb.Group) Group {
+	return Group{
+		Name:         g.GetName(),
+		VirtualNodes: int(g.GetConfig().GetVirtualNodes()),
+		Bound:        int(g.GetConfig().GetBound()),
+		Members:      int(g.GetMembers()),
+		Revision:     g.GetRevision(),
+	}
+}
+
+func receiptFromProto(r *registrypb.Receipt) Receipt {
+	return Receipt{
+		Index:       r.GetIndex(),
+		Revision:    r.GetRevision(),
+		Fingerprint: r.GetFingerprint(),
+		Lag:         r.GetLag().AsDuration(),
+		Node:        r.GetNode(),
+	}
+}
+
+func statusFromProto(s *registrypb.StatusResponse) Status {
+	out := Status{
+		Cluster: s.GetCluster(),
+		Leader:  s.GetLeader(),
+		Term:    s.GetTerm(),
+		Nodes:   make([]NodeStatus, len(s.GetNodes())),
+	}
+	for i, n := range s.GetNodes() {
+		out.Nodes[i] = NodeStatus{
+			ID: n.GetId(), Bind: n.GetBind(), Addr: n.GetAddr(), Role: n.GetRole(),
+			AppliedIndex: n.GetAppliedIndex(), CommitIndex: n.GetCommitIndex(),
+			Digest: n.GetDigest(), Fingerprint: n.GetFingerprint(), Revision: n.GetRevision(),
+			Version: n.GetVersion(), Voter: n.GetVoter(), Ready: n.GetReady(),
+			Lag: n.GetLag().AsDuration(), Error: n.GetError(),
+		}
+	}
+	return out
+}

@@ -1,0 +1,106 @@
+package sdk
+
+import (
+	"sync"
+
+	"github.com/werbenhu/registry/ring"
+)
+
+// View is one state of a Ring. It never changes, so that answers and receipt
+// belong together.
+type View struct {
+	group   string
+	ring    *ring.Ring
+	members []Member // by the ring's index
+
+	revision, index, fingerprint uint64
+
+	refuse error // why the view is not to be matched with
+	empty  error // for a ring without points
+	epoch  int
+}
+
+// Match returns the member that owns the key.
+func (v *View) Match(key string) (Member, error) {
+	if v.refuse != nil {
+		return Member{}, v.refuse
+	}
+	i := v.ring.Match(key)
+	if i < 0 {
+		return Member{}, v.empty
+	}
+	return v.members[i], nil
+}
+
+// Owner is Match without a copy: the member is the view's own, not to be changed.
+func (v *View) Owner(key string) (*Member, error) {
+	if v.refuse != nil {
+		return nil, v.refuse
+	}
+	i := v.ring.Match(key)
+	if i < 0 {
+		return nil, v.empty
+	}
+	return &v.members[i], nil
+}
+
+// MatchN appends to dst the first n distinct owners of the key.
+func (v *View) MatchN(dst []Member, key string, n int) ([]Member, error) {
+	if v.refuse != nil {
+		return dst, v.refuse
+	}
+	if _, err := owners("match", n); err != nil {
+		return dst, err
+	}
+	buf := indexes.Get().(*[]int)
+	defer indexes.Put(buf)
+	*buf = v.ring.MatchN((*buf)[:0], key, n)
+	if len(*buf) == 0 {
+		return dst, v.empty
+	}
+	for _, i := range *buf {
+		dst = append(dst, v.members[i])
+	}
+	return dst, nil
+}
+
+// indexes has room for what a ring's MatchN returns.
+var indexes = sync.Pool{New: func() any { return new([]int) }}
+
+// MatchBatch appends to dst the owner of each key. The members are the view's
+// own: they are not to be changed.
+func (v *View) MatchBatch(dst []*Member, keys []string) ([]*Member, error) {
+	if v.refuse != nil {
+		return dst, v.refuse
+	}
+	if v.ring.NumPoints() == 0 {
+		return dst, v.empty
+	}
+	var buf [128]int32
+	for len(keys) > 0 {
+		n := min(len(keys), len(buf))
+		for _, i := range v.ring.MatchBatch(buf[:0], keys[:n]) {
+			dst = append(dst, &v.members[i])
+		}
+		keys = keys[n:]
+	}
+	return dst, nil
+}
+
+// Err says why the view answers nothing; nil if it does.
+func (v *View) Err() error { return v.refuse }
+
+// Members returns all members, ordered by id. The slice is not to be changed.
+func (v *View) Members() []Member { return v.members }
+
+// Revision of the group.
+func (v *View) Revision() uint64 { return v.revision }
+
+// Index is an applied index of the log at which the group was at the revision.
+func (v *View) Index() uint64 { return v.index }
+
+// Fingerprint of the ring.
+func (v *View) Fingerprint() uint64 { return v.fingerprint }
+
+// Ring returns the bare ring, whose indexes are those of Members; nil without one.
+func (v *View) Ring() *ring.Ring { return v.ring }
