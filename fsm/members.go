@@ -165,8 +165,9 @@ func (b *batch) expire(c *fsmpb.Expire) Result {
 	return Result{Removed: removed}
 }
 
-// updateMember changes weight or state on an operator's word. It holds until
-// the process registers with another weight.
+// updateMember changes weight or state on an operator's word. A weight holds
+// until the process registers again, a state until another process takes the
+// seat.
 func (b *batch) updateMember(c *fsmpb.UpdateMember) Result {
 	g := b.group(c.Group)
 	if g == nil {

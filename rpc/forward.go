@@ -15,7 +15,8 @@ import (
 	"github.com/werbenhu/registry/store"
 )
 
-// forwardedKey marks a call that has made its one hop.
+// forwardedKey marks a call that has made its one hop; its value is the id of
+// the cluster that the call is for.
 const forwardedKey = "registry-forwarded"
 
 // leaderWait bounds how long a write waits for a leader that can be reached;
@@ -25,9 +26,12 @@ const leaderWait = 3 * time.Second
 // leaderRetry is the pause between two attempts.
 const leaderRetry = 25 * time.Millisecond
 
-func isForwarded(ctx context.Context) bool {
+func forwardedTo(ctx context.Context) (cluster string, forwarded bool) {
 	md, _ := metadata.FromIncomingContext(ctx)
-	return len(md.Get(forwardedKey)) > 0
+	if v := md.Get(forwardedKey); len(v) > 0 {
+		return v[0], true
+	}
+	return "", false
 }
 
 // onLeader runs a write where the leader is: here, or by one hop. Attempts that
@@ -39,7 +43,11 @@ func onLeader[Req, Resp any](
 	local func(context.Context, Req) (Resp, error),
 	remote func(*grpc.ClientConn) func(context.Context, Req, ...grpc.CallOption) (Resp, error),
 ) (Resp, error) {
-	if isForwarded(ctx) {
+	if cluster, ok := forwardedTo(ctx); ok {
+		if err := s.store.IsTarget("", cluster); err != nil {
+			var none Resp
+			return none, toStatus(err)
+		}
 		resp, err := local(ctx, req)
 		return resp, toStatus(err)
 	}
@@ -71,15 +79,56 @@ func tryLeader[Req, Resp any](
 	if s.store.IsLeader() {
 		return local(ctx, req)
 	}
-	leader, _ := s.store.Leader()
-	if leader == "" {
+	reign := s.reign.Load()
+	if reign.leader == "" {
 		return resp, fmt.Errorf("%w: none is known", store.ErrNotLeader)
 	}
-	conn, err := s.peers.conn(leader)
+	conn, err := s.peers.conn(reign.leader)
 	if err != nil {
 		return resp, err
 	}
-	return remote(conn)(metadata.AppendToOutgoingContext(ctx, forwardedKey, "1"), req)
+	// A leader that stands still answers nobody: who waits for it goes on to
+	// its successor.
+	hop, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(reign.ctx, cancel)()
+	resp, err = remote(conn)(metadata.AppendToOutgoingContext(hop, forwardedKey, s.store.ClusterID()), req)
+	if err != nil && hop.Err() != nil && ctx.Err() == nil {
+		err = fmt.Errorf("%w: the leader changed during the call", store.ErrOutcomeUnknown)
+	}
+	return resp, err
+}
+
+// reign is a stretch of one leader, as this node sees it.
+type reign struct {
+	leader string          // bind address; empty while none is known
+	ctx    context.Context // ends with it
+}
+
+func (s *Server) beginReign(leader string) (end context.CancelFunc) {
+	ctx, end := context.WithCancel(s.ctx)
+	s.reign.Store(&reign{leader: leader, ctx: ctx})
+	return end
+}
+
+// followLeader keeps s.reign. It looks at raft's own view instead of waiting to
+// be told, because raft drops observations when they come too fast.
+func (s *Server) followLeader() {
+	end := func() {}
+	defer func() { end() }()
+	tick := time.NewTicker(leaderRetry)
+	defer tick.Stop()
+	for {
+		if leader, _ := s.store.Leader(); s.reign.Load().leader != leader {
+			end()
+			end = s.beginReign(leader)
+		}
+		select {
+		case <-tick.C:
+		case <-s.ctx.Done():
+			return
+		}
+	}
 }
 
 // retriable says whether another attempt may go better.

@@ -10,8 +10,10 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 
 	"github.com/werbenhu/registry/rpc/peerpb"
 	"github.com/werbenhu/registry/store"
@@ -103,31 +105,35 @@ func (p *Peers) Hello(ctx context.Context, bind string) (store.Hello, error) {
 	}
 	h, err := c.Hello(ctx, &peerpb.HelloRequest{})
 	if err != nil {
-		return store.Hello{}, fmt.Errorf("ask %s who it is: %w", bind, err)
+		return store.Hello{}, fmt.Errorf("ask %s who it is: %w", bind, notANode(bind, err))
 	}
-	return store.Hello{
+	hello := store.Hello{
 		Cluster: h.Cluster, ID: h.Id, Bind: h.Bind, Addr: h.Addr, Version: h.Version,
-		Incarnation: h.Incarnation, HasState: h.HasState, Leader: h.Leader,
-	}, nil
+		Incarnation: h.Incarnation, HasState: h.HasState, Leader: h.Leader, ClusterID: h.ClusterId,
+	}
+	for _, f := range h.Founders {
+		hello.Founders = append(hello.Founders, store.Founder{ID: f.Id, Bind: f.Bind, Addr: f.Addr, Version: f.Version, Incarnation: f.Incarnation})
+	}
+	return hello, nil
 }
 
 // Term implements store.Peers.
-func (p *Peers) Term(ctx context.Context, bind string) (uint64, error) {
-	c, err := p.client(bind)
+func (p *Peers) Term(ctx context.Context, node store.Target) (uint64, error) {
+	c, err := p.client(node.Bind)
 	if err != nil {
 		return 0, err
 	}
-	r, err := c.Term(ctx, &peerpb.TermRequest{})
+	r, err := c.Term(ctx, &peerpb.TermRequest{Id: node.ID, ClusterId: node.ClusterID})
 	return r.GetTerm(), err
 }
 
 // ReadIndex implements store.Peers.
-func (p *Peers) ReadIndex(ctx context.Context, bind string) (uint64, error) {
-	c, err := p.client(bind)
+func (p *Peers) ReadIndex(ctx context.Context, leader store.Target) (uint64, error) {
+	c, err := p.client(leader.Bind)
 	if err != nil {
 		return 0, err
 	}
-	r, err := c.ReadIndex(ctx, &peerpb.ReadIndexRequest{})
+	r, err := c.ReadIndex(ctx, &peerpb.ReadIndexRequest{Id: leader.ID, ClusterId: leader.ClusterID})
 	return r.GetIndex(), fromPeer(err)
 }
 
@@ -142,14 +148,24 @@ func (p *Peers) Applied(ctx context.Context, bind string) (uint64, error) {
 }
 
 // Join implements store.Peers.
-func (p *Peers) Join(ctx context.Context, bind string, n store.Hello) error {
+func (p *Peers) Join(ctx context.Context, bind string, n store.Hello) (string, error) {
 	c, err := p.client(bind)
 	if err != nil {
-		return err
+		return "", err
 	}
-	_, err = c.Join(ctx, &peerpb.JoinRequest{
+	r, err := c.Join(ctx, &peerpb.JoinRequest{
 		Cluster: n.Cluster, Id: n.ID, Bind: n.Bind, Addr: n.Addr, Version: n.Version,
 		Incarnation: n.Incarnation, Nonvoter: n.Nonvoter, HasState: n.HasState,
+		ClusterId: n.ClusterID,
 	})
-	return fromPeer(err)
+	return r.GetClusterId(), fromPeer(notANode(bind, err))
+}
+
+// notANode explains the answer of a port that is not for nodes.
+func notANode(bind string, err error) error {
+	if status.Code(err) != codes.Unimplemented {
+		return err
+	}
+	return &peerError{is: store.ErrMembership, msg: fmt.Sprintf(
+		"%v: %s is an address for clients (-addr); -registries of a node names bind addresses (-bind) of other nodes", store.ErrMembership, bind)}
 }

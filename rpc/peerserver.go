@@ -17,17 +17,27 @@ func (p *peerServer) store() *store.Store { return p.server.store }
 
 func (p *peerServer) Hello(context.Context, *peerpb.HelloRequest) (*peerpb.HelloResponse, error) {
 	h := p.store().Self()
-	return &peerpb.HelloResponse{
+	resp := &peerpb.HelloResponse{
 		Cluster: h.Cluster, Id: h.ID, Bind: h.Bind, Addr: h.Addr, Version: h.Version,
-		Incarnation: h.Incarnation, HasState: h.HasState, Leader: h.Leader,
-	}, nil
+		Incarnation: h.Incarnation, HasState: h.HasState, Leader: h.Leader, ClusterId: h.ClusterID,
+	}
+	for _, f := range h.Founders {
+		resp.Founders = append(resp.Founders, &peerpb.Founder{Id: f.ID, Bind: f.Bind, Addr: f.Addr, Version: f.Version, Incarnation: f.Incarnation})
+	}
+	return resp, nil
 }
 
-func (p *peerServer) Term(context.Context, *peerpb.TermRequest) (*peerpb.TermResponse, error) {
+func (p *peerServer) Term(_ context.Context, req *peerpb.TermRequest) (*peerpb.TermResponse, error) {
+	if err := p.store().IsTarget(req.Id, req.ClusterId); err != nil {
+		return nil, toStatus(err)
+	}
 	return &peerpb.TermResponse{Term: p.store().Term()}, nil
 }
 
-func (p *peerServer) ReadIndex(ctx context.Context, _ *peerpb.ReadIndexRequest) (*peerpb.ReadIndexResponse, error) {
+func (p *peerServer) ReadIndex(ctx context.Context, req *peerpb.ReadIndexRequest) (*peerpb.ReadIndexResponse, error) {
+	if err := p.store().IsTarget(req.Id, req.ClusterId); err != nil {
+		return nil, toStatus(err)
+	}
 	index, err := p.store().ReadIndex(ctx)
 	if err != nil {
 		return nil, toStatus(err)
@@ -39,11 +49,12 @@ func (p *peerServer) Join(ctx context.Context, req *peerpb.JoinRequest) (*peerpb
 	err := p.store().AdmitNode(ctx, store.Hello{
 		Cluster: req.Cluster, ID: req.Id, Bind: req.Bind, Addr: req.Addr, Version: req.Version,
 		Incarnation: req.Incarnation, Nonvoter: req.Nonvoter, HasState: req.HasState,
+		ClusterID: req.ClusterId,
 	})
 	if err != nil {
 		return nil, toStatus(err)
 	}
-	return &peerpb.JoinResponse{}, nil
+	return &peerpb.JoinResponse{ClusterId: p.store().ClusterID()}, nil
 }
 
 func (p *peerServer) Invite(ctx context.Context, req *peerpb.InviteRequest) (*peerpb.InviteResponse, error) {

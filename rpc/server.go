@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -43,6 +44,8 @@ type Server struct {
 	http    *httpServer
 	health  *health.Server
 
+	reign atomic.Pointer[reign]
+
 	ctx    context.Context // ends with Close: streams end with it
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -63,7 +66,9 @@ func New(cfg Config) *Server {
 	peerpb.RegisterPeerServer(s.nodes, &peerServer{server: s})
 	s.http = newHTTPServer(s)
 	s.setHealth(grpc_health_v1.HealthCheckResponse_NOT_SERVING)
+	s.reign.Store(&reign{ctx: s.ctx})
 	s.wg.Go(s.followReadiness)
+	s.wg.Go(s.followLeader)
 	return s
 }
 

@@ -94,20 +94,39 @@ func (s *Server) HeartbeatStream(stream grpc.BidiStreamingServer[registrypb.Hear
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)
 	defer context.AfterFunc(s.ctx, func() { cancel(errStopping) })()
+	// Recv does not see ctx: it ends with the stream, which ends with this call.
+	requests, received := make(chan *registrypb.HeartbeatRequest), make(chan error, 1)
+	go func() {
+		for {
+			req, err := stream.Recv()
+			if err != nil {
+				received <- err
+				return
+			}
+			select {
+			case requests <- req:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
 	for {
-		req, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
+		select {
+		case req := <-requests:
+			resp, err := s.Heartbeat(ctx, req)
+			if err != nil {
+				return err
+			}
+			if err := stream.Send(resp); err != nil {
+				return err
+			}
+		case err := <-received:
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
 			return err
-		}
-		resp, err := s.Heartbeat(ctx, req)
-		if err != nil {
-			return err
-		}
-		if err := stream.Send(resp); err != nil {
-			return err
+		case <-ctx.Done():
+			return toStatus(context.Cause(ctx))
 		}
 	}
 }

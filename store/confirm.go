@@ -101,7 +101,7 @@ func (s *Store) checkLeadership(l *leadership) error {
 		}
 		asked++
 		go func() {
-			term, err := s.cfg.Peers.Term(ctx, string(v.Address))
+			term, err := s.cfg.Peers.Term(ctx, s.target(string(v.Address), string(v.ID)))
 			answers <- err == nil && term == l.term
 		}()
 	}

@@ -16,6 +16,31 @@ type identity struct {
 	ID          string `json:"id"`
 	Cluster     string `json:"cluster"`
 	Incarnation string `json:"incarnation"`
+	// ClusterID tells clusters of one name apart; empty until the node is part
+	// of one.
+	ClusterID string `json:"cluster_id,omitempty"`
+	// Founders are the nodes that this one formed the cluster with.
+	Founders []Founder `json:"founders,omitempty"`
+}
+
+// Founder is a node as it was when it formed a cluster with others.
+type Founder struct {
+	ID          string `json:"id"`
+	Bind        string `json:"bind"`
+	Addr        string `json:"addr"`
+	Version     string `json:"version"`
+	Incarnation string `json:"incarnation"`
+}
+
+func (i identity) save(dir string) error {
+	data, err := json.MarshalIndent(i, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", identityFile, err)
+	}
+	if err := writeFileSync(filepath.Join(dir, identityFile), append(data, '\n')); err != nil {
+		return fmt.Errorf("%w %s: cannot be written: %w", ErrDataDir, dir, err)
+	}
+	return nil
 }
 
 const (
@@ -47,6 +72,10 @@ func openDataDir(dir, id, cluster string) (identity, error) {
 	if have.Cluster != cluster {
 		return identity{}, fmt.Errorf("%w %s: belongs to cluster %q, not to %q (-cluster)", ErrDataDir, dir, have.Cluster, cluster)
 	}
+	if _, err := os.Stat(filepath.Join(dir, logFile)); have.ClusterID != "" && errors.Is(err, fs.ErrNotExist) {
+		return identity{}, fmt.Errorf("%w %s: its log %s is gone, and with it what this node promised; "+
+			"take the node out with: registry cluster remove %s, and start with an empty directory under a new -id", ErrDataDir, dir, logFile, id)
+	}
 	return have, nil
 }
 
@@ -62,14 +91,7 @@ func newDataDir(dir, id, cluster string) (identity, error) {
 		}
 	}
 	ident := identity{ID: id, Cluster: cluster, Incarnation: rand.Text()}
-	data, err := json.MarshalIndent(ident, "", "  ")
-	if err != nil {
-		return identity{}, fmt.Errorf("encode %s: %w", identityFile, err)
-	}
-	if err := writeFileSync(filepath.Join(dir, identityFile), append(data, '\n')); err != nil {
-		return identity{}, fmt.Errorf("%w %s: cannot be written: %w", ErrDataDir, dir, err)
-	}
-	return ident, nil
+	return ident, ident.save(dir)
 }
 
 // writeFileSync replaces a file so that a crash leaves the old or the new one.

@@ -28,7 +28,7 @@ func TestDataDirKeepsItsIdentity(t *testing.T) {
 		t.Errorf("%+v", first)
 	}
 	again, err := openDataDir(dir, "n1", "test")
-	if err != nil || again != first {
+	if err != nil || again.Incarnation != first.Incarnation || again.ID != first.ID {
 		t.Errorf("%+v, %v, was %+v", again, err, first)
 	}
 	other, err := openDataDir(t.TempDir(), "n1", "test")

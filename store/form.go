@@ -45,6 +45,8 @@ func (s *Store) Form(ctx context.Context, f Formation) error {
 
 func (s *Store) form(ctx context.Context, f Formation, peers []string) error {
 	switch {
+	case s.hadState && s.ClusterID() == "":
+		return fmt.Errorf("%w %s: it holds a log, and %s names no cluster id; restore it from a backup", ErrDataDir, s.cfg.DataDir, identityFile)
 	case s.hadState:
 		s.log.Info("restarting with state", "index", s.raft.LastIndex())
 		return nil
@@ -69,8 +71,8 @@ func (s *Store) formTogether(ctx context.Context, expect int, peers []string) er
 		if err != nil {
 			return err
 		}
-		if member != "" {
-			return s.joinAny(ctx, 0, []string{member})
+		if member != nil {
+			return s.joinFounders(ctx, *member)
 		}
 		if len(empty) > expect {
 			return fmt.Errorf("%w: %d nodes wait to form a cluster of %d (-bootstrap-expect, -registries)", ErrMembership, len(empty), expect)
@@ -90,10 +92,24 @@ func (s *Store) formTogether(ctx context.Context, expect int, peers []string) er
 	}
 }
 
+// joinFounders comes to a cluster that has been formed. One that counts this
+// very data directory among its founders waits for it; to any other this node
+// is new.
+func (s *Store) joinFounders(ctx context.Context, member Hello) error {
+	if !slices.ContainsFunc(member.Founders, func(f Founder) bool { return f.ID == s.cfg.ID && f.Incarnation == s.incarnation }) {
+		return s.joinAny(ctx, 0, []string{member.Bind})
+	}
+	nodes := make([]Hello, len(member.Founders))
+	for i, f := range member.Founders {
+		nodes[i] = Hello{ID: f.ID, Bind: f.Bind, Addr: f.Addr, Version: f.Version, Incarnation: f.Incarnation}
+	}
+	return s.Bootstrap(nodes)
+}
+
 // look asks the peers who they are. It returns the empty ones with this node,
 // ordered by id, how many did not answer, and the address of one that is in a
 // cluster.
-func (s *Store) look(ctx context.Context, peers []string) (empty []Hello, silent int, member string, err error) {
+func (s *Store) look(ctx context.Context, peers []string) (empty []Hello, silent int, member *Hello, err error) {
 	self := s.Self()
 	empty = []Hello{self}
 	for _, p := range peers {
@@ -101,15 +117,18 @@ func (s *Store) look(ctx context.Context, peers []string) (empty []Hello, silent
 		h, err := s.cfg.Peers.Hello(ask, p)
 		cancel()
 		switch {
+		case errors.Is(err, ErrMembership):
+			return nil, 0, nil, err
 		case err != nil:
 			silent++ // not up yet
 		case h.Incarnation == self.Incarnation: // this node by another name
 		case h.Cluster != self.Cluster:
-			return nil, 0, "", fmt.Errorf("%w: %s is of cluster %q, this node of %q (-cluster)", ErrMembership, p, h.Cluster, self.Cluster)
+			return nil, 0, nil, fmt.Errorf("%w: %s is of cluster %q, this node of %q (-cluster)", ErrMembership, p, h.Cluster, self.Cluster)
 		case h.ID == self.ID:
-			return nil, 0, "", fmt.Errorf("%w: node id %q is taken by the node at %s (-id)", ErrMembership, self.ID, p)
+			return nil, 0, nil, fmt.Errorf("%w: node id %q is taken by the node at %s (-id)", ErrMembership, self.ID, p)
 		case h.HasState:
-			member = p
+			h.Bind = p // as it was asked
+			member = &h
 		default:
 			empty = append(empty, h)
 		}
@@ -117,7 +136,7 @@ func (s *Store) look(ctx context.Context, peers []string) (empty []Hello, silent
 	slices.SortFunc(empty, func(a, b Hello) int { return cmp.Compare(a.ID, b.ID) })
 	for i := 1; i < len(empty); i++ {
 		if empty[i].ID == empty[i-1].ID && empty[i].Incarnation != empty[i-1].Incarnation {
-			return nil, 0, "", fmt.Errorf("%w: two nodes have the id %q (-id)", ErrMembership, empty[i].ID)
+			return nil, 0, nil, fmt.Errorf("%w: two nodes have the id %q (-id)", ErrMembership, empty[i].ID)
 		}
 	}
 	empty = slices.CompactFunc(empty, func(a, b Hello) bool { return a.ID == b.ID })
@@ -148,25 +167,46 @@ func (s *Store) joinAny(ctx context.Context, timeout time.Duration, peers []stri
 	}
 }
 
-// askToJoin makes one round over the peers, following each to its leader.
+// askToJoin makes one round over the peers. The cluster that takes this node in
+// is the one it belongs to from then on.
 func (s *Store) askToJoin(ctx context.Context, peers []string) error {
 	self := s.Self()
 	err := errors.New("no peers")
 	for _, p := range peers {
-		ask, cancel := context.WithTimeout(ctx, membershipTimeout)
-		err = s.cfg.Peers.Join(ask, p, self)
-		if errors.Is(err, ErrNotLeader) {
-			h, herr := s.cfg.Peers.Hello(ask, p)
-			if herr == nil && h.Leader != "" && h.Leader != p {
-				err = s.cfg.Peers.Join(ask, h.Leader, self)
-			}
+		var cluster string
+		cluster, err = s.askOne(ctx, p, self)
+		if err == nil {
+			return s.belong(cluster, nil)
 		}
-		cancel()
-		if err == nil || errors.Is(err, ErrMembership) {
+		if errors.Is(err, ErrMembership) {
 			return err
 		}
 	}
 	return err
+}
+
+// askOne asks a peer, or the leader that it names. A node that belongs to a
+// cluster takes no word from another one: not even that it does not belong.
+func (s *Store) askOne(ctx context.Context, p string, self Hello) (cluster string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, membershipTimeout)
+	defer cancel()
+	if self.ClusterID != "" {
+		h, err := s.cfg.Peers.Hello(ctx, p)
+		if err != nil {
+			return "", err
+		}
+		if h.ClusterID != self.ClusterID {
+			return "", fmt.Errorf("the node at %s is of cluster id %q, not of %q", p, h.ClusterID, self.ClusterID)
+		}
+	}
+	cluster, err = s.cfg.Peers.Join(ctx, p, self)
+	if errors.Is(err, ErrNotLeader) {
+		h, herr := s.cfg.Peers.Hello(ctx, p)
+		if herr == nil && h.Leader != "" && h.Leader != p {
+			return s.cfg.Peers.Join(ctx, h.Leader, self)
+		}
+	}
+	return cluster, err
 }
 
 // waitInvited waits until Invited has been called and a cluster took this node in.

@@ -37,9 +37,9 @@ type groupGuard struct {
 	members int // leases in the table
 	lapsed  int // of them, those past their deadline and not renewed
 
-	// recent counts the members that went in the window that began at since.
-	recent int
-	since  int64
+	// peak is the most members there were in the window that began at since.
+	peak  int
+	since int64
 
 	holding  bool
 	until    int64 // while holding: when releasing starts
@@ -54,11 +54,11 @@ func (g *groupGuard) lapse(l *lease, now int64, log *slog.Logger) (wait int64) {
 		l.lapsed, l.lapsedAt, l.slot = true, now, 0
 		g.lapsed++
 	}
-	if now-g.since > int64(l.ttl) {
-		g.recent, g.since = 0, now
+	if now-g.since > int64(l.ttl) && !g.holding {
+		g.peak, g.since = g.members, now
 	}
-	all := g.members + g.recent
-	lost := g.lapsed + g.recent
+	all := g.peak
+	lost := all - (g.members - g.lapsed) // a member that came back is not lost
 	switch {
 	case all <= guardMembers || now < g.accepted:
 		return 0
@@ -67,7 +67,7 @@ func (g *groupGuard) lapse(l *lease, now int64, log *slog.Logger) (wait int64) {
 	case lost*100 > all*guardShare:
 		g.holding, g.until, g.nextSlot = true, now+int64(l.ttl), 0
 		log.Warn("many members of a group fell silent at once: they are held for one more TTL",
-			"group", l.group, "silent", g.lapsed, "gone", g.recent, "members", g.members, "hold", l.ttl)
+			"group", l.group, "silent", g.lapsed, "lost", lost, "members", g.members, "hold", l.ttl)
 		return g.until - now
 	case lost <= max(guardAtLeast, all*guardAtOnce/100):
 		return 0
@@ -101,12 +101,11 @@ func (g *groupGuard) revived(l *lease) {
 // goes notes that a lapsed lease is let go; it is counted as gone from now on.
 func (g *groupGuard) goes(l *lease) {
 	g.members--
-	g.recent++
 	g.revived(l)
 }
 
-// stays takes back that a lease went.
-func (g *groupGuard) stays() {
+// joins notes a lease more, or takes back that one went.
+func (g *groupGuard) joins() {
 	g.members++
-	g.recent = max(0, g.recent-1)
+	g.peak = max(g.peak, g.members)
 }

@@ -151,3 +151,28 @@ func TestAcceptedLossGoesAtOnce(t *testing.T) {
 		}
 	})
 }
+
+// Members that go and come back are not lost: a small group that churns stays a
+// small group, and no share of it adds up.
+func TestGuardCountsWhoCameBackAsAlive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGuardTable(15, guardTTL)
+		lease := uint64(15)
+		for range 10 {
+			g.run(guardTTL/10, guardTTL, func(uint64) bool { return true })
+			for range 5 { // five are restarted: their old leases end, new ones begin
+				lease++
+				old := lease - 15
+				delete(g.gone, old)
+				g.Applied(nil, []fsm.Change{{
+					Group: "g",
+					Prev:  &fsm.Member{ID: fmt.Sprint(old), LeaseID: old},
+					Next:  &fsm.Member{ID: fmt.Sprint(old), LeaseID: lease, Epoch: 1, TTL: guardTTL},
+				}}, nil)
+			}
+		}
+		if guard := g.groups["g"]; guard.peak != 15 || guard.members != 15 {
+			t.Errorf("the guard counts %d members, at most %d, want 15", guard.members, guard.peak)
+		}
+	})
+}

@@ -56,17 +56,19 @@ func (s *Store) startLeading(ctx context.Context) (stop func()) {
 }
 
 // leadTerm does the leader's work in this order: the term's first entry is
-// applied, every lease gets its full TTL, writes and consistent reads open.
+// applied, the founders are noted (once), every lease gets its full TTL, writes and consistent reads open.
 func (s *Store) leadTerm(l *leadership) {
 	if !s.startTerm(l) {
 		return
 	}
+	if err := s.noteFounders(l.ctx); err != nil {
+		if l.ctx.Err() == nil {
+			s.log.Warn("could not note the founders", "term", l.term, "err", err)
+		}
+		return
+	}
 	s.leases.lead(s.machine)
 	close(l.opened)
-	// So that from now on nobody else can be this node.
-	if err := s.AdmitNode(l.ctx, s.Self()); err != nil && l.ctx.Err() == nil {
-		s.log.Warn("could not note this node", "err", err)
-	}
 	s.log.Info("leader", "term", l.term, "leases", s.leases.len())
 
 	promoted := make(chan struct{})

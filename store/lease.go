@@ -128,7 +128,7 @@ func (t *leaseTable) putLocked(group string, m *fsm.Member, now int64) {
 	l := t.byID[m.LeaseID]
 	if l == nil {
 		l = &lease{id: m.LeaseID, index: -1, guard: t.guardLocked(group)}
-		l.guard.members++
+		l.guard.joins()
 		t.byID[l.id] = l
 	}
 	l.guard.revived(l)
@@ -160,7 +160,7 @@ func (t *leaseTable) removeLocked(id uint64) {
 func (l *lease) keepLocked() {
 	if l.expiring {
 		l.expiring = false
-		l.guard.stays()
+		l.guard.joins()
 	}
 }
 

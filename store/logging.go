@@ -6,19 +6,68 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"sync"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 )
 
-// raftLogger passes raft's logs to slog at the level that the user chose.
+// raftLogger passes raft's logs to slog at the level that the user chose. Of a
+// warning or an error that comes again and again, as while a peer is down, it
+// passes one in repeatEvery.
 type raftLogger struct {
-	out  *slog.Logger
-	name string
-	args []any
+	out    *slog.Logger
+	name   string
+	args   []any
+	repeat *repeats
 }
 
 func newRaftLogger(out *slog.Logger) hclog.Logger {
-	return &raftLogger{out: out.With("component", "raft")}
+	return &raftLogger{out: out.With("component", "raft"), repeat: &repeats{last: make(map[string]*repeated)}}
+}
+
+const (
+	repeatEvery = time.Minute
+	maxRepeats  = 256 // messages told apart; above that all are forgotten
+)
+
+// repeats remembers when a message was last passed.
+type repeats struct {
+	mu   sync.Mutex // guards last
+	last map[string]*repeated
+}
+
+type repeated struct {
+	at      time.Time
+	dropped int
+}
+
+// pass says whether to pass a message, and how many like it were dropped since
+// the last one.
+func (r *repeats) pass(key string, now time.Time) (dropped int, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if seen := r.last[key]; seen != nil {
+		if now.Sub(seen.at) < repeatEvery {
+			seen.dropped++
+			return 0, false
+		}
+		dropped = seen.dropped
+	} else if len(r.last) >= maxRepeats {
+		clear(r.last)
+	}
+	r.last[key] = &repeated{at: now}
+	return dropped, true
+}
+
+// repeatKey tells messages apart by their text and the peer they are about.
+func repeatKey(msg string, args []any) string {
+	for i := 0; i+1 < len(args); i += 2 {
+		if name, _ := args[i].(string); name == "peer" || name == "target" {
+			return msg + fmt.Sprint(args[i+1])
+		}
+	}
+	return msg
 }
 
 var slogLevels = map[hclog.Level]slog.Level{
@@ -37,6 +86,15 @@ func (l *raftLogger) Log(level hclog.Level, msg string, args ...any) {
 	for i, a := range args {
 		if f, ok := a.(hclog.Format); ok && len(f) > 0 {
 			args[i] = fmt.Sprintf(fmt.Sprint(f[0]), f[1:]...)
+		}
+	}
+	if at >= slog.LevelWarn {
+		dropped, ok := l.repeat.pass(repeatKey(msg, args), time.Now())
+		if !ok {
+			return
+		}
+		if dropped > 0 {
+			args = append(args, "repeated", dropped)
 		}
 	}
 	l.out.Log(context.Background(), at, msg, args...)
@@ -61,7 +119,7 @@ func (l *raftLogger) IsError() bool { return l.enabled(slog.LevelError) }
 func (l *raftLogger) ImpliedArgs() []any { return l.args }
 
 func (l *raftLogger) With(args ...any) hclog.Logger {
-	return &raftLogger{out: l.out.With(args...), name: l.name, args: append(l.args[:len(l.args):len(l.args)], args...)}
+	return &raftLogger{out: l.out.With(args...), name: l.name, repeat: l.repeat, args: append(l.args[:len(l.args):len(l.args)], args...)}
 }
 
 func (l *raftLogger) Name() string { return l.name }
@@ -69,7 +127,7 @@ func (l *raftLogger) Name() string { return l.name }
 func (l *raftLogger) Named(name string) hclog.Logger { return l.ResetNamed(l.name + name) }
 
 func (l *raftLogger) ResetNamed(name string) hclog.Logger {
-	return &raftLogger{out: l.out, name: name, args: l.args}
+	return &raftLogger{out: l.out, name: name, args: l.args, repeat: l.repeat}
 }
 
 // The level is the slog handler's; it cannot be set from inside.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -18,6 +19,7 @@ func (s *Store) Self() Hello {
 	return Hello{
 		Cluster: s.cfg.Cluster, ID: s.cfg.ID, Bind: s.cfg.BindAdvertise, Addr: s.cfg.Addr, Version: s.cfg.Version,
 		Incarnation: s.incarnation, HasState: s.HasState(), Nonvoter: s.wantsNonvoter(), Leader: leader,
+		ClusterID: s.ClusterID(), Founders: s.founders(),
 	}
 }
 
@@ -38,6 +40,9 @@ func (s *Store) HasState() bool {
 // Bootstrap makes a new cluster of the given nodes. All of them may call it
 // with the same nodes: identical configurations are one cluster.
 func (s *Store) Bootstrap(nodes []Hello) error {
+	if err := s.found(nodes); err != nil {
+		return err
+	}
 	var conf raft.Configuration
 	for _, n := range nodes {
 		conf.Servers = append(conf.Servers, raft.Server{
@@ -64,6 +69,9 @@ func (s *Store) AdmitNode(ctx context.Context, n Hello) error {
 	if err != nil {
 		return err
 	}
+	if own := s.ClusterID(); n.ClusterID != "" && n.ClusterID != own {
+		return fmt.Errorf("%w: node %q is of another cluster of the name %q (id %s, this is %s)", ErrMembership, n.ID, n.Cluster, n.ClusterID, own)
+	}
 	if n.Cluster != s.cfg.Cluster {
 		return fmt.Errorf("%w: node %q is of cluster %q, this is %q", ErrMembership, n.ID, n.Cluster, s.cfg.Cluster)
 	}
@@ -89,11 +97,11 @@ func (s *Store) checkIdentity(n Hello) error {
 	if err != nil {
 		return err
 	}
-	known, at := s.State().Node(n.ID), ""
+	known, at, votes := s.State().Node(n.ID), "", false
 	for _, server := range servers {
 		switch {
 		case string(server.ID) == n.ID:
-			at = string(server.Address)
+			at, votes = string(server.Address), server.Suffrage == raft.Voter
 		case string(server.Address) == n.Bind:
 			return fmt.Errorf("%w: bind address %s belongs to node %q", ErrMembership, n.Bind, server.ID)
 		}
@@ -107,8 +115,8 @@ func (s *Store) checkIdentity(n Hello) error {
 		if n.Incarnation == known.Incarnation {
 			return nil
 		}
-	case at == "" || at == n.Bind:
-		return nil // new, or a founder that has not said its incarnation yet
+	case at == "" || at == n.Bind && !votes:
+		return nil // new, or taken in a moment ago and not noted yet
 	}
 	return fmt.Errorf("%w: node id %q is taken by another data directory (at %s); "+
 		"start with another -id, or first take the old one out with: registry cluster remove %s",
@@ -150,10 +158,14 @@ func (s *Store) noteNode(ctx context.Context, n Hello) error {
 	if known != nil && known.Bind == n.Bind && known.Addr == n.Addr && known.Version == n.Version && known.Nonvoter == n.Nonvoter {
 		return nil
 	}
-	_, err := s.Write(ctx, &fsmpb.Command{Op: &fsmpb.Command_SetNode{SetNode: &fsmpb.SetNode{Node: &fsmpb.Node{
-		Id: n.ID, Bind: n.Bind, Addr: n.Addr, Version: n.Version, Incarnation: n.Incarnation, Nonvoter: n.Nonvoter,
-	}}}})
+	_, err := s.Write(ctx, setNode(n))
 	return err
+}
+
+func setNode(n Hello) *fsmpb.Command {
+	return &fsmpb.Command{Op: &fsmpb.Command_SetNode{SetNode: &fsmpb.SetNode{Node: &fsmpb.Node{
+		Id: n.ID, Bind: n.Bind, Addr: n.Addr, Version: n.Version, Incarnation: n.Incarnation, Nonvoter: n.Nonvoter,
+	}}}}
 }
 
 const membershipTimeout = 10 * time.Second
@@ -207,15 +219,18 @@ func (s *Store) Transfer(ctx context.Context, id string) error {
 	if _, err := s.leading(ctx); err != nil {
 		return err
 	}
+	voters, err := s.voters()
+	if err != nil {
+		return err
+	}
+	if len(voters) < 2 {
+		return fmt.Errorf("%w: no other voter to hand leadership to", ErrMembership)
+	}
 	if id == "" {
 		return transferError(s.raft.LeadershipTransfer().Error())
 	}
 	if id == s.cfg.ID {
 		return nil
-	}
-	voters, err := s.voters()
-	if err != nil {
-		return err
 	}
 	for _, v := range voters {
 		if v.ID == raft.ServerID(id) {
@@ -288,4 +303,25 @@ func (s *Store) promote(l *leadership, server raft.Server) {
 		}
 		s.log.Info("node became a voter", "id", server.ID)
 	}
+}
+
+// noteFounders writes the founders' metadata before anybody can come under one
+// of their names. A leader that did not found the cluster knows none, and
+// another noted them before it came.
+func (s *Store) noteFounders(ctx context.Context) error {
+	for _, f := range s.founders() {
+		if s.State().Node(f.ID) != nil || !s.isMember(f.ID) {
+			continue
+		}
+		n := Hello{ID: f.ID, Bind: f.Bind, Addr: f.Addr, Version: f.Version, Incarnation: f.Incarnation}
+		if _, err := s.propose(ctx, setNode(n)); err != nil { // the term is not open yet
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) isMember(id string) bool {
+	servers, _, err := s.configuration()
+	return err == nil && slices.ContainsFunc(servers, func(server raft.Server) bool { return string(server.ID) == id })
 }

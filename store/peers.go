@@ -7,14 +7,14 @@ type Peers interface {
 	// Hello asks a node who it is.
 	Hello(ctx context.Context, bind string) (Hello, error)
 	// Term asks for a node's current raft term.
-	Term(ctx context.Context, bind string) (uint64, error)
+	Term(ctx context.Context, node Target) (uint64, error)
 	// ReadIndex asks the leader for a confirmed index.
-	ReadIndex(ctx context.Context, bind string) (uint64, error)
+	ReadIndex(ctx context.Context, leader Target) (uint64, error)
 	// Applied asks for the index that a node has applied.
 	Applied(ctx context.Context, bind string) (uint64, error)
-	// Join asks a node to take the calling node in. One that does not lead
-	// answers [ErrNotLeader].
-	Join(ctx context.Context, bind string, node Hello) error
+	// Join asks a node to take the calling node in, and returns the id of the
+	// cluster that did. One that does not lead answers [ErrNotLeader].
+	Join(ctx context.Context, bind string, node Hello) (clusterID string, err error)
 }
 
 // Hello says who a node is.
@@ -28,4 +28,6 @@ type Hello struct {
 	HasState    bool   // the node is, or was, part of a cluster
 	Nonvoter    bool   // it wants to stay a non-voter
 	Leader      string // bind address of the leader it knows
+	ClusterID   string // of the cluster it belongs to
+	Founders    []Founder
 }

@@ -41,11 +41,11 @@ func (s *Store) LinearizableIndex(ctx context.Context) (uint64, error) {
 	if s.lead.Load() != nil {
 		return s.ReadIndex(ctx)
 	}
-	leader, _ := s.Leader()
+	leader, id := s.Leader()
 	if leader == "" {
 		return 0, fmt.Errorf("%w, and it knows none", ErrNotLeader)
 	}
-	return s.cfg.Peers.ReadIndex(ctx, leader)
+	return s.cfg.Peers.ReadIndex(ctx, s.target(leader, id))
 }
 
 // Leader returns the leader's bind address and id; both are empty while none

@@ -26,6 +26,9 @@ type Store struct {
 	incarnation string
 	hadState    bool // when it was opened
 
+	identMu sync.Mutex // guards ident; taken alone
+	ident   identity
+
 	machine   *fsm.Machine
 	leases    *leaseTable
 	confirm   *confirmer
@@ -99,7 +102,7 @@ func (s *Store) openLog() error {
 	if err != nil {
 		return err
 	}
-	s.incarnation = ident.Incarnation
+	s.ident, s.incarnation = ident, ident.Incarnation
 	s.bolt, err = raftboltdb.New(raftboltdb.Options{
 		Path: filepath.Join(dir, logFile),
 		BoltOptions: &bbolt.Options{
@@ -114,6 +117,10 @@ func (s *Store) openLog() error {
 	}
 	if err != nil {
 		return fmt.Errorf("%w %s: open %s: %w", ErrDataDir, dir, logFile, err)
+	}
+	// Under the lock: another process may have claimed the directory meanwhile.
+	if again, err := openDataDir(dir, s.cfg.ID, s.cfg.Cluster); err != nil || again.Incarnation != ident.Incarnation {
+		return errors.Join(fmt.Errorf("%w %s: another process claimed it at the same time", ErrDataDir, dir), err)
 	}
 	return removeUnfinished(dir)
 }
@@ -142,7 +149,7 @@ func (s *Store) openRaft() error {
 		return fmt.Errorf("%w %s: %w", ErrDataDir, s.cfg.DataDir, err)
 	}
 	s.transport = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream:                  &streamLayer{Listener: s.cfg.Listener, advertise: s.cfg.BindAdvertise, dial: s.cfg.DialRaft},
+		Stream:                  s.streamLayer(),
 		MaxPool:                 3,
 		Timeout:                 max(2*s.cfg.ElectionTimeout, time.Second),
 		Logger:                  logger,

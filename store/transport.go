@@ -1,6 +1,8 @@
 package store
 
 import (
+	"errors"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -10,17 +12,43 @@ import (
 
 // streamLayer carries raft's connections. Its address is the advertised name,
 // and a name is resolved at every dial: a container may come back elsewhere.
+//
+// A connection starts with the id of the cluster that the caller belongs to,
+// and only calls of the own cluster are answered. So a node that belongs to
+// none, because it is new or because it was wiped and forgot its votes,
+// neither votes nor follows before it was taken in; and clusters that meet by a
+// mistake in their addresses do not mix.
 type streamLayer struct {
 	net.Listener
 	advertise string
 	dial      func(address string, timeout time.Duration) (net.Conn, error)
+	cluster   func() string     // the own cluster's id; empty: none
+	stranger  func(from string) // told of calls from another cluster
 }
 
 func (l *streamLayer) Addr() net.Addr { return nameAddr(l.advertise) }
 
 func (l *streamLayer) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
-	return l.dial(string(address), timeout)
+	own := l.cluster()
+	if len(own) != clusterIDLength {
+		return nil, errNoCluster
+	}
+	c, err := l.dial(string(address), timeout)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(c.SetWriteDeadline(time.Now().Add(timeout)), writeAll(c, own), c.SetWriteDeadline(time.Time{})); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
 }
+
+func writeAll(c net.Conn, s string) error {
+	_, err := c.Write([]byte(s))
+	return err
+}
+
+var errNoCluster = errors.New("this node belongs to no cluster yet")
 
 // Accept gives each connection a rolling read deadline, so that a peer that
 // vanished without a word does not hold a goroutine for ever.
@@ -29,20 +57,53 @@ func (l *streamLayer) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &deadlineConn{Conn: c}, nil
+	return &deadlineConn{Conn: c, layer: l}, nil
 }
 
 // idleLimit is far above raft's heartbeat interval; a pooled connection that
 // was idle for longer is dialled anew by its owner.
 const idleLimit = 5 * time.Minute
 
-type deadlineConn struct{ net.Conn }
+// greetingLimit is how long a caller may take to say its cluster's id.
+const greetingLimit = 10 * time.Second
+
+type deadlineConn struct {
+	net.Conn
+	layer   *streamLayer
+	greeted bool // only the reader uses it
+}
 
 func (c *deadlineConn) Read(p []byte) (int, error) {
+	if !c.greeted {
+		if err := c.greet(); err != nil {
+			return 0, err
+		}
+		c.greeted = true
+	}
 	if err := c.SetReadDeadline(time.Now().Add(idleLimit)); err != nil {
 		return 0, err
 	}
 	return c.Conn.Read(p)
+}
+
+// greet reads the cluster id and compares it. raft closes a connection whose
+// reader fails.
+func (c *deadlineConn) greet() error {
+	if err := c.SetReadDeadline(time.Now().Add(greetingLimit)); err != nil {
+		return err
+	}
+	id := make([]byte, clusterIDLength)
+	if _, err := io.ReadFull(c.Conn, id); err != nil {
+		return err
+	}
+	own := c.layer.cluster()
+	if string(id) == own {
+		return nil
+	}
+	if own != "" {
+		c.layer.stranger(string(id))
+	}
+	return io.EOF // no error to log: the caller tries again, until this node belongs
 }
 
 // nameAddr is a network address that stays a name.

@@ -1,8 +1,10 @@
 package store
 
 import (
+	"errors"
 	"net"
 	"reflect"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -45,7 +47,7 @@ func TestStreamLayerKeepsNames(t *testing.T) {
 	l := &streamLayer{Listener: noStreams{}, advertise: "node-1.example:7370", dial: func(address string, _ time.Duration) (net.Conn, error) {
 		dialled = append(dialled, address)
 		return nil, net.ErrClosed
-	}}
+	}, cluster: func() string { return strings.Repeat("c", clusterIDLength) }}
 	if l.Addr().String() != "node-1.example:7370" || l.Addr().Network() != "tcp" {
 		t.Errorf("address %s/%s", l.Addr().Network(), l.Addr())
 	}
@@ -64,7 +66,7 @@ func TestSilentRaftConnectionEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		here, there := net.Pipe()
 		defer func() { _ = there.Close() }()
-		c := &deadlineConn{Conn: here}
+		c := &deadlineConn{Conn: here, greeted: true}
 		start := time.Now()
 		go func() {
 			for range 3 {
@@ -127,4 +129,42 @@ func TestPipelineTakesEveryAnswer(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// Only calls of the own cluster are answered, and none before there is one.
+func TestRaftCallsOfAnotherClusterAreRefused(t *testing.T) {
+	a, b := strings.Repeat("a", clusterIDLength), strings.Repeat("b", clusterIDLength)
+	for _, tc := range []struct {
+		name, own, caller string
+		answered          bool
+		strangers         int
+	}{
+		{"own cluster", a, a, true, 0},
+		{"another cluster", a, b, false, 1},
+		{"no cluster yet", "", b, false, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			here, there := net.Pipe()
+			defer func() { _ = there.Close() }()
+			strangers := 0
+			callee := &deadlineConn{Conn: here, layer: &streamLayer{
+				cluster: func() string { return tc.own }, stranger: func(string) { strangers++ },
+			}}
+			caller := &streamLayer{cluster: func() string { return tc.caller }, dial: func(string, time.Duration) (net.Conn, error) { return there, nil }}
+			go func() {
+				if c, err := caller.Dial("n2:7370", time.Second); err == nil {
+					_, _ = c.Write([]byte{7})
+				}
+			}()
+			var one [1]byte
+			_, err := callee.Read(one[:])
+			_ = here.Close()
+			if (err == nil && one[0] == 7) != tc.answered || strangers != tc.strangers {
+				t.Errorf("read %v, %v; told of %d strangers", one, err, strangers)
+			}
+		})
+	}
+	if _, err := (&streamLayer{cluster: func() string { return "" }}).Dial("n2:7370", time.Second); !errors.Is(err, errNoCluster) {
+		t.Errorf("a node of no cluster dials: %v", err)
+	}
 }

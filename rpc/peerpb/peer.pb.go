@@ -81,8 +81,12 @@ type HelloResponse struct {
 	// Bind address of the leader, as far as the node knows.
 	Leader string `protobuf:"bytes,6,opt,name=leader,proto3" json:"leader,omitempty"`
 	// Client address.
-	Addr          string `protobuf:"bytes,7,opt,name=addr,proto3" json:"addr,omitempty"`
-	Version       string `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`
+	Addr    string `protobuf:"bytes,7,opt,name=addr,proto3" json:"addr,omitempty"`
+	Version string `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`
+	// The cluster that the node belongs to; empty: none yet.
+	ClusterId string `protobuf:"bytes,9,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	// Those that it formed the cluster with.
+	Founders      []*Founder `protobuf:"bytes,10,rep,name=founders,proto3" json:"founders,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -173,15 +177,108 @@ func (x *HelloResponse) GetVersion() string {
 	return ""
 }
 
-type TermRequest struct {
+func (x *HelloResponse) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *HelloResponse) GetFounders() []*Founder {
+	if x != nil {
+		return x.Founders
+	}
+	return nil
+}
+
+type Founder struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Bind          string                 `protobuf:"bytes,2,opt,name=bind,proto3" json:"bind,omitempty"`
+	Addr          string                 `protobuf:"bytes,3,opt,name=addr,proto3" json:"addr,omitempty"`
+	Version       string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	Incarnation   string                 `protobuf:"bytes,5,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Founder) Reset() {
+	*x = Founder{}
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Founder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Founder) ProtoMessage() {}
+
+func (x *Founder) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Founder.ProtoReflect.Descriptor instead.
+func (*Founder) Descriptor() ([]byte, []int) {
+	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Founder) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Founder) GetBind() string {
+	if x != nil {
+		return x.Bind
+	}
+	return ""
+}
+
+func (x *Founder) GetAddr() string {
+	if x != nil {
+		return x.Addr
+	}
+	return ""
+}
+
+func (x *Founder) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Founder) GetIncarnation() string {
+	if x != nil {
+		return x.Incarnation
+	}
+	return ""
+}
+
+type TermRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node that the question is for.
+	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	ClusterId     string `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TermRequest) Reset() {
 	*x = TermRequest{}
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[2]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -193,7 +290,7 @@ func (x *TermRequest) String() string {
 func (*TermRequest) ProtoMessage() {}
 
 func (x *TermRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[2]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -206,7 +303,21 @@ func (x *TermRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TermRequest.ProtoReflect.Descriptor instead.
 func (*TermRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{2}
+	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *TermRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *TermRequest) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
 }
 
 type TermResponse struct {
@@ -219,7 +330,7 @@ type TermResponse struct {
 
 func (x *TermResponse) Reset() {
 	*x = TermResponse{}
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[3]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -231,7 +342,7 @@ func (x *TermResponse) String() string {
 func (*TermResponse) ProtoMessage() {}
 
 func (x *TermResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[3]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -244,7 +355,7 @@ func (x *TermResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TermResponse.ProtoReflect.Descriptor instead.
 func (*TermResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{3}
+	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *TermResponse) GetTerm() uint64 {
@@ -263,13 +374,15 @@ func (x *TermResponse) GetId() string {
 
 type ReadIndexRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	ClusterId     string                 `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReadIndexRequest) Reset() {
 	*x = ReadIndexRequest{}
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[4]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -281,7 +394,7 @@ func (x *ReadIndexRequest) String() string {
 func (*ReadIndexRequest) ProtoMessage() {}
 
 func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[4]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -294,7 +407,21 @@ func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
 func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{4}
+	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ReadIndexRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ReadIndexRequest) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
 }
 
 type ReadIndexResponse struct {
@@ -306,7 +433,7 @@ type ReadIndexResponse struct {
 
 func (x *ReadIndexResponse) Reset() {
 	*x = ReadIndexResponse{}
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[5]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -318,7 +445,7 @@ func (x *ReadIndexResponse) String() string {
 func (*ReadIndexResponse) ProtoMessage() {}
 
 func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[5]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -331,7 +458,7 @@ func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexResponse.ProtoReflect.Descriptor instead.
 func (*ReadIndexResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{5}
+	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ReadIndexResponse) GetIndex() uint64 {
@@ -351,14 +478,15 @@ type JoinRequest struct {
 	Addr        string                 `protobuf:"bytes,6,opt,name=addr,proto3" json:"addr,omitempty"`
 	Version     string                 `protobuf:"bytes,7,opt,name=version,proto3" json:"version,omitempty"`
 	// The node has raft state: it can only be noted, not taken in anew.
-	HasState      bool `protobuf:"varint,8,opt,name=has_state,json=hasState,proto3" json:"has_state,omitempty"`
+	HasState      bool   `protobuf:"varint,8,opt,name=has_state,json=hasState,proto3" json:"has_state,omitempty"`
+	ClusterId     string `protobuf:"bytes,9,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[6]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -370,7 +498,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[6]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -383,7 +511,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{6}
+	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *JoinRequest) GetCluster() string {
@@ -442,15 +570,23 @@ func (x *JoinRequest) GetHasState() bool {
 	return false
 }
 
+func (x *JoinRequest) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
 type JoinResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	ClusterId     string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[7]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -462,7 +598,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[7]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -475,7 +611,14 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{7}
+	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *JoinResponse) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
 }
 
 type InviteRequest struct {
@@ -490,7 +633,7 @@ type InviteRequest struct {
 
 func (x *InviteRequest) Reset() {
 	*x = InviteRequest{}
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[8]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -502,7 +645,7 @@ func (x *InviteRequest) String() string {
 func (*InviteRequest) ProtoMessage() {}
 
 func (x *InviteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[8]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -515,7 +658,7 @@ func (x *InviteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InviteRequest.ProtoReflect.Descriptor instead.
 func (*InviteRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{8}
+	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *InviteRequest) GetCluster() string {
@@ -548,7 +691,7 @@ type InviteResponse struct {
 
 func (x *InviteResponse) Reset() {
 	*x = InviteResponse{}
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[9]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -560,7 +703,7 @@ func (x *InviteResponse) String() string {
 func (*InviteResponse) ProtoMessage() {}
 
 func (x *InviteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[9]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -573,7 +716,7 @@ func (x *InviteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InviteResponse.ProtoReflect.Descriptor instead.
 func (*InviteResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{9}
+	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *InviteResponse) GetId() string {
@@ -592,7 +735,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[10]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -604,7 +747,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[10]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -617,7 +760,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{10}
+	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StatusRequest) GetGroup() string {
@@ -639,7 +782,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[11]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -651,7 +794,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[11]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -664,7 +807,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{11}
+	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StatusResponse) GetNode() *registrypb.NodeStatus {
@@ -701,7 +844,7 @@ const file_rpc_peerpb_peer_proto_rawDesc = "" +
 	"\n" +
 	"\x15rpc/peerpb/peer.proto\x12\x10registry.peer.v1\x1a\x1drpc/registrypb/registry.proto\"(\n" +
 	"\fHelloRequest\x12\x18\n" +
-	"\acluster\x18\x01 \x01(\tR\acluster\"\xd2\x01\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\"\xa8\x02\n" +
 	"\rHelloResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
@@ -710,14 +853,30 @@ const file_rpc_peerpb_peer_proto_rawDesc = "" +
 	"\thas_state\x18\x05 \x01(\bR\bhasState\x12\x16\n" +
 	"\x06leader\x18\x06 \x01(\tR\x06leader\x12\x12\n" +
 	"\x04addr\x18\a \x01(\tR\x04addr\x12\x18\n" +
-	"\aversion\x18\b \x01(\tR\aversion\"\r\n" +
-	"\vTermRequest\"2\n" +
+	"\aversion\x18\b \x01(\tR\aversion\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\t \x01(\tR\tclusterId\x125\n" +
+	"\bfounders\x18\n" +
+	" \x03(\v2\x19.registry.peer.v1.FounderR\bfounders\"}\n" +
+	"\aFounder\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04bind\x18\x02 \x01(\tR\x04bind\x12\x12\n" +
+	"\x04addr\x18\x03 \x01(\tR\x04addr\x12\x18\n" +
+	"\aversion\x18\x04 \x01(\tR\aversion\x12 \n" +
+	"\vincarnation\x18\x05 \x01(\tR\vincarnation\"<\n" +
+	"\vTermRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x02 \x01(\tR\tclusterId\"2\n" +
 	"\fTermResponse\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x0e\n" +
-	"\x02id\x18\x02 \x01(\tR\x02id\"\x12\n" +
-	"\x10ReadIndexRequest\")\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\"A\n" +
+	"\x10ReadIndexRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x02 \x01(\tR\tclusterId\")\n" +
 	"\x11ReadIndexResponse\x12\x14\n" +
-	"\x05index\x18\x01 \x01(\x04R\x05index\"\xd4\x01\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\"\xf3\x01\n" +
 	"\vJoinRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
@@ -726,8 +885,12 @@ const file_rpc_peerpb_peer_proto_rawDesc = "" +
 	"\bnonvoter\x18\x05 \x01(\bR\bnonvoter\x12\x12\n" +
 	"\x04addr\x18\x06 \x01(\tR\x04addr\x12\x18\n" +
 	"\aversion\x18\a \x01(\tR\aversion\x12\x1b\n" +
-	"\thas_state\x18\b \x01(\bR\bhasState\"\x0e\n" +
-	"\fJoinResponse\"Y\n" +
+	"\thas_state\x18\b \x01(\bR\bhasState\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\t \x01(\tR\tclusterId\"-\n" +
+	"\fJoinResponse\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x01 \x01(\tR\tclusterId\"Y\n" +
 	"\rInviteRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x12\n" +
 	"\x04bind\x18\x02 \x01(\tR\x04bind\x12\x1a\n" +
@@ -761,41 +924,43 @@ func file_rpc_peerpb_peer_proto_rawDescGZIP() []byte {
 	return file_rpc_peerpb_peer_proto_rawDescData
 }
 
-var file_rpc_peerpb_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_rpc_peerpb_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_rpc_peerpb_peer_proto_goTypes = []any{
 	(*HelloRequest)(nil),          // 0: registry.peer.v1.HelloRequest
 	(*HelloResponse)(nil),         // 1: registry.peer.v1.HelloResponse
-	(*TermRequest)(nil),           // 2: registry.peer.v1.TermRequest
-	(*TermResponse)(nil),          // 3: registry.peer.v1.TermResponse
-	(*ReadIndexRequest)(nil),      // 4: registry.peer.v1.ReadIndexRequest
-	(*ReadIndexResponse)(nil),     // 5: registry.peer.v1.ReadIndexResponse
-	(*JoinRequest)(nil),           // 6: registry.peer.v1.JoinRequest
-	(*JoinResponse)(nil),          // 7: registry.peer.v1.JoinResponse
-	(*InviteRequest)(nil),         // 8: registry.peer.v1.InviteRequest
-	(*InviteResponse)(nil),        // 9: registry.peer.v1.InviteResponse
-	(*StatusRequest)(nil),         // 10: registry.peer.v1.StatusRequest
-	(*StatusResponse)(nil),        // 11: registry.peer.v1.StatusResponse
-	(*registrypb.NodeStatus)(nil), // 12: registry.v1.NodeStatus
+	(*Founder)(nil),               // 2: registry.peer.v1.Founder
+	(*TermRequest)(nil),           // 3: registry.peer.v1.TermRequest
+	(*TermResponse)(nil),          // 4: registry.peer.v1.TermResponse
+	(*ReadIndexRequest)(nil),      // 5: registry.peer.v1.ReadIndexRequest
+	(*ReadIndexResponse)(nil),     // 6: registry.peer.v1.ReadIndexResponse
+	(*JoinRequest)(nil),           // 7: registry.peer.v1.JoinRequest
+	(*JoinResponse)(nil),          // 8: registry.peer.v1.JoinResponse
+	(*InviteRequest)(nil),         // 9: registry.peer.v1.InviteRequest
+	(*InviteResponse)(nil),        // 10: registry.peer.v1.InviteResponse
+	(*StatusRequest)(nil),         // 11: registry.peer.v1.StatusRequest
+	(*StatusResponse)(nil),        // 12: registry.peer.v1.StatusResponse
+	(*registrypb.NodeStatus)(nil), // 13: registry.v1.NodeStatus
 }
 var file_rpc_peerpb_peer_proto_depIdxs = []int32{
-	12, // 0: registry.peer.v1.StatusResponse.node:type_name -> registry.v1.NodeStatus
-	0,  // 1: registry.peer.v1.Peer.Hello:input_type -> registry.peer.v1.HelloRequest
-	2,  // 2: registry.peer.v1.Peer.Term:input_type -> registry.peer.v1.TermRequest
-	4,  // 3: registry.peer.v1.Peer.ReadIndex:input_type -> registry.peer.v1.ReadIndexRequest
-	6,  // 4: registry.peer.v1.Peer.Join:input_type -> registry.peer.v1.JoinRequest
-	8,  // 5: registry.peer.v1.Peer.Invite:input_type -> registry.peer.v1.InviteRequest
-	10, // 6: registry.peer.v1.Peer.Status:input_type -> registry.peer.v1.StatusRequest
-	1,  // 7: registry.peer.v1.Peer.Hello:output_type -> registry.peer.v1.HelloResponse
-	3,  // 8: registry.peer.v1.Peer.Term:output_type -> registry.peer.v1.TermResponse
-	5,  // 9: registry.peer.v1.Peer.ReadIndex:output_type -> registry.peer.v1.ReadIndexResponse
-	7,  // 10: registry.peer.v1.Peer.Join:output_type -> registry.peer.v1.JoinResponse
-	9,  // 11: registry.peer.v1.Peer.Invite:output_type -> registry.peer.v1.InviteResponse
-	11, // 12: registry.peer.v1.Peer.Status:output_type -> registry.peer.v1.StatusResponse
-	7,  // [7:13] is the sub-list for method output_type
-	1,  // [1:7] is the sub-list for method input_type
-	1,  // [1:1] is the sub-list for extension type_name
-	1,  // [1:1] is the sub-list for extension extendee
-	0,  // [0:1] is the sub-list for field type_name
+	2,  // 0: registry.peer.v1.HelloResponse.founders:type_name -> registry.peer.v1.Founder
+	13, // 1: registry.peer.v1.StatusResponse.node:type_name -> registry.v1.NodeStatus
+	0,  // 2: registry.peer.v1.Peer.Hello:input_type -> registry.peer.v1.HelloRequest
+	3,  // 3: registry.peer.v1.Peer.Term:input_type -> registry.peer.v1.TermRequest
+	5,  // 4: registry.peer.v1.Peer.ReadIndex:input_type -> registry.peer.v1.ReadIndexRequest
+	7,  // 5: registry.peer.v1.Peer.Join:input_type -> registry.peer.v1.JoinRequest
+	9,  // 6: registry.peer.v1.Peer.Invite:input_type -> registry.peer.v1.InviteRequest
+	11, // 7: registry.peer.v1.Peer.Status:input_type -> registry.peer.v1.StatusRequest
+	1,  // 8: registry.peer.v1.Peer.Hello:output_type -> registry.peer.v1.HelloResponse
+	4,  // 9: registry.peer.v1.Peer.Term:output_type -> registry.peer.v1.TermResponse
+	6,  // 10: registry.peer.v1.Peer.ReadIndex:output_type -> registry.peer.v1.ReadIndexResponse
+	8,  // 11: registry.peer.v1.Peer.Join:output_type -> registry.peer.v1.JoinResponse
+	10, // 12: registry.peer.v1.Peer.Invite:output_type -> registry.peer.v1.InviteResponse
+	12, // 13: registry.peer.v1.Peer.Status:output_type -> registry.peer.v1.StatusResponse
+	8,  // [8:14] is the sub-list for method output_type
+	2,  // [2:8] is the sub-list for method input_type
+	2,  // [2:2] is the sub-list for extension type_name
+	2,  // [2:2] is the sub-list for extension extendee
+	0,  // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_rpc_peerpb_peer_proto_init() }
@@ -809,7 +974,7 @@ func file_rpc_peerpb_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rpc_peerpb_peer_proto_rawDesc), len(file_rpc_peerpb_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

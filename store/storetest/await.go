@@ -148,21 +148,24 @@ func (c *Cluster) AwaitSame() {
 	if err != nil {
 		c.tb.Fatalf("read index: %v", err)
 	}
+	states := make(map[string]*fsm.State)
 	var first *fsm.State
 	c.Await("all nodes at one index", func() bool {
 		first = c.Nodes()[0].State()
 		for _, n := range c.Nodes() {
-			if i := n.State().Index(); i < index || i != first.Index() {
+			s := n.State()
+			if s.Index() < index || s.Index() != first.Index() {
 				return false
 			}
+			states[n.ID] = s
 		}
 		return true
 	})
 	rings := make(map[string]uint64)
 	for _, n := range c.Nodes() {
-		s := n.State()
-		if s.Index() != first.Index() || s.Digest() != first.Digest() {
-			c.tb.Errorf("%s has digest %016x at %d, another node %016x at %d", n.ID, s.Digest(), s.Index(), first.Digest(), first.Index())
+		s := states[n.ID]
+		if s.Digest() != first.Digest() {
+			c.tb.Errorf("at index %d %s has digest %016x, another node %016x", s.Index(), n.ID, s.Digest(), first.Digest())
 		}
 		for g := range s.Groups {
 			v, err := g.WaitRing(c.Context(), s.Index())

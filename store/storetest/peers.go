@@ -45,16 +45,19 @@ func (p peers) Hello(ctx context.Context, bind string) (h store.Hello, err error
 	return h, err
 }
 
-func (p peers) Term(ctx context.Context, bind string) (term uint64, err error) {
-	err = p.call(ctx, bind, func(s *store.Store) error {
+func (p peers) Term(ctx context.Context, node store.Target) (term uint64, err error) {
+	err = p.call(ctx, node.Bind, func(s *store.Store) error {
 		term = s.Term()
-		return nil
+		return s.IsTarget(node.ID, node.ClusterID)
 	})
 	return term, err
 }
 
-func (p peers) ReadIndex(ctx context.Context, bind string) (index uint64, err error) {
-	err = p.call(ctx, bind, func(s *store.Store) (err error) {
+func (p peers) ReadIndex(ctx context.Context, leader store.Target) (index uint64, err error) {
+	err = p.call(ctx, leader.Bind, func(s *store.Store) (err error) {
+		if err := s.IsTarget(leader.ID, leader.ClusterID); err != nil {
+			return err
+		}
 		index, err = s.ReadIndex(ctx)
 		return err
 	})
@@ -69,6 +72,10 @@ func (p peers) Applied(ctx context.Context, bind string) (index uint64, err erro
 	return index, err
 }
 
-func (p peers) Join(ctx context.Context, bind string, node store.Hello) error {
-	return p.call(ctx, bind, func(s *store.Store) error { return s.AdmitNode(ctx, node) })
+func (p peers) Join(ctx context.Context, bind string, node store.Hello) (cluster string, err error) {
+	err = p.call(ctx, bind, func(s *store.Store) error {
+		cluster = s.ClusterID()
+		return s.AdmitNode(ctx, node)
+	})
+	return cluster, err
 }

@@ -1,0 +1,168 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/werbenhu/registry/fsm"
+	"github.com/werbenhu/registry/store"
+	"github.com/werbenhu/registry/store/storetest"
+)
+
+// A directory is opened by one process at a time.
+func TestDirectoryIsLocked(t *testing.T) {
+	t.Parallel()
+	c := storetest.New(t)
+	n := c.Start("n1", store.Formation{})
+	_, err := c.TryOpen("n1", func(cfg *store.Config) { cfg.BindAdvertise = "elsewhere:7370" })
+	if !errors.Is(err, store.ErrDataDir) {
+		t.Errorf("a second open: %v", err)
+	}
+	c.AwaitReady(n)
+}
+
+// restores counts the snapshots that a node was given.
+type restores struct{ n atomic.Int32 }
+
+func (*restores) Applied(*fsm.State, []fsm.Change, []uint64) {}
+
+func (r *restores) Restored(*fsm.State) { r.n.Add(1) }
+
+func TestFollowerFarBehindGetsASnapshot(t *testing.T) {
+	t.Parallel()
+	few := func(cfg *store.Config) { cfg.SnapshotThreshold = 8 }
+	c := storetest.New(t, few)
+	nodes := c.Three()
+	leader := c.Leader()
+	var behind *storetest.Node
+	for _, n := range nodes {
+		if n.ID != leader.ID {
+			behind = n
+		}
+	}
+	behind.Kill()
+	for i := range 100 {
+		c.Write(register("web", fmt.Sprint("m", i), time.Minute))
+	}
+	if err := leader.Snapshot(); err != nil {
+		t.Fatal(err)
+	}
+	seen := &restores{}
+	back := c.Start(behind.ID, store.Formation{}, func(cfg *store.Config) { cfg.Observers = []fsm.Observer{seen} })
+	c.AwaitReady(back)
+	c.AwaitSame()
+	if seen.n.Load() == 0 {
+		t.Error("the follower caught up without a snapshot")
+	}
+	// And it starts from its own snapshot after that.
+	back.Stop()
+	c.AwaitReady(c.Start(behind.ID, store.Formation{}))
+	c.AwaitSame()
+}
+
+// A log that cannot be written ends the node, and the cluster goes on.
+func TestStorageFailureEndsTheNode(t *testing.T) {
+	t.Parallel()
+	c := storetest.New(t)
+	c.Three()
+	leader := c.Leader()
+	if err := leader.BreakLog(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := leader.Write(c.Context(), setGroup("web", 64)); err == nil {
+		t.Error("a write was acknowledged without a log")
+	}
+	select {
+	case <-leader.Failed():
+	case <-c.Context().Done():
+		t.Fatal("the node goes on without its log")
+	}
+	if !errors.Is(leader.Failure(), store.ErrStorage) {
+		t.Errorf("failure: %v", leader.Failure())
+	}
+	leader.Kill()
+	c.Write(setGroup("web", 128))
+	c.AwaitSame()
+}
+
+// hangingLog stops in a write until the test lets it go.
+type hangingLog struct {
+	raft.LogStore
+	hangs atomic.Bool
+	thaw  chan struct{}
+}
+
+func (l *hangingLog) StoreLogs(logs []*raft.Log) error {
+	if l.hangs.Load() {
+		<-l.thaw
+	}
+	return l.LogStore.StoreLogs(logs)
+}
+
+// A disk that hangs ends the node as one that fails does, and its Close does
+// not hang with it.
+func TestHungDiskEndsTheNode(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("waits for the limit of Close")
+	}
+	c := storetest.New(t)
+	disk := &hangingLog{thaw: make(chan struct{})}
+	defer close(disk.thaw)
+	n := c.Start("n1", store.Formation{}, func(cfg *store.Config) {
+		cfg.MaxHang = 300 * time.Millisecond
+		store.WrapLog(cfg, func(l raft.LogStore) raft.LogStore {
+			disk.LogStore = l
+			return disk
+		})
+	})
+	c.AwaitReady(n)
+	disk.hangs.Store(true)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if _, err := n.Write(ctx, setGroup("web", 64)); !errors.Is(err, store.ErrOutcomeUnknown) {
+		t.Errorf("a write that hangs: %v, want ErrOutcomeUnknown", err)
+	}
+	select {
+	case <-n.Failed():
+	case <-c.Context().Done():
+		t.Fatal("the node goes on")
+	}
+	closed := make(chan error, 1)
+	go func() {
+		n.HandOver()
+		closed <- n.Close()
+	}()
+	select {
+	case err := <-closed:
+		if !errors.Is(err, store.ErrStorage) {
+			t.Errorf("Close: %v, want ErrStorage", err)
+		}
+	case <-time.After(2 * store.FailedCloseLimit):
+		t.Error("Close hangs with the disk")
+	}
+	c.Abandon(n)
+}
+
+func TestUnfinishedSnapshotIsRemovedAtStart(t *testing.T) {
+	t.Parallel()
+	c := storetest.New(t)
+	n := c.Start("n1", store.Formation{})
+	c.AwaitReady(n)
+	n.Stop()
+	half := n.Dir + "/snapshots/9-9-9.tmp"
+	if err := os.MkdirAll(half, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	c.AwaitReady(c.Start("n1", store.Formation{}))
+	if _, err := os.Stat(half); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("still there: %v", err)
+	}
+}
