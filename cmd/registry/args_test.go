@@ -1,0 +1,148 @@
+package main
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestNormalize(t *testing.T) {
+	tests := []struct{ name, in, want string }{
+		{"flags of serve without a command", "-bind=:7370 -id service-1", "-bind=:7370 -id service-1"},
+		{"flags after arguments", "match web -n 2 user-1 --json", "match -n 2 --json -- web user-1"},
+		{"stdin", "match web -", "match -- web -"},
+		{"a key that looks like a flag", "match web -- -n", "match -- web -n"},
+		{"a key that is a command", "match web help", "match -- web help"},
+		{"help of a nested command", "help ring show", "help of registry ring show"},
+		{"help wins over bad arguments", "ring show a b c -nope -h", "help of registry ring show"},
+		{"help of the program", "-h", "help of registry"},
+		{"a command to run", "register -group g -id i -addr a -- sh -c exit", "register -group g -id i -addr a -- sh -c exit"},
+		{"version flag", "--version", "version"},
+		{"nothing", "", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, help, err := normalize(newApp(&env{}), strings.Fields(tt.in))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if help != nil {
+				got = strings.Fields("help of " + help.HelpName)
+			}
+			if diff := cmp.Diff(strings.Fields(tt.want), append([]string{}, got...)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// TestUsageErrors: every way to type something wrong exits with 2, says what
+// was wrong and prints nothing on stdout.
+func TestUsageErrors(t *testing.T) {
+	tests := []struct {
+		name, args string
+		says       []string
+	}{
+		{"unknown command", "membrs web", []string{`unknown command "membrs"`, `did you mean "members"?`}},
+		{"unknown subcommand", "ring stat web", []string{`registry ring: unknown command "stat"`, `"stats"`}},
+		{"unknown help topic", "help nope", []string{`unknown command "nope"`}},
+		{"missing subcommand", "ring", []string{"registry ring needs a command: stats, show"}},
+		{"unknown flag of serve", "-bnd :1", []string{"registry: unknown flag -bnd", `"-bind"`}},
+		{"unknown flag", "members -jsn web", []string{"registry members: unknown flag -jsn", `"-json"`}},
+		{"flag before the command", "-addr :1 members web", []string{"come after its name: registry members -addr :1"}},
+		{"bad flag value", "members -timeout soon web", []string{"-timeout", "registry members -help"}},
+		{"zero timeout", "members -timeout 0s web", []string{"-timeout is 0s"}},
+		{"missing value", "members web -timeout", []string{"-timeout"}},
+		{"missing id", "", []string{"-id is required"}},
+		{"missing id of serve", "serve -bind :1", []string{"-id is required"}},
+		{"id that is no directory", "serve -id ..", []string{"set -data-dir"}},
+		{"bad log level", "serve -id a -log-level loud", []string{`-log-level is "loud"`}},
+		{"bad log format", "serve -id a -log-format xml", []string{`-log-format is "xml"`}},
+		{"argument to serve", "serve -id a b", []string{`unexpected argument "b"`}},
+		{"bad address", "members -registries nowhere web", []string{`"nowhere"`}},
+		{"no address", "members -registries , web", []string{"-registries names no address"}},
+		{"missing group", "members", []string{"GROUP is missing"}},
+		{"too many groups", "members a b", []string{`unexpected argument "b"`}},
+		{"missing key", "match web", []string{"KEY is missing"}},
+		{"no owners wanted", "match -n 0 web k", []string{"-n is 0"}},
+		{"register without a group", "register -id i -addr h:1", []string{"-group is required"}},
+		{"register without an id", "register -group g -addr h:1", []string{"-id is required"}},
+		{"register without an address", "register -group g -id i", []string{"-addr is required"}},
+		{"command without --", "register -group g -id i -addr h:1 sleep 1", []string{`unexpected argument "sleep"`, "after --"}},
+		{"bad metadata", "register -group g -id i -addr h:1 -meta zone", []string{`-meta is "zone"`}},
+		{"metadata twice", "register -group g -id i -addr h:1 -meta a=1 -meta a=2", []string{`"a" twice`}},
+		{"weight 0", "register -group g -id i -addr h:1 -weight 0", []string{"-weight is 0"}},
+		{"TTL 0", "register -group g -id i -addr h:1 -ttl 0s", []string{"-ttl is 0s"}},
+		{"deregister without an id", "deregister -group g", []string{"-id is required"}},
+		{"nothing to set", "member set -group g -id i", []string{"nothing to set"}},
+		{"bad state", "member set -group g -id i -state asleep", []string{`-state is "asleep"`}},
+		{"nothing to plan", "ring plan web", []string{"no change to plan"}},
+		{"bad limit", "ring plan web -leave a -max-moved lots", []string{"-max-moved"}},
+		{"bad weight", "ring plan web -weight a", []string{`-weight is "a"`}},
+		{"weight above the limit", "ring plan web -join a:1001", []string{"1001"}},
+		{"bad plot", "ring plot web -o ring.gif", []string{`"ring.gif"`}},
+		{"bad bound", "group set web -bound tight", []string{`-bound is "tight"`}},
+		{"bound below the limit", "group set web -bound 1.001", []string{"bound"}},
+		{"virtual nodes no power of two", "group set web -virtual-nodes 100", []string{"power of two"}},
+		{"unknown shell", "completion tcsh", []string{`"tcsh"`}},
+		{"dev port out of range", "dev -addr-port 65535", []string{"-addr-port is 65535"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := execute(t, t.Context(), "", strings.Fields(tt.args)...)
+			if r.code != exitUsage || r.stdout != "" {
+				t.Errorf("exit code %d, stdout %q", r.code, r.stdout)
+			}
+			for _, s := range tt.says {
+				if !strings.Contains(r.stderr, s) {
+					t.Errorf("stderr does not say %q:\n%s", s, r.stderr)
+				}
+			}
+		})
+	}
+}
+
+func TestHelp(t *testing.T) {
+	golden(t, "help.txt", ok(t, "help"))
+	golden(t, "help-exit-codes.txt", ok(t, "help", "exit-codes"))
+	golden(t, "help-match.txt", ok(t, "match", "-help"))
+	golden(t, "help-serve.txt", ok(t, "serve", "-h"))
+	golden(t, "help-ring.txt", ok(t, "help", "ring"))
+	if ok(t, "-h") != ok(t, "help") || ok(t, "exit-codes") != ok(t, "help", "exit-codes") {
+		t.Error("two ways to one topic differ")
+	}
+}
+
+func TestCompletion(t *testing.T) {
+	tests := []struct {
+		name, args string
+		want       []string
+	}{
+		{"commands", "", []string{"serve", "match", "ring"}},
+		{"subcommands", "ring", []string{"stats", "digest"}},
+		{"flags with one dash", "match -j", []string{"-json"}},
+		{"flags with two dashes", "serve --bi", []string{"--bind", "--bind-advertise"}},
+		{"shells", "completion", []string{"bash", "zsh", "fish"}},
+		{"nothing after --", "register --", nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got := strings.Fields(ok(t, append(strings.Fields(tt.args), completeFlag)...))
+			for _, w := range tt.want {
+				if !slices.Contains(got, w) {
+					t.Errorf("%q is not among %q", w, got)
+				}
+			}
+			if tt.want == nil && len(got) > 0 {
+				t.Errorf("got %q", got)
+			}
+		})
+	}
+	for _, shell := range []string{"bash", "zsh", "fish"} {
+		if !strings.Contains(ok(t, "completion", shell), completeFlag) {
+			t.Errorf("script for %s", shell)
+		}
+	}
+}

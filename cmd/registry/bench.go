@@ -1,0 +1,191 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/werbenhu/registry/rpc/registrypb"
+)
+
+// benchCommand loads a running cluster: plain calls, closed loops, one call
+// under way for each caller.
+func benchCommand(e *env) *cli.Command {
+	flags := func(own ...cli.Flag) []cli.Flag {
+		return clientFlags(append(own, jsonFlag(),
+			&cli.IntFlag{Name: "callers", Value: 64, Usage: "callers that wait for their answers, 1 to 100000"},
+			&cli.IntFlag{Name: "conns", Usage: "connections to each node that they share (default: one for 64 callers)"},
+			&cli.DurationFlag{Name: "duration", Value: 5 * time.Second, Usage: "how long to measure, at most 10m"},
+			&cli.IntFlag{Name: "groups", Value: 100, Usage: "groups that members are spread over, 1 to 10000"},
+		)...)
+	}
+	sub := func(name, usage string, newLoad func(*cli.Context) load, own ...cli.Flag) *cli.Command {
+		return &cli.Command{
+			Name: name, Usage: usage, Flags: flags(own...),
+			Action: func(c *cli.Context) error { return runBench(c, e, name, newLoad(c)) },
+		}
+	}
+	members := &cli.IntFlag{Name: "members", Value: 100, Usage: "members of each group, registered first, 1 to 100000"}
+	return &cli.Command{
+		Name:     "bench",
+		Category: categoryCluster,
+		Usage:    "put load on a running cluster and measure it",
+		Subcommands: []*cli.Command{
+			sub("register", "each call registers a new member", newRegisterLoad),
+			sub("heartbeat", "each call renews leases",
+				newHeartbeatLoad, members, &cli.IntFlag{Name: "batch", Value: 1, Usage: "leases in one heartbeat, 1 to 1000"}),
+			sub("match", "each call matches keys",
+				newMatchLoad, members, &cli.IntFlag{Name: "batch", Value: 1, Usage: "keys in one call, 1 to 1000"}),
+		},
+	}
+}
+
+// load is one kind of call.
+type load interface {
+	// prepare is run once, before the clock starts.
+	prepare(ctx context.Context, clients []registrypb.RegistryClient) error
+	// caller returns the i-th caller's call; it returns how many operations
+	// one call is.
+	caller(i int, client registrypb.RegistryClient) func(context.Context) (int, error)
+}
+
+type benchResult struct {
+	Load      string  `json:"load"`
+	Callers   int     `json:"callers"`
+	Seconds   float64 `json:"seconds"`
+	Ops       int     `json:"ops"`
+	PerSecond float64 `json:"per_second"`
+	Errors    int     `json:"errors"`
+	FirstErr  string  `json:"first_error,omitempty"`
+	P50Micros float64 `json:"p50_us"`
+	P99Micros float64 `json:"p99_us"`
+	MaxMicros float64 `json:"max_us"`
+}
+
+func runBench(c *cli.Context, e *env, name string, l load) error {
+	if c.NArg() > 0 {
+		return usageErrorf("bench %s takes no arguments, got %q", name, c.Args().First())
+	}
+	for flag, limit := range map[string]int{"callers": 100_000, "groups": 10_000, "members": 100_000, "batch": 1000} {
+		if c.IsSet(flag) && (c.Int(flag) < 1 || c.Int(flag) > limit) {
+			return usageErrorf("-%s is %d, want 1 to %d", flag, c.Int(flag), limit)
+		}
+	}
+	if d := c.Duration("duration"); d <= 0 || d > 10*time.Minute {
+		return usageErrorf("-duration is %s, want more than 0 and at most 10m", d)
+	}
+	clients, closeAll, err := benchClients(c)
+	if err != nil {
+		return err
+	}
+	defer closeAll()
+	if err := l.prepare(c.Context, clients); err != nil {
+		return fmt.Errorf("prepare: %w", err)
+	}
+	r := measure(c, l, clients)
+	r.Load = name
+	if c.Bool(flagJSON) {
+		return writeJSON(e.stdout, r)
+	}
+	return printBench(e.stdout, r)
+}
+
+func printBench(w io.Writer, r benchResult) error {
+	_, err := fmt.Fprintf(w, "%s: %d callers, %.1fs: %.0f/s, p50 %.2fms, p99 %.2fms, max %.2fms, %d errors\n",
+		r.Load, r.Callers, r.Seconds, r.PerSecond, r.P50Micros/1e3, r.P99Micros/1e3, r.MaxMicros/1e3, r.Errors)
+	if err == nil && r.FirstErr != "" {
+		_, err = fmt.Fprintf(w, "first error: %s\n", r.FirstErr)
+	}
+	return err
+}
+
+// benchClients opens the connections: to each node as many, in turn.
+func benchClients(c *cli.Context) ([]registrypb.RegistryClient, func(), error) {
+	addrs := list(c, flagRegistries)
+	if len(addrs) == 0 {
+		return nil, nil, usageErrorf("-%s names no address", flagRegistries)
+	}
+	each := c.Int("conns")
+	if each <= 0 {
+		each = max(1, c.Int("callers")/64/len(addrs))
+	}
+	var clients []registrypb.RegistryClient
+	var conns []*grpc.ClientConn
+	closeAll := func() {
+		for _, conn := range conns {
+			_ = conn.Close() // nothing is under way any more
+		}
+	}
+	for range each {
+		for _, addr := range addrs {
+			conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+			if err != nil {
+				closeAll()
+				return nil, nil, fmt.Errorf("dial %s: %w", addr, err)
+			}
+			conns = append(conns, conn)
+			clients = append(clients, registrypb.NewRegistryClient(conn))
+		}
+	}
+	return clients, closeAll, nil
+}
+
+func measure(c *cli.Context, l load, clients []registrypb.RegistryClient) benchResult {
+	type tally struct {
+		ops, errors int
+		first       error
+		took        []time.Duration
+	}
+	tallies := make([]tally, c.Int("callers"))
+	var wg sync.WaitGroup
+	start := time.Now()
+	end := start.Add(c.Duration("duration"))
+	for i := range tallies {
+		t, call := &tallies[i], l.caller(i, clients[i%len(clients)])
+		wg.Go(func() {
+			for began := time.Now(); began.Before(end) && c.Context.Err() == nil; began = time.Now() {
+				n, err := call(c.Context)
+				if err != nil {
+					t.errors++
+					t.first = cmp.Or(t.first, err)
+					continue
+				}
+				t.ops += n
+				t.took = append(t.took, time.Since(began))
+			}
+		})
+	}
+	wg.Wait()
+	r := benchResult{Callers: len(tallies), Seconds: time.Since(start).Seconds()}
+	var all []time.Duration
+	for _, t := range tallies {
+		r.Ops += t.ops
+		r.Errors += t.errors
+		if t.first != nil && r.FirstErr == "" {
+			r.FirstErr = t.first.Error()
+		}
+		all = append(all, t.took...)
+	}
+	r.PerSecond = float64(r.Ops) / r.Seconds
+	if len(all) > 0 {
+		slices.Sort(all)
+		at := func(q float64) float64 { return float64(all[int(q*float64(len(all)-1))].Microseconds()) }
+		r.P50Micros, r.P99Micros, r.MaxMicros = at(0.5), at(0.99), at(1)
+	}
+	return r
+}
+
+// benchGroup names the i-th group of a run; every run has groups of its own,
+// which end with their leases.
+func benchGroup(run string, i int) string { return fmt.Sprintf("bench-%s-%d", run, i) }
+
+func benchRun() string { return strings.ToLower(time.Now().UTC().Format("150405.000")) }

@@ -1,0 +1,186 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/werbenhu/registry/sdk"
+)
+
+type statusJSON struct {
+	Cluster string     `json:"cluster"`
+	Leader  string     `json:"leader"`
+	Term    uint64     `json:"term"`
+	Nodes   []nodeJSON `json:"nodes"`
+}
+
+type nodeJSON struct {
+	ID           string `json:"id"`
+	Bind         string `json:"bind"`
+	Addr         string `json:"addr"`
+	Role         string `json:"role"`
+	Voter        bool   `json:"voter"`
+	Ready        bool   `json:"ready"`
+	AppliedIndex uint64 `json:"applied_index"`
+	CommitIndex  uint64 `json:"commit_index"`
+	Digest       string `json:"digest"` // empty when the node does not answer
+	Lag          string `json:"lag"`
+	Version      string `json:"version,omitempty"`
+	Error        string `json:"error,omitempty"`
+}
+
+func toStatusJSON(s sdk.Status) statusJSON {
+	out := statusJSON{Cluster: s.Cluster, Leader: s.Leader, Term: s.Term, Nodes: []nodeJSON{}}
+	for _, n := range s.Nodes {
+		out.Nodes = append(out.Nodes, nodeJSON{
+			ID: n.ID, Bind: n.Bind, Addr: n.Addr, Role: n.Role, Voter: n.Voter, Ready: n.Ready,
+			AppliedIndex: n.AppliedIndex, CommitIndex: n.CommitIndex, Digest: digestText(n),
+			Lag: n.Lag.String(), Version: n.Version, Error: n.Error,
+		})
+	}
+	return out
+}
+
+// digestText is empty for a node that does not answer: no digest is not digest 0.
+func digestText(n sdk.NodeStatus) string {
+	if n.Role == "" {
+		return ""
+	}
+	return hex64(n.Digest).String()
+}
+
+func clusterCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name:     "cluster",
+		Usage:    "look at the nodes and change which they are",
+		Category: categoryCluster,
+		Subcommands: []*cli.Command{
+			clusterStatusCommand(e), clusterJoinCommand(e), clusterRemoveCommand(e), clusterTransferCommand(e),
+		},
+	}
+}
+
+func clusterStatusCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name:  "status",
+		Usage: "list the nodes: role, applied index, digest of the state",
+		Flags: clientFlags(jsonFlag()),
+		Action: func(c *cli.Context) error {
+			if _, err := positional(c); err != nil {
+				return err
+			}
+			return withClient(c, func(ctx context.Context, client *sdk.Client) error {
+				status, err := client.Status(ctx, "")
+				if err != nil {
+					return err
+				}
+				if c.Bool(flagJSON) {
+					return writeJSON(e.stdout, toStatusJSON(status))
+				}
+				return printStatus(e.stdout, status)
+			})
+		},
+	}
+}
+
+func printStatus(w io.Writer, s sdk.Status) error {
+	leader := s.Leader
+	if leader == "" {
+		leader = "none"
+	}
+	fmt.Fprintf(w, "cluster %s  leader %s  term %d\n\n", s.Cluster, leader, s.Term)
+	t := newTable(w, "NODE", "ROLE", "BIND", "ADDR", "APPLIED", "DIGEST", "READY", "VERSION")
+	for _, n := range s.Nodes {
+		if n.Role == "" {
+			t.row(n.ID, "unreachable", n.Bind, n.Addr, "", "", "", "")
+			continue
+		}
+		t.row(n.ID, n.Role, n.Bind, n.Addr, n.AppliedIndex, digestText(n), n.Ready, n.Version)
+	}
+	if err := t.flush(); err != nil {
+		return err
+	}
+	printNodeErrors(w, s.Nodes)
+	return nil
+}
+
+// printNodeErrors says why nodes could not be asked.
+func printNodeErrors(w io.Writer, nodes []sdk.NodeStatus) {
+	for _, n := range nodes {
+		if n.Error != "" {
+			fmt.Fprintf(w, "\n%s: %s\n", n.ID, oneLine(n.Error))
+		}
+	}
+}
+
+func clusterJoinCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name:        "join",
+		Usage:       "take a running, empty node into the cluster",
+		ArgsUsage:   "BIND",
+		Description: "BIND is the node's bind address. Start such a node with \"registry serve -wait\".",
+		Flags:       clientFlags(&cli.BoolFlag{Name: "nonvoter", Usage: "it gets the data but no vote"}),
+		Action: func(c *cli.Context) error {
+			args, err := positional(c, "BIND")
+			if err != nil {
+				return err
+			}
+			return withClient(c, func(ctx context.Context, client *sdk.Client) error {
+				id, err := client.Join(ctx, args[0], c.Bool("nonvoter"))
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(e.stderr, "node %s joined\n", id)
+				return nil
+			})
+		},
+	}
+}
+
+func clusterRemoveCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name:        "remove",
+		Usage:       "take a node out of the cluster for good",
+		ArgsUsage:   "NODE",
+		Description: "Its data directory cannot rejoin. To restart a node, just stop and start it.",
+		Flags:       clientFlags(),
+		Action: func(c *cli.Context) error {
+			args, err := positional(c, "NODE")
+			if err != nil {
+				return err
+			}
+			return withClient(c, func(ctx context.Context, client *sdk.Client) error {
+				if err := client.Remove(ctx, args[0]); err != nil {
+					return err
+				}
+				fmt.Fprintf(e.stderr, "node %s removed\n", args[0])
+				return nil
+			})
+		},
+	}
+}
+
+func clusterTransferCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name:      "transfer",
+		Usage:     "hand leadership to a voter, by default to the one that is furthest ahead",
+		ArgsUsage: "[NODE]",
+		Flags:     clientFlags(),
+		Action: func(c *cli.Context) error {
+			if c.Args().Len() > 1 {
+				return usageErrorf("unexpected argument %q", c.Args().Get(1))
+			}
+			return withClient(c, func(ctx context.Context, client *sdk.Client) error {
+				leader, err := client.Transfer(ctx, c.Args().First())
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(e.stderr, "node %s leads\n", leader)
+				return nil
+			})
+		},
+	}
+}

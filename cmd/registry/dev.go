@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/werbenhu/registry"
+)
+
+const devNodes = 3
+
+// devPatience is how long three nodes on one machine may take to start.
+const devPatience = 30 * time.Second
+
+func devCommand(e *env) *cli.Command {
+	flags := []cli.Flag{
+		&cli.IntFlag{Name: "addr-port", Usage: "client port of the first node; the others follow", Value: 9800},
+		&cli.IntFlag{Name: "bind-port", Usage: "bind port of the first node; the others follow", Value: 7370},
+	}
+	return &cli.Command{
+		Name:        "dev",
+		Usage:       "run a cluster of three nodes on this machine, to try things out",
+		Category:    categoryNode,
+		Description: "All three are in this process and only reached from this machine. Their data is\nin a temporary folder and gone when you press Ctrl-C.",
+		Flags:       append(flags, logFlags("error")...),
+		Action: func(c *cli.Context) error {
+			if _, err := positional(c); err != nil {
+				return err
+			}
+			return dev(e, c)
+		},
+	}
+}
+
+func dev(e *env, c *cli.Context) (err error) {
+	// Nodes that stop one after the other complain about each other.
+	var stopping atomic.Bool
+	logger, err := newLogger(c, e.stderr)
+	if err != nil {
+		return err
+	}
+	logger = slog.New(&quietHandler{logger.Handler(), &stopping})
+	configs, err := devConfigs(c, logger)
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "registry-dev-")
+	if err != nil {
+		return fmt.Errorf("make a folder for the data: %w", err)
+	}
+	cluster := &devCluster{dir: dir}
+	defer func() {
+		stopping.Store(true)
+		err = errors.Join(err, cluster.close())
+	}()
+	fmt.Fprintf(e.stderr, "starting %d nodes …\n", devNodes)
+	if err := cluster.start(c.Context, configs); err != nil {
+		if c.Context.Err() != nil {
+			return nil // Ctrl-C before they were up
+		}
+		return startError(err, configs[0].Bind, "-bind-port", configs[0].Addr, "-addr-port")
+	}
+	printDev(e, cluster)
+	return cluster.wait(c.Context, e)
+}
+
+// devConfigs checks that the ports are free before anything is started, since
+// the message then can name the flag.
+func devConfigs(c *cli.Context, logger *slog.Logger) ([]registry.Config, error) {
+	for _, flag := range []string{"bind-port", "addr-port"} {
+		if port := c.Int(flag); port < 1 || port > 65536-devNodes {
+			return nil, usageErrorf("-%s is %d, want 1 to %d", flag, port, 65536-devNodes)
+		}
+	}
+	configs := make([]registry.Config, devNodes)
+	for i := range configs {
+		bind, err := devPort(c, "bind-port", i)
+		if err != nil {
+			return nil, err
+		}
+		addr, err := devPort(c, "addr-port", i)
+		if err != nil {
+			return nil, err
+		}
+		cfg := registry.DefaultConfig()
+		cfg.ID, cfg.Cluster = "dev-"+strconv.Itoa(i+1), "dev"
+		cfg.Bind, cfg.BindAdvertise, cfg.Addr, cfg.Advertise = bind, bind, addr, addr
+		if i > 0 {
+			cfg.Registries = []string{configs[0].Bind}
+		}
+		cfg.Logger, cfg.Version = logger.With("node", cfg.ID), buildVersion()
+		configs[i] = cfg
+	}
+	return configs, nil
+}
+
+// devPort returns the address of the i-th node, base port + i, if it is free.
+func devPort(c *cli.Context, flag string, i int) (string, error) {
+	port := c.Int(flag) + i
+	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		failed := &exitError{code: exitFailure, err: fmt.Errorf("port %d is not free: %w", port, err)}
+		return "", failed.withHint("is another registry running? Choose another first port with -%s", flag)
+	}
+	return addr, l.Close()
+}
+
+// devCluster is the nodes that run and the folder of their data.
+type devCluster struct {
+	dir   string
+	nodes []*registry.Node
+}
+
+// start starts one node after the other: the first forms a cluster that the others join.
+func (d *devCluster) start(ctx context.Context, configs []registry.Config) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, devPatience, fmt.Errorf("not ready within %v", devPatience))
+	defer cancel()
+	for _, cfg := range configs {
+		cfg.DataDir = filepath.Join(d.dir, cfg.ID)
+		n, err := registry.Start(ctx, cfg)
+		if err != nil {
+			return fmt.Errorf("start node %s: %w", cfg.ID, err)
+		}
+		d.nodes = append(d.nodes, n)
+	}
+	for _, n := range d.nodes {
+		select {
+		case <-n.Ready():
+		case <-n.Done():
+			return fmt.Errorf("node %s ended: %w", n.ID(), n.Err())
+		case <-ctx.Done():
+			return fmt.Errorf("node %s: %w", n.ID(), context.Cause(ctx))
+		}
+	}
+	return nil
+}
+
+// wait returns when ctx ends, or with an error when a node ends by itself.
+func (d *devCluster) wait(ctx context.Context, e *env) error {
+	select {
+	case <-ctx.Done():
+		fmt.Fprintln(e.stderr, "stopping …")
+		return nil
+	case <-d.nodes[0].Done():
+		return fmt.Errorf("node %s ended: %w", d.nodes[0].ID(), d.nodes[0].Err())
+	case <-d.nodes[1].Done():
+		return fmt.Errorf("node %s ended: %w", d.nodes[1].ID(), d.nodes[1].Err())
+	case <-d.nodes[2].Done():
+		return fmt.Errorf("node %s ended: %w", d.nodes[2].ID(), d.nodes[2].Err())
+	}
+}
+
+// close ends the nodes, the last started first, and removes their data.
+func (d *devCluster) close() error {
+	var errs []error
+	for i := len(d.nodes) - 1; i >= 0; i-- {
+		errs = append(errs, d.nodes[i].Close())
+	}
+	return errors.Join(append(errs, os.RemoveAll(d.dir))...)
+}
+
+func printDev(e *env, d *devCluster) {
+	addrs := make([]string, len(d.nodes))
+	for i, n := range d.nodes {
+		addrs[i] = n.Addr()
+	}
+	fmt.Fprintf(e.stdout, "A cluster of %d nodes runs here; press Ctrl-C to end it. Its data, %s, goes then.\n\n", len(d.nodes), d.dir)
+	t := newTable(e.stdout, "NODE", "CLIENTS", "NODES")
+	for _, n := range d.nodes {
+		t.row(n.ID(), n.Addr(), n.BindAddr())
+	}
+	t.flush()
+	at := ""
+	if addrs[0] != defaultClientAddr {
+		at = "export REGISTRY_ADDRS=" + strings.Join(addrs, ",") + "\n  "
+	}
+	fmt.Fprintf(e.stdout, `
+In another terminal:
+
+  %[1]sregistry register -group web -id web-1 -addr 127.0.0.1:8080
+  registry register -group web -id web-2 -addr 127.0.0.1:8081
+  registry match web user-1 user-2 user-3
+  registry match -registries %[2]s web user-1
+  registry members web
+  registry cluster status
+  registry ring stats web
+`, at, addrs[len(addrs)-1])
+}

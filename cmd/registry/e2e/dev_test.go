@@ -1,0 +1,70 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestDev: three nodes by one command, answering within 10 s; a clear error
+// when the ports are taken; Ctrl-C leaves nothing behind.
+func TestDev(t *testing.T) {
+	t.Parallel()
+	needSignal(t, sigInt)
+	tmp, p := t.TempDir(), freePorts(t, 9)
+	flags := func(bind, addr int) []string {
+		return []string{"dev", "-bind-port", strconv.Itoa(bind), "-addr-port", strconv.Itoa(addr)}
+	}
+	addrs := []string{local(p[3]), local(p[4]), local(p[5])}
+	began := time.Now()
+	dev := start(t, command{name: "dev", args: flags(p[0], p[3]), env: []string{"TMPDIR=" + tmp}})
+	service := start(t, command{name: "register", args: []string{
+		"register", "-group", "web", "-id", "web-1", "-addr", "127.0.0.1:8080", "-registries", addrs[0],
+	}})
+	answers := func(addr string) error {
+		a := cli(t, "match", "-registries", addr, "web", "user-1")
+		if a.code != 0 || !strings.Contains(a.stdout, "web-1") {
+			return fmt.Errorf("%s: exit code %d: %s%s", addr, a.code, a.stdout, a.stderr)
+		}
+		return nil
+	}
+	for _, addr := range addrs {
+		eventually(t, time.Until(began.Add(10*time.Second)), "match on each address", func() error { return answers(addr) })
+	}
+	t.Logf("match answers on all three addresses %v after the start", ms(time.Since(began)))
+	dev.says("registry cluster status", patience)
+	for _, addr := range addrs {
+		dev.says(addr, time.Second)
+	}
+
+	for _, taken := range []struct {
+		flag             string
+		bind, addr, port int
+	}{{"-bind-port", p[0], p[3], p[0]}, {"-addr-port", p[6], p[3], p[3]}} {
+		a := cli(t, flags(taken.bind, taken.addr)...)
+		if a.code != 1 || !strings.Contains(a.stderr, taken.flag) || !strings.Contains(a.stderr, strconv.Itoa(taken.port)) {
+			t.Errorf("second dev, port of %s taken: exit code %d, says %q", taken.flag, a.code, a.stderr)
+		}
+		t.Logf("second dev: %s", strings.ReplaceAll(strings.TrimSpace(a.stderr), "\n", " | "))
+	}
+	if err := answers(addrs[2]); err != nil {
+		t.Errorf("after the second dev: %v", err)
+	}
+
+	// With a heartbeat stream open: the nodes must not wait for its end.
+	began = time.Now()
+	dev.send(sigInt)
+	if code := dev.ends(10 * time.Second); code != 0 {
+		t.Errorf("exit code %d after SIGINT", code)
+	}
+	t.Logf("SIGINT ended it in %v", ms(time.Since(began)))
+	if left, err := os.ReadDir(tmp); err != nil || len(left) > 0 {
+		t.Errorf("left in the temporary folder: %v, %v", left, err)
+	}
+	if service.hasEnded() {
+		t.Errorf("the service ended with its registry: exit code %d", service.code)
+	}
+}

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/werbenhu/registry"
+	"github.com/werbenhu/registry/ring"
+	"github.com/werbenhu/registry/ring/plot"
+	"github.com/werbenhu/registry/sdk"
+	"github.com/werbenhu/registry/store"
+)
+
+// Exit codes. They are part of the interface: scripts decide by them.
+const (
+	exitOK          = 0
+	exitFailure     = 1
+	exitUsage       = 2
+	exitNotFound    = 3
+	exitConflict    = 4
+	exitUnavailable = 5
+	exitUnknown     = 6
+	exitCheck       = 7
+	exitNoExec      = 126
+	exitNoCommand   = 127
+	exitInterrupted = 130
+)
+
+const exitCodesText = `EXIT CODES
+     0  done
+     1  failed, for a reason not listed below
+     2  usage: unknown command or flag, bad flag value or argument, limit exceeded
+     3  not found: unknown group or member, or a group without members that own keys
+     4  conflict: the id is held by another process, this process lost its seat,
+        the group changed in between, a node does not fit the cluster or was not
+        taken in
+     5  unavailable: no node answered in time, no leader, or not fresh enough
+     6  outcome unknown: the write may or may not take effect; run it again
+     7  a check said no: digests differ, a plan moves more than -max-moved
+   126  register -- CMD: the command cannot be executed
+   127  register -- CMD: the command was not found
+   130  interrupted before the answer came
+
+With "register -- CMD" the exit code is otherwise that of the command, or
+128 + the number of the signal that ended it.
+`
+
+// exitError is an error with an exit code and, maybe, a line that helps.
+type exitError struct {
+	code int
+	err  error // nil: nothing is printed
+	hint string
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+func usageErrorf(format string, args ...any) *exitError {
+	return &exitError{code: exitUsage, err: fmt.Errorf(format, args...)}
+}
+
+func checkErrorf(format string, args ...any) *exitError {
+	return &exitError{code: exitCheck, err: fmt.Errorf(format, args...)}
+}
+
+func (e *exitError) withHint(format string, args ...any) *exitError {
+	e.hint = fmt.Sprintf(format, args...)
+	return e
+}
+
+// onUsageError turns what the flag parser says into a usage error. It is called
+// for unknown flags and for values that do not parse.
+func onUsageError(c *cli.Context, err error, _ bool) error {
+	e := &exitError{code: exitUsage, err: err}
+	return e.withHint("see %s -help", c.Command.HelpName)
+}
+
+// sentinelCodes says which exit code stands for which error. The first that
+// matches counts.
+var sentinelCodes = []struct {
+	code int
+	errs []error
+}{
+	{exitUsage, []error{
+		sdk.ErrInvalidArgument, registry.ErrConfig,
+		ring.ErrParams, ring.ErrMember, ring.ErrShare, ring.ErrChange, ring.ErrTooLarge, plot.ErrSize,
+	}},
+	{exitNotFound, []error{sdk.ErrUnknownGroup, sdk.ErrEmptyGroup, sdk.ErrUnknownMember}},
+	{exitConflict, []error{sdk.ErrConflict, sdk.ErrFenced, sdk.ErrRevisionMismatch, sdk.ErrMembership, store.ErrMembership}},
+	{exitUnknown, []error{sdk.ErrOutcomeUnknown}},
+	{exitInterrupted, []error{context.Canceled}},
+	{exitUnavailable, []error{sdk.ErrNoLeader, sdk.ErrNotReady, sdk.ErrStale, sdk.ErrUnavailable, context.DeadlineExceeded}},
+}
+
+// exitCode returns the code that stands for err.
+func exitCode(err error) int {
+	if err == nil {
+		return exitOK
+	}
+	if own, ok := errors.AsType[*exitError](err); ok {
+		return own.code
+	}
+	for _, s := range sentinelCodes {
+		for _, sentinel := range s.errs {
+			if errors.Is(err, sentinel) {
+				return s.code
+			}
+		}
+	}
+	return exitFailure
+}
+
+// report writes err and its hint to w and returns the exit code.
+func report(w io.Writer, err error) int {
+	code := exitCode(err)
+	own, _ := errors.AsType[*exitError](err)
+	if err == nil || (own != nil && own.err == nil) {
+		return code
+	}
+	fmt.Fprintf(w, "registry: %s\n", strings.TrimPrefix(err.Error(), "registry: "))
+	if own != nil && own.hint != "" {
+		fmt.Fprintf(w, "  %s\n", own.hint)
+	}
+	return code
+}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/big"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/werbenhu/registry/sdk"
+)
+
+type groupJSON struct {
+	Name         string `json:"name"`
+	VirtualNodes int    `json:"virtual_nodes"`
+	Bound        int    `json:"bound"` // per mille of the fair share; 0 is off
+	Members      int    `json:"members"`
+	Revision     uint64 `json:"revision"`
+}
+
+func groupsCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name:     "groups",
+		Usage:    "list the groups",
+		Category: categoryService,
+		Flags:    readFlags(),
+		Action: func(c *cli.Context) error {
+			if _, err := positional(c); err != nil {
+				return err
+			}
+			return withClient(c, func(ctx context.Context, client *sdk.Client) error {
+				groups, err := client.Groups(ctx, readOptions(c, new(sdk.Receipt))...)
+				if err != nil {
+					return err
+				}
+				if !c.Bool(flagJSON) {
+					return printGroups(e.stdout, groups)
+				}
+				out := make([]groupJSON, len(groups))
+				for i, g := range groups {
+					out[i] = groupJSON(g)
+				}
+				return writeJSON(e.stdout, out)
+			})
+		},
+	}
+}
+
+func printGroups(w io.Writer, groups []sdk.Group) error {
+	t := newTable(w, "GROUP", "MEMBERS", "VIRTUAL NODES", "BOUND", "REVISION")
+	for _, g := range groups {
+		t.row(g.Name, g.Members, g.VirtualNodes, boundText(g.Bound), g.Revision)
+	}
+	return t.flush()
+}
+
+func groupCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name:        "group",
+		Usage:       "look at a group's parameters and change them",
+		Category:    categoryService,
+		Subcommands: []*cli.Command{groupGetCommand(e), groupSetCommand(e), groupAcceptLossCommand(e)},
+	}
+}
+
+// groupAcceptLossCommand is for a real scale-down of many members at once.
+func groupAcceptLossCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name:      "accept-loss",
+		Usage:     "let members go at once that fell silent and that the mass-loss guard holds",
+		ArgsUsage: "GROUP",
+		Flags:     clientFlags(jsonFlag()),
+		Action: func(c *cli.Context) error {
+			args, err := positional(c, "GROUP")
+			if err != nil {
+				return err
+			}
+			return withClient(c, func(ctx context.Context, client *sdk.Client) error {
+				n, err := client.AcceptLoss(ctx, args[0])
+				if err != nil {
+					return err
+				}
+				if c.Bool(flagJSON) {
+					return writeJSON(e.stdout, map[string]any{"group": args[0], "silent": n})
+				}
+				_, err = fmt.Fprintf(e.stdout, "%d silent members of %s go now\n", n, args[0])
+				return err
+			})
+		},
+	}
+}
+
+func groupGetCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name:      "get",
+		Usage:     "show a group's parameters",
+		ArgsUsage: "GROUP",
+		Flags:     readFlags(),
+		Action: func(c *cli.Context) error {
+			args, err := positional(c, "GROUP")
+			if err != nil {
+				return err
+			}
+			return withClient(c, func(ctx context.Context, client *sdk.Client) error {
+				g, _, err := client.Group(ctx, args[0], readOptions(c, new(sdk.Receipt))...)
+				if err != nil {
+					return err
+				}
+				if c.Bool(flagJSON) {
+					return writeJSON(e.stdout, groupJSON(g))
+				}
+				return printGroups(e.stdout, []sdk.Group{g})
+			})
+		},
+	}
+}
+
+// boundText prints a bound in per mille as people type it: 1100 is "1.1".
+func boundText(permille int) string {
+	if permille == 0 {
+		return "off"
+	}
+	return big.NewRat(int64(permille), 1000).FloatString(3)
+}
+
+// parseBound reads "1.10", or "0" or "off", into per mille.
+func parseBound(text string) (int, error) {
+	if text == "off" {
+		return 0, nil
+	}
+	r, ok := new(big.Rat).SetString(text)
+	if !ok {
+		return 0, usageErrorf("-bound is %q, want a number such as 1.10, or off", text)
+	}
+	r.Mul(r, big.NewRat(1000, 1))
+	if !r.IsInt() || !r.Num().IsInt64() || r.Sign() < 0 || r.Num().Int64() > 1_000_000 {
+		return 0, usageErrorf("-bound is %q, want off, or 1.01 to 10 with at most three decimals", text)
+	}
+	return int(r.Num().Int64()), nil
+}

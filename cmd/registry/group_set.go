@@ -1,0 +1,129 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/werbenhu/registry/ring"
+	"github.com/werbenhu/registry/sdk"
+)
+
+func groupSetCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name:      "set",
+		Usage:     "create a group, or change its ring's parameters",
+		ArgsUsage: "GROUP",
+		Description: "Shows first which part of the keys would move. If any would, it asks on a terminal\n" +
+			"and elsewhere wants -yes. Doubling or halving the virtual nodes moves about half.",
+		Flags: clientFlags(
+			&cli.IntFlag{Name: "virtual-nodes", Usage: "points of a member of weight 1: a power of two, 64–4096"},
+			&cli.StringFlag{Name: "bound", Usage: "largest share a member may have, in fair shares: 1.10 for instance, or off"},
+			&cli.BoolFlag{Name: "yes", Usage: "apply it although keys move"},
+		),
+		Action: func(c *cli.Context) error { return groupSet(e, c) },
+	}
+}
+
+func groupSet(e *env, c *cli.Context) error {
+	args, err := positional(c, "GROUP")
+	if err != nil {
+		return err
+	}
+	change, err := parameterChange(c)
+	if err != nil {
+		return err
+	}
+	client, err := dial(c)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	set, plan, err := prepareSet(c, client, args[0], change)
+	if err != nil {
+		return err
+	}
+	if plan != nil {
+		if err := printPlan(e.stderr, plan); err != nil {
+			return err
+		}
+		if err := confirm(e, c, plan); err != nil {
+			return err
+		}
+	}
+	ctx, cancel := context.WithTimeout(c.Context, c.Duration(flagTimeout))
+	defer cancel()
+	revision, err := client.SetGroup(ctx, set)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(e.stderr, "group %s set, revision %d\n", args[0], revision)
+	return nil
+}
+
+// parameterChange is what -virtual-nodes and -bound ask for.
+func parameterChange(c *cli.Context) (change ring.Change, err error) {
+	if c.IsSet("virtual-nodes") {
+		change.VirtualNodes = c.Int("virtual-nodes")
+		if err := (ring.Params{VirtualNodes: change.VirtualNodes}).Validate(); err != nil {
+			return change, err
+		}
+	}
+	if c.IsSet("bound") {
+		bound, err := parseBound(c.String("bound"))
+		if err != nil {
+			return change, err
+		}
+		if err := (ring.Params{VirtualNodes: ring.DefaultVirtualNodes, Bound: bound}).Validate(); err != nil {
+			return change, err
+		}
+		change.Bound = &bound
+	}
+	return change, nil
+}
+
+// prepareSet returns the whole change, tied to the revision that the plan is
+// for. There is no plan for a group that does not exist yet.
+func prepareSet(c *cli.Context, client *sdk.Client, name string, change ring.Change) (sdk.SetGroup, *ring.Plan, error) {
+	ctx, cancel := context.WithTimeout(c.Context, c.Duration(flagTimeout))
+	defer cancel()
+	set := sdk.SetGroup{Group: name, VirtualNodes: change.VirtualNodes}
+	if change.Bound != nil {
+		set.Bound = *change.Bound
+	}
+	g, err := fetchRing(ctx, c, client, name)
+	if errors.Is(err, sdk.ErrUnknownGroup) {
+		return set, nil, nil
+	}
+	if err != nil {
+		return set, nil, err
+	}
+	plan, err := ring.NewPlan(g.ring, change)
+	if err != nil {
+		return set, nil, err
+	}
+	set.VirtualNodes, set.Bound = plan.ParamsAfter.VirtualNodes, plan.ParamsAfter.Bound
+	set.ExpectedRevision = g.receipt.Revision
+	return set, plan, nil
+}
+
+// confirm lets a change pass that moves nothing, or that the user wants.
+func confirm(e *env, c *cli.Context, plan *ring.Plan) error {
+	if plan.Moved == (ring.Share{}) || c.Bool("yes") {
+		return nil
+	}
+	refused := checkErrorf("not applied: %s of the keys would move", shareText(plan.Moved))
+	if !isTerminal(e.stdin) {
+		return refused.withHint("-yes applies it")
+	}
+	fmt.Fprintf(e.stderr, "Apply? [y/N] ")
+	answer, err := bufio.NewReader(e.stdin).ReadString('\n')
+	if err != nil || !strings.EqualFold(strings.TrimSpace(answer), "y") {
+		return refused
+	}
+	return nil
+}

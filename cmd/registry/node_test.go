@@ -1,0 +1,174 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// These tests run real nodes in this process.
+
+// freePorts returns the first of n free ports in a row.
+func freePorts(t *testing.T, n int) int {
+	t.Helper()
+	for range 100 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		open, base := []net.Listener{l}, l.Addr().(*net.TCPAddr).Port
+		for i := 1; i < n; i++ {
+			if l, err := net.Listen("tcp", local(base+i)); err == nil {
+				open = append(open, l)
+			}
+		}
+		for _, l := range open {
+			l.Close()
+		}
+		if len(open) == n {
+			return base
+		}
+	}
+	t.Fatal("no free ports")
+	return 0
+}
+
+func local(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+
+func TestDev(t *testing.T) {
+	tmp := t.TempDir()
+	t.Setenv("TMPDIR", tmp)
+	bind, addr := freePorts(t, devNodes), freePorts(t, devNodes)
+	ports := []string{"-bind-port", strconv.Itoa(bind), "-addr-port", strconv.Itoa(addr)}
+	r := start(t, append([]string{"dev"}, ports...)...)
+	r.until("registry ring stats web")
+
+	t.Setenv("REGISTRY_ADDRS", local(addr))
+	service := start(t, "register", "-group", "web", "-id", "w1", "-addr", "127.0.0.1:8080", "--", "sh", "-c", "echo up; exec sleep 60")
+	service.until("up")
+	var leader statusJSON
+	if err := json.Unmarshal([]byte(ok(t, "cluster", "status", "-json")), &leader); err != nil || len(leader.Nodes) != devNodes || leader.Leader == "" {
+		t.Errorf("%+v, %v", leader, err)
+	}
+	for i := range devNodes {
+		out := ok(t, "match", "-linearizable", "-registries", local(addr+i), "web", "user-1")
+		if !strings.Contains(out, "w1     127.0.0.1:8080") {
+			t.Errorf("node %d: %s", i, out)
+		}
+		ok(t, "health", "-addr", local(addr+i))
+		ok(t, "ring", "show", "-registries", local(addr+i), "web")
+	}
+	ok(t, "ring", "digest", "web")
+	if r := execute(t, t.Context(), "", append([]string{"dev"}, ports...)...); r.code != exitFailure || !strings.Contains(r.stderr, "-bind-port") || !strings.Contains(r.stderr, strconv.Itoa(bind)) {
+		t.Errorf("ports in use: %+v", r)
+	}
+	service.cancel(nil)
+	service.wait(128 + 15)
+	if out := ok(t, "members", "-linearizable", "web"); strings.Contains(out, "w1") {
+		t.Errorf("still there: %s", out)
+	}
+	r.cancel(nil)
+	r.wait(exitOK)
+	if left, err := os.ReadDir(tmp); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// serveNode starts a node with the flags of the first version of this program.
+func serveNode(t *testing.T, dir, id string, bind, addr int, more ...string) *running {
+	t.Helper()
+	args := []string{
+		fmt.Sprintf("-bind=:%d", bind), fmt.Sprintf("-bind-advertise=%s", local(bind)), "-id=" + id,
+		fmt.Sprintf("-addr=:%d", addr), fmt.Sprintf("-advertise=%s", local(addr)), "-data-dir", filepath.Join(dir, id),
+	}
+	return start(t, append(args, more...)...)
+}
+
+// TestServe: a node forms a cluster, a second one joins it, and a restart needs
+// to know neither.
+func TestServe(t *testing.T) {
+	dir, port := t.TempDir(), freePorts(t, 4)
+	t.Setenv("REGISTRY_ADDRS", local(port+1))
+	first := serveNode(t, dir, "service-1", port, port+1)
+	ok(t, "groups", "-linearizable")
+	second := serveNode(t, dir, "service-2", port+2, port+3, "-registries="+local(port))
+	ok(t, "group", "set", "web", "-virtual-nodes", "128")
+	ok(t, "group", "get", "web", "-linearizable", "-registries", local(port+3))
+
+	t.Run("port in use", func(t *testing.T) {
+		r := serveNode(t, dir, "service-3", port, port+1)
+		r.wait(exitFailure)
+		if says := r.stderr.String(); !strings.Contains(says, "-bind") || !strings.Contains(says, "Choose other ports") {
+			t.Error(says)
+		}
+	})
+	t.Run("id taken", func(t *testing.T) {
+		free := freePorts(t, 2)
+		r := serveNode(t, t.TempDir(), "service-2", free, free+1, "-registries="+local(port), "-join-timeout=5s")
+		r.wait(exitConflict)
+	})
+	second.cancel(nil)
+	second.wait(exitOK)
+	second = serveNode(t, dir, "service-2", port+2, port+3)
+	ok(t, "group", "get", "web", "-linearizable", "-registries", local(port+3))
+	for _, r := range []*running{second, first} {
+		r.cancel(nil)
+		r.wait(exitOK)
+	}
+}
+
+func TestServeByEnvironment(t *testing.T) {
+	port := freePorts(t, 2)
+	for name, value := range map[string]string{
+		"ID": "env-1", "BIND": local(port), "ADDR": local(port + 1), "DATA_DIR": t.TempDir(),
+		"LOG_FORMAT": "json", "CLUSTER": "by-env", "ADDRS": local(port + 1),
+	} {
+		t.Setenv("REGISTRY_"+name, value)
+	}
+	r := start(t)
+	ok(t, "groups", "-linearizable")
+	if out := ok(t, "cluster", "status"); !strings.Contains(out, "cluster by-env") || !strings.Contains(out, "env-1") {
+		t.Error(out)
+	}
+	ok(t, "health") // REGISTRY_ADDR is this container's own node
+	r.cancel(nil)
+	r.wait(exitOK)
+	for line := range strings.Lines(r.stderr.String()) {
+		if !json.Valid([]byte(line)) {
+			t.Errorf("no JSON: %s", line)
+		}
+	}
+}
+
+func TestServeRefuses(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	write(t, file, "in the way")
+	port := freePorts(t, 2)
+	base := fmt.Sprintf("-id a -bind %s -addr %s ", local(port), local(port+1))
+	tests := []struct {
+		name, args string
+		code       int
+		says       string
+	}{
+		{"bad bind", "-id a -bind nowhere", exitUsage, "-bind"},
+		{"bad advertise", "-id a -advertise nowhere", exitUsage, "-advertise"},
+		{"bad registries", base + "-registries nowhere", exitUsage, "-registries"},
+		{"id with a slash", base + "-id a/b -data-dir d", exitUsage, "-id"},
+		{"election timeout", base + "-election-timeout 1ms", exitUsage, "-election-timeout"},
+		{"data directory is a file", base + "-data-dir " + file, exitFailure, file},
+		{"joining a dead address", base + "-join-timeout 300ms -registries 127.0.0.1:1 -data-dir " + t.TempDir(), exitConflict, "127.0.0.1:1"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := execute(t, t.Context(), "", append([]string{"serve"}, strings.Fields(tt.args)...)...)
+			if r.code != tt.code || !strings.Contains(r.stderr, tt.says) || r.stdout != "" {
+				t.Errorf("want exit code %d, got %+v", tt.code, r)
+			}
+		})
+	}
+}

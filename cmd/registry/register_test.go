@@ -1,0 +1,276 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/werbenhu/registry/rpc/registrypb"
+)
+
+// patience is how long a run that hangs is waited for.
+const patience = time.Minute
+
+// lockedBuffer is written to by the program and by the commands that it runs.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// running is a run of the program that is not over yet.
+type running struct {
+	t      *testing.T
+	cancel context.CancelCauseFunc
+	stdout *bufio.Reader
+	stderr *lockedBuffer
+	code   chan int
+}
+
+func start(t *testing.T, args ...string) *running {
+	t.Helper()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	read, write := io.Pipe()
+	r := &running{t: t, cancel: cancel, stdout: bufio.NewReader(read), stderr: new(lockedBuffer), code: make(chan int, 1)}
+	go func() {
+		r.code <- run(ctx, &env{stdin: strings.NewReader(""), stdout: write, stderr: r.stderr}, args)
+		write.Close()
+	}()
+	watchdog := time.AfterFunc(patience, func() { read.CloseWithError(fmt.Errorf("no end within %v", patience)) })
+	t.Cleanup(func() {
+		cancel(nil)
+		watchdog.Stop()
+		read.Close()
+		if t.Failed() {
+			t.Logf("stderr of %q:\n%s", args, r.stderr)
+		}
+	})
+	return r
+}
+
+// until reads stdout up to a line that contains text.
+func (r *running) until(text string) {
+	r.t.Helper()
+	for {
+		line, err := r.stdout.ReadString('\n')
+		if strings.Contains(line, text) {
+			return
+		}
+		if err != nil {
+			r.t.Fatalf("no line with %q before %v", text, err)
+		}
+	}
+}
+
+// wait returns the exit code and checks it.
+func (r *running) wait(want int) {
+	r.t.Helper()
+	if _, err := io.Copy(io.Discard, r.stdout); err != nil {
+		r.t.Fatal(err)
+	}
+	if code := <-r.code; code != want {
+		r.t.Fatalf("exit code %d, want %d", code, want)
+	}
+}
+
+func (f *fake) expect(t *testing.T, want string) {
+	t.Helper()
+	select {
+	case got := <-f.events:
+		if got != want {
+			t.Fatalf("the node was asked to %q, want %q", got, want)
+		}
+	case <-t.Context().Done():
+		t.Fatalf("the node was not asked to %q", want)
+	}
+}
+
+func registerArgs(more ...string) []string {
+	return append([]string{"register", "-group", "web", "-id", "w1", "-addr", "127.0.0.1:8080", "-ttl", "1s", "-meta", "zone=a,b"}, more...)
+}
+
+func TestRegisterUntilStopped(t *testing.T) {
+	f := startFake(t)
+	r := start(t, registerArgs("-weight", "3")...)
+	f.expect(t, "register web/w1")
+	if out := ok(t, "members", "web"); !strings.Contains(out, "w1  127.0.0.1:8080  3       active  1s   zone=a,b") {
+		t.Error(out)
+	}
+	r.cancel(signalCause{syscall.SIGTERM})
+	f.expect(t, "deregister web/w1")
+	r.wait(exitOK)
+}
+
+func TestRegisterConflict(t *testing.T) {
+	f := startFake(t)
+	f.failWith("Register", codes.AlreadyExists, registrypb.ErrorDetail_CONFLICT, "w1 is at 10.0.0.1:80")
+	marker := filepath.Join(t.TempDir(), "ran")
+	r := execute(t, t.Context(), "", registerArgs("--", "touch", marker)...)
+	if r.code != exitConflict || !strings.Contains(r.stderr, "-take-over") {
+		t.Errorf("%+v", r)
+	}
+	if _, err := os.Stat(marker); err == nil {
+		t.Error("the command ran without a seat")
+	}
+}
+
+// TestCommandStatus: the command's end is ours, and the seat is given back.
+func TestCommandStatus(t *testing.T) {
+	f := startFake(t)
+	tests := []struct {
+		name, script string
+		code         int
+	}{
+		{"success", "cat", exitOK},
+		{"status", "exit 42", 42},
+		{"killed", "kill -9 $$", 128 + 9},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := execute(t, t.Context(), "in", registerArgs("--", "sh", "-c", tt.script)...)
+			if r.code != tt.code {
+				t.Errorf("exit code %d, want %d: %s", r.code, tt.code, r.stderr)
+			}
+			if tt.code == exitOK && r.stdout != "in" {
+				t.Errorf("stdin was not passed on: %q", r.stdout)
+			}
+			f.expect(t, "register web/w1")
+			f.expect(t, "deregister web/w1")
+		})
+	}
+}
+
+// TestCommandMissing: what cannot run is not registered.
+func TestCommandMissing(t *testing.T) {
+	f := startFake(t)
+	plain := filepath.Join(t.TempDir(), "plain")
+	write(t, plain, "no program")
+	for command, code := range map[string]int{"no-such-command-here": exitNoCommand, plain: exitNoExec} {
+		if r := execute(t, t.Context(), "", registerArgs("--", command)...); r.code != code {
+			t.Errorf("%s: %+v", command, r)
+		}
+	}
+	if len(f.events) > 0 {
+		t.Errorf("the node was asked to %q", <-f.events)
+	}
+}
+
+// waiting says "ready" and then waits for a signal, whose name it says.
+const waiting = `trap 'echo got INT; exit 3' INT; trap 'echo got TERM; exit 4' TERM; trap 'echo got HUP' HUP
+echo ready; while :; do read line <&9 || :; done 9<"$1"`
+
+func startWaiting(t *testing.T, f *fake) *running {
+	t.Helper()
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	keep, err := os.OpenFile(fifo, os.O_RDWR, 0) // so that the command's open and read wait
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { keep.Close() })
+	r := start(t, registerArgs("--", "sh", "-c", waiting, "sh", fifo)...)
+	f.expect(t, "register web/w1")
+	r.until("ready")
+	return r
+}
+
+func TestSignalsArePassedOn(t *testing.T) {
+	f := startFake(t)
+	t.Run("the one that stops us", func(t *testing.T) {
+		r := startWaiting(t, f)
+		r.cancel(signalCause{os.Interrupt})
+		r.until("got INT")
+		r.wait(3)
+		f.expect(t, "deregister web/w1")
+	})
+	t.Run("one that is not for us", func(t *testing.T) {
+		r := startWaiting(t, f)
+		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		r.until("got HUP")
+		r.cancel(nil)
+		r.until("got TERM")
+		r.wait(4)
+		f.expect(t, "deregister web/w1")
+	})
+}
+
+// TestSeatLost: whoever lost the seat tells its command, and does not
+// deregister the one who has it now.
+func TestSeatLost(t *testing.T) {
+	f := startFake(t)
+	r := startWaiting(t, f)
+	f.failWith("Register", codes.FailedPrecondition, registrypb.ErrorDetail_FENCED, "deregistered by an operator")
+	f.mu.Lock()
+	f.lost = true
+	f.mu.Unlock()
+	r.until("got TERM")
+	r.wait(exitConflict)
+	if !strings.Contains(r.stderr.String(), "web/w1 lost its seat") || len(f.events) > 0 {
+		t.Errorf("%d more requests; stderr:\n%s", len(f.events), r.stderr)
+	}
+}
+
+func TestDeregister(t *testing.T) {
+	f := withWeb(t)
+	ok(t, "deregister", "-group", "web", "-id", "web-1")
+	f.expect(t, "deregister web/web-1")
+	r := execute(t, t.Context(), "", "deregister", "-group", "web", "-id", "web-1")
+	if r.code != exitOK || !strings.Contains(r.stderr, "was not registered") {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestMemberSet(t *testing.T) {
+	withWeb(t)
+	ok(t, "member", "set", "-group", "web", "-id", "web-1", "-weight", "5", "-state", "held")
+	if out := ok(t, "members", "web"); !strings.Contains(out, "web-1  10.0.0.1:8080  5       held") {
+		t.Error(out)
+	}
+}
+
+func TestGroupSet(t *testing.T) {
+	f := withWeb(t)
+	r := execute(t, t.Context(), "", "group", "set", "web", "-virtual-nodes", "128")
+	if r.code != exitCheck || !strings.Contains(r.stderr, "not applied") || f.groups["web"].config.VirtualNodes != 64 {
+		t.Errorf("without -yes: %+v", r)
+	}
+	ok(t, "group", "set", "web", "-virtual-nodes", "128", "-yes")
+	ok(t, "group", "set", "web", "-virtual-nodes", "128") // moves nothing
+	ok(t, "group", "set", "new", "-bound", "1.25")        // nobody to move from
+	if out := ok(t, "group", "get", "web"); !strings.Contains(out, "128") {
+		t.Error(out)
+	}
+	if b := f.groups["new"].config.Bound; b != 1250 {
+		t.Errorf("bound %d", b)
+	}
+	f.failWith("SetGroup", codes.FailedPrecondition, registrypb.ErrorDetail_REVISION_MISMATCH, "changed meanwhile")
+	if r := execute(t, t.Context(), "", "group", "set", "web", "-virtual-nodes", "256", "-yes"); r.code != exitConflict {
+		t.Errorf("another change in between: %+v", r)
+	}
+}

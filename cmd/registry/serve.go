@@ -1,0 +1,122 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/werbenhu/registry"
+)
+
+// serveFlags are those of "serve" and of the binary without a command. Flags
+// remember their values, so each command gets its own.
+func serveFlags() []cli.Flag {
+	d := registry.DefaultConfig()
+	flags := []cli.Flag{
+		&cli.StringFlag{Name: flagID, Usage: "the node's id, unique in the cluster (required)", EnvVars: []string{"REGISTRY_ID"}},
+		&cli.StringFlag{Name: "bind", Usage: "listen for other nodes here", EnvVars: []string{"REGISTRY_BIND"}, Value: d.Bind},
+		&cli.StringFlag{Name: "bind-advertise", Usage: "host:port where other nodes reach -bind (default: its port on this machine's one private address)", EnvVars: []string{"REGISTRY_BIND_ADVERTISE"}},
+		&cli.StringFlag{Name: flagAddr, Usage: "listen for clients here", EnvVars: []string{"REGISTRY_ADDR"}, Value: d.Addr},
+		&cli.StringFlag{Name: "advertise", Usage: "host:port where clients reach -addr (default: as for -bind-advertise)", EnvVars: []string{"REGISTRY_ADVERTISE"}},
+		&cli.StringSliceFlag{Name: flagRegistries, Usage: "bind addresses of other nodes, comma separated; none: form a new cluster", EnvVars: []string{"REGISTRY_REGISTRIES"}},
+		&cli.StringFlag{Name: "data-dir", Usage: "where the node keeps its state (default: registry-data/<id>)", EnvVars: []string{"REGISTRY_DATA_DIR"}},
+		&cli.IntFlag{Name: "bootstrap-expect", Usage: "form one cluster with that many nodes, all in -registries, started in any order", EnvVars: []string{"REGISTRY_BOOTSTRAP_EXPECT"}},
+		&cli.StringFlag{Name: "cluster", Usage: "name of the cluster: nodes of another name are refused", EnvVars: []string{"REGISTRY_CLUSTER"}, Value: d.Cluster},
+		&cli.BoolFlag{Name: "wait", Usage: "start empty and wait until a cluster takes this node in (cluster join)", EnvVars: []string{"REGISTRY_WAIT"}},
+		&cli.DurationFlag{Name: "join-timeout", Usage: "give up joining after that", EnvVars: []string{"REGISTRY_JOIN_TIMEOUT"}, Value: d.JoinTimeout},
+		&cli.DurationFlag{Name: "election-timeout", Usage: "call for an election after that long without a leader", EnvVars: []string{"REGISTRY_ELECTION_TIMEOUT"}, Value: d.ElectionTimeout},
+	}
+	return append(flags, logFlags("info")...)
+}
+
+func serveCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name:     "serve",
+		Usage:    "run a node",
+		Category: categoryNode,
+		Description: "The first start without -registries forms a new cluster of one node; with\n" +
+			"-registries it joins theirs. A restart on the same -data-dir needs neither.\n" +
+			"SIGINT or SIGTERM hands leadership over and ends the node; a second one kills it.",
+		Flags:  serveFlags(),
+		Action: serveAction(e),
+	}
+}
+
+func serveAction(e *env) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		if _, err := positional(c); err != nil {
+			return err
+		}
+		if c.String(flagID) == "" {
+			return usageErrorf("-id is required to run a node").
+				withHint("for instance: registry -id service-1; to try it out: registry dev; all flags: registry serve -help")
+		}
+		cfg, err := serveConfig(e, c)
+		if err != nil {
+			return err
+		}
+		return serve(c, cfg)
+	}
+}
+
+func serveConfig(e *env, c *cli.Context) (registry.Config, error) {
+	cfg := registry.DefaultConfig()
+	logger, err := newLogger(c, e.stderr)
+	if err != nil {
+		return cfg, err
+	}
+	cfg.ID, cfg.Cluster = c.String(flagID), c.String("cluster")
+	cfg.Bind, cfg.BindAdvertise = c.String("bind"), c.String("bind-advertise")
+	cfg.Addr, cfg.Advertise = c.String(flagAddr), c.String("advertise")
+	cfg.Registries = list(c, flagRegistries)
+	cfg.BootstrapExpect, cfg.Wait = c.Int("bootstrap-expect"), c.Bool("wait")
+	cfg.JoinTimeout, cfg.ElectionTimeout = c.Duration("join-timeout"), c.Duration("election-timeout")
+	cfg.DataDir = c.String("data-dir")
+	if cfg.DataDir == "" {
+		if cfg.DataDir, err = defaultDataDir(cfg.ID); err != nil {
+			return cfg, err
+		}
+	}
+	cfg.Logger, cfg.Version = logger, buildVersion()
+	return cfg, cfg.Validate()
+}
+
+// defaultDataDir puts the node's id into a path, which not every id survives.
+func defaultDataDir(id string) (string, error) {
+	dir := filepath.Join("registry-data", id)
+	if filepath.Dir(dir) != "registry-data" || filepath.Base(dir) != id {
+		return "", usageErrorf("-id %q is not the name of a directory: set -data-dir", id)
+	}
+	return dir, nil
+}
+
+// serve runs a node until the context ends, or until the node ends by itself.
+func serve(c *cli.Context, cfg registry.Config) error {
+	n, err := registry.Start(c.Context, cfg)
+	if err != nil && c.Context.Err() != nil {
+		cfg.Logger.Info("stopped before it was a member of a cluster", "id", cfg.ID)
+		return nil
+	}
+	if err != nil {
+		return startError(err, cfg.Bind, "-bind", cfg.Addr, "-addr")
+	}
+	select {
+	case <-c.Context.Done():
+		cfg.Logger.Info("stopping", "id", n.ID())
+		return n.Close()
+	case <-n.Done():
+		return errors.Join(fmt.Errorf("node %s ended: %w", n.ID(), n.Err()), n.Close())
+	}
+}
+
+// startError adds what to do about a port that is taken.
+func startError(err error, bind, bindFlag, addr, addrFlag string) error {
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		return err
+	}
+	failed := &exitError{code: exitFailure, err: err}
+	return failed.withHint("is another node running? Choose other ports with %s (now %s) and %s (now %s)", bindFlag, bind, addrFlag, addr)
+}
