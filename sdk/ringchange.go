@@ -74,3 +74,13 @@ func changeBetween(before, after *View) RingChange {
 	c.Moved = ring.Diff(old, after.ring)
 	return c
 }
+
+// Published returns the ring as it is now, and a channel that is closed when
+// another View takes its place: after a change, and also when the ring becomes
+// too old to be matched with, is fresh again, or ends. It is for those who hand
+// views on; OnChange tells what moved.
+func (r *Ring) Published() (*View, <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.view.Load(), r.wake
+}

@@ -20,7 +20,8 @@ func healthCommand(e *env) *cli.Command {
 		Usage:    "ask a node whether it is ready; exit 0 if it is, 5 if not",
 		Category: categoryNode,
 		Description: "For container health checks. With several addresses all must be ready. A node is\n" +
-			"ready when it has caught up with its cluster and hears from a leader.",
+			"ready when it has caught up with its cluster since its start; it then answers\n" +
+			"reads also while no leader is known, and says how old they are.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: flagAddr, Usage: "client address of the node", EnvVars: []string{"REGISTRY_ADDR"}},
 			&cli.StringSliceFlag{Name: flagRegistries, Usage: "the same, comma separated", EnvVars: []string{"REGISTRY_ADDRS"}, Value: cli.NewStringSlice(defaultClientAddr)},
