@@ -66,9 +66,11 @@ func (b *batch) setGroup(c *fsmpb.SetGroup) Result {
 		return Result{Revision: at, Err: fmt.Errorf("%w: %q is at %d, not at %d", ErrRevisionMismatch, c.Group, at, c.ExpectedRevision)}
 	}
 	if g != nil {
-		if g.weight*uint64(params.VirtualNodes) > ring.MaxPoints {
-			return Result{Revision: g.Revision, Err: exhausted("points of a ring (virtual nodes × weights)", ring.MaxPoints)}
+		before, after := g.weight*uint64(g.Params.VirtualNodes), g.weight*uint64(params.VirtualNodes)
+		if err := b.pointsFit(before, after); err != nil {
+			return Result{Revision: g.Revision, Err: err}
 		}
+		b.next.points += after - before
 	} else {
 		var err error
 		if g, err = b.createGroup(c.Group); err != nil {

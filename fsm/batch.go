@@ -92,6 +92,7 @@ func (b *batch) put(g *openGroup, m *Member) {
 	}
 	g.count++
 	g.weight += uint64(m.Weight)
+	b.next.points += uint64(m.Weight) * uint64(g.Params.VirtualNodes)
 	g.digest += m.digest
 	b.next.digest += m.digest
 	b.changes = append(b.changes, Change{Group: g.Name, Prev: old, Next: m})
@@ -110,6 +111,7 @@ func (b *batch) remove(g *openGroup, m *Member) {
 func (b *batch) forget(g *openGroup, m *Member) {
 	g.count--
 	g.weight -= uint64(m.Weight)
+	b.next.points -= uint64(m.Weight) * uint64(g.Params.VirtualNodes)
 	g.digest -= m.digest
 	b.next.digest -= m.digest
 }

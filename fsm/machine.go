@@ -57,14 +57,14 @@ type Machine struct {
 	observers []Observer
 	rings     *ringBuilder
 
-	mu      sync.Mutex    // guards the rest
-	applied chan struct{} // closed and replaced whenever the index moves
+	mu      sync.Mutex // guards the rest
+	waiters indexWaiters
 	created chan struct{} // closed and replaced whenever groups come or go
 }
 
 // New returns an empty machine. The observers are told in their order.
 func New(observers ...Observer) *Machine {
-	m := &Machine{observers: observers, applied: make(chan struct{}), created: make(chan struct{})}
+	m := &Machine{observers: observers, created: make(chan struct{})}
 	m.rings = newRingBuilder(m)
 	m.state.Store(newState())
 	return m
@@ -107,8 +107,7 @@ func (m *Machine) publish(next *State, created bool) {
 	m.state.Store(next)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	close(m.applied)
-	m.applied = make(chan struct{})
+	m.waiters.reached(next.index)
 	if created {
 		close(m.created)
 		m.created = make(chan struct{})
@@ -129,14 +128,18 @@ func (m *Machine) WaitIndex(ctx context.Context, index uint64) (*State, error) {
 			return s, nil
 		}
 		m.mu.Lock()
-		applied := m.applied
-		m.mu.Unlock()
-		if s := m.State(); s.index >= index {
-			return s, nil
+		if m.State().index >= index { // published before the lock was ours
+			m.mu.Unlock()
+			continue
 		}
+		w := m.waiters.add(index)
+		m.mu.Unlock()
 		select {
-		case <-applied:
+		case <-w.done:
 		case <-ctx.Done():
+			m.mu.Lock()
+			m.waiters.remove(w)
+			m.mu.Unlock()
 			return nil, context.Cause(ctx)
 		}
 	}

@@ -107,8 +107,27 @@ func (b *batch) roomFor(g *openGroup, old *Member, weight uint64) error {
 	} else if members >= ring.MaxMembers {
 		return exhausted("members of a group", ring.MaxMembers)
 	}
-	if weight*k > ring.MaxPoints {
+	before := uint64(0)
+	if g != nil {
+		before = g.weight * k
+	}
+	return b.pointsFit(before, weight*k)
+}
+
+// MaxTotalPoints bounds the points of all rings together: about 600 MB on
+// every node.
+const MaxTotalPoints = 1 << 26
+
+// pointsFit checks the bounds on points before one ring's number changes.
+func (b *batch) pointsFit(before, after uint64) error {
+	if after <= before {
+		return nil // also where a limit of a newer version is exceeded: it shrinks
+	}
+	if after > ring.MaxPoints {
 		return exhausted("points of a ring (virtual nodes × weights)", ring.MaxPoints)
+	}
+	if b.next.points-before+after > MaxTotalPoints {
+		return exhausted("points of all rings (virtual nodes × weights)", MaxTotalPoints)
 	}
 	return nil
 }

@@ -41,6 +41,8 @@ type ringCell struct {
 	name string
 	view atomic.Pointer[RingView]
 	feed feed
+	urge chan struct{} // holds one: somebody waits for this ring
+	pace pacer         // of this group alone
 
 	mu       sync.Mutex    // guards the rest
 	building bool          // a goroutine builds this ring
@@ -50,13 +52,14 @@ type ringCell struct {
 }
 
 // ringBuilder builds rings away from the apply path: at most one build at a
-// time for a group, at most one for each processor in all. A group that
+// time for a group, at most one for two processors in all. A group that
 // changes during its build is built once more, from its newest revision.
 //
 // A change after a quiet moment is built at once. Under lasting change the
-// builds together take no more than a stated share of the processors, so that
+// builds together take no more than 4 % of the processors, so that
 // a registration costs the cluster a log entry and not three rings: several
-// changes of a group then go into one build.
+// changes of a group then go into one build. Rings that somebody waits for are
+// not held back.
 type ringBuilder struct {
 	machine *Machine
 	slots   chan struct{}
@@ -85,11 +88,15 @@ type pacer struct {
 	free time.Time  // when the work done so far is paid for
 }
 
-// wait waits until there is time for more work; false when ctx ended.
-func (p *pacer) wait(ctx context.Context) bool {
+// owed is how long to wait before there is time for more work.
+func (p *pacer) owed() time.Duration {
 	p.mu.Lock()
-	owed := time.Until(p.free)
-	p.mu.Unlock()
+	defer p.mu.Unlock()
+	return time.Until(p.free)
+}
+
+// wait waits for that long or until somebody urges; false when ctx ended.
+func wait(ctx context.Context, urge <-chan struct{}, owed time.Duration) bool {
 	if owed <= 0 {
 		return ctx.Err() == nil
 	}
@@ -97,6 +104,8 @@ func (p *pacer) wait(ctx context.Context) bool {
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+		return true
+	case <-urge:
 		return true
 	case <-ctx.Done():
 		return false
@@ -116,13 +125,16 @@ func (p *pacer) spent(d time.Duration) {
 
 func newRingBuilder(m *Machine) *ringBuilder {
 	procs := runtime.GOMAXPROCS(0)
-	b := &ringBuilder{machine: m, slots: make(chan struct{}, procs), pace: pacer{share: float64(procs) / 10, burst: buildBurst}}
+	b := &ringBuilder{machine: m, slots: make(chan struct{}, max(1, procs/2)), pace: pacer{share: float64(procs) / 25, burst: buildBurst}}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	return b
 }
 
 func (b *ringBuilder) newCell(name string) *ringCell {
-	return &ringCell{name: name, built: make(chan struct{})}
+	return &ringCell{
+		name: name, built: make(chan struct{}), urge: make(chan struct{}, 1),
+		pace: pacer{share: b.pace.share, burst: b.pace.burst},
+	}
 }
 
 func (b *ringBuilder) close() {
@@ -161,13 +173,21 @@ func (b *ringBuilder) build(g *Group) {
 	b.wg.Go(func() { b.run(c) })
 }
 
+// admit waits for the turn of a build and takes a slot. A group's first ring is
+// due at once, because a node that starts has all to build, and so is one that
+// somebody waits for: pacing is for changes that nobody has asked about.
+func (b *ringBuilder) admit(c *ringCell) bool {
+	if c.view.Load() != nil && !wait(b.ctx, c.urge, max(b.pace.owed(), c.pace.owed())) {
+		return false
+	}
+	b.slots <- struct{}{}
+	return true
+}
+
 // run builds until the ring is at the newest revision.
 func (b *ringBuilder) run(c *ringCell) {
-	b.slots <- struct{}{}
-	defer func() { <-b.slots }()
 	for {
-		// A group's first ring is due at once: a node that starts has all to build.
-		if c.view.Load() != nil && !b.pace.wait(b.ctx) {
+		if !b.admit(c) {
 			return // closing; whoever waits for the ring has a context
 		}
 		start := time.Now()
@@ -176,7 +196,10 @@ func (b *ringBuilder) run(c *ringCell) {
 		if view != nil { // only this goroutine publishes here
 			change = changeBetween(c.name, c.view.Load(), view)
 		}
-		b.pace.spent(time.Since(start))
+		took := time.Since(start)
+		c.pace.spent(took)
+		b.pace.spent(min(took, buildBurst/5)) // a large ring delays itself, not the others
+		<-b.slots
 		c.mu.Lock()
 		if view != nil {
 			c.view.Store(view)
@@ -244,6 +267,10 @@ func (g *Group) WaitRing(ctx context.Context, index uint64) (*RingView, error) {
 		}
 		if gone {
 			return nil, fmt.Errorf("ring of group %q: %w", g.Name, ErrReplaced)
+		}
+		select {
+		case g.cell.urge <- struct{}{}:
+		default:
 		}
 		select {
 		case <-built:

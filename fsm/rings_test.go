@@ -162,3 +162,27 @@ func TestCloseWaitsForBuilds(t *testing.T) {
 		}
 	})
 }
+
+// Builds are paced under lasting change, but not the first of a group and not
+// one that somebody waits for.
+func TestPacingHoldsBackOnlyWhatNobodyWaitsFor(t *testing.T) {
+	l := newLog(t)
+	l.must(register(newSeat("web", "a", "10.0.0.1:80", "one")))
+	settle(t, l.m)
+	l.m.rings.pace.spent(time.Hour) // far beyond the share
+
+	l.must(register(newSeat("other", "a", "10.0.0.1:80", "one")))
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, err := l.m.State().Group("other").WaitRing(ctx, l.m.State().Index()); err != nil {
+		t.Errorf("first ring of a group: %v", err)
+	}
+	l.must(register(newSeat("web", "b", "10.0.0.2:80", "one")))
+	g := l.m.State().Group("web")
+	if v := g.Ring(); v.Revision == g.Revision {
+		t.Error("a ring that nobody waits for was built beyond the share")
+	}
+	if _, err := g.WaitRing(ctx, l.m.State().Index()); err != nil {
+		t.Errorf("a ring that somebody waits for: %v", err)
+	}
+}

@@ -15,6 +15,7 @@ type State struct {
 	term   uint64
 	leader string
 	digest uint64
+	points uint64 // of all rings, draining members' included
 
 	groups *iradix.Tree[*Group]
 	nodes  *iradix.Tree[*Node]

@@ -82,7 +82,14 @@ func (s *Server) Join(ctx context.Context, req *registrypb.JoinRequest) (*regist
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	self := s.store.Self()
-	h, err := s.peers.Hello(ctx, req.Bind)
+	// An operator's address is not a peer's yet: its connection goes with the call.
+	conn, err := dialNode(req.Bind)
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	defer func() { _ = conn.Close() }() // nothing is under way any more
+	c := peerpb.NewPeerClient(conn)
+	h, err := hello(ctx, c, req.Bind)
 	switch {
 	case err != nil:
 		return nil, toStatus(fmt.Errorf("%w: no node answers at %s: %w", store.ErrMembership, req.Bind, stripStatus(err)))
@@ -90,10 +97,6 @@ func (s *Server) Join(ctx context.Context, req *registrypb.JoinRequest) (*regist
 		return nil, toStatus(fmt.Errorf("%w: node %q is of cluster %q, this is %q", store.ErrMembership, h.ID, h.Cluster, self.Cluster))
 	case h.HasState:
 		return nil, toStatus(fmt.Errorf("%w: node %q at %s is in a cluster already", store.ErrMembership, h.ID, req.Bind))
-	}
-	c, err := s.peers.client(req.Bind)
-	if err != nil {
-		return nil, toStatus(err)
 	}
 	r, err := c.Invite(ctx, &peerpb.InviteRequest{Cluster: self.Cluster, Bind: self.Bind, Nonvoter: req.Nonvoter})
 	if err != nil {

@@ -73,7 +73,17 @@ func (p *Peers) conn(bind string) (*grpc.ClientConn, error) {
 	if c := p.conns[bind]; c != nil {
 		return c, nil
 	}
-	// passthrough: the address stays a name until it is dialled.
+	c, err := dialNode(bind)
+	if err != nil {
+		return nil, err
+	}
+	p.conns[bind] = c
+	return c, nil
+}
+
+// dialNode returns a connection of its own; the address stays a name until it
+// is dialled.
+func dialNode(bind string) (*grpc.ClientConn, error) {
 	c, err := grpc.NewClient("passthrough:///"+bind,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithConnectParams(grpc.ConnectParams{
@@ -85,7 +95,6 @@ func (p *Peers) conn(bind string) (*grpc.ClientConn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("peer %s: %w", bind, err)
 	}
-	p.conns[bind] = c
 	return c, nil
 }
 
@@ -103,18 +112,22 @@ func (p *Peers) Hello(ctx context.Context, bind string) (store.Hello, error) {
 	if err != nil {
 		return store.Hello{}, err
 	}
+	return hello(ctx, c, bind)
+}
+
+func hello(ctx context.Context, c peerpb.PeerClient, bind string) (store.Hello, error) {
 	h, err := c.Hello(ctx, &peerpb.HelloRequest{})
 	if err != nil {
 		return store.Hello{}, fmt.Errorf("ask %s who it is: %w", bind, notANode(bind, err))
 	}
-	hello := store.Hello{
+	out := store.Hello{
 		Cluster: h.Cluster, ID: h.Id, Bind: h.Bind, Addr: h.Addr, Version: h.Version,
 		Incarnation: h.Incarnation, HasState: h.HasState, Leader: h.Leader, ClusterID: h.ClusterId,
 	}
 	for _, f := range h.Founders {
-		hello.Founders = append(hello.Founders, store.Founder{ID: f.Id, Bind: f.Bind, Addr: f.Addr, Version: f.Version, Incarnation: f.Incarnation})
+		out.Founders = append(out.Founders, store.Founder{ID: f.Id, Bind: f.Bind, Addr: f.Addr, Version: f.Version, Incarnation: f.Incarnation})
 	}
-	return hello, nil
+	return out, nil
 }
 
 // Term implements store.Peers.

@@ -21,6 +21,9 @@ func (s *Server) state(ctx context.Context, opts *registrypb.ReadOptions) (*fsm.
 		return s.store.State(), 0, nil
 	}
 	if max := opts.MaxStaleness; max != nil {
+		if max.AsDuration() < 0 {
+			return nil, 0, &fsm.FieldError{Field: "max_staleness", Limit: "0 or more", Got: max.AsDuration().String()}
+		}
 		if lag := s.store.Lag(); lag > max.AsDuration() {
 			return nil, 0, fmt.Errorf("%w: last word from the leader %s ago, at most %s allowed", errStale, lag, max.AsDuration())
 		}
@@ -122,7 +125,10 @@ func (s *Server) MatchMany(ctx context.Context, req *registrypb.MatchManyRequest
 	resp := &registrypb.MatchManyResponse{Receipt: s.receipt(state, g, view), Owners: make([]uint32, 0, len(req.Keys)*n)}
 	place := make(map[int]uint32) // ring index → index in resp.Members
 	var buf []int
-	for _, key := range req.Keys {
+	for i, key := range req.Keys {
+		if i%64 == 0 && ctx.Err() != nil {
+			return nil, toStatus(ctx.Err()) // nobody waits any more
+		}
 		buf = view.Ring.MatchN(buf[:0], string(key), n)
 		if len(buf) == 0 {
 			return nil, toStatus(fmt.Errorf("%w: %q", errEmptyGroup, req.Group))

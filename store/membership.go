@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/werbenhu/registry/fsm"
 	"github.com/werbenhu/registry/fsm/fsmpb"
 )
 
@@ -71,6 +72,9 @@ func (s *Store) AdmitNode(ctx context.Context, n Hello) error {
 	}
 	if own := s.ClusterID(); n.ClusterID != "" && n.ClusterID != own {
 		return fmt.Errorf("%w: node %q is of another cluster of the name %q (id %s, this is %s)", ErrMembership, n.ID, n.Cluster, n.ClusterID, own)
+	}
+	if err := fsm.Validate(setNode(n)); err != nil { // before anything reaches the log
+		return err
 	}
 	if n.Cluster != s.cfg.Cluster {
 		return fmt.Errorf("%w: node %q is of cluster %q, this is %q", ErrMembership, n.ID, n.Cluster, s.cfg.Cluster)

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/werbenhu/registry/fsm"
 	"github.com/werbenhu/registry/store"
 	"github.com/werbenhu/registry/store/storetest"
 )
@@ -212,5 +213,26 @@ func TestDeposedLeaderRefusesNobody(t *testing.T) {
 	}
 	if err := next.AdmitNode(c.Context(), gone); !errors.Is(err, store.ErrMembership) {
 		t.Errorf("the present leader: %v", err)
+	}
+}
+
+// What a node says of itself is checked before raft's configuration changes.
+func TestBadNodeIsRefusedBeforeTheLog(t *testing.T) {
+	t.Parallel()
+	c := storetest.New(t)
+	leader := c.Together(1)[0]
+	before := leader.Status().CommitIndex
+	for name, n := range map[string]store.Hello{
+		"id":   {Cluster: "test", ID: "a/b", Bind: "n9:7370", Addr: "n9:9800", Incarnation: "x"},
+		"bind": {Cluster: "test", ID: "n9", Bind: "not an address", Addr: "n9:9800", Incarnation: "x"},
+		"addr": {Cluster: "test", ID: "n9", Bind: "n9:7370", Addr: "", Incarnation: "x"},
+	} {
+		if err := leader.AdmitNode(c.Context(), n); !errors.Is(err, fsm.ErrInvalid) {
+			t.Errorf("%s: %v, want ErrInvalid", name, err)
+		}
+	}
+	st := leader.Status()
+	if len(st.Configuration) != 1 || st.CommitIndex != before {
+		t.Errorf("configuration %v, index %d, was %d", st.Configuration, st.CommitIndex, before)
 	}
 }

@@ -37,7 +37,9 @@ type Store struct {
 	bolt      *raftboltdb.BoltStore
 
 	notify    chan bool
-	proposals chan proposal
+	proposals chan *proposal
+	underWay  chan struct{} // holds one for each batch that raft has
+	proposed  chan []*proposal
 	collected chan struct{} // closed when collectLoop has ended
 	lead      atomic.Pointer[leadership]
 	ready     chan struct{}
@@ -68,7 +70,8 @@ func Open(cfg Config) (_ *Store, err error) {
 	}
 	s := &Store{
 		cfg: cfg, log: cfg.Logger, started: time.Now(), leases: newLeaseTable(),
-		notify: make(chan bool, 16), proposals: make(chan proposal, 1024), collected: make(chan struct{}),
+		notify: make(chan bool, 16), proposals: make(chan *proposal, maxBatchSize),
+		underWay: make(chan struct{}, maxBatches), proposed: make(chan []*proposal, maxBatches), collected: make(chan struct{}),
 		ready: make(chan struct{}), invited: make(chan struct{}), failed: make(chan struct{}),
 	}
 	s.leases.log = cfg.Logger
@@ -87,6 +90,7 @@ func Open(cfg Config) (_ *Store, err error) {
 		return nil, err
 	}
 	go s.collectLoop()
+	s.wg.Go(func() { s.proposeLoop(s.ctx) })
 	s.wg.Go(func() { s.confirm.loop(s.ctx) })
 	s.wg.Go(func() { s.leaderLoop(s.ctx) })
 	s.wg.Go(func() { s.readyLoop(s.ctx) })

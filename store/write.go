@@ -45,8 +45,9 @@ func (s *Store) leading(ctx context.Context) (*leadership, error) {
 
 // proposal is an entry on its way.
 type proposal struct {
-	future raft.ApplyFuture
-	done   chan outcome // holds one
+	data   []byte
+	future raft.ApplyFuture // set by proposeLoop
+	done   chan outcome     // holds one
 }
 
 type outcome struct {
@@ -64,11 +65,11 @@ func (s *Store) propose(ctx context.Context, cmd *fsmpb.Command) (fsm.Result, er
 	if ctx.Err() != nil {
 		return fsm.Result{}, fmt.Errorf("%w: %w", ErrBusy, context.Cause(ctx))
 	}
-	p := proposal{future: s.raft.Apply(data, enqueueTimeout), done: make(chan outcome, 1)}
+	p := &proposal{data: data, done: make(chan outcome, 1)}
 	select {
 	case s.proposals <- p:
 	case <-ctx.Done():
-		return fsm.Result{}, givenUp(ctx)
+		return fsm.Result{}, fmt.Errorf("%w: %w", ErrBusy, context.Cause(ctx))
 	case <-s.ctx.Done():
 		return fsm.Result{}, givenUp(s.ctx)
 	}
@@ -85,6 +86,50 @@ func (s *Store) propose(ctx context.Context, cmd *fsmpb.Command) (fsm.Result, er
 	}
 }
 
+// proposeLoop gives raft what waits, batch by batch: while maxBatches are on
+// their way, later proposals gather for the next. Given one by one as they
+// come, raft writes them to its log in small groups, each with its own fsyncs
+// here and on every follower; a batch shares them.
+func (s *Store) proposeLoop(ctx context.Context) {
+	for {
+		var batch []*proposal
+		select {
+		case p := <-s.proposals:
+			batch = append(batch, p)
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case s.underWay <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		for more := true; more && len(batch) < maxBatchSize; {
+			select {
+			case p := <-s.proposals:
+				batch = append(batch, p)
+			default:
+				more = false
+			}
+		}
+		for _, p := range batch {
+			p.future = s.raft.Apply(p.data, enqueueTimeout)
+		}
+		select {
+		case s.proposed <- batch:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+const (
+	// maxBatches is two, so that one is written while the other is replicated.
+	maxBatches = 2
+	// maxBatchSize is the most entries that raft writes at a time.
+	maxBatchSize = 1024
+)
+
 // collectLoop waits for the futures. Raft answers them in about the order in
 // which they were proposed, so one goroutine waits for all, and a caller that
 // gives up leaves nothing behind.
@@ -92,8 +137,11 @@ func (s *Store) collectLoop() {
 	defer close(s.collected)
 	for {
 		select {
-		case p := <-s.proposals:
-			p.done <- await(p.future)
+		case batch := <-s.proposed:
+			for _, p := range batch {
+				p.done <- await(p.future)
+			}
+			<-s.underWay
 		case <-s.ctx.Done():
 			return
 		}
