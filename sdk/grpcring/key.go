@@ -1,0 +1,32 @@
+package grpcring
+
+import (
+	"context"
+	"strings"
+
+	"google.golang.org/grpc/metadata"
+)
+
+type contextKey struct{}
+
+// WithKey gives the calls that are made with the context a key. An empty key is
+// none. The key itself is not sent: put it into the metadata as well if the
+// server is to see it and the request does not hold it.
+func WithKey(ctx context.Context, key string) context.Context {
+	return context.WithValue(ctx, contextKey{}, key)
+}
+
+// keyOf returns the key of a call; empty if it has none.
+func (c *config) keyOf(ctx context.Context) string {
+	if key, _ := ctx.Value(contextKey{}).(string); key != "" || c.KeyHeader == "" {
+		return key
+	}
+	switch values := metadata.ValueFromOutgoingContext(ctx, c.KeyHeader); len(values) {
+	case 0:
+		return ""
+	case 1:
+		return values[0]
+	default:
+		return strings.Join(values, ",")
+	}
+}

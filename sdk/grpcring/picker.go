@@ -1,0 +1,156 @@
+package grpcring
+
+import (
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/werbenhu/registry/ring"
+	"github.com/werbenhu/registry/sdk"
+)
+
+// errKeyless: a call without a key belongs to nobody.
+var errKeyless = status.Error(codes.Internal,
+	"grpcring: the call has no key: give one by grpcring.WithKey, or the connection grpcring.WithKeyHeader or WithKeyless(Spread)")
+
+// slot is a member of a view as pickers see it; without a child if it has no keys.
+type slot struct {
+	child *child
+	held  bool
+}
+
+// picker routes calls by one state of the ring, of which nothing changes; only
+// the states of the children are live.
+//
+// Example: the key's owners are A, B and C, and there is one fallback. With A
+// ready the call goes to A. With A unreachable it goes to B, and to C never; if
+// B is unreachable too it fails with A's error. With A held and ready it goes to
+// B, but to A if B is unreachable.
+type picker struct {
+	cfg   *config
+	ring  *ring.Ring
+	slots []slot // by the ring's index
+	route sdk.Route
+	owner metadata.MD // the route of calls to the owner; shared and never changed
+
+	active, held []*child // for calls without a key
+	next         *atomic.Uint32
+}
+
+func newPicker(cfg *config, v *sdk.View, slots []slot, next *atomic.Uint32) *picker {
+	p := &picker{cfg: cfg, ring: v.Ring(), slots: slots, route: v.Route(), next: next}
+	p.owner = p.metadata(0)
+	for _, s := range slots {
+		switch {
+		case s.child == nil:
+		case s.held:
+			p.held = append(p.held, s.child)
+		default:
+			p.active = append(p.active, s.child)
+		}
+	}
+	return p
+}
+
+// metadata says with which ring a call was routed.
+func (p *picker) metadata(fallback int) metadata.MD {
+	if !p.cfg.Route {
+		return nil
+	}
+	r := p.route
+	r.Fallback = fallback
+	return metadata.MD{routeKey: {r.String()}}
+}
+
+var routeKey = strings.ToLower(sdk.RouteHeader)
+
+// Pick implements balancer.Picker.
+func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
+	key := p.cfg.keyOf(info.Ctx)
+	if key == "" {
+		if p.cfg.Keyless != Spread {
+			return balancer.PickResult{}, errKeyless
+		}
+		return p.spread()
+	}
+	s := p.slots[p.ring.Match(key)]
+	if !s.held && s.child.load() == connectivity.Ready {
+		return balancer.PickResult{SubConn: s.child.sc, Metadata: p.owner}, nil
+	}
+	return p.candidate(key)
+}
+
+// candidate picks among the owner and the fallbacks: first among those that are
+// not held.
+func (p *picker) candidate(key string) (balancer.PickResult, error) {
+	var buf [8]int
+	owners := p.ring.MatchN(buf[:0], key, 1+p.cfg.Fallbacks)
+	for _, held := range []bool{false, true} {
+		for i, m := range owners {
+			s := p.slots[m]
+			if s.held != held {
+				continue
+			}
+			switch s.child.load() {
+			case connectivity.Ready:
+				return balancer.PickResult{SubConn: s.child.sc, Metadata: p.metadata(i)}, nil
+			case connectivity.Idle:
+				s.child.connect()
+				return balancer.PickResult{}, balancer.ErrNoSubConnAvailable
+			case connectivity.Connecting:
+				return balancer.PickResult{}, balancer.ErrNoSubConnAvailable
+			}
+		}
+	}
+	return balancer.PickResult{}, p.slots[owners[0]].child.err()
+}
+
+// spread picks the next member that is ready, and connects an idle one on the
+// way. Held members are for when no other can be reached.
+func (p *picker) spread() (balancer.PickResult, error) {
+	for _, list := range [][]*child{p.active, p.held} {
+		ready, wait := p.turn(list)
+		if ready != nil {
+			return balancer.PickResult{SubConn: ready.sc}, nil
+		}
+		if wait {
+			return balancer.PickResult{}, balancer.ErrNoSubConnAvailable
+		}
+	}
+	return balancer.PickResult{}, slices.Concat(p.active, p.held)[0].err()
+}
+
+// turn returns the child whose turn it is, or else whether to wait for one.
+//
+// A child that is not ready passes its turn on, so that the one after it does
+// not get two.
+func (p *picker) turn(list []*child) (ready *child, wait bool) {
+	asked := false
+	for range list {
+		c := list[p.next.Add(1)%uint32(len(list))]
+		switch c.load() {
+		case connectivity.Ready:
+			return c, false
+		case connectivity.Idle:
+			asked = asked || c.connect()
+		}
+	}
+	for _, c := range list { // none was ready, or calls beside this one took its turns
+		switch c.load() {
+		case connectivity.Ready:
+			return c, false
+		case connectivity.Connecting:
+			wait = true
+		case connectivity.Idle:
+			asked = asked || c.connect()
+			wait = true
+		}
+	}
+	return nil, wait
+}
