@@ -25,8 +25,7 @@ type grpcPoint struct {
 	index int
 	hash  uint64
 	key   string
-	load  float64
-	state uint64 // stands for the rest of a 56-byte entry
+	_     [2]uint64 // the rest of a 56-byte entry
 }
 
 func newGRPC(least, most int) func([]string) (contender, error) {

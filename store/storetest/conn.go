@@ -46,27 +46,27 @@ func (s *stream) write(p []byte) (n int, err error) {
 }
 
 // take reads what is there; it returns 0 and nil when the caller has to wait.
-func (s *stream) take(p []byte, open bool) (int, error, <-chan struct{}) {
+func (s *stream) take(p []byte, open bool) (n int, wake <-chan struct{}, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.broken:
-		return 0, net.ErrClosed, nil
+		return 0, nil, net.ErrClosed
 	case !open:
 	case len(s.buf) > 0:
 		n := copy(p, s.buf)
 		s.buf = s.buf[n:]
 		return n, nil, nil
 	case s.finished:
-		return 0, io.EOF, nil
+		return 0, nil, io.EOF
 	}
-	return 0, nil, s.wake
+	return 0, s.wake, nil
 }
 
 func (s *stream) read(p []byte, d *deadline) (int, error) {
 	for {
 		open, changed := s.net.open(s.from, s.to)
-		n, err, wake := s.take(p, open)
+		n, wake, err := s.take(p, open)
 		if n > 0 || err != nil || len(p) == 0 {
 			return n, err
 		}

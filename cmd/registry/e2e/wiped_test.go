@@ -13,9 +13,6 @@ import (
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
-// known turns a test off that shows a fault which is not mended yet.
-const known = "known fault: "
-
 // wipe brings a cluster into this state: an acknowledged registration is on
 // two of three nodes, of which the leader is down and the other was wiped; the
 // third, which runs alone, never saw the registration.
