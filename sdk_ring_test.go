@@ -47,6 +47,7 @@ func newLastingCluster(t *testing.T) *lastingCluster {
 		})
 	}
 	waitReady(t, c.nodes...)
+	awaitVoters(t, c.dial(), 3) // before the first node is stopped
 	return c
 }
 
@@ -323,4 +324,27 @@ func dialAPI(t *testing.T, addr string) registrypb.RegistryClient {
 	}
 	t.Cleanup(func() { _ = conn.Close() })
 	return registrypb.NewRegistryClient(conn)
+}
+
+// awaitVoters waits until the cluster has that many voters: a node that joins
+// is none before it has caught up.
+func awaitVoters(t *testing.T, client *sdk.Client, want int) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(20 * time.Second); ; <-tick.C {
+		st, err := client.Status(t.Context(), "")
+		voters := 0
+		for _, n := range st.Nodes {
+			if n.Voter {
+				voters++
+			}
+		}
+		if err == nil && voters == want {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d voters, want %d: %v", voters, want, err)
+		}
+	}
 }

@@ -66,6 +66,9 @@ func (w *GroupWatch) poll() (Step, <-chan struct{}) {
 	w.told = false
 	w.cell = g.cell
 	changes, wake, ok := w.cell.feed.after(w.revision)
+	if again := w.machine.State().Group(w.name); again == nil || again.cell != w.cell {
+		return w.poll() // a snapshot replaced the group: nothing wakes this cell any more
+	}
 	if ok && w.revision != 0 {
 		if len(changes) == 0 {
 			return Step{}, wake

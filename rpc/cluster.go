@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/raft"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/werbenhu/registry/fsm"
@@ -121,9 +122,28 @@ func (s *Server) remove(ctx context.Context, req *registrypb.RemoveRequest) (*re
 
 // Transfer implements the public service; it answers when the new leader is known.
 func (s *Server) Transfer(ctx context.Context, req *registrypb.TransferRequest) (*registrypb.TransferResponse, error) {
-	return onLeader(ctx, s, req, s.transfer, func(c *grpc.ClientConn) func(context.Context, *registrypb.TransferRequest, ...grpc.CallOption) (*registrypb.TransferResponse, error) {
-		return registrypb.NewClusterClient(c).Transfer
-	})
+	if _, forwarded := forwardedTo(ctx); forwarded || s.store.IsLeader() {
+		return onLeader(withForwarded(ctx, s.store.ClusterID()), s, req, s.transfer, nil)
+	}
+	// One hop and no second attempt: it would hand over again.
+	leader, _ := s.store.Leader()
+	if leader == "" {
+		return nil, toStatus(fmt.Errorf("%w: none is known", store.ErrNotLeader))
+	}
+	conn, err := s.peers.conn(leader)
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	return registrypb.NewClusterClient(conn).Transfer(metadata.AppendToOutgoingContext(ctx, forwardedKey, s.store.ClusterID()), req)
+}
+
+// withForwarded makes a call that came to the leader itself one that is not sent on.
+func withForwarded(ctx context.Context, cluster string) context.Context {
+	if _, forwarded := forwardedTo(ctx); forwarded {
+		return ctx
+	}
+	md, _ := metadata.FromIncomingContext(ctx)
+	return metadata.NewIncomingContext(ctx, metadata.Join(md, metadata.Pairs(forwardedKey, cluster)))
 }
 
 func (s *Server) transfer(ctx context.Context, req *registrypb.TransferRequest) (*registrypb.TransferResponse, error) {

@@ -95,6 +95,8 @@ func tryLeader[Req, Resp any](
 	resp, err = remote(conn)(metadata.AppendToOutgoingContext(hop, forwardedKey, s.store.ClusterID()), req)
 	if err != nil && hop.Err() != nil && ctx.Err() == nil {
 		err = fmt.Errorf("%w: the leader changed during the call", store.ErrOutcomeUnknown)
+	} else if err != nil && ctx.Err() != nil && outcomeUnknown(err) {
+		err = fmt.Errorf("%w: the leader did not answer in time", store.ErrOutcomeUnknown)
 	}
 	return resp, err
 }

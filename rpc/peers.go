@@ -151,12 +151,15 @@ func (p *Peers) ReadIndex(ctx context.Context, leader store.Target) (uint64, err
 }
 
 // Applied implements store.Peers.
-func (p *Peers) Applied(ctx context.Context, bind string) (uint64, error) {
-	c, err := p.client(bind)
+func (p *Peers) Applied(ctx context.Context, node store.Target) (uint64, error) {
+	c, err := p.client(node.Bind)
 	if err != nil {
 		return 0, err
 	}
 	r, err := c.Status(ctx, &peerpb.StatusRequest{})
+	if err == nil && r.GetNode().GetId() != node.ID {
+		err = &peerError{is: store.ErrMembership, msg: fmt.Sprintf("node %q answers at %s, not %q", r.GetNode().GetId(), node.Bind, node.ID)}
+	}
 	return r.GetNode().GetAppliedIndex(), err
 }
 

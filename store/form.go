@@ -126,7 +126,7 @@ func (s *Store) look(ctx context.Context, peers []string) (empty []Hello, silent
 			return nil, 0, nil, fmt.Errorf("%w: %s is of cluster %q, this node of %q (-cluster)", ErrMembership, p, h.Cluster, self.Cluster)
 		case h.ID == self.ID:
 			return nil, 0, nil, fmt.Errorf("%w: node id %q is taken by the node at %s (-id)", ErrMembership, self.ID, p)
-		case h.HasState:
+		case h.HasState, h.ClusterID != "" && h.ClusterID != self.ClusterID:
 			h.Bind = p // as it was asked
 			member = &h
 		default:
@@ -193,7 +193,7 @@ func (s *Store) askOne(ctx context.Context, p string, self Hello) (cluster strin
 	if self.ClusterID != "" {
 		h, err := s.cfg.Peers.Hello(ctx, p)
 		if err != nil {
-			return "", err
+			return "", fmt.Errorf("no answer that counts: %v", err) // not wrapped: it ends no member
 		}
 		if h.ClusterID != self.ClusterID {
 			return "", fmt.Errorf("the node at %s is of cluster id %q, not of %q", p, h.ClusterID, self.ClusterID)
@@ -203,10 +203,20 @@ func (s *Store) askOne(ctx context.Context, p string, self Hello) (cluster strin
 	if errors.Is(err, ErrNotLeader) {
 		h, herr := s.cfg.Peers.Hello(ctx, p)
 		if herr == nil && h.Leader != "" && h.Leader != p {
-			return s.cfg.Peers.Join(ctx, h.Leader, self)
+			return s.askLeader(ctx, h, self)
 		}
 	}
 	return cluster, err
+}
+
+// askLeader asks the leader that another node named, if it is of that node's
+// cluster: its address may belong to somebody else by now.
+func (s *Store) askLeader(ctx context.Context, via, self Hello) (cluster string, err error) {
+	leader, err := s.cfg.Peers.Hello(ctx, via.Leader)
+	if err != nil || leader.ClusterID != via.ClusterID {
+		return "", fmt.Errorf("%w: %s, named by %s, does not answer as its leader (%v)", ErrNotLeader, via.Leader, via.ID, err)
+	}
+	return s.cfg.Peers.Join(ctx, via.Leader, self)
 }
 
 // waitInvited waits until Invited has been called and a cluster took this node in.

@@ -176,3 +176,17 @@ func TestGuardCountsWhoCameBackAsAlive(t *testing.T) {
 		}
 	})
 }
+
+// What an operator changes of a member is no sign of its life.
+func TestUpdateIsNoRenewal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGuardTable(1, guardTTL)
+		time.Sleep(guardTTL / 2) // virtual
+		m := &fsm.Member{ID: "0", LeaseID: 1, Epoch: 1, TTL: guardTTL}
+		g.Applied(nil, []fsm.Change{{Group: "g", Prev: m, Next: &fsm.Member{ID: "0", LeaseID: 1, Epoch: 1, TTL: guardTTL, Weight: 5}}}, nil)
+		g.run(guardTTL, guardTTL, func(uint64) bool { return false })
+		if at, gone := g.gone[1]; !gone || at > guardTTL+guardTTL/50 {
+			t.Errorf("gone %t after %s", gone, at)
+		}
+	})
+}

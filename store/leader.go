@@ -61,11 +61,11 @@ func (s *Store) leadTerm(l *leadership) {
 	if !s.startTerm(l) {
 		return
 	}
-	if err := s.noteFounders(l.ctx); err != nil {
-		if l.ctx.Err() == nil {
-			s.log.Warn("could not note the founders", "term", l.term, "err", err)
+	for err := s.noteFounders(l.ctx); err != nil; err = s.noteFounders(l.ctx) {
+		s.log.Warn("could not note the founders", "term", l.term, "err", err)
+		if !pause(l.ctx, formEvery) {
+			return
 		}
-		return
 	}
 	s.leases.lead(s.machine)
 	close(l.opened)

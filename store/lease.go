@@ -126,6 +126,9 @@ func (t *leaseTable) fillLocked(state *fsm.State) {
 // putLocked starts a lease, or gives one that was registered again its full TTL.
 func (t *leaseTable) putLocked(group string, m *fsm.Member, now int64) {
 	l := t.byID[m.LeaseID]
+	if l != nil && l.epoch == m.Epoch && l.ttl == m.TTL {
+		return // changed on an operator's word: no sign of life
+	}
 	if l == nil {
 		l = &lease{id: m.LeaseID, index: -1, guard: t.guardLocked(group)}
 		l.guard.joins()
@@ -151,7 +154,7 @@ func (t *leaseTable) removeLocked(id uint64) {
 	if !l.expiring {
 		l.guard.members--
 	}
-	if l.guard.members == 0 {
+	if l.guard.members == 0 && t.groups[l.group] == l.guard {
 		delete(t.groups, l.group)
 	}
 }
@@ -265,6 +268,9 @@ func (t *leaseTable) grace(d time.Duration) {
 	defer t.mu.Unlock()
 	now := t.now()
 	for _, l := range t.queue {
+		if l.lapsed {
+			continue // the guard has it: it was silent before
+		}
 		if least := now + int64(min(d, l.ttl)); l.deadline.Load() < least {
 			l.deadline.Store(least)
 		}

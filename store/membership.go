@@ -287,7 +287,7 @@ func (s *Store) promote(l *leadership, server raft.Server) {
 	target := s.State().Index()
 	ctx, cancel := context.WithTimeout(l.ctx, time.Second)
 	defer cancel()
-	applied, err := s.cfg.Peers.Applied(ctx, string(server.Address))
+	applied, err := s.cfg.Peers.Applied(ctx, s.target(string(server.Address), string(server.ID)))
 	if err != nil || applied < target {
 		return
 	}

@@ -11,7 +11,7 @@ type Peers interface {
 	// ReadIndex asks the leader for a confirmed index.
 	ReadIndex(ctx context.Context, leader Target) (uint64, error)
 	// Applied asks for the index that a node has applied.
-	Applied(ctx context.Context, bind string) (uint64, error)
+	Applied(ctx context.Context, node Target) (uint64, error)
 	// Join asks a node to take the calling node in, and returns the id of the
 	// cluster that did. One that does not lead answers [ErrNotLeader].
 	Join(ctx context.Context, bind string, node Hello) (clusterID string, err error)

@@ -64,10 +64,10 @@ func (p peers) ReadIndex(ctx context.Context, leader store.Target) (index uint64
 	return index, err
 }
 
-func (p peers) Applied(ctx context.Context, bind string) (index uint64, err error) {
-	err = p.call(ctx, bind, func(s *store.Store) error {
+func (p peers) Applied(ctx context.Context, node store.Target) (index uint64, err error) {
+	err = p.call(ctx, node.Bind, func(s *store.Store) error {
 		index = s.State().Index()
-		return nil
+		return s.IsTarget(node.ID, node.ClusterID)
 	})
 	return index, err
 }
