@@ -122,8 +122,15 @@ func (s *Server) remove(ctx context.Context, req *registrypb.RemoveRequest) (*re
 
 // Transfer implements the public service; it answers when the new leader is known.
 func (s *Server) Transfer(ctx context.Context, req *registrypb.TransferRequest) (*registrypb.TransferResponse, error) {
-	if _, forwarded := forwardedTo(ctx); forwarded || s.store.IsLeader() {
-		return onLeader(withForwarded(ctx, s.store.ClusterID()), s, req, s.transfer, nil)
+	cluster, forwarded := forwardedTo(ctx)
+	if forwarded {
+		if err := s.store.IsTarget("", cluster); err != nil {
+			return nil, toStatus(err)
+		}
+	}
+	if forwarded || s.store.IsLeader() {
+		resp, err := s.transfer(ctx, req)
+		return resp, toStatus(err)
 	}
 	// One hop and no second attempt: it would hand over again.
 	leader, _ := s.store.Leader()
@@ -135,15 +142,6 @@ func (s *Server) Transfer(ctx context.Context, req *registrypb.TransferRequest) 
 		return nil, toStatus(err)
 	}
 	return registrypb.NewClusterClient(conn).Transfer(metadata.AppendToOutgoingContext(ctx, forwardedKey, s.store.ClusterID()), req)
-}
-
-// withForwarded makes a call that came to the leader itself one that is not sent on.
-func withForwarded(ctx context.Context, cluster string) context.Context {
-	if _, forwarded := forwardedTo(ctx); forwarded {
-		return ctx
-	}
-	md, _ := metadata.FromIncomingContext(ctx)
-	return metadata.NewIncomingContext(ctx, metadata.Join(md, metadata.Pairs(forwardedKey, cluster)))
 }
 
 func (s *Server) transfer(ctx context.Context, req *registrypb.TransferRequest) (*registrypb.TransferResponse, error) {

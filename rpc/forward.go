@@ -36,7 +36,8 @@ func forwardedTo(ctx context.Context) (cluster string, forwarded bool) {
 
 // onLeader runs a write where the leader is: here, or by one hop. Attempts that
 // had no effect are made again for a while, because leaders change; so are
-// those whose outcome is not known, because every write is idempotent. What
+// those whose outcome is not known, because what goes this way is idempotent:
+// at worst a repeated Remove or Deregister finds its own work done. What
 // is answered in the end says which of the two it was.
 func onLeader[Req, Resp any](
 	ctx context.Context, s *Server, req Req,

@@ -38,7 +38,7 @@ func (g *guardTable) run(d, ttl time.Duration, alive func(id uint64) bool) {
 				g.renew([]uint64{id})
 			}
 		}
-		time.Sleep(step) // virtual: the test runs in a bubble
+		after(step) // virtual: the test runs in a bubble
 		for {
 			due, _ := g.due(expireBatch)
 			for _, e := range due {
@@ -181,7 +181,7 @@ func TestGuardCountsWhoCameBackAsAlive(t *testing.T) {
 func TestUpdateIsNoRenewal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGuardTable(1, guardTTL)
-		time.Sleep(guardTTL / 2) // virtual
+		after(guardTTL / 2) // virtual
 		m := &fsm.Member{ID: "0", LeaseID: 1, Epoch: 1, TTL: guardTTL}
 		g.Applied(nil, []fsm.Change{{Group: "g", Prev: m, Next: &fsm.Member{ID: "0", LeaseID: 1, Epoch: 1, TTL: guardTTL, Weight: 5}}}, nil)
 		g.run(guardTTL, guardTTL, func(uint64) bool { return false })

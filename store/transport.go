@@ -60,8 +60,8 @@ func (l *streamLayer) Accept() (net.Conn, error) {
 	return &deadlineConn{Conn: c, layer: l}, nil
 }
 
-// idleLimit is far above raft's heartbeat interval; a pooled connection that
-// was idle for longer is dialled anew by its owner.
+// idleLimit is far above raft's heartbeat interval. A pooled connection that was
+// idle for longer costs its owner one failed call, and then a new dial.
 const idleLimit = 5 * time.Minute
 
 // greetingLimit is how long a caller may take to say its cluster's id.
