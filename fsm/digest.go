@@ -41,7 +41,11 @@ func memberDigest(group string, m *Member) uint64 {
 	}
 	r = r.num(uint64(m.State)).str(m.Instance).num(m.LeaseID).num(m.Epoch)
 	r = r.num(uint64(m.TTL)).num(m.CreatedIndex).num(m.ModifiedIndex)
-	return r.num(uint64(m.RegisteredMS)).sum()
+	r = r.num(uint64(m.RegisteredMS))
+	if m.Hold != 0 { // a state without holds has the digest that it always had
+		r = r.num(uint64(m.Hold))
+	}
+	return r.sum()
 }
 
 // groupHeadDigest covers the group without its members.

@@ -33,8 +33,12 @@ func scratchDigest(s *State) uint64 {
 			for _, p := range m.Meta {
 				f = append(f, p.Key, p.Value)
 			}
-			add(2, append(f, uint64(m.State), m.Instance, m.LeaseID, m.Epoch, uint64(m.TTL),
-				m.CreatedIndex, m.ModifiedIndex, uint64(m.RegisteredMS))...)
+			f = append(f, uint64(m.State), m.Instance, m.LeaseID, m.Epoch, uint64(m.TTL),
+				m.CreatedIndex, m.ModifiedIndex, uint64(m.RegisteredMS))
+			if m.Hold != 0 {
+				f = append(f, uint64(m.Hold))
+			}
+			add(2, f...)
 		}
 	}
 	for n := range s.Nodes {

@@ -56,7 +56,7 @@ func FuzzReadSnapshot(f *testing.F) {
 }
 
 // expected are the answers that a command may give.
-var expected = []error{ErrUnknownGroup, ErrUnknownMember, ErrConflict, ErrFenced, ErrRevisionMismatch, ErrExhausted}
+var expected = []error{ErrUnknownGroup, ErrUnknownMember, ErrConflict, ErrFenced, ErrRevisionMismatch, ErrExhausted, ErrInvalid}
 
 // applyValid applies a command that Validate lets through: it does not panic,
 // answers with a known error or none, and leaves a state that survives a

@@ -69,6 +69,10 @@ func (h *history) command() *fsmpb.Command {
 		return removeNode("n" + itoa(h.r.IntN(3)))
 	case n < 91:
 		return setGroup(h.group(), pick[uint32](h.r, 64, 128, 256), pick[uint32](h.r, 0, 0, 1100, 1500), uint64(h.r.IntN(2)*h.r.IntN(50)))
+	case n < 94:
+		return hold(h.group(), h.id(), pick(h.r, int64(1000), 30_000), pick(h.r, "", "i0", "i1", "i2", "i3", "i4"))
+	case n < 95:
+		return deregisterUnlessHeld(h.group(), h.id(), pick(h.r, "i0", "i1", "i2"))
 	default:
 		return updateMember(h.group(), h.id(), uint32(h.r.IntN(5)), uint32(h.r.IntN(4)))
 	}

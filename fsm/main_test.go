@@ -11,6 +11,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/werbenhu/registry/fsm/fsmpb"
+	"github.com/werbenhu/registry/ring"
 )
 
 var (
@@ -123,6 +124,13 @@ func setGroup(group string, nodes, bound uint32, expected uint64) *fsmpb.Command
 func updateMember(group, id string, weight, statePlusOne uint32) *fsmpb.Command {
 	return &fsmpb.Command{Op: &fsmpb.Command_UpdateMember{UpdateMember: &fsmpb.UpdateMember{
 		Group: group, Id: id, Weight: weight, StatePlusOne: statePlusOne,
+	}}}
+}
+
+// hold holds a member: on an operator's word, or by its own instance.
+func hold(group, id string, ms int64, instance string) *fsmpb.Command {
+	return &fsmpb.Command{Op: &fsmpb.Command_UpdateMember{UpdateMember: &fsmpb.UpdateMember{
+		Group: group, Id: id, StatePlusOne: uint32(ring.Held) + 1, HoldMs: ms, Instance: []byte(instance),
 	}}}
 }
 

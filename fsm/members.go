@@ -14,6 +14,7 @@ import (
 //	nobody there                        a new member
 //	same instance                       a refresh, idempotent
 //	other instance, same address        the process was restarted: it takes over
+//	other instance, held for a restart  that is the return: it takes over
 //	other instance, other address       a conflict, unless it asks to take over
 //	an instance that lost this seat     fenced
 func (b *batch) register(c *fsmpb.Register, timeMS int64) Result {
@@ -26,7 +27,7 @@ func (b *batch) register(c *fsmpb.Register, timeMS int64) Result {
 	if g != nil {
 		old, _ = g.txn.Get([]byte(c.Id))
 	}
-	if old != nil && old.Instance != instance && old.Addr != c.Addr && !c.TakeOver {
+	if old != nil && old.Instance != instance && old.Addr != c.Addr && old.Hold == 0 && !c.TakeOver {
 		return Result{Err: fmt.Errorf("%w: %q in group %q is at %s", ErrConflict, c.Id, c.Group, old.Addr)}
 	}
 	if err := b.roomFor(g, old, uint64(c.Weight)); err != nil {
@@ -61,6 +62,9 @@ func (b *batch) seat(old *Member, c *fsmpb.Register, timeMS int64) *Member {
 		ModifiedIndex: b.index,
 		RegisteredMS:  timeMS,
 	}
+	if c.StatePlusOne != 0 {
+		m.State = ring.State(c.StatePlusOne - 1)
+	}
 	if old == nil {
 		return m
 	}
@@ -69,7 +73,9 @@ func (b *batch) seat(old *Member, c *fsmpb.Register, timeMS int64) *Member {
 		return m
 	}
 	m.LeaseID, m.Epoch = old.LeaseID, old.Epoch+1
-	m.State = old.State
+	if c.StatePlusOne == 0 {
+		m.State, m.Hold = old.State, old.Hold
+	}
 	m.RegisteredMS = old.RegisteredMS
 	if sameToReaders(old, m) {
 		m.ModifiedIndex = old.ModifiedIndex
@@ -80,7 +86,7 @@ func (b *batch) seat(old *Member, c *fsmpb.Register, timeMS int64) *Member {
 // sameToReaders says whether a refresh changes nothing that a reader can see.
 func sameToReaders(a, b *Member) bool {
 	return a.Addr == b.Addr && a.Weight == b.Weight && a.State == b.State &&
-		a.TTL == b.TTL && slices.Equal(a.Meta, b.Meta)
+		a.TTL == b.TTL && a.Hold == b.Hold && slices.Equal(a.Meta, b.Meta)
 }
 
 func pairs(in []*fsmpb.Pair) []Pair {
@@ -137,7 +143,8 @@ func exhausted(what string, limit int) error {
 }
 
 // deregister removes a member. The instance that goes is fenced, also when it
-// is not there any more: its delayed registration may still be on its way.
+// is not there any more: its delayed registration may still be on its way. A
+// process that ends, and asks for that, leaves a seat behind that is held.
 func (b *batch) deregister(c *fsmpb.Deregister) Result {
 	g := b.group(c.Group)
 	instance := string(c.Instance)
@@ -150,6 +157,9 @@ func (b *batch) deregister(c *fsmpb.Deregister) Result {
 	m, _ := g.txn.Get([]byte(c.Id))
 	if m != nil && instance == "" {
 		instance = m.Instance
+	}
+	if m != nil && c.KeepHeld && m.Hold != 0 && m.Instance == instance {
+		return Result{Revision: g.Revision}
 	}
 	if instance != "" {
 		b.fence(c.Group, c.Id, instance)
@@ -182,33 +192,4 @@ func (b *batch) expire(c *fsmpb.Expire) Result {
 		removed = true
 	}
 	return Result{Removed: removed}
-}
-
-// updateMember changes weight or state on an operator's word. A weight holds
-// until the process registers again, a state until another process takes the
-// seat.
-func (b *batch) updateMember(c *fsmpb.UpdateMember) Result {
-	g := b.group(c.Group)
-	if g == nil {
-		return Result{Err: fmt.Errorf("%w: %q", ErrUnknownGroup, c.Group)}
-	}
-	old, _ := g.txn.Get([]byte(c.Id))
-	if old == nil {
-		return Result{Revision: g.Revision, Err: fmt.Errorf("%w: %q in group %q", ErrUnknownMember, c.Id, c.Group)}
-	}
-	m := *old
-	if c.Weight != 0 {
-		m.Weight = c.Weight
-	}
-	if c.StatePlusOne != 0 {
-		m.State = ring.State(c.StatePlusOne - 1)
-	}
-	if err := b.roomFor(g, old, uint64(m.Weight)); err != nil {
-		return Result{Err: err}
-	}
-	if !sameToReaders(old, &m) {
-		m.ModifiedIndex = b.index
-		b.put(g, &m)
-	}
-	return Result{Revision: g.Revision}
 }

@@ -159,6 +159,7 @@ func (r *snapshotReader) member(in *fsmpb.Member) error {
 		Instance: string(in.Instance), LeaseID: in.LeaseId, Epoch: in.Epoch,
 		TTL:          time.Duration(in.TtlMs) * time.Millisecond,
 		CreatedIndex: in.CreatedIndex, ModifiedIndex: in.ModifiedIndex, RegisteredMS: in.RegisteredMs,
+		Hold: time.Duration(in.HoldMs) * time.Millisecond,
 	}
 	if err := (ring.Member{ID: m.ID, Weight: int(m.Weight), State: m.State}).Validate(); err != nil {
 		return err // building the ring would panic

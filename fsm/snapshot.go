@@ -83,6 +83,7 @@ func (w *snapshotWriter) member(m *Member) {
 		Id: m.ID, Addr: m.Addr, Weight: m.Weight, State: uint32(m.State), Instance: []byte(m.Instance),
 		LeaseId: m.LeaseID, Epoch: m.Epoch, TtlMs: m.TTL.Milliseconds(),
 		CreatedIndex: m.CreatedIndex, ModifiedIndex: m.ModifiedIndex, RegisteredMs: m.RegisteredMS,
+		HoldMs: m.Hold.Milliseconds(),
 	}
 	for _, p := range m.Meta {
 		out.Meta = append(out.Meta, &fsmpb.Pair{Key: p.Key, Value: p.Value})

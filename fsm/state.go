@@ -46,10 +46,14 @@ type Member struct {
 	Instance string
 	// LeaseID is the log index of the entry that gave the seat to Instance.
 	LeaseID uint64
-	// Epoch counts the registrations under LeaseID. An expiry names the epoch
-	// that it decided on, so one that was decided before a refresh is void.
+	// Epoch counts the registrations and the holds under LeaseID. An expiry names
+	// the epoch that it decided on, so one that was decided before is void.
 	Epoch uint64
 	TTL   time.Duration
+	// Hold is how long a held member stays without a sign of life, where that is
+	// longer than its TTL; 0 for one that is not held, or held for as long as its
+	// lease is renewed.
+	Hold time.Duration
 	// CreatedIndex and ModifiedIndex are the log indexes of the entries that
 	// created the member and last changed what readers see of it.
 	CreatedIndex  uint64

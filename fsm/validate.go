@@ -26,6 +26,9 @@ const (
 	MinTTL     = time.Second
 	MaxTTL     = 24 * time.Hour
 	DefaultTTL = 10 * time.Second
+
+	MinHold = time.Second
+	MaxHold = 24 * time.Hour
 )
 
 // Validate checks a command before it is proposed: what it lets through,
@@ -65,11 +68,12 @@ func validateRegister(c *fsmpb.Register) error {
 		validateWeight(c.Weight),
 		validateTTL(c.TtlMs),
 		validateInstance(c.Instance, 1),
+		validateRegisterState(c.StatePlusOne),
 		validateMeta(c.Meta))
 }
 
 func validateUpdate(c *fsmpb.UpdateMember) error {
-	if err := firstError(ValidateName("group", c.Group), ValidateName("id", c.Id)); err != nil {
+	if err := firstError(ValidateName("group", c.Group), ValidateName("id", c.Id), validateInstance(c.Instance, 0)); err != nil {
 		return err
 	}
 	if c.Weight != 0 {
@@ -79,6 +83,28 @@ func validateUpdate(c *fsmpb.UpdateMember) error {
 	}
 	if c.StatePlusOne > uint32(ring.Held)+1 {
 		return &FieldError{Field: "state", Limit: "active, draining or held", Got: strconv.Itoa(int(c.StatePlusOne) - 1)}
+	}
+	return validateHold(c.HoldMs, c.StatePlusOne)
+}
+
+// validateHold compares milliseconds, as validateTTL does.
+func validateHold(ms int64, statePlusOne uint32) error {
+	switch {
+	case ms == 0:
+		return nil
+	case ms < MinHold.Milliseconds() || ms > MaxHold.Milliseconds():
+		return &FieldError{Field: "hold", Limit: "1s to 24h", Got: strconv.FormatInt(ms, 10) + "ms"}
+	case statePlusOne != uint32(ring.Held)+1:
+		return &FieldError{Field: "hold", Limit: "given with the state held", Got: "another state"}
+	}
+	return nil
+}
+
+// validateRegisterState: a registration is a sign of life, so nothing
+// registers as held.
+func validateRegisterState(plusOne uint32) error {
+	if plusOne > uint32(ring.Draining)+1 {
+		return &FieldError{Field: "state", Limit: "active or draining, for a registration", Got: strconv.Itoa(int(plusOne) - 1)}
 	}
 	return nil
 }

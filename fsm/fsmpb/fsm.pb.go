@@ -283,10 +283,13 @@ type Register struct {
 	Addr   string                 `protobuf:"bytes,3,opt,name=addr,proto3" json:"addr,omitempty"`
 	Weight uint32                 `protobuf:"varint,4,opt,name=weight,proto3" json:"weight,omitempty"`
 	// Sorted by key.
-	Meta          []*Pair `protobuf:"bytes,5,rep,name=meta,proto3" json:"meta,omitempty"`
-	TtlMs         int64   `protobuf:"varint,6,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
-	Instance      []byte  `protobuf:"bytes,7,opt,name=instance,proto3" json:"instance,omitempty"`
-	TakeOver      bool    `protobuf:"varint,8,opt,name=take_over,json=takeOver,proto3" json:"take_over,omitempty"`
+	Meta     []*Pair `protobuf:"bytes,5,rep,name=meta,proto3" json:"meta,omitempty"`
+	TtlMs    int64   `protobuf:"varint,6,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	Instance []byte  `protobuf:"bytes,7,opt,name=instance,proto3" json:"instance,omitempty"`
+	TakeOver bool    `protobuf:"varint,8,opt,name=take_over,json=takeOver,proto3" json:"take_over,omitempty"`
+	// 0: active for a new instance, and as it was for the one that has the seat;
+	// otherwise active or draining, the state + 1.
+	StatePlusOne  uint32 `protobuf:"varint,9,opt,name=state_plus_one,json=statePlusOne,proto3" json:"state_plus_one,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -377,6 +380,13 @@ func (x *Register) GetTakeOver() bool {
 	return false
 }
 
+func (x *Register) GetStatePlusOne() uint32 {
+	if x != nil {
+		return x.StatePlusOne
+	}
+	return 0
+}
+
 type Pair struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
@@ -430,10 +440,12 @@ func (x *Pair) GetValue() string {
 }
 
 type Deregister struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
-	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
-	Instance      []byte                 `protobuf:"bytes,3,opt,name=instance,proto3" json:"instance,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Group    string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	Id       string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	Instance []byte                 `protobuf:"bytes,3,opt,name=instance,proto3" json:"instance,omitempty"`
+	// A seat that is held for a restart stays.
+	KeepHeld      bool `protobuf:"varint,4,opt,name=keep_held,json=keepHeld,proto3" json:"keep_held,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -487,6 +499,13 @@ func (x *Deregister) GetInstance() []byte {
 		return x.Instance
 	}
 	return nil
+}
+
+func (x *Deregister) GetKeepHeld() bool {
+	if x != nil {
+		return x.KeepHeld
+	}
+	return false
 }
 
 // Expire removes members whose leases ran out. It has an effect only in an
@@ -820,7 +839,12 @@ type UpdateMember struct {
 	// 0: unchanged.
 	Weight uint32 `protobuf:"varint,3,opt,name=weight,proto3" json:"weight,omitempty"`
 	// 0: unchanged; otherwise the state + 1.
-	StatePlusOne  uint32 `protobuf:"varint,4,opt,name=state_plus_one,json=statePlusOne,proto3" json:"state_plus_one,omitempty"`
+	StatePlusOne uint32 `protobuf:"varint,4,opt,name=state_plus_one,json=statePlusOne,proto3" json:"state_plus_one,omitempty"`
+	// With the state held: how long the seat stays without a sign of life. A
+	// duration and never a deadline; 0: as long as its lease is renewed.
+	HoldMs int64 `protobuf:"varint,5,opt,name=hold_ms,json=holdMs,proto3" json:"hold_ms,omitempty"`
+	// When set, only that instance's seat is changed; a hold then gives it up.
+	Instance      []byte `protobuf:"bytes,6,opt,name=instance,proto3" json:"instance,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -881,6 +905,20 @@ func (x *UpdateMember) GetStatePlusOne() uint32 {
 		return x.StatePlusOne
 	}
 	return 0
+}
+
+func (x *UpdateMember) GetHoldMs() int64 {
+	if x != nil {
+		return x.HoldMs
+	}
+	return 0
+}
+
+func (x *UpdateMember) GetInstance() []byte {
+	if x != nil {
+		return x.Instance
+	}
+	return nil
 }
 
 type Node struct {
@@ -1333,6 +1371,8 @@ type Member struct {
 	CreatedIndex  uint64                 `protobuf:"varint,10,opt,name=created_index,json=createdIndex,proto3" json:"created_index,omitempty"`
 	ModifiedIndex uint64                 `protobuf:"varint,11,opt,name=modified_index,json=modifiedIndex,proto3" json:"modified_index,omitempty"`
 	RegisteredMs  int64                  `protobuf:"varint,12,opt,name=registered_ms,json=registeredMs,proto3" json:"registered_ms,omitempty"`
+	// Of a held member: how long it stays without a sign of life.
+	HoldMs        int64 `protobuf:"varint,13,opt,name=hold_ms,json=holdMs,proto3" json:"hold_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1451,6 +1491,13 @@ func (x *Member) GetRegisteredMs() int64 {
 	return 0
 }
 
+func (x *Member) GetHoldMs() int64 {
+	if x != nil {
+		return x.HoldMs
+	}
+	return 0
+}
+
 // Fence bars an instance that lost its seat from taking it again.
 type Fence struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1543,7 +1590,7 @@ const file_fsm_fsmpb_fsm_proto_rawDesc = "" +
 	"removeNode\x128\n" +
 	"\tset_group\x18\b \x01(\v2\x19.registry.fsm.v1.SetGroupH\x00R\bsetGroup\x12D\n" +
 	"\rupdate_member\x18\t \x01(\v2\x1d.registry.fsm.v1.UpdateMemberH\x00R\fupdateMemberB\x04\n" +
-	"\x02op\"\xd7\x01\n" +
+	"\x02op\"\xfd\x01\n" +
 	"\bRegister\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
@@ -1552,15 +1599,17 @@ const file_fsm_fsmpb_fsm_proto_rawDesc = "" +
 	"\x04meta\x18\x05 \x03(\v2\x15.registry.fsm.v1.PairR\x04meta\x12\x15\n" +
 	"\x06ttl_ms\x18\x06 \x01(\x03R\x05ttlMs\x12\x1a\n" +
 	"\binstance\x18\a \x01(\fR\binstance\x12\x1b\n" +
-	"\ttake_over\x18\b \x01(\bR\btakeOver\".\n" +
+	"\ttake_over\x18\b \x01(\bR\btakeOver\x12$\n" +
+	"\x0estate_plus_one\x18\t \x01(\rR\fstatePlusOne\".\n" +
 	"\x04Pair\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"N\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"k\n" +
 	"\n" +
 	"Deregister\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x1a\n" +
-	"\binstance\x18\x03 \x01(\fR\binstance\"S\n" +
+	"\binstance\x18\x03 \x01(\fR\binstance\x12\x1b\n" +
+	"\tkeep_held\x18\x04 \x01(\bR\bkeepHeld\"S\n" +
 	"\x06Expire\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x125\n" +
 	"\x06leases\x18\x02 \x03(\v2\x1d.registry.fsm.v1.ExpiredLeaseR\x06leases\"e\n" +
@@ -1580,12 +1629,14 @@ const file_fsm_fsmpb_fsm_proto_rawDesc = "" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12#\n" +
 	"\rvirtual_nodes\x18\x02 \x01(\rR\fvirtualNodes\x12\x14\n" +
 	"\x05bound\x18\x03 \x01(\rR\x05bound\x12+\n" +
-	"\x11expected_revision\x18\x04 \x01(\x04R\x10expectedRevision\"r\n" +
+	"\x11expected_revision\x18\x04 \x01(\x04R\x10expectedRevision\"\xa7\x01\n" +
 	"\fUpdateMember\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x16\n" +
 	"\x06weight\x18\x03 \x01(\rR\x06weight\x12$\n" +
-	"\x0estate_plus_one\x18\x04 \x01(\rR\fstatePlusOne\"\x96\x01\n" +
+	"\x0estate_plus_one\x18\x04 \x01(\rR\fstatePlusOne\x12\x17\n" +
+	"\ahold_ms\x18\x05 \x01(\x03R\x06holdMs\x12\x1a\n" +
+	"\binstance\x18\x06 \x01(\fR\binstance\"\x96\x01\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04bind\x18\x02 \x01(\tR\x04bind\x12\x12\n" +
@@ -1614,7 +1665,7 @@ const file_fsm_fsmpb_fsm_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12#\n" +
 	"\rvirtual_nodes\x18\x02 \x01(\rR\fvirtualNodes\x12\x14\n" +
 	"\x05bound\x18\x03 \x01(\rR\x05bound\x12\x1a\n" +
-	"\brevision\x18\x04 \x01(\x04R\brevision\"\xda\x02\n" +
+	"\brevision\x18\x04 \x01(\x04R\brevision\"\xf3\x02\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04addr\x18\x02 \x01(\tR\x04addr\x12\x16\n" +
@@ -1628,7 +1679,8 @@ const file_fsm_fsmpb_fsm_proto_rawDesc = "" +
 	"\rcreated_index\x18\n" +
 	" \x01(\x04R\fcreatedIndex\x12%\n" +
 	"\x0emodified_index\x18\v \x01(\x04R\rmodifiedIndex\x12#\n" +
-	"\rregistered_ms\x18\f \x01(\x03R\fregisteredMs\"_\n" +
+	"\rregistered_ms\x18\f \x01(\x03R\fregisteredMs\x12\x17\n" +
+	"\ahold_ms\x18\r \x01(\x03R\x06holdMs\"_\n" +
 	"\x05Fence\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x1a\n" +
