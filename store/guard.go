@@ -18,10 +18,14 @@ import (
 //	above 30 %                       all are held for one TTL more, and then go
 //	                                 at 10 % of the group a second, at least 10
 //
-// A held member that beats again stays. An operator may accept the loss; then
-// all go at once. Worked example, 10,000 members at TTL 10 s, 4,000 killed at
+// A member that the guard keeps and that beats again stays. An operator may
+// accept the loss; then all go at once. Worked example, 10,000 members at TTL 10 s, 4,000 killed at
 // t = 0: their deadlines pass between 6.7 and 10 s; 200 go then, the others
-// are held until about 18 s, and the last one is gone at about 22 s.
+// are kept until about 18 s, and the last one is gone at about 22 s.
+//
+// Members that are held for a restart are not counted: their absence was
+// announced and says nothing about the network. When a hold is over its member
+// goes at once, and however many do, the others' leases are judged without them.
 const (
 	guardMembers   = 20
 	guardShare     = 30 // per cent
@@ -34,8 +38,9 @@ const (
 
 // groupGuard is the guard's view of one group. The lease table's lock guards it.
 type groupGuard struct {
-	members int // leases in the table
-	lapsed  int // of them, those past their deadline and not renewed
+	leases  int // in the table
+	members int // of them, those that are not held and on whose expiry nothing is decided
+	lapsed  int // of these, those past their deadline and not renewed
 
 	// peak is the most members there were in the window that began at since.
 	peak  int
@@ -102,6 +107,12 @@ func (g *groupGuard) revived(l *lease) {
 func (g *groupGuard) goes(l *lease) {
 	g.members--
 	g.revived(l)
+}
+
+// excused notes that a member is held for a restart: it is neither there nor lost.
+func (g *groupGuard) excused() {
+	g.members--
+	g.peak--
 }
 
 // joins notes a lease more, or takes back that one went.

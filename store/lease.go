@@ -24,6 +24,9 @@ import (
 //	t=3   renewed: deadline 13, still queued at 10
 //	t=10  7 comes up, deadline 13: queued again at 13
 //	t=13  7 comes up, deadline 13: due
+//
+// A held member's lease has the time of its hold, if that is longer than its
+// TTL; what is said of TTLs here and in guard.go goes for that.
 type leaseTable struct {
 	start time.Time // origin of deadlines
 	log   *slog.Logger
@@ -39,8 +42,9 @@ type leaseTable struct {
 type lease struct {
 	id, epoch     uint64
 	group, member string
-	ttl           time.Duration
-	deadline      atomic.Int64 // nanoseconds since start
+	ttl           time.Duration // or the hold, if that is longer
+	hold          time.Duration // 0 for a lease that the guard watches
+	deadline      atomic.Int64  // nanoseconds since start
 
 	queuedAt int64 // the deadline that the queue orders by
 	index    int   // in the queue; -1 when it is not there
@@ -126,18 +130,21 @@ func (t *leaseTable) fillLocked(state *fsm.State) {
 // putLocked starts a lease, or gives one that was registered again its full TTL.
 func (t *leaseTable) putLocked(group string, m *fsm.Member, now int64) {
 	l := t.byID[m.LeaseID]
-	if l != nil && l.epoch == m.Epoch && l.ttl == m.TTL {
+	ttl := max(m.TTL, m.Hold)
+	if l != nil && l.epoch == m.Epoch && l.ttl == ttl {
 		return // changed on an operator's word: no sign of life
 	}
 	if l == nil {
 		l = &lease{id: m.LeaseID, index: -1, guard: t.guardLocked(group)}
+		l.guard.leases++
 		l.guard.joins()
 		t.byID[l.id] = l
 	}
 	l.guard.revived(l)
-	l.group, l.member, l.epoch, l.ttl = group, m.ID, m.Epoch, m.TTL
 	l.keepLocked()
-	l.deadline.Store(now + int64(m.TTL))
+	l.watchLocked(m.Hold)
+	l.group, l.member, l.epoch, l.ttl = group, m.ID, m.Epoch, ttl
+	l.deadline.Store(now + int64(ttl))
 	t.enqueueLocked(l)
 }
 
@@ -151,10 +158,10 @@ func (t *leaseTable) removeLocked(id uint64) {
 		heap.Remove(&t.queue, l.index)
 	}
 	l.guard.revived(l)
-	if !l.expiring {
+	if l.watched() {
 		l.guard.members--
 	}
-	if l.guard.members == 0 && t.groups[l.group] == l.guard {
+	if l.guard.leases--; l.guard.leases == 0 && t.groups[l.group] == l.guard {
 		delete(t.groups, l.group)
 	}
 }
@@ -163,8 +170,24 @@ func (t *leaseTable) removeLocked(id uint64) {
 func (l *lease) keepLocked() {
 	if l.expiring {
 		l.expiring = false
+		if l.hold == 0 {
+			l.guard.joins()
+		}
+	}
+}
+
+// watched says whether the guard counts the lease among its members.
+func (l *lease) watched() bool { return l.hold == 0 && !l.expiring }
+
+// watchLocked makes the guard watch a lease that is not held, and no other.
+func (l *lease) watchLocked(hold time.Duration) {
+	switch {
+	case l.hold == 0 && hold != 0:
+		l.guard.excused()
+	case l.hold != 0 && hold == 0:
 		l.guard.joins()
 	}
+	l.hold = hold
 }
 
 func (t *leaseTable) guardLocked(group string) *groupGuard {
@@ -248,11 +271,13 @@ func (t *leaseTable) due(limit int) (leases []*fsmpb.ExpiredLease, next time.Dur
 		if len(leases) == limit {
 			return leases, 0
 		}
-		if wait := l.guard.lapse(l, now, t.log); wait > 0 {
-			t.enqueueAtLocked(l, now+wait)
-			continue
+		if l.hold == 0 {
+			if wait := l.guard.lapse(l, now, t.log); wait > 0 {
+				t.enqueueAtLocked(l, now+wait)
+				continue
+			}
+			l.guard.goes(l)
 		}
-		l.guard.goes(l)
 		heap.Pop(&t.queue)
 		l.expiring = true
 		leases = append(leases, &fsmpb.ExpiredLease{LeaseId: l.id, Epoch: l.epoch, Group: l.group, Id: l.member})
