@@ -11,13 +11,17 @@ import (
 // raftFSM shows the state machine to raft. It takes batches, because a batch
 // also holds the cluster's configuration entries: with them the applied index
 // reaches every index that a reader may wait for.
-type raftFSM struct{ machine *fsm.Machine }
+type raftFSM struct {
+	machine *fsm.Machine
+	commits *commitFeed
+}
 
 var _ raft.BatchingFSM = (*raftFSM)(nil)
 
 func (f *raftFSM) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
 
 func (f *raftFSM) ApplyBatch(logs []*raft.Log) []any {
+	f.commits.advanced()
 	entries := make([]fsm.Entry, len(logs))
 	for i, l := range logs {
 		entries[i] = fsm.Entry{Index: l.Index, Term: l.Term}

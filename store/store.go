@@ -159,10 +159,12 @@ func (s *Store) openRaft() error {
 		Logger:                  logger,
 		MsgpackUseNewTimeFormat: true,
 	})
-	s.raft, err = raft.NewRaft(s.raftConfig(), &raftFSM{s.machine}, logs, stable, snaps, transport{s.transport})
+	commits := newCommitFeed()
+	s.raft, err = raft.NewRaft(s.raftConfig(), &raftFSM{s.machine, commits}, logs, stable, snaps, transport{s.transport, commits})
 	if err != nil {
 		return fmt.Errorf("%w %s: start raft: %w", ErrDataDir, s.cfg.DataDir, err)
 	}
+	commits.start(s.raft)
 	return nil
 }
 

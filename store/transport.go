@@ -119,7 +119,10 @@ func (a nameAddr) String() string { return string(a) }
 // heartbeat takes the channel that all other calls take.
 //
 // Embedding keeps pre-vote, which raft looks for on the transport's type.
-type transport struct{ *raft.NetworkTransport }
+type transport struct {
+	*raft.NetworkTransport
+	commits *commitFeed
+}
 
 // SetHeartbeatHandler does nothing: see transport.
 func (transport) SetHeartbeatHandler(func(raft.RPC)) {}
@@ -136,7 +139,7 @@ func (t transport) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAdd
 	if err != nil {
 		return nil, err
 	}
-	return newPipeline(inner), nil
+	return newPipeline(t.commits.follow(inner)), nil
 }
 
 type pipeline struct {

@@ -17,7 +17,7 @@ import (
 func TestTransportHasPreVoteAndNoFastPath(t *testing.T) {
 	inner := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{Stream: noStreams{}, Timeout: time.Second})
 	defer func() { _ = inner.Close() }()
-	var tr raft.Transport = transport{inner}
+	var tr raft.Transport = transport{inner, newCommitFeed()}
 	if _, ok := tr.(raft.WithPreVote); !ok {
 		t.Error("raft finds no pre-vote on the transport")
 	}
