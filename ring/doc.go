@@ -30,7 +30,8 @@
 // hash of the point before, up to and including its own. The first n owners of a key are its owner and
 // then the members of the points from the key's own point on, clockwise, each member once.
 //
-// A held member is treated like an active one; who asks sees the state and may prefer the next owner.
+// A held member is treated like an active one; who asks sees the state and prefers the next owner: the
+// first of the first 64 owners that is not held (Serving).
 //
 // # Bound
 //

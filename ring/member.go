@@ -15,8 +15,8 @@ const (
 	// Draining members have no points: they own no key and are never returned by Match or MatchN.
 	Draining
 	// Held members keep their points and their keys although they do not answer for the moment.
-	// Match still returns them; the caller sees the state through Member and falls back to the
-	// second member of MatchN.
+	// Match still returns them; the caller sees the state through Member. Serving and Fallback
+	// tell who stands in.
 	Held
 )
 
