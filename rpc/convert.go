@@ -27,6 +27,9 @@ func memberToWire(m *fsm.Member) *registrypb.Member {
 		CreatedIndex: m.CreatedIndex, ModifiedIndex: m.ModifiedIndex,
 		RegisteredAt: timestamppb.New(time.UnixMilli(m.RegisteredMS)),
 	}
+	if m.Hold > 0 {
+		out.Hold = durationpb.New(m.Hold)
+	}
 	if len(m.Meta) > 0 {
 		out.Meta = make(map[string]string, len(m.Meta))
 		for _, p := range m.Meta {
@@ -34,6 +37,17 @@ func memberToWire(m *fsm.Member) *registrypb.Member {
 		}
 	}
 	return out
+}
+
+// stateToLog is the state + 1, 0 for none, checked for being one at all.
+func stateToLog(s *registrypb.MemberState) (uint32, error) {
+	if s == nil {
+		return 0, nil
+	}
+	if *s < 0 {
+		return 0, &fsm.FieldError{Field: "state", Limit: "active, draining or held", Got: s.String()}
+	}
+	return uint32(*s) + 1, nil
 }
 
 func metaToLog(meta map[string]string) []*fsmpb.Pair {

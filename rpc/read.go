@@ -106,6 +106,9 @@ func (s *Server) Match(ctx context.Context, req *registrypb.MatchRequest) (*regi
 	for i, o := range owners {
 		resp.Members[i] = memberToWire(view.Member(o))
 	}
+	if f := view.Ring.Fallback(string(req.Key)); f >= 0 {
+		resp.Fallback = memberToWire(view.Member(f))
+	}
 	return resp, nil
 }
 
@@ -122,29 +125,66 @@ func (s *Server) MatchMany(ctx context.Context, req *registrypb.MatchManyRequest
 	if err != nil {
 		return nil, toStatus(err)
 	}
-	resp := &registrypb.MatchManyResponse{Receipt: s.receipt(state, g, view), Owners: make([]uint32, 0, len(req.Keys)*n)}
-	place := make(map[int]uint32) // ring index → index in resp.Members
-	var buf []int
+	many := newManyMatcher(view, len(req.Keys), n)
+	many.resp.Receipt = s.receipt(state, g, view)
 	for i, key := range req.Keys {
 		if i%64 == 0 && ctx.Err() != nil {
 			return nil, toStatus(ctx.Err()) // nobody waits any more
 		}
-		buf = view.Ring.MatchN(buf[:0], string(key), n)
-		if len(buf) == 0 {
+		if !many.add(string(key), n) {
 			return nil, toStatus(fmt.Errorf("%w: %q", errEmptyGroup, req.Group))
 		}
-		resp.OwnersPerKey = uint32(len(buf))
-		for _, o := range buf {
-			at, known := place[o]
-			if !known {
-				at = uint32(len(resp.Members))
-				place[o] = at
-				resp.Members = append(resp.Members, memberToWire(view.Member(o)))
-			}
-			resp.Owners = append(resp.Owners, at)
-		}
 	}
-	return resp, nil
+	return many.resp, nil
+}
+
+// manyMatcher collects the owners of keys, and each of them once.
+type manyMatcher struct {
+	view  *fsm.RingView
+	resp  *registrypb.MatchManyResponse
+	place map[int]uint32 // ring index → index in resp.Members
+	buf   []int
+}
+
+func newManyMatcher(view *fsm.RingView, keys, n int) *manyMatcher {
+	return &manyMatcher{
+		view: view, place: make(map[int]uint32),
+		resp: &registrypb.MatchManyResponse{Owners: make([]uint32, 0, keys*n)},
+	}
+}
+
+// add matches the next key; false if no member has points.
+func (m *manyMatcher) add(key string, n int) bool {
+	m.buf = m.view.Ring.MatchN(m.buf[:0], key, n)
+	if len(m.buf) == 0 {
+		return false
+	}
+	before := len(m.resp.Owners) / len(m.buf)
+	m.resp.OwnersPerKey = uint32(len(m.buf))
+	for _, o := range m.buf {
+		m.resp.Owners = append(m.resp.Owners, m.member(o))
+	}
+	fallback := m.view.Ring.Fallback(key)
+	if fallback >= 0 && m.resp.Fallbacks == nil {
+		m.resp.Fallbacks = make([]uint32, before, cap(m.resp.Owners)) // 0 for the keys before
+	}
+	if fallback >= 0 {
+		m.resp.Fallbacks = append(m.resp.Fallbacks, m.member(fallback)+1)
+	} else if m.resp.Fallbacks != nil {
+		m.resp.Fallbacks = append(m.resp.Fallbacks, 0)
+	}
+	return true
+}
+
+// member returns the place in the answer of the member with a ring index.
+func (m *manyMatcher) member(o int) uint32 {
+	at, known := m.place[o]
+	if !known {
+		at = uint32(len(m.resp.Members))
+		m.place[o] = at
+		m.resp.Members = append(m.resp.Members, memberToWire(m.view.Member(o)))
+	}
+	return at
 }
 
 func checkKeys(keys [][]byte, n int) error {

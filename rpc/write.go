@@ -24,7 +24,11 @@ func (s *Server) Register(ctx context.Context, req *registrypb.RegisterRequest) 
 		req.Instance = make([]byte, 16)
 		_, _ = rand.Read(req.Instance) // never fails: documented
 	}
-	if err := fsm.Validate(registerCommand(req)); err != nil {
+	cmd, err := registerCommand(req)
+	if err == nil {
+		err = fsm.Validate(cmd)
+	}
+	if err != nil {
 		return nil, toStatus(err)
 	}
 	return onLeader(ctx, s, req, s.register, func(c *grpc.ClientConn) func(context.Context, *registrypb.RegisterRequest, ...grpc.CallOption) (*registrypb.RegisterResponse, error) {
@@ -32,7 +36,7 @@ func (s *Server) Register(ctx context.Context, req *registrypb.RegisterRequest) 
 	})
 }
 
-func registerCommand(req *registrypb.RegisterRequest) *fsmpb.Command {
+func registerCommand(req *registrypb.RegisterRequest) (*fsmpb.Command, error) {
 	ttl, weight := fsm.DefaultTTL, req.Weight
 	if req.Ttl != nil {
 		ttl = req.Ttl.AsDuration()
@@ -40,14 +44,20 @@ func registerCommand(req *registrypb.RegisterRequest) *fsmpb.Command {
 	if weight == 0 {
 		weight = 1
 	}
+	state, err := stateToLog(req.State)
 	return &fsmpb.Command{Op: &fsmpb.Command_Register{Register: &fsmpb.Register{
 		Group: req.Group, Id: req.Id, Addr: req.Addr, Weight: weight, Meta: metaToLog(req.Meta),
 		TtlMs: ttl.Milliseconds(), Instance: req.Instance, TakeOver: req.TakeOver,
-	}}}
+		StatePlusOne: state,
+	}}}, err
 }
 
 func (s *Server) register(ctx context.Context, req *registrypb.RegisterRequest) (*registrypb.RegisterResponse, error) {
-	r, err := s.store.Write(ctx, registerCommand(req))
+	cmd, err := registerCommand(req)
+	if err != nil {
+		return nil, err
+	}
+	r, err := s.store.Write(ctx, cmd)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +75,7 @@ func (s *Server) Deregister(ctx context.Context, req *registrypb.DeregisterReque
 
 func (s *Server) deregister(ctx context.Context, req *registrypb.DeregisterRequest) (*registrypb.DeregisterResponse, error) {
 	r, err := s.store.Write(ctx, &fsmpb.Command{Op: &fsmpb.Command_Deregister{Deregister: &fsmpb.Deregister{
-		Group: req.Group, Id: req.Id, Instance: req.Instance,
+		Group: req.Group, Id: req.Id, Instance: req.Instance, KeepHeld: req.KeepHeld,
 	}}})
 	if err != nil {
 		return nil, err
@@ -160,17 +170,20 @@ func (s *Server) UpdateMember(ctx context.Context, req *registrypb.UpdateMemberR
 }
 
 func (s *Server) updateMember(ctx context.Context, req *registrypb.UpdateMemberRequest) (*registrypb.UpdateMemberResponse, error) {
-	op := &fsmpb.UpdateMember{Group: req.Group, Id: req.Id}
+	op := &fsmpb.UpdateMember{Group: req.Group, Id: req.Id, Instance: req.Instance}
 	if req.Weight != nil {
 		if op.Weight = *req.Weight; op.Weight == 0 {
 			return nil, &fsm.FieldError{Field: "weight", Limit: fmt.Sprintf("%d to %d", ring.MinWeight, ring.MaxWeight), Got: "0"}
 		}
 	}
-	if req.State != nil {
-		if *req.State < 0 {
-			return nil, &fsm.FieldError{Field: "state", Limit: "active, draining or held", Got: req.State.String()}
+	var err error
+	if op.StatePlusOne, err = stateToLog(req.State); err != nil {
+		return nil, err
+	}
+	if req.Hold != nil {
+		if op.HoldMs = req.Hold.AsDuration().Milliseconds(); op.HoldMs == 0 { // which the log takes for none
+			return nil, &fsm.FieldError{Field: "hold", Limit: "1s to 24h", Got: req.Hold.AsDuration().String()}
 		}
-		op.StatePlusOne = uint32(*req.State) + 1
 	}
 	r, err := s.store.Write(ctx, &fsmpb.Command{Op: &fsmpb.Command_UpdateMember{UpdateMember: op}})
 	if err != nil {

@@ -34,9 +34,11 @@ type MemberState int32
 const (
 	// Takes part in the ring.
 	MemberState_MEMBER_STATE_ACTIVE MemberState = 0
-	// Has no points in the ring: receives no keys, may finish its work.
+	// Has no points in the ring: receives no keys, may finish its work. Its keys
+	// are where they go when it leaves, so its deregistration moves none.
 	MemberState_MEMBER_STATE_DRAINING MemberState = 1
-	// Away for a planned restart: keeps its points.
+	// Away for a planned restart: keeps its points and stays the owner of its
+	// keys; requests go to the fallback meanwhile.
 	MemberState_MEMBER_STATE_HELD MemberState = 2
 )
 
@@ -188,7 +190,10 @@ type Member struct {
 	CreatedIndex  uint64 `protobuf:"varint,7,opt,name=created_index,json=createdIndex,proto3" json:"created_index,omitempty"`
 	ModifiedIndex uint64 `protobuf:"varint,8,opt,name=modified_index,json=modifiedIndex,proto3" json:"modified_index,omitempty"`
 	// When it was registered, by the clock of the leader of that time. For display.
-	RegisteredAt  *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=registered_at,json=registeredAt,proto3" json:"registered_at,omitempty"`
+	RegisteredAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=registered_at,json=registeredAt,proto3" json:"registered_at,omitempty"`
+	// Of a held member: how long it stays without a sign of life, or its ttl if
+	// that is longer. Unset: as long as its lease is renewed.
+	Hold          *durationpb.Duration `protobuf:"bytes,10,opt,name=hold,proto3" json:"hold,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -282,6 +287,13 @@ func (x *Member) GetModifiedIndex() uint64 {
 func (x *Member) GetRegisteredAt() *timestamppb.Timestamp {
 	if x != nil {
 		return x.RegisteredAt
+	}
+	return nil
+}
+
+func (x *Member) GetHold() *durationpb.Duration {
+	if x != nil {
+		return x.Hold
 	}
 	return nil
 }
@@ -447,8 +459,13 @@ type RegisterRequest struct {
 	// Random token of the registering process, 16 bytes. Empty: the server
 	// treats the call as coming from a new process.
 	Instance []byte `protobuf:"bytes,7,opt,name=instance,proto3" json:"instance,omitempty"`
-	// Take the id over from another live process at another address.
-	TakeOver      bool `protobuf:"varint,8,opt,name=take_over,json=takeOver,proto3" json:"take_over,omitempty"`
+	// Take the id over from another live process at another address. A seat that
+	// is held for a restart needs no take-over: the next to register the id has it,
+	// at whatever address, and is active.
+	TakeOver bool `protobuf:"varint,8,opt,name=take_over,json=takeOver,proto3" json:"take_over,omitempty"`
+	// Unset: active for a process that is new to the seat, and for the one that
+	// has it the state that it is in. Active or draining.
+	State         *MemberState `protobuf:"varint,9,opt,name=state,proto3,enum=registry.v1.MemberState,oneof" json:"state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -539,6 +556,13 @@ func (x *RegisterRequest) GetTakeOver() bool {
 	return false
 }
 
+func (x *RegisterRequest) GetState() MemberState {
+	if x != nil && x.State != nil {
+		return *x.State
+	}
+	return MemberState_MEMBER_STATE_ACTIVE
+}
+
 type RegisterResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	LeaseId uint64                 `protobuf:"varint,1,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`
@@ -624,7 +648,9 @@ type DeregisterRequest struct {
 	Id    string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
 	// With an instance, only that instance is removed; without, whoever holds
 	// the id is removed and may not come back under the same instance.
-	Instance      []byte `protobuf:"bytes,3,opt,name=instance,proto3" json:"instance,omitempty"`
+	Instance []byte `protobuf:"bytes,3,opt,name=instance,proto3" json:"instance,omitempty"`
+	// For a process that ends: if its seat is held for a restart, it stays held.
+	KeepHeld      bool `protobuf:"varint,4,opt,name=keep_held,json=keepHeld,proto3" json:"keep_held,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -678,6 +704,13 @@ func (x *DeregisterRequest) GetInstance() []byte {
 		return x.Instance
 	}
 	return nil
+}
+
+func (x *DeregisterRequest) GetKeepHeld() bool {
+	if x != nil {
+		return x.KeepHeld
+	}
+	return false
 }
 
 type DeregisterResponse struct {
@@ -915,8 +948,11 @@ func (x *MatchRequest) GetRead() *ReadOptions {
 type MatchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The owner first, then the next distinct members clockwise.
-	Members       []*Member `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"`
-	Receipt       *Receipt  `protobuf:"bytes,2,opt,name=receipt,proto3" json:"receipt,omitempty"`
+	Members []*Member `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"`
+	Receipt *Receipt  `protobuf:"bytes,2,opt,name=receipt,proto3" json:"receipt,omitempty"`
+	// When the owner is held: who stands in for it, the first of the key's first
+	// 64 owners that is not held. Unset when there is none.
+	Fallback      *Member `protobuf:"bytes,3,opt,name=fallback,proto3" json:"fallback,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -961,6 +997,13 @@ func (x *MatchResponse) GetMembers() []*Member {
 func (x *MatchResponse) GetReceipt() *Receipt {
 	if x != nil {
 		return x.Receipt
+	}
+	return nil
+}
+
+func (x *MatchResponse) GetFallback() *Member {
+	if x != nil {
+		return x.Fallback
 	}
 	return nil
 }
@@ -1035,13 +1078,17 @@ func (x *MatchManyRequest) GetRead() *ReadOptions {
 
 type MatchManyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Members that own at least one of the keys, each once.
+	// Members that own at least one of the keys, or stand in for an owner, each once.
 	Members []*Member `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"`
 	// n owners for each key, in the order of the keys: indexes into members.
 	Owners []uint32 `protobuf:"varint,2,rep,packed,name=owners,proto3" json:"owners,omitempty"`
 	// How many owners each key has: min(n, members with points).
-	OwnersPerKey  uint32   `protobuf:"varint,3,opt,name=owners_per_key,json=ownersPerKey,proto3" json:"owners_per_key,omitempty"`
-	Receipt       *Receipt `protobuf:"bytes,4,opt,name=receipt,proto3" json:"receipt,omitempty"`
+	OwnersPerKey uint32   `protobuf:"varint,3,opt,name=owners_per_key,json=ownersPerKey,proto3" json:"owners_per_key,omitempty"`
+	Receipt      *Receipt `protobuf:"bytes,4,opt,name=receipt,proto3" json:"receipt,omitempty"`
+	// Empty when no owner is held. Otherwise one for each key: who stands in for
+	// its owner, as the index into members + 1; 0 if the owner is not held, or if
+	// nobody is there to stand in.
+	Fallbacks     []uint32 `protobuf:"varint,5,rep,packed,name=fallbacks,proto3" json:"fallbacks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1100,6 +1147,13 @@ func (x *MatchManyResponse) GetOwnersPerKey() uint32 {
 func (x *MatchManyResponse) GetReceipt() *Receipt {
 	if x != nil {
 		return x.Receipt
+	}
+	return nil
+}
+
+func (x *MatchManyResponse) GetFallbacks() []uint32 {
+	if x != nil {
+		return x.Fallbacks
 	}
 	return nil
 }
@@ -1548,11 +1602,20 @@ func (x *SetGroupResponse) GetRevision() uint64 {
 }
 
 type UpdateMemberRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
-	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
-	Weight        *uint32                `protobuf:"varint,3,opt,name=weight,proto3,oneof" json:"weight,omitempty"`
-	State         *MemberState           `protobuf:"varint,4,opt,name=state,proto3,enum=registry.v1.MemberState,oneof" json:"state,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Group  string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	Id     string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	Weight *uint32                `protobuf:"varint,3,opt,name=weight,proto3,oneof" json:"weight,omitempty"`
+	State  *MemberState           `protobuf:"varint,4,opt,name=state,proto3,enum=registry.v1.MemberState,oneof" json:"state,omitempty"`
+	// With the state held: how long the seat stays without a sign of life, 1 s –
+	// 24 h, or the member's ttl if that is longer; it begins again when the leader
+	// changes. Until it is over the next to register the id has the seat. Unset:
+	// the member stays held for as long as its lease is renewed.
+	Hold *durationpb.Duration `protobuf:"bytes,5,opt,name=hold,proto3" json:"hold,omitempty"`
+	// When set, the change is made only if that instance has the seat. A hold by
+	// its own instance gives the seat up: the instance may not come back, and is
+	// refused while it drains, because it would get its keys back.
+	Instance      []byte `protobuf:"bytes,6,opt,name=instance,proto3" json:"instance,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1613,6 +1676,20 @@ func (x *UpdateMemberRequest) GetState() MemberState {
 		return *x.State
 	}
 	return MemberState_MEMBER_STATE_ACTIVE
+}
+
+func (x *UpdateMemberRequest) GetHold() *durationpb.Duration {
+	if x != nil {
+		return x.Hold
+	}
+	return nil
+}
+
+func (x *UpdateMemberRequest) GetInstance() []byte {
+	if x != nil {
+		return x.Instance
+	}
+	return nil
 }
 
 type UpdateMemberResponse struct {
@@ -3094,7 +3171,7 @@ var File_rpc_registrypb_registry_proto protoreflect.FileDescriptor
 
 const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\n" +
-	"\x1drpc/registrypb/registry.proto\x12\vregistry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9a\x03\n" +
+	"\x1drpc/registrypb/registry.proto\x12\vregistry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc9\x03\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04addr\x18\x02 \x01(\tR\x04addr\x12\x16\n" +
@@ -3104,7 +3181,9 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\x03ttl\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12#\n" +
 	"\rcreated_index\x18\a \x01(\x04R\fcreatedIndex\x12%\n" +
 	"\x0emodified_index\x18\b \x01(\x04R\rmodifiedIndex\x12?\n" +
-	"\rregistered_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\fregisteredAt\x1a7\n" +
+	"\rregistered_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\fregisteredAt\x12-\n" +
+	"\x04hold\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\x04hold\x1a7\n" +
 	"\tMetaEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8e\x01\n" +
@@ -3117,7 +3196,7 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12 \n" +
 	"\vfingerprint\x18\x03 \x01(\x06R\vfingerprint\x12+\n" +
 	"\x03lag\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x03lag\x12\x12\n" +
-	"\x04node\x18\x05 \x01(\tR\x04node\"\xbe\x02\n" +
+	"\x04node\x18\x05 \x01(\tR\x04node\"\xfd\x02\n" +
 	"\x0fRegisterRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
@@ -3126,20 +3205,23 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\x04meta\x18\x05 \x03(\v2&.registry.v1.RegisterRequest.MetaEntryR\x04meta\x12+\n" +
 	"\x03ttl\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x1a\n" +
 	"\binstance\x18\a \x01(\fR\binstance\x12\x1b\n" +
-	"\ttake_over\x18\b \x01(\bR\btakeOver\x1a7\n" +
+	"\ttake_over\x18\b \x01(\bR\btakeOver\x123\n" +
+	"\x05state\x18\t \x01(\x0e2\x18.registry.v1.MemberStateH\x00R\x05state\x88\x01\x01\x1a7\n" +
 	"\tMetaEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa8\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\b\n" +
+	"\x06_state\"\xa8\x01\n" +
 	"\x10RegisterResponse\x12\x19\n" +
 	"\blease_id\x18\x01 \x01(\x04R\aleaseId\x12+\n" +
 	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x14\n" +
 	"\x05index\x18\x03 \x01(\x04R\x05index\x12\x1a\n" +
 	"\binstance\x18\x04 \x01(\fR\binstance\x12\x1a\n" +
-	"\brevision\x18\x05 \x01(\x04R\brevision\"U\n" +
+	"\brevision\x18\x05 \x01(\x04R\brevision\"r\n" +
 	"\x11DeregisterRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x1a\n" +
-	"\binstance\x18\x03 \x01(\fR\binstance\"D\n" +
+	"\binstance\x18\x03 \x01(\fR\binstance\x12\x1b\n" +
+	"\tkeep_held\x18\x04 \x01(\bR\bkeepHeld\"D\n" +
 	"\x12DeregisterResponse\x12\x18\n" +
 	"\aremoved\x18\x01 \x01(\bR\aremoved\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\"/\n" +
@@ -3154,20 +3236,22 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\f\n" +
 	"\x01n\x18\x03 \x01(\rR\x01n\x12,\n" +
-	"\x04read\x18\x04 \x01(\v2\x18.registry.v1.ReadOptionsR\x04read\"n\n" +
+	"\x04read\x18\x04 \x01(\v2\x18.registry.v1.ReadOptionsR\x04read\"\x9f\x01\n" +
 	"\rMatchResponse\x12-\n" +
 	"\amembers\x18\x01 \x03(\v2\x13.registry.v1.MemberR\amembers\x12.\n" +
-	"\areceipt\x18\x02 \x01(\v2\x14.registry.v1.ReceiptR\areceipt\"x\n" +
+	"\areceipt\x18\x02 \x01(\v2\x14.registry.v1.ReceiptR\areceipt\x12/\n" +
+	"\bfallback\x18\x03 \x01(\v2\x13.registry.v1.MemberR\bfallback\"x\n" +
 	"\x10MatchManyRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x12\n" +
 	"\x04keys\x18\x02 \x03(\fR\x04keys\x12\f\n" +
 	"\x01n\x18\x03 \x01(\rR\x01n\x12,\n" +
-	"\x04read\x18\x04 \x01(\v2\x18.registry.v1.ReadOptionsR\x04read\"\xb0\x01\n" +
+	"\x04read\x18\x04 \x01(\v2\x18.registry.v1.ReadOptionsR\x04read\"\xce\x01\n" +
 	"\x11MatchManyResponse\x12-\n" +
 	"\amembers\x18\x01 \x03(\v2\x13.registry.v1.MemberR\amembers\x12\x16\n" +
 	"\x06owners\x18\x02 \x03(\rR\x06owners\x12$\n" +
 	"\x0eowners_per_key\x18\x03 \x01(\rR\fownersPerKey\x12.\n" +
-	"\areceipt\x18\x04 \x01(\v2\x14.registry.v1.ReceiptR\areceipt\"T\n" +
+	"\areceipt\x18\x04 \x01(\v2\x14.registry.v1.ReceiptR\areceipt\x12\x1c\n" +
+	"\tfallbacks\x18\x05 \x03(\rR\tfallbacks\"T\n" +
 	"\x0eMembersRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12,\n" +
 	"\x04read\x18\x02 \x01(\v2\x18.registry.v1.ReadOptionsR\x04read\"\xa2\x01\n" +
@@ -3194,12 +3278,14 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\x11expected_revision\x18\x03 \x01(\x04R\x10expectedRevision\"D\n" +
 	"\x10SetGroupResponse\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"\xa2\x01\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"\xed\x01\n" +
 	"\x13UpdateMemberRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x1b\n" +
 	"\x06weight\x18\x03 \x01(\rH\x00R\x06weight\x88\x01\x01\x123\n" +
-	"\x05state\x18\x04 \x01(\x0e2\x18.registry.v1.MemberStateH\x01R\x05state\x88\x01\x01B\t\n" +
+	"\x05state\x18\x04 \x01(\x0e2\x18.registry.v1.MemberStateH\x01R\x05state\x88\x01\x01\x12-\n" +
+	"\x04hold\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x04hold\x12\x1a\n" +
+	"\binstance\x18\x06 \x01(\fR\binstanceB\t\n" +
 	"\a_weightB\b\n" +
 	"\x06_state\"H\n" +
 	"\x14UpdateMemberResponse\x12\x14\n" +
@@ -3414,80 +3500,84 @@ var file_rpc_registrypb_registry_proto_depIdxs = []int32{
 	0,  // 1: registry.v1.Member.state:type_name -> registry.v1.MemberState
 	47, // 2: registry.v1.Member.ttl:type_name -> google.protobuf.Duration
 	48, // 3: registry.v1.Member.registered_at:type_name -> google.protobuf.Timestamp
-	47, // 4: registry.v1.ReadOptions.max_staleness:type_name -> google.protobuf.Duration
-	47, // 5: registry.v1.Receipt.lag:type_name -> google.protobuf.Duration
-	46, // 6: registry.v1.RegisterRequest.meta:type_name -> registry.v1.RegisterRequest.MetaEntry
-	47, // 7: registry.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
-	47, // 8: registry.v1.RegisterResponse.ttl:type_name -> google.protobuf.Duration
-	3,  // 9: registry.v1.MatchRequest.read:type_name -> registry.v1.ReadOptions
-	2,  // 10: registry.v1.MatchResponse.members:type_name -> registry.v1.Member
-	4,  // 11: registry.v1.MatchResponse.receipt:type_name -> registry.v1.Receipt
-	3,  // 12: registry.v1.MatchManyRequest.read:type_name -> registry.v1.ReadOptions
-	2,  // 13: registry.v1.MatchManyResponse.members:type_name -> registry.v1.Member
-	4,  // 14: registry.v1.MatchManyResponse.receipt:type_name -> registry.v1.Receipt
-	3,  // 15: registry.v1.MembersRequest.read:type_name -> registry.v1.ReadOptions
-	2,  // 16: registry.v1.MembersResponse.members:type_name -> registry.v1.Member
-	17, // 17: registry.v1.MembersResponse.config:type_name -> registry.v1.GroupConfig
-	4,  // 18: registry.v1.MembersResponse.receipt:type_name -> registry.v1.Receipt
-	17, // 19: registry.v1.Group.config:type_name -> registry.v1.GroupConfig
-	3,  // 20: registry.v1.GroupsRequest.read:type_name -> registry.v1.ReadOptions
-	18, // 21: registry.v1.GroupsResponse.groups:type_name -> registry.v1.Group
-	4,  // 22: registry.v1.GroupsResponse.receipt:type_name -> registry.v1.Receipt
-	17, // 23: registry.v1.SetGroupRequest.config:type_name -> registry.v1.GroupConfig
-	0,  // 24: registry.v1.UpdateMemberRequest.state:type_name -> registry.v1.MemberState
-	47, // 25: registry.v1.WatchRequest.progress_interval:type_name -> google.protobuf.Duration
-	29, // 26: registry.v1.WatchEvent.snapshot:type_name -> registry.v1.GroupSnapshot
-	30, // 27: registry.v1.WatchEvent.delta:type_name -> registry.v1.GroupDelta
-	31, // 28: registry.v1.WatchEvent.groups:type_name -> registry.v1.GroupList
-	32, // 29: registry.v1.WatchEvent.nodes:type_name -> registry.v1.NodeList
-	34, // 30: registry.v1.WatchEvent.progress:type_name -> registry.v1.Progress
-	17, // 31: registry.v1.GroupSnapshot.config:type_name -> registry.v1.GroupConfig
-	2,  // 32: registry.v1.GroupSnapshot.members:type_name -> registry.v1.Member
-	17, // 33: registry.v1.GroupDelta.config:type_name -> registry.v1.GroupConfig
-	2,  // 34: registry.v1.GroupDelta.put:type_name -> registry.v1.Member
-	18, // 35: registry.v1.GroupList.groups:type_name -> registry.v1.Group
-	33, // 36: registry.v1.NodeList.nodes:type_name -> registry.v1.Node
-	47, // 37: registry.v1.Progress.lag:type_name -> google.protobuf.Duration
-	37, // 38: registry.v1.StatusResponse.nodes:type_name -> registry.v1.NodeStatus
-	47, // 39: registry.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
-	1,  // 40: registry.v1.ErrorDetail.reason:type_name -> registry.v1.ErrorDetail.Reason
-	5,  // 41: registry.v1.Registry.Register:input_type -> registry.v1.RegisterRequest
-	7,  // 42: registry.v1.Registry.Deregister:input_type -> registry.v1.DeregisterRequest
-	9,  // 43: registry.v1.Registry.Heartbeat:input_type -> registry.v1.HeartbeatRequest
-	9,  // 44: registry.v1.Registry.HeartbeatStream:input_type -> registry.v1.HeartbeatRequest
-	11, // 45: registry.v1.Registry.Match:input_type -> registry.v1.MatchRequest
-	13, // 46: registry.v1.Registry.MatchMany:input_type -> registry.v1.MatchManyRequest
-	15, // 47: registry.v1.Registry.Members:input_type -> registry.v1.MembersRequest
-	19, // 48: registry.v1.Registry.Groups:input_type -> registry.v1.GroupsRequest
-	21, // 49: registry.v1.Registry.SetGroup:input_type -> registry.v1.SetGroupRequest
-	23, // 50: registry.v1.Registry.UpdateMember:input_type -> registry.v1.UpdateMemberRequest
-	25, // 51: registry.v1.Registry.AcceptLoss:input_type -> registry.v1.AcceptLossRequest
-	27, // 52: registry.v1.Registry.Watch:input_type -> registry.v1.WatchRequest
-	35, // 53: registry.v1.Cluster.Status:input_type -> registry.v1.StatusRequest
-	38, // 54: registry.v1.Cluster.Join:input_type -> registry.v1.JoinRequest
-	40, // 55: registry.v1.Cluster.Remove:input_type -> registry.v1.RemoveRequest
-	42, // 56: registry.v1.Cluster.Transfer:input_type -> registry.v1.TransferRequest
-	6,  // 57: registry.v1.Registry.Register:output_type -> registry.v1.RegisterResponse
-	8,  // 58: registry.v1.Registry.Deregister:output_type -> registry.v1.DeregisterResponse
-	10, // 59: registry.v1.Registry.Heartbeat:output_type -> registry.v1.HeartbeatResponse
-	10, // 60: registry.v1.Registry.HeartbeatStream:output_type -> registry.v1.HeartbeatResponse
-	12, // 61: registry.v1.Registry.Match:output_type -> registry.v1.MatchResponse
-	14, // 62: registry.v1.Registry.MatchMany:output_type -> registry.v1.MatchManyResponse
-	16, // 63: registry.v1.Registry.Members:output_type -> registry.v1.MembersResponse
-	20, // 64: registry.v1.Registry.Groups:output_type -> registry.v1.GroupsResponse
-	22, // 65: registry.v1.Registry.SetGroup:output_type -> registry.v1.SetGroupResponse
-	24, // 66: registry.v1.Registry.UpdateMember:output_type -> registry.v1.UpdateMemberResponse
-	26, // 67: registry.v1.Registry.AcceptLoss:output_type -> registry.v1.AcceptLossResponse
-	28, // 68: registry.v1.Registry.Watch:output_type -> registry.v1.WatchEvent
-	36, // 69: registry.v1.Cluster.Status:output_type -> registry.v1.StatusResponse
-	39, // 70: registry.v1.Cluster.Join:output_type -> registry.v1.JoinResponse
-	41, // 71: registry.v1.Cluster.Remove:output_type -> registry.v1.RemoveResponse
-	43, // 72: registry.v1.Cluster.Transfer:output_type -> registry.v1.TransferResponse
-	57, // [57:73] is the sub-list for method output_type
-	41, // [41:57] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	47, // 4: registry.v1.Member.hold:type_name -> google.protobuf.Duration
+	47, // 5: registry.v1.ReadOptions.max_staleness:type_name -> google.protobuf.Duration
+	47, // 6: registry.v1.Receipt.lag:type_name -> google.protobuf.Duration
+	46, // 7: registry.v1.RegisterRequest.meta:type_name -> registry.v1.RegisterRequest.MetaEntry
+	47, // 8: registry.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
+	0,  // 9: registry.v1.RegisterRequest.state:type_name -> registry.v1.MemberState
+	47, // 10: registry.v1.RegisterResponse.ttl:type_name -> google.protobuf.Duration
+	3,  // 11: registry.v1.MatchRequest.read:type_name -> registry.v1.ReadOptions
+	2,  // 12: registry.v1.MatchResponse.members:type_name -> registry.v1.Member
+	4,  // 13: registry.v1.MatchResponse.receipt:type_name -> registry.v1.Receipt
+	2,  // 14: registry.v1.MatchResponse.fallback:type_name -> registry.v1.Member
+	3,  // 15: registry.v1.MatchManyRequest.read:type_name -> registry.v1.ReadOptions
+	2,  // 16: registry.v1.MatchManyResponse.members:type_name -> registry.v1.Member
+	4,  // 17: registry.v1.MatchManyResponse.receipt:type_name -> registry.v1.Receipt
+	3,  // 18: registry.v1.MembersRequest.read:type_name -> registry.v1.ReadOptions
+	2,  // 19: registry.v1.MembersResponse.members:type_name -> registry.v1.Member
+	17, // 20: registry.v1.MembersResponse.config:type_name -> registry.v1.GroupConfig
+	4,  // 21: registry.v1.MembersResponse.receipt:type_name -> registry.v1.Receipt
+	17, // 22: registry.v1.Group.config:type_name -> registry.v1.GroupConfig
+	3,  // 23: registry.v1.GroupsRequest.read:type_name -> registry.v1.ReadOptions
+	18, // 24: registry.v1.GroupsResponse.groups:type_name -> registry.v1.Group
+	4,  // 25: registry.v1.GroupsResponse.receipt:type_name -> registry.v1.Receipt
+	17, // 26: registry.v1.SetGroupRequest.config:type_name -> registry.v1.GroupConfig
+	0,  // 27: registry.v1.UpdateMemberRequest.state:type_name -> registry.v1.MemberState
+	47, // 28: registry.v1.UpdateMemberRequest.hold:type_name -> google.protobuf.Duration
+	47, // 29: registry.v1.WatchRequest.progress_interval:type_name -> google.protobuf.Duration
+	29, // 30: registry.v1.WatchEvent.snapshot:type_name -> registry.v1.GroupSnapshot
+	30, // 31: registry.v1.WatchEvent.delta:type_name -> registry.v1.GroupDelta
+	31, // 32: registry.v1.WatchEvent.groups:type_name -> registry.v1.GroupList
+	32, // 33: registry.v1.WatchEvent.nodes:type_name -> registry.v1.NodeList
+	34, // 34: registry.v1.WatchEvent.progress:type_name -> registry.v1.Progress
+	17, // 35: registry.v1.GroupSnapshot.config:type_name -> registry.v1.GroupConfig
+	2,  // 36: registry.v1.GroupSnapshot.members:type_name -> registry.v1.Member
+	17, // 37: registry.v1.GroupDelta.config:type_name -> registry.v1.GroupConfig
+	2,  // 38: registry.v1.GroupDelta.put:type_name -> registry.v1.Member
+	18, // 39: registry.v1.GroupList.groups:type_name -> registry.v1.Group
+	33, // 40: registry.v1.NodeList.nodes:type_name -> registry.v1.Node
+	47, // 41: registry.v1.Progress.lag:type_name -> google.protobuf.Duration
+	37, // 42: registry.v1.StatusResponse.nodes:type_name -> registry.v1.NodeStatus
+	47, // 43: registry.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
+	1,  // 44: registry.v1.ErrorDetail.reason:type_name -> registry.v1.ErrorDetail.Reason
+	5,  // 45: registry.v1.Registry.Register:input_type -> registry.v1.RegisterRequest
+	7,  // 46: registry.v1.Registry.Deregister:input_type -> registry.v1.DeregisterRequest
+	9,  // 47: registry.v1.Registry.Heartbeat:input_type -> registry.v1.HeartbeatRequest
+	9,  // 48: registry.v1.Registry.HeartbeatStream:input_type -> registry.v1.HeartbeatRequest
+	11, // 49: registry.v1.Registry.Match:input_type -> registry.v1.MatchRequest
+	13, // 50: registry.v1.Registry.MatchMany:input_type -> registry.v1.MatchManyRequest
+	15, // 51: registry.v1.Registry.Members:input_type -> registry.v1.MembersRequest
+	19, // 52: registry.v1.Registry.Groups:input_type -> registry.v1.GroupsRequest
+	21, // 53: registry.v1.Registry.SetGroup:input_type -> registry.v1.SetGroupRequest
+	23, // 54: registry.v1.Registry.UpdateMember:input_type -> registry.v1.UpdateMemberRequest
+	25, // 55: registry.v1.Registry.AcceptLoss:input_type -> registry.v1.AcceptLossRequest
+	27, // 56: registry.v1.Registry.Watch:input_type -> registry.v1.WatchRequest
+	35, // 57: registry.v1.Cluster.Status:input_type -> registry.v1.StatusRequest
+	38, // 58: registry.v1.Cluster.Join:input_type -> registry.v1.JoinRequest
+	40, // 59: registry.v1.Cluster.Remove:input_type -> registry.v1.RemoveRequest
+	42, // 60: registry.v1.Cluster.Transfer:input_type -> registry.v1.TransferRequest
+	6,  // 61: registry.v1.Registry.Register:output_type -> registry.v1.RegisterResponse
+	8,  // 62: registry.v1.Registry.Deregister:output_type -> registry.v1.DeregisterResponse
+	10, // 63: registry.v1.Registry.Heartbeat:output_type -> registry.v1.HeartbeatResponse
+	10, // 64: registry.v1.Registry.HeartbeatStream:output_type -> registry.v1.HeartbeatResponse
+	12, // 65: registry.v1.Registry.Match:output_type -> registry.v1.MatchResponse
+	14, // 66: registry.v1.Registry.MatchMany:output_type -> registry.v1.MatchManyResponse
+	16, // 67: registry.v1.Registry.Members:output_type -> registry.v1.MembersResponse
+	20, // 68: registry.v1.Registry.Groups:output_type -> registry.v1.GroupsResponse
+	22, // 69: registry.v1.Registry.SetGroup:output_type -> registry.v1.SetGroupResponse
+	24, // 70: registry.v1.Registry.UpdateMember:output_type -> registry.v1.UpdateMemberResponse
+	26, // 71: registry.v1.Registry.AcceptLoss:output_type -> registry.v1.AcceptLossResponse
+	28, // 72: registry.v1.Registry.Watch:output_type -> registry.v1.WatchEvent
+	36, // 73: registry.v1.Cluster.Status:output_type -> registry.v1.StatusResponse
+	39, // 74: registry.v1.Cluster.Join:output_type -> registry.v1.JoinResponse
+	41, // 75: registry.v1.Cluster.Remove:output_type -> registry.v1.RemoveResponse
+	43, // 76: registry.v1.Cluster.Transfer:output_type -> registry.v1.TransferResponse
+	61, // [61:77] is the sub-list for method output_type
+	45, // [45:61] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_rpc_registrypb_registry_proto_init() }
@@ -3495,6 +3585,7 @@ func file_rpc_registrypb_registry_proto_init() {
 	if File_rpc_registrypb_registry_proto != nil {
 		return
 	}
+	file_rpc_registrypb_registry_proto_msgTypes[3].OneofWrappers = []any{}
 	file_rpc_registrypb_registry_proto_msgTypes[21].OneofWrappers = []any{}
 	file_rpc_registrypb_registry_proto_msgTypes[25].OneofWrappers = []any{
 		(*WatchRequest_Group)(nil),
