@@ -26,6 +26,12 @@ import (
 // Members that are held for a restart are not counted: their absence was
 // announced and says nothing about the network. When a hold is over its member
 // goes at once, and however many do, the others' leases are judged without them.
+//
+// The bound for one member, counted from its last heartbeat, whatever the
+// others do: its TTL, TTL/3 of waiting for others, one TTL of hold, and 10 s of
+// release. Later losses do not lengthen a hold that began: those that fall
+// silent while a group is being released are released with it. A new leader
+// knows no silence: it gives everyone a full TTL, and the guard starts over.
 const (
 	guardMembers   = 20
 	guardShare     = 30 // per cent
@@ -34,10 +40,17 @@ const (
 	guardSettle    = 3  // a TTL's part to wait for others
 	guardRate      = 10 // per cent of the group a second
 	guardRateFloor = 10 // members a second
+	guardLook      = 4  // a TTL's part after which it shows who came back
+	// guardDrain bounds the wait for a place in the release: the whole group at
+	// the rate. Members that came back may have left places unused.
+	guardDrain = 100 / guardRate * time.Second
 )
 
 // groupGuard is the guard's view of one group. The lease table's lock guards it.
 type groupGuard struct {
+	group string
+	all   *guards
+
 	leases  int // in the table
 	members int // of them, those that are not held and on whose expiry nothing is decided
 	lapsed  int // of these, those past their deadline and not renewed
@@ -47,9 +60,12 @@ type groupGuard struct {
 	since int64
 
 	holding  bool
+	released bool  // while holding: some went since
 	until    int64 // while holding: when releasing starts
 	nextSlot int64 // while releasing: when the next one may go
 	accepted int64 // until then an operator accepts losses
+
+	returned, gone int // since the hold began
 }
 
 // lapse decides about a lease that is past its deadline: 0 lets it go, and
@@ -58,55 +74,95 @@ func (g *groupGuard) lapse(l *lease, now int64, log *slog.Logger) (wait int64) {
 	if !l.lapsed {
 		l.lapsed, l.lapsedAt, l.slot = true, now, 0
 		g.lapsed++
+		g.all.silent++
 	}
 	if now-g.since > int64(l.ttl) && !g.holding {
 		g.peak, g.since = g.members, now
 	}
 	all := g.peak
-	lost := all - (g.members - g.lapsed) // a member that came back is not lost
+	lost := g.lost()
 	switch {
 	case all <= guardMembers || now < g.accepted:
 		return 0
 	case g.holding:
-		return g.release(l, all, now)
+		return g.release(l, all, now, log)
 	case lost*100 > all*guardShare:
-		g.holding, g.until, g.nextSlot = true, now+int64(l.ttl), 0
-		log.Warn("many members of a group fell silent at once: they are held for one more TTL",
-			"group", l.group, "silent", g.lapsed, "lost", lost, "members", g.members, "hold", l.ttl)
-		return g.until - now
+		g.hold(now+int64(l.ttl), log)
+		return int64(l.ttl)
 	case lost <= max(guardAtLeast, all*guardAtOnce/100):
 		return 0
 	}
 	return max(0, l.lapsedAt+int64(l.ttl)/guardSettle-now)
 }
 
-// release spaces the members that go after the hold.
-func (g *groupGuard) release(l *lease, all int, now int64) (wait int64) {
-	if now < g.until {
-		return g.until - now
+// lost counts those that went in this window or are silent; a member that came
+// back is not lost.
+func (g *groupGuard) lost() int { return max(0, g.peak-(g.members-g.lapsed)) }
+
+func (g *groupGuard) hold(until int64, log *slog.Logger) {
+	g.holding, g.released, g.until, g.nextSlot, g.returned, g.gone = true, false, until, 0, 0, 0
+	g.all.began(g)
+	log.Warn("many members of a group fell silent at once: they are held for one more TTL",
+		"group", g.group, "silent", g.lapsed, "lost", g.lost(), "members", g.members)
+}
+
+// release spaces the members that go after the hold. No member is held for
+// longer than its own TTL, whoever began the hold.
+func (g *groupGuard) release(l *lease, all int, now int64, log *slog.Logger) (wait int64) {
+	if from := min(g.until, l.lapsedAt+int64(l.ttl)); now < from {
+		return from - now
+	}
+	if !g.released {
+		g.released = true
+		log.Warn("members that stayed silent while they were held are let go", "group", g.group, "silent", g.lapsed, "returned", g.returned)
 	}
 	if l.slot == 0 {
-		g.nextSlot = max(g.nextSlot, now) + int64(time.Second)/int64(max(guardRateFloor, all*guardRate/100))
+		step := int64(time.Second) / int64(max(guardRateFloor, all*guardRate/100))
+		g.nextSlot = min(max(g.nextSlot, now)+step, now+int64(guardDrain))
 		l.slot = g.nextSlot
 	}
 	return max(0, l.slot-now)
 }
 
-// revived notes that a lease counts as alive again, or left the table.
-func (g *groupGuard) revived(l *lease) {
+// revived notes that a lease counts as alive again.
+func (g *groupGuard) revived(l *lease, log *slog.Logger) {
+	if l.lapsed && g.holding {
+		g.returned++
+		g.all.returned++
+	}
+	g.settle(l, log)
+}
+
+// settle takes a lease out of those that fell silent.
+func (g *groupGuard) settle(l *lease, log *slog.Logger) {
 	if l.lapsed {
 		l.lapsed = false
 		g.lapsed--
+		g.all.silent--
 	}
-	if g.lapsed == 0 {
+	if g.lapsed == 0 && g.holding {
 		g.holding = false
+		g.all.ended(g)
+		log.Info("a group's mass loss is over", "group", g.group, "returned", g.returned, "gone", g.gone, "members", g.members)
 	}
 }
 
 // goes notes that a lapsed lease is let go; it is counted as gone from now on.
-func (g *groupGuard) goes(l *lease) {
+func (g *groupGuard) goes(l *lease, log *slog.Logger) {
 	g.members--
-	g.revived(l)
+	if g.holding {
+		g.gone++
+		g.all.gone++
+	}
+	g.settle(l, log)
+}
+
+// leaves notes that a lease went for another reason than silence: that is no
+// loss, and the group is smaller from now on.
+func (g *groupGuard) leaves(l *lease, log *slog.Logger) {
+	g.members--
+	g.peak--
+	g.settle(l, log)
 }
 
 // excused notes that a member is held for a restart: it is neither there nor lost.

@@ -35,6 +35,7 @@ type leaseTable struct {
 	active bool         // whether this node leads
 	byID   map[uint64]*lease
 	groups map[string]*groupGuard
+	guards *guards
 	queue  leaseQueue
 	wake   chan struct{} // signals that the head of the queue changed
 }
@@ -58,7 +59,7 @@ type lease struct {
 }
 
 func newLeaseTable() *leaseTable {
-	return &leaseTable{start: time.Now(), log: slog.New(slog.DiscardHandler), byID: make(map[uint64]*lease), groups: make(map[string]*groupGuard), wake: make(chan struct{}, 1)}
+	return &leaseTable{start: time.Now(), log: slog.New(slog.DiscardHandler), byID: make(map[uint64]*lease), groups: make(map[string]*groupGuard), guards: newGuards(), wake: make(chan struct{}, 1)}
 }
 
 func (t *leaseTable) now() int64 { return int64(time.Since(t.start)) }
@@ -114,6 +115,7 @@ func (t *leaseTable) rest() {
 func (t *leaseTable) emptyLocked() {
 	clear(t.byID)
 	clear(t.groups)
+	t.guards.rest()
 	t.queue = nil
 }
 
@@ -140,7 +142,7 @@ func (t *leaseTable) putLocked(group string, m *fsm.Member, now int64) {
 		l.guard.joins()
 		t.byID[l.id] = l
 	}
-	l.guard.revived(l)
+	l.guard.revived(l, t.log)
 	l.keepLocked()
 	l.watchLocked(m.Hold)
 	l.group, l.member, l.epoch, l.ttl = group, m.ID, m.Epoch, ttl
@@ -157,9 +159,10 @@ func (t *leaseTable) removeLocked(id uint64) {
 	if l.index >= 0 {
 		heap.Remove(&t.queue, l.index)
 	}
-	l.guard.revived(l)
 	if l.watched() {
-		l.guard.members--
+		l.guard.leaves(l, t.log)
+	} else {
+		l.guard.settle(l, t.log) // it was counted as gone, or not at all
 	}
 	if l.guard.leases--; l.guard.leases == 0 && t.groups[l.group] == l.guard {
 		delete(t.groups, l.group)
@@ -193,7 +196,7 @@ func (l *lease) watchLocked(hold time.Duration) {
 func (t *leaseTable) guardLocked(group string) *groupGuard {
 	g := t.groups[group]
 	if g == nil {
-		g = &groupGuard{}
+		g = &groupGuard{group: group, all: t.guards}
 		t.groups[group] = g
 	}
 	return g
@@ -215,6 +218,8 @@ func (t *leaseTable) acceptLoss(group string) int {
 			t.enqueueAtLocked(l, now)
 		}
 	}
+	t.guards.accepted++
+	t.log.Warn("an operator accepted a group's loss: its silent members go at once", "group", group, "silent", g.lapsed, "members", g.members)
 	return g.lapsed
 }
 
@@ -264,7 +269,7 @@ func (t *leaseTable) due(limit int) (leases []*fsmpb.ExpiredLease, next time.Dur
 			return leases, time.Duration(l.queuedAt - now)
 		}
 		if l.deadline.Load() > now {
-			l.guard.revived(l)
+			l.guard.revived(l, t.log)
 			t.enqueueLocked(l)
 			continue
 		}
@@ -273,10 +278,10 @@ func (t *leaseTable) due(limit int) (leases []*fsmpb.ExpiredLease, next time.Dur
 		}
 		if l.hold == 0 {
 			if wait := l.guard.lapse(l, now, t.log); wait > 0 {
-				t.enqueueAtLocked(l, now+wait)
+				t.enqueueAtLocked(l, now+min(wait, int64(l.ttl)/guardLook))
 				continue
 			}
-			l.guard.goes(l)
+			l.guard.goes(l, t.log)
 		}
 		heap.Pop(&t.queue)
 		l.expiring = true
