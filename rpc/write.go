@@ -14,6 +14,7 @@ import (
 	"github.com/werbenhu/registry/fsm/fsmpb"
 	"github.com/werbenhu/registry/ring"
 	"github.com/werbenhu/registry/rpc/registrypb"
+	"github.com/werbenhu/registry/store"
 )
 
 // Register implements the public service.
@@ -205,4 +206,26 @@ func (s *Server) acceptLoss(ctx context.Context, req *registrypb.AcceptLossReque
 		return nil, err
 	}
 	return &registrypb.AcceptLossResponse{Silent: uint32(n)}, nil
+}
+
+// Guard implements the public service.
+func (s *Server) Guard(ctx context.Context, req *registrypb.GuardRequest) (*registrypb.GuardResponse, error) {
+	return onLeader(ctx, s, req, s.guard, func(c *grpc.ClientConn) func(context.Context, *registrypb.GuardRequest, ...grpc.CallOption) (*registrypb.GuardResponse, error) {
+		return registrypb.NewRegistryClient(c).Guard
+	})
+}
+
+func (s *Server) guard(ctx context.Context, req *registrypb.GuardRequest) (*registrypb.GuardResponse, error) {
+	g, err := s.store.Guard(ctx, req.Group)
+	if err != nil {
+		return nil, err
+	}
+	resp := &registrypb.GuardResponse{
+		Phase: registrypb.GuardResponse_Phase(g.Phase), Members: uint32(g.Members), Silent: uint32(g.Silent),
+		Lost: uint32(g.Lost), Returned: uint32(g.Returned), Gone: uint32(g.Gone),
+	}
+	if g.Phase == store.GuardHolding {
+		resp.HoldLeft = durationpb.New(g.HoldLeft)
+	}
+	return resp, nil
 }

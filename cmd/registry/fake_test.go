@@ -295,3 +295,15 @@ func (f *fake) Transfer(_ context.Context, r *registrypb.TransferRequest) (*regi
 	defer f.mu.Unlock()
 	return &registrypb.TransferResponse{Leader: r.Id + "!"}, f.fail["Transfer"]
 }
+
+func (f *fake) Guard(_ context.Context, r *registrypb.GuardRequest) (*registrypb.GuardResponse, error) {
+	g, err := f.enter("Guard", r.Group)
+	defer f.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	return &registrypb.GuardResponse{
+		Phase: registrypb.GuardResponse_PHASE_HOLDING, Members: uint32(len(g.members)), Silent: 2, Lost: 2,
+		Returned: 1, HoldLeft: durationpb.New(1500 * time.Millisecond),
+	}, nil
+}

@@ -91,31 +91,6 @@ func groupAcceptLossCommand(e *env) *cli.Command {
 	}
 }
 
-func groupGetCommand(e *env) *cli.Command {
-	return &cli.Command{
-		Name:      "get",
-		Usage:     "show a group's parameters",
-		ArgsUsage: "GROUP",
-		Flags:     readFlags(),
-		Action: func(c *cli.Context) error {
-			args, err := positional(c, "GROUP")
-			if err != nil {
-				return err
-			}
-			return withClient(c, func(ctx context.Context, client *sdk.Client) error {
-				g, _, err := client.Group(ctx, args[0], readOptions(c, new(sdk.Receipt))...)
-				if err != nil {
-					return err
-				}
-				if c.Bool(flagJSON) {
-					return writeJSON(e.stdout, groupJSON(g))
-				}
-				return printGroups(e.stdout, []sdk.Group{g})
-			})
-		},
-	}
-}
-
 // boundText prints a bound in per mille as people type it: 1100 is "1.1".
 func boundText(permille int) string {
 	if permille == 0 {

@@ -46,6 +46,18 @@ func TestReadingCommands(t *testing.T) {
 // memory is how much a ring takes, which is not this package's to pin.
 var memory = regexp.MustCompile(`(bytes": |bound off\)  )[0-9.]+( KiB)?`)
 
+// TestGroupGetWithoutLeader: what any node knows is shown all the same.
+func TestGroupGetWithoutLeader(t *testing.T) {
+	f := withWeb(t)
+	f.failWith("Guard", codes.Internal, registrypb.ErrorDetail_UNSPECIFIED, "no leader")
+	if out := ok(t, "group", "get", "web"); !strings.Contains(out, "unknown: the leader does not answer") {
+		t.Error(out)
+	}
+	if out := ok(t, "group", "get", "web", "--json"); strings.Contains(out, "guard") || !strings.Contains(out, `"members": 3`) {
+		t.Error(out)
+	}
+}
+
 // TestJSONShapes checks the keys that other programs rely on.
 func TestJSONShapes(t *testing.T) {
 	f := withWeb(t)

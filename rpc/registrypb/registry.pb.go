@@ -83,6 +83,66 @@ func (MemberState) EnumDescriptor() ([]byte, []int) {
 	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{0}
 }
 
+type GuardResponse_Phase int32
+
+const (
+	// Members go when their leases run out.
+	GuardResponse_PHASE_IDLE GuardResponse_Phase = 0
+	// Some fell silent, and it is seen whether others follow.
+	GuardResponse_PHASE_WAITING GuardResponse_Phase = 1
+	// Many fell silent, and all of them are held.
+	GuardResponse_PHASE_HOLDING GuardResponse_Phase = 2
+	// Those that stayed silent while they were held go one after another.
+	GuardResponse_PHASE_RELEASING GuardResponse_Phase = 3
+	// An operator accepted the loss; nobody is held.
+	GuardResponse_PHASE_ACCEPTED GuardResponse_Phase = 4
+)
+
+// Enum value maps for GuardResponse_Phase.
+var (
+	GuardResponse_Phase_name = map[int32]string{
+		0: "PHASE_IDLE",
+		1: "PHASE_WAITING",
+		2: "PHASE_HOLDING",
+		3: "PHASE_RELEASING",
+		4: "PHASE_ACCEPTED",
+	}
+	GuardResponse_Phase_value = map[string]int32{
+		"PHASE_IDLE":      0,
+		"PHASE_WAITING":   1,
+		"PHASE_HOLDING":   2,
+		"PHASE_RELEASING": 3,
+		"PHASE_ACCEPTED":  4,
+	}
+)
+
+func (x GuardResponse_Phase) Enum() *GuardResponse_Phase {
+	p := new(GuardResponse_Phase)
+	*p = x
+	return p
+}
+
+func (x GuardResponse_Phase) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (GuardResponse_Phase) Descriptor() protoreflect.EnumDescriptor {
+	return file_rpc_registrypb_registry_proto_enumTypes[1].Descriptor()
+}
+
+func (GuardResponse_Phase) Type() protoreflect.EnumType {
+	return &file_rpc_registrypb_registry_proto_enumTypes[1]
+}
+
+func (x GuardResponse_Phase) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use GuardResponse_Phase.Descriptor instead.
+func (GuardResponse_Phase) EnumDescriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{26, 0}
+}
+
 type ErrorDetail_Reason int32
 
 const (
@@ -160,11 +220,11 @@ func (x ErrorDetail_Reason) String() string {
 }
 
 func (ErrorDetail_Reason) Descriptor() protoreflect.EnumDescriptor {
-	return file_rpc_registrypb_registry_proto_enumTypes[1].Descriptor()
+	return file_rpc_registrypb_registry_proto_enumTypes[2].Descriptor()
 }
 
 func (ErrorDetail_Reason) Type() protoreflect.EnumType {
-	return &file_rpc_registrypb_registry_proto_enumTypes[1]
+	return &file_rpc_registrypb_registry_proto_enumTypes[2]
 }
 
 func (x ErrorDetail_Reason) Number() protoreflect.EnumNumber {
@@ -173,7 +233,7 @@ func (x ErrorDetail_Reason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ErrorDetail_Reason.Descriptor instead.
 func (ErrorDetail_Reason) EnumDescriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{42, 0}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{44, 0}
 }
 
 type Member struct {
@@ -1833,6 +1893,146 @@ func (x *AcceptLossResponse) GetSilent() uint32 {
 	return 0
 }
 
+type GuardRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardRequest) Reset() {
+	*x = GuardRequest{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardRequest) ProtoMessage() {}
+
+func (x *GuardRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardRequest.ProtoReflect.Descriptor instead.
+func (*GuardRequest) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *GuardRequest) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+type GuardResponse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Phase   GuardResponse_Phase    `protobuf:"varint,1,opt,name=phase,proto3,enum=registry.v1.GuardResponse_Phase" json:"phase,omitempty"`
+	Members uint32                 `protobuf:"varint,2,opt,name=members,proto3" json:"members,omitempty"`
+	// Past their leases and still there.
+	Silent uint32 `protobuf:"varint,3,opt,name=silent,proto3" json:"silent,omitempty"`
+	// Went or fell silent within the guard's window.
+	Lost uint32 `protobuf:"varint,4,opt,name=lost,proto3" json:"lost,omitempty"`
+	// Since the hold began: beat again, and did not.
+	Returned uint32 `protobuf:"varint,5,opt,name=returned,proto3" json:"returned,omitempty"`
+	Gone     uint32 `protobuf:"varint,6,opt,name=gone,proto3" json:"gone,omitempty"`
+	// Until the first held member may go; unset unless holding.
+	HoldLeft      *durationpb.Duration `protobuf:"bytes,7,opt,name=hold_left,json=holdLeft,proto3" json:"hold_left,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardResponse) Reset() {
+	*x = GuardResponse{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardResponse) ProtoMessage() {}
+
+func (x *GuardResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardResponse.ProtoReflect.Descriptor instead.
+func (*GuardResponse) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *GuardResponse) GetPhase() GuardResponse_Phase {
+	if x != nil {
+		return x.Phase
+	}
+	return GuardResponse_PHASE_IDLE
+}
+
+func (x *GuardResponse) GetMembers() uint32 {
+	if x != nil {
+		return x.Members
+	}
+	return 0
+}
+
+func (x *GuardResponse) GetSilent() uint32 {
+	if x != nil {
+		return x.Silent
+	}
+	return 0
+}
+
+func (x *GuardResponse) GetLost() uint32 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
+}
+
+func (x *GuardResponse) GetReturned() uint32 {
+	if x != nil {
+		return x.Returned
+	}
+	return 0
+}
+
+func (x *GuardResponse) GetGone() uint32 {
+	if x != nil {
+		return x.Gone
+	}
+	return 0
+}
+
+func (x *GuardResponse) GetHoldLeft() *durationpb.Duration {
+	if x != nil {
+		return x.HoldLeft
+	}
+	return nil
+}
+
 type WatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Target:
@@ -1855,7 +2055,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[25]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1867,7 +2067,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[25]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1880,7 +2080,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{25}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *WatchRequest) GetTarget() isWatchRequest_Target {
@@ -1996,7 +2196,7 @@ type WatchEvent struct {
 
 func (x *WatchEvent) Reset() {
 	*x = WatchEvent{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[26]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2008,7 +2208,7 @@ func (x *WatchEvent) String() string {
 func (*WatchEvent) ProtoMessage() {}
 
 func (x *WatchEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[26]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2021,7 +2221,7 @@ func (x *WatchEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEvent.ProtoReflect.Descriptor instead.
 func (*WatchEvent) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{26}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *WatchEvent) GetEvent() isWatchEvent_Event {
@@ -2147,7 +2347,7 @@ type GroupSnapshot struct {
 
 func (x *GroupSnapshot) Reset() {
 	*x = GroupSnapshot{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[27]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2159,7 +2359,7 @@ func (x *GroupSnapshot) String() string {
 func (*GroupSnapshot) ProtoMessage() {}
 
 func (x *GroupSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[27]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2172,7 +2372,7 @@ func (x *GroupSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupSnapshot.ProtoReflect.Descriptor instead.
 func (*GroupSnapshot) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{27}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GroupSnapshot) GetGroup() string {
@@ -2236,7 +2436,7 @@ type GroupDelta struct {
 
 func (x *GroupDelta) Reset() {
 	*x = GroupDelta{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[28]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2248,7 +2448,7 @@ func (x *GroupDelta) String() string {
 func (*GroupDelta) ProtoMessage() {}
 
 func (x *GroupDelta) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[28]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2261,7 +2461,7 @@ func (x *GroupDelta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupDelta.ProtoReflect.Descriptor instead.
 func (*GroupDelta) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{28}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GroupDelta) GetGroup() string {
@@ -2332,7 +2532,7 @@ type GroupList struct {
 
 func (x *GroupList) Reset() {
 	*x = GroupList{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[29]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2344,7 +2544,7 @@ func (x *GroupList) String() string {
 func (*GroupList) ProtoMessage() {}
 
 func (x *GroupList) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[29]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2357,7 +2557,7 @@ func (x *GroupList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupList.ProtoReflect.Descriptor instead.
 func (*GroupList) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{29}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GroupList) GetIndex() uint64 {
@@ -2393,7 +2593,7 @@ type NodeList struct {
 
 func (x *NodeList) Reset() {
 	*x = NodeList{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[30]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2405,7 +2605,7 @@ func (x *NodeList) String() string {
 func (*NodeList) ProtoMessage() {}
 
 func (x *NodeList) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[30]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2418,7 +2618,7 @@ func (x *NodeList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeList.ProtoReflect.Descriptor instead.
 func (*NodeList) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{30}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *NodeList) GetIndex() uint64 {
@@ -2454,7 +2654,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[31]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2466,7 +2666,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[31]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2479,7 +2679,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{31}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Node) GetId() string {
@@ -2522,7 +2722,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[32]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2534,7 +2734,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[32]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2547,7 +2747,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{32}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Progress) GetIndex() uint64 {
@@ -2574,7 +2774,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[33]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2586,7 +2786,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[33]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2599,7 +2799,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{33}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *StatusRequest) GetGroup() string {
@@ -2621,7 +2821,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[34]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2633,7 +2833,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[34]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2646,7 +2846,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{34}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *StatusResponse) GetCluster() string {
@@ -2703,7 +2903,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[35]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2715,7 +2915,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[35]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2728,7 +2928,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{35}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *NodeStatus) GetId() string {
@@ -2840,7 +3040,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[36]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2852,7 +3052,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[36]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2865,7 +3065,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{36}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *JoinRequest) GetBind() string {
@@ -2891,7 +3091,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[37]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2903,7 +3103,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[37]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2916,7 +3116,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{37}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *JoinResponse) GetId() string {
@@ -2935,7 +3135,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[38]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2947,7 +3147,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[38]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2960,7 +3160,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{38}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RemoveRequest) GetId() string {
@@ -2978,7 +3178,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[39]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2990,7 +3190,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[39]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3003,7 +3203,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{39}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{41}
 }
 
 type TransferRequest struct {
@@ -3016,7 +3216,7 @@ type TransferRequest struct {
 
 func (x *TransferRequest) Reset() {
 	*x = TransferRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[40]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3028,7 +3228,7 @@ func (x *TransferRequest) String() string {
 func (*TransferRequest) ProtoMessage() {}
 
 func (x *TransferRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[40]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3041,7 +3241,7 @@ func (x *TransferRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferRequest.ProtoReflect.Descriptor instead.
 func (*TransferRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{40}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *TransferRequest) GetId() string {
@@ -3060,7 +3260,7 @@ type TransferResponse struct {
 
 func (x *TransferResponse) Reset() {
 	*x = TransferResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[41]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3072,7 +3272,7 @@ func (x *TransferResponse) String() string {
 func (*TransferResponse) ProtoMessage() {}
 
 func (x *TransferResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[41]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3085,7 +3285,7 @@ func (x *TransferResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferResponse.ProtoReflect.Descriptor instead.
 func (*TransferResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{41}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *TransferResponse) GetLeader() string {
@@ -3111,7 +3311,7 @@ type ErrorDetail struct {
 
 func (x *ErrorDetail) Reset() {
 	*x = ErrorDetail{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[42]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3123,7 +3323,7 @@ func (x *ErrorDetail) String() string {
 func (*ErrorDetail) ProtoMessage() {}
 
 func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[42]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3136,7 +3336,7 @@ func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
 func (*ErrorDetail) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{42}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ErrorDetail) GetReason() ErrorDetail_Reason {
@@ -3294,7 +3494,24 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\x11AcceptLossRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\",\n" +
 	"\x12AcceptLossResponse\x12\x16\n" +
-	"\x06silent\x18\x01 \x01(\rR\x06silent\"\x82\x02\n" +
+	"\x06silent\x18\x01 \x01(\rR\x06silent\"$\n" +
+	"\fGuardRequest\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\"\xdd\x02\n" +
+	"\rGuardResponse\x126\n" +
+	"\x05phase\x18\x01 \x01(\x0e2 .registry.v1.GuardResponse.PhaseR\x05phase\x12\x18\n" +
+	"\amembers\x18\x02 \x01(\rR\amembers\x12\x16\n" +
+	"\x06silent\x18\x03 \x01(\rR\x06silent\x12\x12\n" +
+	"\x04lost\x18\x04 \x01(\rR\x04lost\x12\x1a\n" +
+	"\breturned\x18\x05 \x01(\rR\breturned\x12\x12\n" +
+	"\x04gone\x18\x06 \x01(\rR\x04gone\x126\n" +
+	"\thold_left\x18\a \x01(\v2\x19.google.protobuf.DurationR\bholdLeft\"f\n" +
+	"\x05Phase\x12\x0e\n" +
+	"\n" +
+	"PHASE_IDLE\x10\x00\x12\x11\n" +
+	"\rPHASE_WAITING\x10\x01\x12\x11\n" +
+	"\rPHASE_HOLDING\x10\x02\x12\x13\n" +
+	"\x0fPHASE_RELEASING\x10\x03\x12\x12\n" +
+	"\x0ePHASE_ACCEPTED\x10\x04\"\x82\x02\n" +
 	"\fWatchRequest\x12\x16\n" +
 	"\x05group\x18\x01 \x01(\tH\x00R\x05group\x12\x18\n" +
 	"\x06prefix\x18\x02 \x01(\tH\x00R\x06prefix\x12\x18\n" +
@@ -3408,7 +3625,7 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\vMemberState\x12\x17\n" +
 	"\x13MEMBER_STATE_ACTIVE\x10\x00\x12\x19\n" +
 	"\x15MEMBER_STATE_DRAINING\x10\x01\x12\x15\n" +
-	"\x11MEMBER_STATE_HELD\x10\x022\x85\a\n" +
+	"\x11MEMBER_STATE_HELD\x10\x022\xc5\a\n" +
 	"\bRegistry\x12G\n" +
 	"\bRegister\x12\x1c.registry.v1.RegisterRequest\x1a\x1d.registry.v1.RegisterResponse\x12M\n" +
 	"\n" +
@@ -3422,7 +3639,8 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\bSetGroup\x12\x1c.registry.v1.SetGroupRequest\x1a\x1d.registry.v1.SetGroupResponse\x12S\n" +
 	"\fUpdateMember\x12 .registry.v1.UpdateMemberRequest\x1a!.registry.v1.UpdateMemberResponse\x12M\n" +
 	"\n" +
-	"AcceptLoss\x12\x1e.registry.v1.AcceptLossRequest\x1a\x1f.registry.v1.AcceptLossResponse\x12=\n" +
+	"AcceptLoss\x12\x1e.registry.v1.AcceptLossRequest\x1a\x1f.registry.v1.AcceptLossResponse\x12>\n" +
+	"\x05Guard\x12\x19.registry.v1.GuardRequest\x1a\x1a.registry.v1.GuardResponse\x12=\n" +
 	"\x05Watch\x12\x19.registry.v1.WatchRequest\x1a\x17.registry.v1.WatchEvent0\x012\x95\x02\n" +
 	"\aCluster\x12A\n" +
 	"\x06Status\x12\x1a.registry.v1.StatusRequest\x1a\x1b.registry.v1.StatusResponse\x12;\n" +
@@ -3442,142 +3660,149 @@ func file_rpc_registrypb_registry_proto_rawDescGZIP() []byte {
 	return file_rpc_registrypb_registry_proto_rawDescData
 }
 
-var file_rpc_registrypb_registry_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_rpc_registrypb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_rpc_registrypb_registry_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_rpc_registrypb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_rpc_registrypb_registry_proto_goTypes = []any{
 	(MemberState)(0),              // 0: registry.v1.MemberState
-	(ErrorDetail_Reason)(0),       // 1: registry.v1.ErrorDetail.Reason
-	(*Member)(nil),                // 2: registry.v1.Member
-	(*ReadOptions)(nil),           // 3: registry.v1.ReadOptions
-	(*Receipt)(nil),               // 4: registry.v1.Receipt
-	(*RegisterRequest)(nil),       // 5: registry.v1.RegisterRequest
-	(*RegisterResponse)(nil),      // 6: registry.v1.RegisterResponse
-	(*DeregisterRequest)(nil),     // 7: registry.v1.DeregisterRequest
-	(*DeregisterResponse)(nil),    // 8: registry.v1.DeregisterResponse
-	(*HeartbeatRequest)(nil),      // 9: registry.v1.HeartbeatRequest
-	(*HeartbeatResponse)(nil),     // 10: registry.v1.HeartbeatResponse
-	(*MatchRequest)(nil),          // 11: registry.v1.MatchRequest
-	(*MatchResponse)(nil),         // 12: registry.v1.MatchResponse
-	(*MatchManyRequest)(nil),      // 13: registry.v1.MatchManyRequest
-	(*MatchManyResponse)(nil),     // 14: registry.v1.MatchManyResponse
-	(*MembersRequest)(nil),        // 15: registry.v1.MembersRequest
-	(*MembersResponse)(nil),       // 16: registry.v1.MembersResponse
-	(*GroupConfig)(nil),           // 17: registry.v1.GroupConfig
-	(*Group)(nil),                 // 18: registry.v1.Group
-	(*GroupsRequest)(nil),         // 19: registry.v1.GroupsRequest
-	(*GroupsResponse)(nil),        // 20: registry.v1.GroupsResponse
-	(*SetGroupRequest)(nil),       // 21: registry.v1.SetGroupRequest
-	(*SetGroupResponse)(nil),      // 22: registry.v1.SetGroupResponse
-	(*UpdateMemberRequest)(nil),   // 23: registry.v1.UpdateMemberRequest
-	(*UpdateMemberResponse)(nil),  // 24: registry.v1.UpdateMemberResponse
-	(*AcceptLossRequest)(nil),     // 25: registry.v1.AcceptLossRequest
-	(*AcceptLossResponse)(nil),    // 26: registry.v1.AcceptLossResponse
-	(*WatchRequest)(nil),          // 27: registry.v1.WatchRequest
-	(*WatchEvent)(nil),            // 28: registry.v1.WatchEvent
-	(*GroupSnapshot)(nil),         // 29: registry.v1.GroupSnapshot
-	(*GroupDelta)(nil),            // 30: registry.v1.GroupDelta
-	(*GroupList)(nil),             // 31: registry.v1.GroupList
-	(*NodeList)(nil),              // 32: registry.v1.NodeList
-	(*Node)(nil),                  // 33: registry.v1.Node
-	(*Progress)(nil),              // 34: registry.v1.Progress
-	(*StatusRequest)(nil),         // 35: registry.v1.StatusRequest
-	(*StatusResponse)(nil),        // 36: registry.v1.StatusResponse
-	(*NodeStatus)(nil),            // 37: registry.v1.NodeStatus
-	(*JoinRequest)(nil),           // 38: registry.v1.JoinRequest
-	(*JoinResponse)(nil),          // 39: registry.v1.JoinResponse
-	(*RemoveRequest)(nil),         // 40: registry.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 41: registry.v1.RemoveResponse
-	(*TransferRequest)(nil),       // 42: registry.v1.TransferRequest
-	(*TransferResponse)(nil),      // 43: registry.v1.TransferResponse
-	(*ErrorDetail)(nil),           // 44: registry.v1.ErrorDetail
-	nil,                           // 45: registry.v1.Member.MetaEntry
-	nil,                           // 46: registry.v1.RegisterRequest.MetaEntry
-	(*durationpb.Duration)(nil),   // 47: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 48: google.protobuf.Timestamp
+	(GuardResponse_Phase)(0),      // 1: registry.v1.GuardResponse.Phase
+	(ErrorDetail_Reason)(0),       // 2: registry.v1.ErrorDetail.Reason
+	(*Member)(nil),                // 3: registry.v1.Member
+	(*ReadOptions)(nil),           // 4: registry.v1.ReadOptions
+	(*Receipt)(nil),               // 5: registry.v1.Receipt
+	(*RegisterRequest)(nil),       // 6: registry.v1.RegisterRequest
+	(*RegisterResponse)(nil),      // 7: registry.v1.RegisterResponse
+	(*DeregisterRequest)(nil),     // 8: registry.v1.DeregisterRequest
+	(*DeregisterResponse)(nil),    // 9: registry.v1.DeregisterResponse
+	(*HeartbeatRequest)(nil),      // 10: registry.v1.HeartbeatRequest
+	(*HeartbeatResponse)(nil),     // 11: registry.v1.HeartbeatResponse
+	(*MatchRequest)(nil),          // 12: registry.v1.MatchRequest
+	(*MatchResponse)(nil),         // 13: registry.v1.MatchResponse
+	(*MatchManyRequest)(nil),      // 14: registry.v1.MatchManyRequest
+	(*MatchManyResponse)(nil),     // 15: registry.v1.MatchManyResponse
+	(*MembersRequest)(nil),        // 16: registry.v1.MembersRequest
+	(*MembersResponse)(nil),       // 17: registry.v1.MembersResponse
+	(*GroupConfig)(nil),           // 18: registry.v1.GroupConfig
+	(*Group)(nil),                 // 19: registry.v1.Group
+	(*GroupsRequest)(nil),         // 20: registry.v1.GroupsRequest
+	(*GroupsResponse)(nil),        // 21: registry.v1.GroupsResponse
+	(*SetGroupRequest)(nil),       // 22: registry.v1.SetGroupRequest
+	(*SetGroupResponse)(nil),      // 23: registry.v1.SetGroupResponse
+	(*UpdateMemberRequest)(nil),   // 24: registry.v1.UpdateMemberRequest
+	(*UpdateMemberResponse)(nil),  // 25: registry.v1.UpdateMemberResponse
+	(*AcceptLossRequest)(nil),     // 26: registry.v1.AcceptLossRequest
+	(*AcceptLossResponse)(nil),    // 27: registry.v1.AcceptLossResponse
+	(*GuardRequest)(nil),          // 28: registry.v1.GuardRequest
+	(*GuardResponse)(nil),         // 29: registry.v1.GuardResponse
+	(*WatchRequest)(nil),          // 30: registry.v1.WatchRequest
+	(*WatchEvent)(nil),            // 31: registry.v1.WatchEvent
+	(*GroupSnapshot)(nil),         // 32: registry.v1.GroupSnapshot
+	(*GroupDelta)(nil),            // 33: registry.v1.GroupDelta
+	(*GroupList)(nil),             // 34: registry.v1.GroupList
+	(*NodeList)(nil),              // 35: registry.v1.NodeList
+	(*Node)(nil),                  // 36: registry.v1.Node
+	(*Progress)(nil),              // 37: registry.v1.Progress
+	(*StatusRequest)(nil),         // 38: registry.v1.StatusRequest
+	(*StatusResponse)(nil),        // 39: registry.v1.StatusResponse
+	(*NodeStatus)(nil),            // 40: registry.v1.NodeStatus
+	(*JoinRequest)(nil),           // 41: registry.v1.JoinRequest
+	(*JoinResponse)(nil),          // 42: registry.v1.JoinResponse
+	(*RemoveRequest)(nil),         // 43: registry.v1.RemoveRequest
+	(*RemoveResponse)(nil),        // 44: registry.v1.RemoveResponse
+	(*TransferRequest)(nil),       // 45: registry.v1.TransferRequest
+	(*TransferResponse)(nil),      // 46: registry.v1.TransferResponse
+	(*ErrorDetail)(nil),           // 47: registry.v1.ErrorDetail
+	nil,                           // 48: registry.v1.Member.MetaEntry
+	nil,                           // 49: registry.v1.RegisterRequest.MetaEntry
+	(*durationpb.Duration)(nil),   // 50: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 51: google.protobuf.Timestamp
 }
 var file_rpc_registrypb_registry_proto_depIdxs = []int32{
-	45, // 0: registry.v1.Member.meta:type_name -> registry.v1.Member.MetaEntry
+	48, // 0: registry.v1.Member.meta:type_name -> registry.v1.Member.MetaEntry
 	0,  // 1: registry.v1.Member.state:type_name -> registry.v1.MemberState
-	47, // 2: registry.v1.Member.ttl:type_name -> google.protobuf.Duration
-	48, // 3: registry.v1.Member.registered_at:type_name -> google.protobuf.Timestamp
-	47, // 4: registry.v1.Member.hold:type_name -> google.protobuf.Duration
-	47, // 5: registry.v1.ReadOptions.max_staleness:type_name -> google.protobuf.Duration
-	47, // 6: registry.v1.Receipt.lag:type_name -> google.protobuf.Duration
-	46, // 7: registry.v1.RegisterRequest.meta:type_name -> registry.v1.RegisterRequest.MetaEntry
-	47, // 8: registry.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
+	50, // 2: registry.v1.Member.ttl:type_name -> google.protobuf.Duration
+	51, // 3: registry.v1.Member.registered_at:type_name -> google.protobuf.Timestamp
+	50, // 4: registry.v1.Member.hold:type_name -> google.protobuf.Duration
+	50, // 5: registry.v1.ReadOptions.max_staleness:type_name -> google.protobuf.Duration
+	50, // 6: registry.v1.Receipt.lag:type_name -> google.protobuf.Duration
+	49, // 7: registry.v1.RegisterRequest.meta:type_name -> registry.v1.RegisterRequest.MetaEntry
+	50, // 8: registry.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
 	0,  // 9: registry.v1.RegisterRequest.state:type_name -> registry.v1.MemberState
-	47, // 10: registry.v1.RegisterResponse.ttl:type_name -> google.protobuf.Duration
-	3,  // 11: registry.v1.MatchRequest.read:type_name -> registry.v1.ReadOptions
-	2,  // 12: registry.v1.MatchResponse.members:type_name -> registry.v1.Member
-	4,  // 13: registry.v1.MatchResponse.receipt:type_name -> registry.v1.Receipt
-	2,  // 14: registry.v1.MatchResponse.fallback:type_name -> registry.v1.Member
-	3,  // 15: registry.v1.MatchManyRequest.read:type_name -> registry.v1.ReadOptions
-	2,  // 16: registry.v1.MatchManyResponse.members:type_name -> registry.v1.Member
-	4,  // 17: registry.v1.MatchManyResponse.receipt:type_name -> registry.v1.Receipt
-	3,  // 18: registry.v1.MembersRequest.read:type_name -> registry.v1.ReadOptions
-	2,  // 19: registry.v1.MembersResponse.members:type_name -> registry.v1.Member
-	17, // 20: registry.v1.MembersResponse.config:type_name -> registry.v1.GroupConfig
-	4,  // 21: registry.v1.MembersResponse.receipt:type_name -> registry.v1.Receipt
-	17, // 22: registry.v1.Group.config:type_name -> registry.v1.GroupConfig
-	3,  // 23: registry.v1.GroupsRequest.read:type_name -> registry.v1.ReadOptions
-	18, // 24: registry.v1.GroupsResponse.groups:type_name -> registry.v1.Group
-	4,  // 25: registry.v1.GroupsResponse.receipt:type_name -> registry.v1.Receipt
-	17, // 26: registry.v1.SetGroupRequest.config:type_name -> registry.v1.GroupConfig
+	50, // 10: registry.v1.RegisterResponse.ttl:type_name -> google.protobuf.Duration
+	4,  // 11: registry.v1.MatchRequest.read:type_name -> registry.v1.ReadOptions
+	3,  // 12: registry.v1.MatchResponse.members:type_name -> registry.v1.Member
+	5,  // 13: registry.v1.MatchResponse.receipt:type_name -> registry.v1.Receipt
+	3,  // 14: registry.v1.MatchResponse.fallback:type_name -> registry.v1.Member
+	4,  // 15: registry.v1.MatchManyRequest.read:type_name -> registry.v1.ReadOptions
+	3,  // 16: registry.v1.MatchManyResponse.members:type_name -> registry.v1.Member
+	5,  // 17: registry.v1.MatchManyResponse.receipt:type_name -> registry.v1.Receipt
+	4,  // 18: registry.v1.MembersRequest.read:type_name -> registry.v1.ReadOptions
+	3,  // 19: registry.v1.MembersResponse.members:type_name -> registry.v1.Member
+	18, // 20: registry.v1.MembersResponse.config:type_name -> registry.v1.GroupConfig
+	5,  // 21: registry.v1.MembersResponse.receipt:type_name -> registry.v1.Receipt
+	18, // 22: registry.v1.Group.config:type_name -> registry.v1.GroupConfig
+	4,  // 23: registry.v1.GroupsRequest.read:type_name -> registry.v1.ReadOptions
+	19, // 24: registry.v1.GroupsResponse.groups:type_name -> registry.v1.Group
+	5,  // 25: registry.v1.GroupsResponse.receipt:type_name -> registry.v1.Receipt
+	18, // 26: registry.v1.SetGroupRequest.config:type_name -> registry.v1.GroupConfig
 	0,  // 27: registry.v1.UpdateMemberRequest.state:type_name -> registry.v1.MemberState
-	47, // 28: registry.v1.UpdateMemberRequest.hold:type_name -> google.protobuf.Duration
-	47, // 29: registry.v1.WatchRequest.progress_interval:type_name -> google.protobuf.Duration
-	29, // 30: registry.v1.WatchEvent.snapshot:type_name -> registry.v1.GroupSnapshot
-	30, // 31: registry.v1.WatchEvent.delta:type_name -> registry.v1.GroupDelta
-	31, // 32: registry.v1.WatchEvent.groups:type_name -> registry.v1.GroupList
-	32, // 33: registry.v1.WatchEvent.nodes:type_name -> registry.v1.NodeList
-	34, // 34: registry.v1.WatchEvent.progress:type_name -> registry.v1.Progress
-	17, // 35: registry.v1.GroupSnapshot.config:type_name -> registry.v1.GroupConfig
-	2,  // 36: registry.v1.GroupSnapshot.members:type_name -> registry.v1.Member
-	17, // 37: registry.v1.GroupDelta.config:type_name -> registry.v1.GroupConfig
-	2,  // 38: registry.v1.GroupDelta.put:type_name -> registry.v1.Member
-	18, // 39: registry.v1.GroupList.groups:type_name -> registry.v1.Group
-	33, // 40: registry.v1.NodeList.nodes:type_name -> registry.v1.Node
-	47, // 41: registry.v1.Progress.lag:type_name -> google.protobuf.Duration
-	37, // 42: registry.v1.StatusResponse.nodes:type_name -> registry.v1.NodeStatus
-	47, // 43: registry.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
-	1,  // 44: registry.v1.ErrorDetail.reason:type_name -> registry.v1.ErrorDetail.Reason
-	5,  // 45: registry.v1.Registry.Register:input_type -> registry.v1.RegisterRequest
-	7,  // 46: registry.v1.Registry.Deregister:input_type -> registry.v1.DeregisterRequest
-	9,  // 47: registry.v1.Registry.Heartbeat:input_type -> registry.v1.HeartbeatRequest
-	9,  // 48: registry.v1.Registry.HeartbeatStream:input_type -> registry.v1.HeartbeatRequest
-	11, // 49: registry.v1.Registry.Match:input_type -> registry.v1.MatchRequest
-	13, // 50: registry.v1.Registry.MatchMany:input_type -> registry.v1.MatchManyRequest
-	15, // 51: registry.v1.Registry.Members:input_type -> registry.v1.MembersRequest
-	19, // 52: registry.v1.Registry.Groups:input_type -> registry.v1.GroupsRequest
-	21, // 53: registry.v1.Registry.SetGroup:input_type -> registry.v1.SetGroupRequest
-	23, // 54: registry.v1.Registry.UpdateMember:input_type -> registry.v1.UpdateMemberRequest
-	25, // 55: registry.v1.Registry.AcceptLoss:input_type -> registry.v1.AcceptLossRequest
-	27, // 56: registry.v1.Registry.Watch:input_type -> registry.v1.WatchRequest
-	35, // 57: registry.v1.Cluster.Status:input_type -> registry.v1.StatusRequest
-	38, // 58: registry.v1.Cluster.Join:input_type -> registry.v1.JoinRequest
-	40, // 59: registry.v1.Cluster.Remove:input_type -> registry.v1.RemoveRequest
-	42, // 60: registry.v1.Cluster.Transfer:input_type -> registry.v1.TransferRequest
-	6,  // 61: registry.v1.Registry.Register:output_type -> registry.v1.RegisterResponse
-	8,  // 62: registry.v1.Registry.Deregister:output_type -> registry.v1.DeregisterResponse
-	10, // 63: registry.v1.Registry.Heartbeat:output_type -> registry.v1.HeartbeatResponse
-	10, // 64: registry.v1.Registry.HeartbeatStream:output_type -> registry.v1.HeartbeatResponse
-	12, // 65: registry.v1.Registry.Match:output_type -> registry.v1.MatchResponse
-	14, // 66: registry.v1.Registry.MatchMany:output_type -> registry.v1.MatchManyResponse
-	16, // 67: registry.v1.Registry.Members:output_type -> registry.v1.MembersResponse
-	20, // 68: registry.v1.Registry.Groups:output_type -> registry.v1.GroupsResponse
-	22, // 69: registry.v1.Registry.SetGroup:output_type -> registry.v1.SetGroupResponse
-	24, // 70: registry.v1.Registry.UpdateMember:output_type -> registry.v1.UpdateMemberResponse
-	26, // 71: registry.v1.Registry.AcceptLoss:output_type -> registry.v1.AcceptLossResponse
-	28, // 72: registry.v1.Registry.Watch:output_type -> registry.v1.WatchEvent
-	36, // 73: registry.v1.Cluster.Status:output_type -> registry.v1.StatusResponse
-	39, // 74: registry.v1.Cluster.Join:output_type -> registry.v1.JoinResponse
-	41, // 75: registry.v1.Cluster.Remove:output_type -> registry.v1.RemoveResponse
-	43, // 76: registry.v1.Cluster.Transfer:output_type -> registry.v1.TransferResponse
-	61, // [61:77] is the sub-list for method output_type
-	45, // [45:61] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	50, // 28: registry.v1.UpdateMemberRequest.hold:type_name -> google.protobuf.Duration
+	1,  // 29: registry.v1.GuardResponse.phase:type_name -> registry.v1.GuardResponse.Phase
+	50, // 30: registry.v1.GuardResponse.hold_left:type_name -> google.protobuf.Duration
+	50, // 31: registry.v1.WatchRequest.progress_interval:type_name -> google.protobuf.Duration
+	32, // 32: registry.v1.WatchEvent.snapshot:type_name -> registry.v1.GroupSnapshot
+	33, // 33: registry.v1.WatchEvent.delta:type_name -> registry.v1.GroupDelta
+	34, // 34: registry.v1.WatchEvent.groups:type_name -> registry.v1.GroupList
+	35, // 35: registry.v1.WatchEvent.nodes:type_name -> registry.v1.NodeList
+	37, // 36: registry.v1.WatchEvent.progress:type_name -> registry.v1.Progress
+	18, // 37: registry.v1.GroupSnapshot.config:type_name -> registry.v1.GroupConfig
+	3,  // 38: registry.v1.GroupSnapshot.members:type_name -> registry.v1.Member
+	18, // 39: registry.v1.GroupDelta.config:type_name -> registry.v1.GroupConfig
+	3,  // 40: registry.v1.GroupDelta.put:type_name -> registry.v1.Member
+	19, // 41: registry.v1.GroupList.groups:type_name -> registry.v1.Group
+	36, // 42: registry.v1.NodeList.nodes:type_name -> registry.v1.Node
+	50, // 43: registry.v1.Progress.lag:type_name -> google.protobuf.Duration
+	40, // 44: registry.v1.StatusResponse.nodes:type_name -> registry.v1.NodeStatus
+	50, // 45: registry.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
+	2,  // 46: registry.v1.ErrorDetail.reason:type_name -> registry.v1.ErrorDetail.Reason
+	6,  // 47: registry.v1.Registry.Register:input_type -> registry.v1.RegisterRequest
+	8,  // 48: registry.v1.Registry.Deregister:input_type -> registry.v1.DeregisterRequest
+	10, // 49: registry.v1.Registry.Heartbeat:input_type -> registry.v1.HeartbeatRequest
+	10, // 50: registry.v1.Registry.HeartbeatStream:input_type -> registry.v1.HeartbeatRequest
+	12, // 51: registry.v1.Registry.Match:input_type -> registry.v1.MatchRequest
+	14, // 52: registry.v1.Registry.MatchMany:input_type -> registry.v1.MatchManyRequest
+	16, // 53: registry.v1.Registry.Members:input_type -> registry.v1.MembersRequest
+	20, // 54: registry.v1.Registry.Groups:input_type -> registry.v1.GroupsRequest
+	22, // 55: registry.v1.Registry.SetGroup:input_type -> registry.v1.SetGroupRequest
+	24, // 56: registry.v1.Registry.UpdateMember:input_type -> registry.v1.UpdateMemberRequest
+	26, // 57: registry.v1.Registry.AcceptLoss:input_type -> registry.v1.AcceptLossRequest
+	28, // 58: registry.v1.Registry.Guard:input_type -> registry.v1.GuardRequest
+	30, // 59: registry.v1.Registry.Watch:input_type -> registry.v1.WatchRequest
+	38, // 60: registry.v1.Cluster.Status:input_type -> registry.v1.StatusRequest
+	41, // 61: registry.v1.Cluster.Join:input_type -> registry.v1.JoinRequest
+	43, // 62: registry.v1.Cluster.Remove:input_type -> registry.v1.RemoveRequest
+	45, // 63: registry.v1.Cluster.Transfer:input_type -> registry.v1.TransferRequest
+	7,  // 64: registry.v1.Registry.Register:output_type -> registry.v1.RegisterResponse
+	9,  // 65: registry.v1.Registry.Deregister:output_type -> registry.v1.DeregisterResponse
+	11, // 66: registry.v1.Registry.Heartbeat:output_type -> registry.v1.HeartbeatResponse
+	11, // 67: registry.v1.Registry.HeartbeatStream:output_type -> registry.v1.HeartbeatResponse
+	13, // 68: registry.v1.Registry.Match:output_type -> registry.v1.MatchResponse
+	15, // 69: registry.v1.Registry.MatchMany:output_type -> registry.v1.MatchManyResponse
+	17, // 70: registry.v1.Registry.Members:output_type -> registry.v1.MembersResponse
+	21, // 71: registry.v1.Registry.Groups:output_type -> registry.v1.GroupsResponse
+	23, // 72: registry.v1.Registry.SetGroup:output_type -> registry.v1.SetGroupResponse
+	25, // 73: registry.v1.Registry.UpdateMember:output_type -> registry.v1.UpdateMemberResponse
+	27, // 74: registry.v1.Registry.AcceptLoss:output_type -> registry.v1.AcceptLossResponse
+	29, // 75: registry.v1.Registry.Guard:output_type -> registry.v1.GuardResponse
+	31, // 76: registry.v1.Registry.Watch:output_type -> registry.v1.WatchEvent
+	39, // 77: registry.v1.Cluster.Status:output_type -> registry.v1.StatusResponse
+	42, // 78: registry.v1.Cluster.Join:output_type -> registry.v1.JoinResponse
+	44, // 79: registry.v1.Cluster.Remove:output_type -> registry.v1.RemoveResponse
+	46, // 80: registry.v1.Cluster.Transfer:output_type -> registry.v1.TransferResponse
+	64, // [64:81] is the sub-list for method output_type
+	47, // [47:64] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_rpc_registrypb_registry_proto_init() }
@@ -3587,13 +3812,13 @@ func file_rpc_registrypb_registry_proto_init() {
 	}
 	file_rpc_registrypb_registry_proto_msgTypes[3].OneofWrappers = []any{}
 	file_rpc_registrypb_registry_proto_msgTypes[21].OneofWrappers = []any{}
-	file_rpc_registrypb_registry_proto_msgTypes[25].OneofWrappers = []any{
+	file_rpc_registrypb_registry_proto_msgTypes[27].OneofWrappers = []any{
 		(*WatchRequest_Group)(nil),
 		(*WatchRequest_Prefix)(nil),
 		(*WatchRequest_Groups)(nil),
 		(*WatchRequest_Nodes)(nil),
 	}
-	file_rpc_registrypb_registry_proto_msgTypes[26].OneofWrappers = []any{
+	file_rpc_registrypb_registry_proto_msgTypes[28].OneofWrappers = []any{
 		(*WatchEvent_Snapshot)(nil),
 		(*WatchEvent_Delta)(nil),
 		(*WatchEvent_UnknownGroup)(nil),
@@ -3606,8 +3831,8 @@ func file_rpc_registrypb_registry_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rpc_registrypb_registry_proto_rawDesc), len(file_rpc_registrypb_registry_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   45,
+			NumEnums:      3,
+			NumMessages:   47,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

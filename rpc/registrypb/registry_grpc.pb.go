@@ -36,6 +36,7 @@ const (
 	Registry_SetGroup_FullMethodName        = "/registry.v1.Registry/SetGroup"
 	Registry_UpdateMember_FullMethodName    = "/registry.v1.Registry/UpdateMember"
 	Registry_AcceptLoss_FullMethodName      = "/registry.v1.Registry/AcceptLoss"
+	Registry_Guard_FullMethodName           = "/registry.v1.Registry/Guard"
 	Registry_Watch_FullMethodName           = "/registry.v1.Registry/Watch"
 )
 
@@ -72,6 +73,8 @@ type RegistryClient interface {
 	// AcceptLoss lets the members of a group go at once that fell silent and are
 	// held by the mass-loss guard.
 	AcceptLoss(ctx context.Context, in *AcceptLossRequest, opts ...grpc.CallOption) (*AcceptLossResponse, error)
+	// Guard tells what the mass-loss guard does with a group.
+	Guard(ctx context.Context, in *GuardRequest, opts ...grpc.CallOption) (*GuardResponse, error)
 	// Watch follows a group, groups by prefix, the list of groups, or the
 	// cluster's nodes, until the caller ends it or the node stops. A watcher that
 	// does not keep up is started over with a snapshot; it delays nobody.
@@ -199,6 +202,16 @@ func (c *registryClient) AcceptLoss(ctx context.Context, in *AcceptLossRequest, 
 	return out, nil
 }
 
+func (c *registryClient) Guard(ctx context.Context, in *GuardRequest, opts ...grpc.CallOption) (*GuardResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GuardResponse)
+	err := c.cc.Invoke(ctx, Registry_Guard_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *registryClient) Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEvent], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &Registry_ServiceDesc.Streams[1], Registry_Watch_FullMethodName, cOpts...)
@@ -251,6 +264,8 @@ type RegistryServer interface {
 	// AcceptLoss lets the members of a group go at once that fell silent and are
 	// held by the mass-loss guard.
 	AcceptLoss(context.Context, *AcceptLossRequest) (*AcceptLossResponse, error)
+	// Guard tells what the mass-loss guard does with a group.
+	Guard(context.Context, *GuardRequest) (*GuardResponse, error)
 	// Watch follows a group, groups by prefix, the list of groups, or the
 	// cluster's nodes, until the caller ends it or the node stops. A watcher that
 	// does not keep up is started over with a snapshot; it delays nobody.
@@ -297,6 +312,9 @@ func (UnimplementedRegistryServer) UpdateMember(context.Context, *UpdateMemberRe
 }
 func (UnimplementedRegistryServer) AcceptLoss(context.Context, *AcceptLossRequest) (*AcceptLossResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method AcceptLoss not implemented")
+}
+func (UnimplementedRegistryServer) Guard(context.Context, *GuardRequest) (*GuardResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Guard not implemented")
 }
 func (UnimplementedRegistryServer) Watch(*WatchRequest, grpc.ServerStreamingServer[WatchEvent]) error {
 	return status.Error(codes.Unimplemented, "method Watch not implemented")
@@ -509,6 +527,24 @@ func _Registry_AcceptLoss_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Registry_Guard_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GuardRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RegistryServer).Guard(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Registry_Guard_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RegistryServer).Guard(ctx, req.(*GuardRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Registry_Watch_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(WatchRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -566,6 +602,10 @@ var Registry_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "AcceptLoss",
 			Handler:    _Registry_AcceptLoss_Handler,
+		},
+		{
+			MethodName: "Guard",
+			Handler:    _Registry_Guard_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
