@@ -5,6 +5,7 @@ REGISTRY_TAG ?= dev
 VERSION      ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 FUZZTIME     ?= 30s
 BENCH        ?= .
+FAULTRUNS    ?= 20
 
 .DEFAULT_GOAL := help
 
@@ -40,6 +41,10 @@ bench: ## run the benchmarks (BENCH=regexp), the comparison with other libraries
 .PHONY: e2e
 e2e: ## run the tests on real processes, one line for each
 	go test -count=1 -v ./cmd/registry/e2e
+
+.PHONY: faults
+faults: ## inject faults into real processes, FAULTRUNS=20 runs of each kind (an hour; all kinds only as root)
+	go run ./cmd/faults -runs $(FAULTRUNS) -parallel 3
 
 .PHONY: fuzz
 fuzz: ## run each fuzz test for a while (FUZZTIME=30s)

@@ -1,0 +1,170 @@
+package check
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// expect compares what a checker found with a part of its text; empty: nothing.
+func expect(t *testing.T, found []Violation, want string) {
+	t.Helper()
+	switch {
+	case want == "" && len(found) > 0:
+		t.Errorf("found %v", found)
+	case want != "" && (len(found) == 0 || !strings.Contains(found[0].String(), want)):
+		t.Errorf("found %v, want %q", found, want)
+	}
+}
+
+func TestLedger(t *testing.T) {
+	seat := Seat{"a", "one", 1}
+	holds, empty := map[string]map[string]Seat{"g": {"a": seat}}, map[string]map[string]Seat{}
+	both := func(m map[string]map[string]Seat) []Listing { return []Listing{{"n1", m}, {"n2", m}} }
+	tests := map[string]struct {
+		registered, deregistered Outcome
+		nodes                    []Listing
+		want                     string
+	}{
+		"kept":                            {OK, "", both(holds), ""},
+		"lost":                            {OK, "", both(empty), "lost g/a"},
+		"lost by one node":                {OK, "", []Listing{{"n1", holds}, {"n2", empty}}, "n2 lost g/a"},
+		"removed":                         {OK, OK, both(empty), ""},
+		"back again":                      {OK, OK, both(holds), "holds g/a"},
+		"failed and there":                {Failed, "", both(holds), "holds g/a"},
+		"failed":                          {Failed, "", both(empty), ""},
+		"unknown and there":               {Unknown, "", both(holds), ""},
+		"unknown and gone":                {Unknown, "", both(empty), ""},
+		"unknown and the nodes differ":    {Unknown, "", []Listing{{"n1", holds}, {"n2", empty}}, "there at n1 and missing at n2"},
+		"removal unknown, there":          {OK, Unknown, both(holds), ""},
+		"removal failed, gone":            {OK, Failed, both(empty), "lost g/a"},
+		"there with another address":      {OK, "", both(map[string]map[string]Seat{"g": {"a": {"a", "two", 1}}}), "registered was"},
+		"unknown registration, but ended": {Unknown, OK, both(holds), "holds g/a"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			expect(t, Ledger([]Entry{{"g", seat, tt.registered, tt.deregistered}}, tt.nodes), tt.want)
+		})
+	}
+}
+
+func TestLeases(t *testing.T) {
+	const s = time.Second
+	beats := func(b ...Beat) []Beat { return b }
+	gone := func(at time.Duration) []Removal { return []Removal{{"n1", "g", "a", at}} }
+	tests := map[string]struct {
+		lease       Lease
+		gone        []Removal
+		changes     int
+		unavailable time.Duration
+		noLoss      bool
+		want        string
+	}{
+		"beats and stays": {lease: Lease{Beats: beats(Beat{Sent: 1 * s, Acked: 1 * s}, Beat{Sent: 9 * s, Acked: 9 * s})},
+			noLoss: true},
+		"expired in time":            {lease: Lease{Beats: beats(Beat{Sent: 1 * s, Acked: 1 * s}), Stopped: 1 * s}, gone: gone(3 * s)},
+		"expired early":              {lease: Lease{Beats: beats(Beat{Sent: 1 * s, Acked: 2 * s})}, gone: gone(2900 * time.Millisecond), want: "saw it removed"},
+		"expired by a late answer":   {lease: Lease{Beats: beats(Beat{Sent: 1 * s, Acked: 1 * s}, Beat{Sent: 2 * s, Acked: 8 * s})}, gone: gone(3500 * time.Millisecond), want: "saw it removed"},
+		"unanswered beats count not": {lease: Lease{Beats: beats(Beat{Sent: 1 * s, Acked: 1 * s}, Beat{Sent: 2 * s}), Stopped: 2 * s}, gone: gone(3 * s)},
+		"told early":                 {lease: Lease{Beats: beats(Beat{Sent: 1 * s, Acked: 1 * s}, Beat{Sent: 2 * s, Acked: 2 * s, Lost: true})}, want: "was told"},
+		"stays for ever":             {lease: Lease{Beats: beats(Beat{Sent: 1 * s, Acked: 1 * s}), Stopped: 1 * s}, want: "still there"},
+		"late":                       {lease: Lease{Beats: beats(Beat{Sent: 1 * s, Acked: 1 * s}), Stopped: 1 * s}, gone: gone(7 * s), want: "was seen to go"},
+		"late, but a leader came":    {lease: Lease{Beats: beats(Beat{Sent: 1 * s, Acked: 1 * s}), Stopped: 1 * s}, gone: gone(7 * s), changes: 2},
+		"late, but there was none":   {lease: Lease{Beats: beats(Beat{Sent: 1 * s, Acked: 1 * s}), Stopped: 1 * s}, gone: gone(7 * s), unavailable: 4 * s},
+		"lost where none may be":     {lease: Lease{Beats: beats(Beat{Sent: 1 * s, Acked: 1 * s})}, gone: gone(8 * s), noLoss: true, want: "beat all the time"},
+		"deregistered":               {lease: Lease{Beats: beats(Beat{Sent: 1 * s, Acked: 1 * s}), Deregistered: true}, gone: gone(1 * s), noLoss: true},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			l := tt.lease
+			l.Group, l.ID, l.TTL = "g", "a", 2*s
+			expect(t, Leases([]Lease{l}, tt.gone, LeaseBounds{
+				Changes:     func(time.Duration) int { return tt.changes },
+				Unavailable: func(time.Duration) time.Duration { return tt.unavailable },
+				Slack:       s, End: 10 * s, NoLoss: tt.noLoss,
+			}), tt.want)
+		})
+	}
+}
+
+func TestWatcher(t *testing.T) {
+	a, b := Seat{"a", "one", 1}, Seat{"b", "one", 1}
+	tests := map[string]struct {
+		events func(w *Watcher)
+		want   string
+	}{
+		"a snapshot and its deltas": {func(w *Watcher) {
+			w.Snapshot("g", 5, 50, []Seat{a})
+			w.Delta("g", 5, 7, 70, []Seat{b}, nil)
+			w.Delta("g", 7, 8, 80, nil, []string{"a"})
+			w.Final(8, []Seat{b})
+		}, ""},
+		"a newer snapshot after a break": {func(w *Watcher) { w.Snapshot("g", 5, 50, nil); w.Snapshot("g", 9, 90, nil) }, ""},
+		"an older snapshot":              {func(w *Watcher) { w.Snapshot("g", 5, 50, nil); w.Snapshot("g", 4, 40, nil) }, "revision 4 after 5"},
+		"a gap":                          {func(w *Watcher) { w.Snapshot("g", 5, 50, nil); w.Delta("g", 6, 7, 70, nil, nil) }, "a gap"},
+		"the same delta twice": {func(w *Watcher) {
+			w.Snapshot("g", 5, 50, nil)
+			w.Delta("g", 5, 6, 60, nil, nil)
+			w.Delta("g", 5, 6, 60, nil, nil)
+		}, "a gap"},
+		"a delta that leads nowhere":  {func(w *Watcher) { w.Snapshot("g", 5, 50, nil); w.Delta("g", 5, 5, 50, nil, nil) }, "from revision 5 to 5"},
+		"a delta first":               {func(w *Watcher) { w.Delta("g", 0, 5, 50, nil, nil) }, "before any snapshot"},
+		"a stranger is removed":       {func(w *Watcher) { w.Snapshot("g", 5, 50, nil); w.Delta("g", 5, 6, 60, nil, []string{"a"}) }, "not there"},
+		"the end is missing":          {func(w *Watcher) { w.Snapshot("g", 5, 50, nil); w.Final(6, nil) }, "ended at revision 5"},
+		"events that do not add up":   {func(w *Watcher) { w.Snapshot("g", 5, 50, nil); w.Final(5, []Seat{a}) }, "add up to"},
+		"a revision with two members": {func(w *Watcher) { w.Views.Note("g", 5, 50, []Seat{a}, "a read"); w.Snapshot("g", 5, 50, nil) }, "other members"},
+		"a revision with two rings":   {func(w *Watcher) { w.Views.Note("g", 5, 51, nil, "a read"); w.Snapshot("g", 5, 50, nil) }, "fingerprint"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			w := &Watcher{Name: "n1", Views: NewViews()}
+			tt.events(w)
+			expect(t, append(w.Violations(), w.Views.Violations()...), tt.want)
+		})
+	}
+}
+
+func TestWatcherTellsOfTheGone(t *testing.T) {
+	var gone []string
+	w := &Watcher{Gone: func(_, id string) { gone = append(gone, id) }}
+	w.Snapshot("g", 1, 1, []Seat{{"a", "one", 1}, {"b", "one", 1}})
+	w.Snapshot("g", 2, 2, []Seat{{"b", "one", 1}})
+	w.Delta("g", 2, 3, 3, nil, []string{"b"})
+	if strings.Join(gone, " ") != "a b" {
+		t.Errorf("gone: %v", gone)
+	}
+}
+
+func TestSession(t *testing.T) {
+	tests := map[string]struct {
+		reads func(s *Session)
+		want  string
+	}{
+		"forwards":                     {func(s *Session) { s.Note("n1", "g", 5, 4); s.Wrote(6); s.Note("n2", "g", 6, 6) }, ""},
+		"an older index":               {func(s *Session) { s.Note("n1", "g", 5, 4); s.Note("n2", "g", 4, 4) }, "asked was for at least 5"},
+		"before the own write":         {func(s *Session) { s.Wrote(6); s.Note("n2", "g", 5, 4) }, "asked was for at least 6"},
+		"an older revision":            {func(s *Session) { s.Note("n1", "g", 5, 4); s.Note("n2", "g", 6, 3) }, "seen was 4"},
+		"another group's is no matter": {func(s *Session) { s.Note("n1", "g", 5, 4); s.Note("n2", "h", 6, 3) }, ""},
+		"a revision from the future":   {func(s *Session) { s.Note("n1", "g", 5, 6) }, "at index 5"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := &Session{Name: "s"}
+			tt.reads(s)
+			expect(t, s.Violations(), tt.want)
+		})
+	}
+}
+
+func TestDigests(t *testing.T) {
+	d := NewDigests()
+	d.Note("n1", 1, 10)
+	d.Note("n2", 1, 10)
+	d.Note("n1", 2, 20)
+	expect(t, d.Violations(), "")
+	if d.Compared() != 1 {
+		t.Errorf("compared %d", d.Compared())
+	}
+	d.Note("n2", 2, 21)
+	expect(t, d.Violations(), "at index 2")
+}

@@ -1,0 +1,58 @@
+package check
+
+import "cmp"
+
+// Entry is one registration that nobody else touches, and what became of it.
+type Entry struct {
+	Group        string  `json:"group"`
+	Seat         Seat    `json:"seat"`
+	Registered   Outcome `json:"registered"`
+	Deregistered Outcome `json:"deregistered,omitempty"` // empty: never tried
+}
+
+// mayBe says whether the member may be there and whether it may be missing.
+func (e Entry) mayBe() (there, gone bool) {
+	switch {
+	case e.Deregistered == OK, e.Registered == Failed:
+		return false, true
+	case e.Deregistered == Unknown, e.Registered == Unknown:
+		return true, true
+	}
+	return true, false
+}
+
+// Listing is what one node says that it holds.
+type Listing struct {
+	Node string
+	// Members by group and id.
+	Members map[string]map[string]Seat
+}
+
+// Ledger compares the entries with what every node holds in the end.
+func Ledger(entries []Entry, nodes []Listing) (violations []Violation) {
+	for _, e := range entries {
+		there, gone := e.mayBe()
+		first := ""
+		for i, n := range nodes {
+			got, found := n.Members[e.Group][e.Seat.ID]
+			switch {
+			case found && !there:
+				violations = append(violations, violation("ledger", "%s holds %s/%s, which was registered: %s, deregistered: %s",
+					n.Node, e.Group, e.Seat.ID, e.Registered, e.Deregistered))
+			case !found && !gone:
+				violations = append(violations, violation("ledger", "%s lost %s/%s: its registration was acknowledged", n.Node, e.Group, e.Seat.ID))
+			case found && got != e.Seat:
+				violations = append(violations, violation("ledger", "%s holds %s/%s as %+v, registered was %+v", n.Node, e.Group, e.Seat.ID, got, e.Seat))
+			}
+			now := "missing"
+			if found {
+				now = "there"
+			}
+			if i > 0 && now != first {
+				violations = append(violations, violation("ledger", "%s/%s is %s at %s and %s at %s", e.Group, e.Seat.ID, first, nodes[0].Node, now, n.Node))
+			}
+			first = cmp.Or(first, now)
+		}
+	}
+	return violations
+}

@@ -1,0 +1,27 @@
+// Command faults runs real registry processes, injects faults into them and
+// into the network between them, and judges what many clients saw meanwhile.
+//
+//	go run ./cmd/faults -list                    # the kinds of faults, and what cannot run here
+//	go run ./cmd/faults -kinds kill-leader -runs 3
+//	go run ./cmd/faults -runs 20 -parallel 3     # everything: make faults
+//
+// It needs Linux and Go. As root, every node gets a network namespace of its
+// own and links can be cut, lossy and slow; otherwise nodes are on loopback
+// addresses and those kinds are skipped, which the table says.
+//
+// A run is: clients start to work; the fault is injected and taken back; the
+// cluster becomes healthy again; clients work on for a while; then everything
+// that they noted is checked (see packages load and check). A kind's runs share
+// a cluster until one finds a violation. A violation is printed with the
+// command that repeats its run, and its history and the nodes' logs are kept.
+// The exit code is 1 if there was one, 3 if runs are missing, and 2 for a
+// wrong flag.
+//
+// # A further kind
+//
+// A [Kind] is one value in a file kind_*.go, in the list that the file's name
+// stands for; kinds gathers the lists. Its Inject does all of the fault: it
+// says [Run.Fault] before it breaks something, naming the nodes that are not
+// expected to work on, and [Run.Heal] when it begins to mend it, waits with
+// [Run.Hold], and leaves every node running. What it cannot do here, Needs says.
+package main
