@@ -72,6 +72,7 @@ func TestLeases(t *testing.T) {
 		"late, but a leader came":    {lease: Lease{Beats: beats(Beat{Sent: 1 * s, Acked: 1 * s}), Stopped: 1 * s}, gone: gone(7 * s), changes: 2},
 		"late, but there was none":   {lease: Lease{Beats: beats(Beat{Sent: 1 * s, Acked: 1 * s}), Stopped: 1 * s}, gone: gone(7 * s), unavailable: 4 * s},
 		"lost where none may be":     {lease: Lease{Beats: beats(Beat{Sent: 1 * s, Acked: 1 * s})}, gone: gone(8 * s), noLoss: true, want: "beat all the time"},
+		"gone after the end":         {lease: Lease{Beats: beats(Beat{Sent: 9 * s, Acked: 9 * s})}, gone: gone(11 * s), noLoss: true},
 		"deregistered":               {lease: Lease{Beats: beats(Beat{Sent: 1 * s, Acked: 1 * s}), Deregistered: true}, gone: gone(1 * s), noLoss: true},
 	}
 	for name, tt := range tests {

@@ -67,7 +67,8 @@ func Leases(leases []Lease, removals []Removal, bounds LeaseBounds) (violations 
 			violations = append(violations, l.late(gone, bounds)...)
 		}
 		if bounds.NoLoss && l.Stopped == 0 && !l.Deregistered {
-			if lost := l.lost(); lost > 0 || len(gone) > 0 {
+			// After the end nobody beats any more.
+			if lost := l.lost(); lost > 0 || len(gone) > 0 && gone[0].At <= bounds.End {
 				violations = append(violations, violation("leases", "%s/%s (TTL %v) beat all the time and was lost; told so at %v, seen %v", l.Group, l.ID, l.TTL, lost, gone))
 			}
 		}
