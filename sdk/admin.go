@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
@@ -73,11 +75,18 @@ func (c *Client) AcceptLoss(ctx context.Context, group string) (silent int, err 
 }
 
 // UpdateMember changes a member's weight or state without its process, and
-// returns the group's revision after that.
+// returns the group's revision after that. A weight lasts until the process
+// registers again, a state until another process takes the seat. A process
+// drains and holds its own seat by Registration.Drain and Hold.
 func (c *Client) UpdateMember(ctx context.Context, group, id string, u MemberUpdate) (revision uint64, err error) {
-	req := &registrypb.UpdateMemberRequest{Group: group, Id: id}
+	return c.updateMember(ctx, "update member", group, id, u, nil)
+}
+
+// updateMember makes the change only if the instance has the seat, if one is given.
+func (c *Client) updateMember(ctx context.Context, op, group, id string, u MemberUpdate, instance []byte) (revision uint64, err error) {
+	req := &registrypb.UpdateMemberRequest{Group: group, Id: id, Instance: instance}
 	if u.Weight != nil {
-		if err := fits("update member", "weight", *u.Weight); err != nil {
+		if err := fits(op, "weight", *u.Weight); err != nil {
 			return 0, err
 		}
 		w := uint32(*u.Weight)
@@ -86,11 +95,14 @@ func (c *Client) UpdateMember(ctx context.Context, group, id string, u MemberUpd
 	if u.State != nil {
 		req.State = stateToProto(*u.State).Enum()
 	}
-	if err := c.ready("update member", req); err != nil {
+	if u.Hold != 0 {
+		req.Hold = durationpb.New(u.Hold)
+	}
+	if err := c.ready(op, req); err != nil {
 		return 0, err
 	}
 	var resp *registrypb.UpdateMemberResponse
-	err = c.do(ctx, "update member", writeKind, func(ctx context.Context, a *attempt) (err error) {
+	err = c.do(ctx, op, writeKind, func(ctx context.Context, a *attempt) (err error) {
 		resp, err = a.registry().UpdateMember(ctx, req, a.opts...)
 		return err
 	})

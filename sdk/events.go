@@ -22,6 +22,10 @@ const (
 	EventReregistered
 	// EventEnded: the registration is over; Err says why. The last event.
 	EventEnded
+	// EventDrained: the service owns no keys any more, by Drain.
+	EventDrained
+	// EventResumed: the service takes part again, by Resume.
+	EventResumed
 )
 
 // String returns the kind in one word.
@@ -39,6 +43,10 @@ func (k EventKind) String() string {
 		return "reregistered"
 	case EventEnded:
 		return "ended"
+	case EventDrained:
+		return "drained"
+	case EventResumed:
+		return "resumed"
 	default:
 		return "unknown"
 	}

@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
@@ -192,7 +194,7 @@ func (n *fakeNode) Register(ctx context.Context, req *registrypb.RegisterRequest
 		return nil, because(registrypb.ErrorDetail_FENCED)
 	}
 	if s.lease != 0 && s.instance != inst {
-		if s.member.GetAddr() != req.GetAddr() && !req.GetTakeOver() {
+		if s.member.GetAddr() != req.GetAddr() && !req.GetTakeOver() && s.member.GetHold() == nil {
 			return nil, because(registrypb.ErrorDetail_CONFLICT)
 		}
 		s.fenced[s.instance] = true
@@ -203,7 +205,7 @@ func (n *fakeNode) Register(ctx context.Context, req *registrypb.RegisterRequest
 		s.lease, s.instance = cl.index, inst
 		cl.leases[s.lease] = s
 	}
-	s.member = &registrypb.Member{Id: req.GetId(), Addr: req.GetAddr(), Weight: req.GetWeight(), Meta: req.GetMeta(), Ttl: req.GetTtl(), CreatedIndex: s.lease}
+	s.member = &registrypb.Member{State: req.GetState(), Id: req.GetId(), Addr: req.GetAddr(), Weight: req.GetWeight(), Meta: req.GetMeta(), Ttl: req.GetTtl(), CreatedIndex: s.lease}
 	return &registrypb.RegisterResponse{LeaseId: s.lease, Ttl: req.GetTtl(), Index: cl.index, Instance: req.GetInstance(), Revision: cl.index}, nil
 }
 
@@ -219,7 +221,7 @@ func (n *fakeNode) Deregister(ctx context.Context, req *registrypb.DeregisterReq
 	if s != nil && len(req.GetInstance()) > 0 {
 		s.fenced[string(req.GetInstance())] = true // whoever holds the seat
 	}
-	if s == nil || s.lease == 0 || len(req.GetInstance()) > 0 && s.instance != string(req.GetInstance()) {
+	if s == nil || s.lease == 0 || req.GetKeepHeld() && s.member.GetHold() != nil || len(req.GetInstance()) > 0 && s.instance != string(req.GetInstance()) {
 		return resp, nil
 	}
 	delete(n.cl.leases, s.lease)
@@ -378,7 +380,44 @@ func (n *fakeNode) UpdateMember(ctx context.Context, req *registrypb.UpdateMembe
 	if err := n.enter(ctx, "UpdateMember", req); err != nil {
 		return nil, err
 	}
-	return &registrypb.UpdateMemberResponse{Index: 8, Revision: 8}, nil
+	n.cl.mu.Lock()
+	defer n.cl.mu.Unlock()
+	s := n.cl.seats[req.GetGroup()+"/"+req.GetId()]
+	if s == nil || s.lease == 0 {
+		return nil, because(registrypb.ErrorDetail_UNKNOWN_MEMBER)
+	}
+	if inst := string(req.GetInstance()); inst != "" && inst != s.instance {
+		return nil, because(registrypb.ErrorDetail_FENCED)
+	} else if inst != "" && req.Hold != nil {
+		s.fenced[inst] = true
+	}
+	m := proto.Clone(s.member).(*registrypb.Member)
+	m.State, m.Hold = req.GetState(), req.GetHold()
+	s.member = m
+	n.cl.index++
+	return &registrypb.UpdateMemberResponse{Index: n.cl.index, Revision: n.cl.index}, nil
+}
+
+// set changes a member as an operator does.
+func (cl *fakeCluster) set(t *testing.T, id string, s registrypb.MemberState, hold time.Duration) {
+	t.Helper()
+	req := &registrypb.UpdateMemberRequest{Group: "g", Id: id, State: s.Enum()}
+	if hold > 0 {
+		req.Hold = durationpb.New(hold)
+	}
+	if _, err := cl.nodes[0].UpdateMember(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// seat returns a member as it is now; nil without one.
+func (cl *fakeCluster) seat(group, id string) *registrypb.Member {
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	if s := cl.seats[group+"/"+id]; s != nil && s.lease != 0 {
+		return s.member
+	}
+	return nil
 }
 
 func (n *fakeNode) Status(ctx context.Context, req *registrypb.StatusRequest) (*registrypb.StatusResponse, error) {

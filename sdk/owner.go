@@ -28,17 +28,23 @@ import (
 //     then gives up with ErrNotReady: it cannot know.
 //  2. S = R and the fingerprints differ: the two do not speak of one cluster,
 //     or one of them is broken: ErrNotReady as well.
-//  3. The member that owns the key in the service's own ring, at S ≥ R, is the
-//     service: it accepts. It is another: *MisdirectedError names it.
+//  3. The member that serves the key in the service's own ring, at S ≥ R, is the
+//     service: it accepts. It is another: *MisdirectedError names it. That is the
+//     key's owner, or while the owner is held for a restart its fallback.
 //
-// So at any one revision at most one member accepts a key, whatever routers
-// believe; and no member accepts by an older ring than the router had. What it
-// does not rule out is that one that has not yet heard of revision 12 accepts
-// at 11 what its successor accepts at 12, from routers that know as little. A
-// service that must not do that for long gives its Ring a maximum age: a ring
-// out of touch then refuses, with ErrStale.
+// So for any one S at most one member accepts a key, whatever routers believe;
+// and S ≥ R: once a router knows of a revision, none of its requests is accepted
+// by a ring older than that.
 //
-// Requests that went to a next owner, because the owner could not be reached,
+// That is an order by revision and not by time. A service that has not heard of
+// revision 12 accepts at 11 what its successor accepts at 12, from routers that
+// know as little, for as long as it hears nothing. A service that must not do
+// that for long gives its Ring a maximum age, WithMaxAge: out of touch, it then
+// refuses with ErrStale, and two accept one key for no longer than that and the
+// time that a request takes. One that must not do it at all stores the revision
+// that Accept returns beside its data, and there refuses what is older.
+//
+// Requests that went to a next owner because the one before could not be reached
 // are misdirected too, unless WithFallbacks says otherwise.
 type Owner struct {
 	ring *Ring
@@ -87,8 +93,8 @@ func NewOwner(ring *Ring, id string, opts ...OwnerOption) *Owner {
 type MisdirectedError struct {
 	// Route is that of the ring that says so.
 	Route Route
-	// Owner is the member that owns the key. Of one that was told over the
-	// network, ID and Addr are known.
+	// Owner is the member that serves the key: its owner, or the fallback of one
+	// that is held. Of one that was told over the network, ID and Addr are known.
 	Owner Member
 }
 
@@ -102,34 +108,42 @@ func (e *MisdirectedError) Error() string {
 // those of Ring.Match, or ErrNotReady if the ring stayed behind the route, or
 // ErrInvalidArgument for a route of another group.
 func (o *Owner) Check(ctx context.Context, route *Route, key string) error {
+	_, err := o.Accept(ctx, route, key)
+	return err
+}
+
+// Accept is Check, and says by which ring of the service it accepted. The
+// revision may serve as a fencing token: for two members that accept one key it
+// is not the same, and the later owner's is the higher.
+func (o *Owner) Accept(ctx context.Context, route *Route, key string) (Route, error) {
 	if route == nil && o.opts.require {
-		return invalid("owner", RouteHeader, "required", "the request has no route")
+		return Route{}, invalid("owner", RouteHeader, "required", "the request has no route")
 	}
 	if route == nil {
 		route = &Route{Group: o.ring.group}
 	}
 	if route.Group != o.ring.group {
-		return invalid("owner", RouteHeader, "group "+o.ring.group, "the route is of group "+shorten(route.Group))
+		return Route{}, invalid("owner", RouteHeader, "group "+o.ring.group, "the route is of group "+shorten(route.Group))
 	}
 	v, err := o.reach(ctx, route)
 	if err != nil {
-		return err
+		return Route{}, err
 	}
 	place := 0
 	if route.Fallback > 0 && route.Fallback <= o.opts.fallbacks {
 		place = route.Fallback
 	}
 	var buf [4]Member
-	owners, err := v.MatchN(buf[:0], key, place+1)
+	serving, err := v.Serving(buf[:0], key, place+1)
 	if err != nil {
-		return err
+		return Route{}, err
 	}
-	for _, m := range owners {
+	for _, m := range serving {
 		if m.ID == o.id {
-			return nil
+			return v.Route(), nil
 		}
 	}
-	return &MisdirectedError{Route: v.Route(), Owner: owners[0]}
+	return Route{}, &MisdirectedError{Route: v.Route(), Owner: serving[0]}
 }
 
 // reach returns a view that is at least as new as the route.

@@ -18,6 +18,7 @@ const (
 
 // Match returns the member of the group that owns the key. The key may be any
 // bytes, up to 4 KiB. A group without members that own keys is ErrEmptyGroup.
+// Of an owner that is StateHeld, Fallback names who stands in: Member.Serving.
 func (c *Client) Match(ctx context.Context, group, key string, opts ...ReadOption) (Member, error) {
 	ms, err := c.MatchN(ctx, group, key, 1, opts...)
 	if err != nil {
@@ -46,7 +47,12 @@ func (c *Client) MatchN(ctx context.Context, group, key string, n int, opts ...R
 	if len(resp.GetMembers()) == 0 {
 		return nil, &Error{Op: "match", Reason: ReasonEmptyGroup, Message: fmt.Sprintf("group %q: no owner in the answer", group)}
 	}
-	return membersFromProto(resp.GetMembers()), nil
+	ms := membersFromProto(resp.GetMembers())
+	if f := resp.GetFallback(); f != nil {
+		m := memberFromProto(f)
+		ms[0].Fallback = &m
+	}
+	return ms, nil
 }
 
 // MatchMany returns the owner of each key, in the order of the keys. More keys
@@ -131,6 +137,18 @@ func spread(resp *registrypb.MatchManyResponse, keys int) ([][]Member, error) {
 			return nil, &Error{Op: "match", Message: fmt.Sprintf("malformed answer: owner %d of %d", m, len(members))}
 		}
 		flat[i] = members[m]
+	}
+	fallbacks := resp.GetFallbacks()
+	if len(fallbacks) > 0 && len(fallbacks) != keys {
+		return nil, &Error{Op: "match", Message: fmt.Sprintf("malformed answer: %d fallbacks for %d keys", len(fallbacks), keys)}
+	}
+	for i, m := range fallbacks {
+		switch {
+		case int(m) > len(members):
+			return nil, &Error{Op: "match", Message: fmt.Sprintf("malformed answer: fallback %d of %d", m, len(members))}
+		case m > 0:
+			flat[i*per].Fallback = &members[m-1]
+		}
 	}
 	out := make([][]Member, keys)
 	for i := range out {

@@ -231,7 +231,7 @@ func TestGroupsAndMembers(t *testing.T) {
 		}
 		return nil
 	})
-	if rev, err := c.UpdateMember(testContext(t), "g", "m1", MemberUpdate{Weight: &w, State: &s}); err != nil || rev != 8 {
+	if rev, err := c.UpdateMember(testContext(t), "g", "m1", MemberUpdate{Weight: &w, State: &s}); err != nil || rev != 103 {
 		t.Errorf("%d, %v", rev, err)
 	}
 	if st, err := c.Status(testContext(t), "g"); err != nil || st.Cluster != "fake" || len(st.Nodes) != 1 {

@@ -54,6 +54,9 @@ type Registration struct {
 	ctx    context.Context // ends a registration call that the keeper has under way
 	cancel context.CancelFunc
 
+	stateLock chan struct{} // holds one: a Drain, Resume or Hold is under way
+	draining  atomic.Bool   // by Drain: a registration after a loss begins so
+
 	closing  atomic.Bool
 	closed   chan struct{} // closed when the first Close is through
 	closeErr error         // set before closed is closed
@@ -79,7 +82,7 @@ func (c *Client) Register(ctx context.Context, s Service) (*Registration, error)
 	}
 	r := &Registration{
 		client: c, service: s, instance: make([]byte, 16),
-		closed: make(chan struct{}), done: make(chan struct{}),
+		closed: make(chan struct{}), done: make(chan struct{}), stateLock: make(chan struct{}, 1),
 	}
 	_, _ = rand.Read(r.instance) // never fails
 	if err := c.ready("register", r.request(s.TakeOver)); err != nil {
@@ -123,11 +126,15 @@ func checkText(op, field, s string) error {
 }
 
 func (r *Registration) request(takeOver bool) *registrypb.RegisterRequest {
-	return &registrypb.RegisterRequest{
+	req := &registrypb.RegisterRequest{
 		Group: r.service.Group, Id: r.service.ID, Addr: r.service.Addr,
 		Weight: uint32(r.service.Weight), Meta: r.service.Meta,
 		Ttl: durationpb.New(r.service.TTL), Instance: r.instance, TakeOver: takeOver,
 	}
+	if r.draining.Load() {
+		req.State = registrypb.MemberState_MEMBER_STATE_DRAINING.Enum()
+	}
+	return req
 }
 
 func (c *Client) register(ctx context.Context, req *registrypb.RegisterRequest) (*registrypb.RegisterResponse, error) {
@@ -165,12 +172,12 @@ func (c *Client) adopt(ctx context.Context, r *Registration) error {
 // Service returns what was registered, with its defaults filled in.
 func (r *Registration) Service() Service { return r.service }
 
-// Done is closed when the registration is over: closed by its owner, or the
-// seat lost for good.
+// Done is closed when the registration is over: closed or held by its owner, or
+// the seat lost for good.
 func (r *Registration) Done() <-chan struct{} { return r.done }
 
 // Err is nil while the registration lasts, and then says why it ended:
-// ErrClosed, or an *Error that is ErrConflict or ErrFenced.
+// ErrClosed, ErrHeld, or an *Error that is ErrConflict or ErrFenced.
 func (r *Registration) Err() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -178,7 +185,8 @@ func (r *Registration) Err() error {
 }
 
 // Close stops the heartbeats and deregisters, within the client's close
-// timeout. Further calls return the same.
+// timeout. A seat that is held, by Hold or by an operator, stays held: the
+// process ends for a restart. Further calls return the same.
 func (r *Registration) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), r.client.cfg.closeTimeout)
 	defer cancel()
@@ -214,7 +222,7 @@ func (r *Registration) close(ctx context.Context) error {
 }
 
 func (r *Registration) deregistration() *registrypb.DeregisterRequest {
-	return &registrypb.DeregisterRequest{Group: r.service.Group, Id: r.service.ID, Instance: r.instance}
+	return &registrypb.DeregisterRequest{Group: r.service.Group, Id: r.service.ID, Instance: r.instance, KeepHeld: true}
 }
 
 // end makes the registration over, once; false when it already was.

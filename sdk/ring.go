@@ -393,21 +393,20 @@ func (r *Ring) unreachable(err error, last bool) {
 }
 
 // Match returns the member that owns the key: by the newest ring that this
-// process knows. Errors are ErrEmptyGroup, ErrUnknownGroup, ErrStale and ErrClosed.
+// process knows. Of an owner that is StateHeld, Fallback names who stands in.
+// Errors are ErrEmptyGroup, ErrUnknownGroup, ErrStale and ErrClosed.
 func (r *Ring) Match(key string) (Member, error) {
-	v := r.view.Load()
-	if v.refuse != nil {
-		return Member{}, v.refuse
-	}
-	i := v.ring.Match(key)
-	if i < 0 {
-		return Member{}, v.empty
-	}
-	return v.members[i], nil
+	return r.view.Load().Match(key)
+}
+
+// Serving appends to dst the first n members to ask for the key: its owners,
+// those that are not held before those that are.
+func (r *Ring) Serving(dst []Member, key string, n int) ([]Member, error) {
+	return r.view.Load().Serving(dst, key, n)
 }
 
 // Owner is Match without a copy: the member is the ring's own, not to be
-// changed. It is what costs no more than the bare ring.
+// changed, and has no Fallback. It is what costs no more than the bare ring.
 func (r *Ring) Owner(key string) (*Member, error) { return r.view.Load().Owner(key) }
 
 // MatchN appends to dst the first n distinct owners of the key, the owner
@@ -417,7 +416,7 @@ func (r *Ring) MatchN(dst []Member, key string, n int) ([]Member, error) {
 }
 
 // MatchBatch appends to dst the owner of each key, all by one ring. The members
-// are the ring's own: they are not to be changed.
+// are the ring's own: they are not to be changed, and have no Fallback.
 func (r *Ring) MatchBatch(dst []*Member, keys []string) ([]*Member, error) {
 	return r.view.Load().MatchBatch(dst, keys)
 }

@@ -18,8 +18,9 @@ import (
 //	Registry-Ring: webservice-group;120;63a9843e583371c6;1
 //
 // They are the group, escaped as in a URL's path, the revision, and the ring's
-// fingerprint in hexadecimal; and for a request that went to the next owner,
-// because the one before it could not be reached, how many were passed over.
+// fingerprint in hexadecimal; and for a request that went to a next owner,
+// because those before it could not be reached, how many of View.Serving were
+// passed over. One that went to the fallback of a held owner passed over nobody.
 const RouteHeader = "Registry-Ring"
 
 // OwnerHeader names a member in an HTTP answer: the one that answered, or, with

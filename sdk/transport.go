@@ -67,6 +67,8 @@ func FirstKey(fs ...KeyFunc) KeyFunc {
 // owns its key, whatever host the request names, with the route in RouteHeader
 // and the member that answered in the answer's OwnerHeader.
 //
+// While the owner is held for a restart, requests go to its fallback.
+//
 // An owner that says 421, because its ring is newer, is believed: the transport
 // waits a moment for its own ring to get there and sends the request again,
 // twice at most. Nothing was done, so this is safe for every method; a body has
@@ -133,7 +135,7 @@ func drain(b io.ReadCloser) {
 func (t *Transport) try(req *http.Request, body *heldBody, key string) (*http.Response, error) {
 	v := t.Ring.View()
 	var buf [4]Member
-	owners, err := v.MatchN(buf[:0], key, 1+max(t.Fallbacks, 0))
+	owners, err := v.Serving(buf[:0], key, 1+max(t.Fallbacks, 0))
 	if err != nil {
 		return nil, err
 	}

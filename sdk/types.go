@@ -12,9 +12,11 @@ type State int
 const (
 	// StateActive: the member owns keys.
 	StateActive State = iota
-	// StateDraining: the member owns no keys and may finish its work.
+	// StateDraining: the member owns no keys and may finish its work. Its keys
+	// are where they go when it leaves.
 	StateDraining
-	// StateHeld: the member is away for a planned restart and keeps its keys.
+	// StateHeld: the member is away for a planned restart and keeps its keys;
+	// requests go to its fallback meanwhile.
 	StateHeld
 )
 
@@ -39,6 +41,14 @@ type Member struct {
 	Meta   map[string]string
 	State  State
 	TTL    time.Duration
+	// Hold, of a held member, is how long it stays without a sign of life, if
+	// that is longer than its TTL; 0: as long as its lease is renewed.
+	Hold time.Duration
+	// Fallback stands in for a held owner: the first of the key's first 64
+	// owners that is not held. It is set in what Match, MatchN and MatchMany
+	// return for a key; nil where the owner is not held, and where nobody is
+	// there to stand in.
+	Fallback *Member
 
 	// CreatedIndex and ModifiedIndex are the log indexes of the entry that
 	// created the member and of the last that changed what readers see.
@@ -46,6 +56,15 @@ type Member struct {
 	ModifiedIndex uint64
 	// RegisteredAt is by the clock of the leader of that time: for display.
 	RegisteredAt time.Time
+}
+
+// Serving returns whom to ask: the fallback of a held owner, and otherwise the
+// member itself.
+func (m Member) Serving() Member {
+	if m.Fallback != nil {
+		return *m.Fallback
+	}
+	return m
 }
 
 // Group is a named set of members and the parameters of its ring.
@@ -78,6 +97,11 @@ type SetGroup struct {
 type MemberUpdate struct {
 	Weight *int
 	State  *State
+	// Hold, with StateHeld, is how long the member stays without a sign of life:
+	// 1 s – 24 h, or its TTL if that is longer; 0: as long as its lease is
+	// renewed. While it lasts the next to register the id has the seat, and its
+	// process may end, by Close too, and leaves the seat held.
+	Hold time.Duration
 }
 
 // Receipt says what an answer was computed from.
@@ -137,6 +161,7 @@ func memberFromProto(m *registrypb.Member) Member {
 		Meta:          m.GetMeta(),
 		State:         stateFromProto(m.GetState()),
 		TTL:           m.GetTtl().AsDuration(),
+		Hold:          m.GetHold().AsDuration(),
 		CreatedIndex:  m.GetCreatedIndex(),
 		ModifiedIndex: m.GetModifiedIndex(),
 	}

@@ -29,10 +29,22 @@ func (v *View) Match(key string) (Member, error) {
 	if i < 0 {
 		return Member{}, v.empty
 	}
-	return v.members[i], nil
+	m := v.members[i]
+	if m.State == StateHeld {
+		v.standIn(&m, key)
+	}
+	return m, nil
 }
 
-// Owner is Match without a copy: the member is the view's own, not to be changed.
+// standIn names who stands in for the held owner of a key.
+func (v *View) standIn(owner *Member, key string) {
+	if f := v.ring.Fallback(key); f >= 0 {
+		owner.Fallback = &v.members[f]
+	}
+}
+
+// Owner is Match without a copy: the member is the view's own, not to be changed,
+// and has no Fallback.
 func (v *View) Owner(key string) (*Member, error) {
 	if v.refuse != nil {
 		return nil, v.refuse
@@ -46,6 +58,22 @@ func (v *View) Owner(key string) (*Member, error) {
 
 // MatchN appends to dst the first n distinct owners of the key.
 func (v *View) MatchN(dst []Member, key string, n int) ([]Member, error) {
+	first := len(dst)
+	dst, err := v.list(dst, key, n, (*ring.Ring).MatchN)
+	if err == nil && dst[first].State == StateHeld {
+		v.standIn(&dst[first], key)
+	}
+	return dst, err
+}
+
+// Serving appends to dst the first n members to ask for the key: its owners,
+// those that are not held before those that are. The first is the one that an
+// Owner accepts the key at.
+func (v *View) Serving(dst []Member, key string, n int) ([]Member, error) {
+	return v.list(dst, key, n, (*ring.Ring).Serving)
+}
+
+func (v *View) list(dst []Member, key string, n int, match func(*ring.Ring, []int, string, int) []int) ([]Member, error) {
 	if v.refuse != nil {
 		return dst, v.refuse
 	}
@@ -54,7 +82,7 @@ func (v *View) MatchN(dst []Member, key string, n int) ([]Member, error) {
 	}
 	buf := indexes.Get().(*[]int)
 	defer indexes.Put(buf)
-	*buf = v.ring.MatchN((*buf)[:0], key, n)
+	*buf = match(v.ring, (*buf)[:0], key, n)
 	if len(*buf) == 0 {
 		return dst, v.empty
 	}
@@ -68,7 +96,7 @@ func (v *View) MatchN(dst []Member, key string, n int) ([]Member, error) {
 var indexes = sync.Pool{New: func() any { return new([]int) }}
 
 // MatchBatch appends to dst the owner of each key. The members are the view's
-// own: they are not to be changed.
+// own: they are not to be changed, and have no Fallback.
 func (v *View) MatchBatch(dst []*Member, keys []string) ([]*Member, error) {
 	if v.refuse != nil {
 		return dst, v.refuse

@@ -21,15 +21,16 @@
 // # Who gets a call
 //
 // The candidates of a key are its owner and the next Fallbacks distinct members
-// clockwise, 1 by default. The first of them gets the call that is neither
-// unreachable nor held:
+// clockwise, 1 by default; members that are held are passed over, unless too few
+// others are there. The first candidate gets the call that is not unreachable:
 //
 //   - A member is unreachable from when a connection to it failed until one
 //     succeeds; attempts go on in the background, with gRPC's backoff. When the
 //     registry tells of a change of the member, which a new registration is, the
 //     backoff ends at once.
 //   - A held member, one that is away for a planned restart, gets calls only if
-//     no other candidate can be reached.
+//     hardly another is there. Its fallback gets them, which an sdk.Owner accepts
+//     like an owner's.
 //   - A member that no call has needed yet has no connection; the first call
 //     makes it, and waits. So does a call to one that is being connected.
 //

@@ -205,14 +205,20 @@ func TestHeldMember(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return id == order[1] && strings.HasSuffix(route, ";1")
+		return id == order[1] && strings.Count(route, ";") == 2 // it passed over nobody
 	})
-	mustAsk(t, alone, "alice", order[0]) // there is nobody else to ask
+	mustAsk(t, alone, "alice", order[1])
 	services[order[1]].stop()
-	eventually(t, "a held member, rather than none", func() bool {
+	eventually(t, "the next after the fallback", func() bool {
 		id, route, _ := ask(testContext(t), conn, "alice")
-		return id == order[0] && strings.Count(route, ";") == 2
+		return id == order[2] && strings.HasSuffix(route, ";1")
 	})
+	reg.set("web", held, services[order[1]].in(registrypb.MemberState_MEMBER_STATE_HELD))
+	eventually(t, "a held member, rather than none", func() bool {
+		id, _, _ := ask(testContext(t), conn, "alice")
+		return id == order[0]
+	})
+	reg.set("web", held, services[order[1]].member(), services[order[2]].member())
 	startService(t, order[1], services[order[1]].addr)
 	eventually(t, "the fallback is back", func() bool {
 		id, _, _ := ask(testContext(t), conn, "alice")

@@ -36,7 +36,7 @@ const (
 func WithKeyless(k Keyless) Option { return func(o *options) { o.policy.Keyless = k } }
 
 // WithFallbacks is how many next owners may get a call when the owner is
-// unreachable or held: 0 to 63, 1 by default.
+// unreachable: 0 to 63, 1 by default. One that is held is passed over anyway.
 func WithFallbacks(n int) Option { return func(o *options) { o.policy.Fallbacks = n } }
 
 // WithoutRoute keeps the sdk.Route out of the calls' metadata.

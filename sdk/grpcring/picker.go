@@ -28,10 +28,10 @@ type slot struct {
 // picker routes calls by one state of the ring, of which nothing changes; only
 // the states of the children are live.
 //
-// Example: the key's owners are A, B and C, and there is one fallback. With A
+// Example: the key's owners are A, B, C and D, and there is one fallback. With A
 // ready the call goes to A. With A unreachable it goes to B, and to C never; if
-// B is unreachable too it fails with A's error. With A held and ready it goes to
-// B, but to A if B is unreachable.
+// B is unreachable too it fails with A's error. With A held it goes to B, or to C
+// if B is unreachable; to A only if all others are held as well.
 type picker struct {
 	cfg   *config
 	ring  *ring.Ring
@@ -86,29 +86,23 @@ func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 	return p.candidate(key)
 }
 
-// candidate picks among the owner and the fallbacks: first among those that are
-// not held.
+// candidate picks among the members that serve the key.
 func (p *picker) candidate(key string) (balancer.PickResult, error) {
 	var buf [8]int
-	owners := p.ring.MatchN(buf[:0], key, 1+p.cfg.Fallbacks)
-	for _, held := range []bool{false, true} {
-		for i, m := range owners {
-			s := p.slots[m]
-			if s.held != held {
-				continue
-			}
-			switch s.child.load() {
-			case connectivity.Ready:
-				return balancer.PickResult{SubConn: s.child.sc, Metadata: p.metadata(i)}, nil
-			case connectivity.Idle:
-				s.child.connect()
-				return balancer.PickResult{}, balancer.ErrNoSubConnAvailable
-			case connectivity.Connecting:
-				return balancer.PickResult{}, balancer.ErrNoSubConnAvailable
-			}
+	serving := p.ring.Serving(buf[:0], key, 1+p.cfg.Fallbacks)
+	for i, m := range serving {
+		s := p.slots[m]
+		switch s.child.load() {
+		case connectivity.Ready:
+			return balancer.PickResult{SubConn: s.child.sc, Metadata: p.metadata(i)}, nil
+		case connectivity.Idle:
+			s.child.connect()
+			return balancer.PickResult{}, balancer.ErrNoSubConnAvailable
+		case connectivity.Connecting:
+			return balancer.PickResult{}, balancer.ErrNoSubConnAvailable
 		}
 	}
-	return balancer.PickResult{}, p.slots[owners[0]].child.err()
+	return balancer.PickResult{}, p.slots[serving[0]].child.err()
 }
 
 // spread picks the next member that is ready, and connects an idle one on the
