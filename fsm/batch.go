@@ -23,6 +23,7 @@ type batch struct {
 
 	changes []Change
 	terms   []uint64
+	marks   []Mark
 }
 
 // openGroup is a group with its members' tree in a transaction.

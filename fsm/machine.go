@@ -60,11 +60,13 @@ type Machine struct {
 	mu      sync.Mutex // guards the rest
 	waiters indexWaiters
 	created chan struct{} // closed and replaced whenever groups come or go
+	marks   []Mark        // by index
+	marked  chan struct{} // closed and replaced by every mark
 }
 
 // New returns an empty machine. The observers are told in their order.
 func New(observers ...Observer) *Machine {
-	m := &Machine{observers: observers, created: make(chan struct{})}
+	m := &Machine{observers: observers, created: make(chan struct{}), marked: make(chan struct{})}
 	m.rings = newRingBuilder(m)
 	m.state.Store(newState())
 	return m
@@ -94,6 +96,7 @@ func (m *Machine) Apply(entries []Entry) []Result {
 	}
 	next, dirty := b.finish()
 	m.publish(next, b.created > 0)
+	m.noteMarks(b.marks)
 	for _, o := range m.observers {
 		o.Applied(next, b.changes, b.terms)
 	}
@@ -165,6 +168,8 @@ func (b *batch) apply(cmd *fsmpb.Command) Result {
 		return b.setGroup(op.SetGroup)
 	case *fsmpb.Command_UpdateMember:
 		return b.updateMember(op.UpdateMember)
+	case *fsmpb.Command_Check:
+		return b.check()
 	}
 	panic(&CorruptEntryError{Index: b.index, Cause: errCommand})
 }

@@ -16,11 +16,22 @@ import (
 // Restore replaces the state by a snapshot's. The new state is built aside and
 // published only when it is whole; on an error the old one stays.
 func (m *Machine) Restore(r io.Reader) error {
-	next, err := readSnapshot(r, m.rings)
+	next, err := m.ReadState(r)
 	if err != nil {
 		return err
 	}
+	m.Install(next)
+	return nil
+}
+
+// ReadState reads a snapshot for Install.
+func (m *Machine) ReadState(r io.Reader) (*State, error) { return readSnapshot(r, m.rings) }
+
+// Install replaces the state by one that ReadState of this machine returned.
+// Like Apply, it is called by one goroutine at a time.
+func (m *Machine) Install(next *State) {
 	old := m.State()
+	m.forgetMarks()
 	m.publish(next, true)
 	for _, o := range m.observers {
 		o.Restored(next)
@@ -32,7 +43,6 @@ func (m *Machine) Restore(r io.Reader) error {
 		m.rings.build(g)
 	}
 	m.rings.hub.publish() // of those that are gone nothing else is heard
-	return nil
 }
 
 // ReadSnapshot reads a snapshot without a machine, to inspect it. The groups

@@ -112,6 +112,16 @@ func (s *State) Groups(yield func(*Group) bool) {
 	s.groups.Root().Walk(func(_ []byte, g *Group) bool { return !yield(g) })
 }
 
+// GroupsFrom is Groups from the first group on whose name is not before the given one.
+func (s *State) GroupsFrom(name string) func(yield func(*Group) bool) {
+	return func(yield func(*Group) bool) {
+		it := s.groups.Root().Iterator()
+		it.SeekLowerBound([]byte(name))
+		for _, g, ok := it.Next(); ok && yield(g); _, g, ok = it.Next() {
+		}
+	}
+}
+
 // GroupCount is the number of groups.
 func (s *State) GroupCount() int { return s.groups.Len() }
 

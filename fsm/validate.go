@@ -54,7 +54,7 @@ func Validate(cmd *fsmpb.Command) error {
 			ValidateAddr("addr", op.SetNode.GetNode().GetAddr()),
 			validateText("version", op.SetNode.GetNode().GetVersion()),
 			validateText("incarnation", op.SetNode.GetNode().GetIncarnation()))
-	case *fsmpb.Command_Expire, *fsmpb.Command_TermStart, *fsmpb.Command_RemoveNode:
+	case *fsmpb.Command_Expire, *fsmpb.Command_TermStart, *fsmpb.Command_RemoveNode, *fsmpb.Command_Check:
 		return nil // made by nodes, of what is in the state
 	}
 	return &FieldError{Field: "command", Limit: "one that this version knows", Got: "none"}

@@ -13,6 +13,9 @@ import (
 // in it, except through the points they lead to.
 func (r *Ring) Fingerprint() uint64 { return r.fingerprint() }
 
+// Verify says whether the points in memory still give the fingerprint; it costs as much as building it.
+func (r *Ring) Verify() bool { return r.digest() == r.fingerprint() }
+
 // digest writes to XXH64, all integers little endian:
 //
 //	u32 members with points; for each, in the order of ids: u8 length of the id, the id

@@ -25,7 +25,7 @@ const statusTimeout = 2 * time.Second
 func nodeStatus(st store.Status, g *fsm.Group) *registrypb.NodeStatus {
 	n := &registrypb.NodeStatus{
 		Id: st.ID, Bind: st.Bind, Addr: st.Addr, Version: st.Version, Role: st.Role, Voter: st.Voter, Ready: st.Ready,
-		AppliedIndex: st.AppliedIndex, CommitIndex: st.CommitIndex, Digest: st.Digest, Lag: durationpb.New(st.Lag),
+		AppliedIndex: st.AppliedIndex, CommitIndex: st.CommitIndex, Digest: st.Digest, Lag: durationpb.New(st.Lag), Alarms: st.Alarms,
 	}
 	if g != nil {
 		if view := g.Ring(); view != nil {

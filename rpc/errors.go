@@ -34,6 +34,7 @@ var wireErrors = []wireError{
 	{store.ErrNotLeader, codes.Unavailable, registrypb.ErrorDetail_NO_LEADER},
 	{store.ErrBusy, codes.Unavailable, registrypb.ErrorDetail_NO_LEADER},
 	{store.ErrNotReady, codes.Unavailable, registrypb.ErrorDetail_NOT_READY},
+	{store.ErrDiverged, codes.Unavailable, registrypb.ErrorDetail_NOT_READY},
 	{errStale, codes.Unavailable, registrypb.ErrorDetail_STALE},
 	{fsm.ErrUnknownGroup, codes.NotFound, registrypb.ErrorDetail_UNKNOWN_GROUP},
 	{fsm.ErrUnknownMember, codes.NotFound, registrypb.ErrorDetail_UNKNOWN_MEMBER},

@@ -52,6 +52,10 @@ func onLeader[Req, Resp any](
 		resp, err := local(ctx, req)
 		return resp, toStatus(err)
 	}
+	if err := s.store.Diverged(); err != nil {
+		var none Resp
+		return none, toStatus(err)
+	}
 	wait, cancel := context.WithTimeout(ctx, leaderWait)
 	defer cancel()
 	var unknown error

@@ -48,10 +48,10 @@ func (h *httpServer) close() error {
 // livez says that the process answers.
 func (h *httpServer) livez(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok") }
 
-// readyz says whether the node has caught up and answers reads.
+// readyz says whether the node answers reads, and why not.
 func (h *httpServer) readyz(w http.ResponseWriter, _ *http.Request) {
-	if !h.server.store.IsReady() {
-		writeText(w, http.StatusServiceUnavailable, "not caught up with the cluster")
+	if err := h.server.store.Serving(); err != nil {
+		writeText(w, http.StatusServiceUnavailable, err.Error())
 		return
 	}
 	writeText(w, http.StatusOK, "ok")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -161,6 +162,75 @@ func (p *Peers) Applied(ctx context.Context, node store.Target) (uint64, error) 
 		err = &peerError{is: store.ErrMembership, msg: fmt.Sprintf("node %q answers at %s, not %q", r.GetNode().GetId(), node.Bind, node.ID)}
 	}
 	return r.GetNode().GetAppliedIndex(), err
+}
+
+// Check implements store.Peers.
+func (p *Peers) Check(ctx context.Context, node store.Target, q store.Question) (store.Answer, error) {
+	c, err := p.client(node.Bind)
+	if err != nil {
+		return store.Answer{}, err
+	}
+	r, err := c.Check(ctx, &peerpb.CheckRequest{Id: node.ID, ClusterId: node.ClusterID, Index: q.Index, Rings: ringsToWire(q.Rings)})
+	if err != nil {
+		return store.Answer{}, fromPeer(err)
+	}
+	return store.Answer{Version: r.DigestVersion, Known: r.Known, Digest: r.Digest, Rings: ringsFromWire(r.Rings)}, nil
+}
+
+func ringsToWire(rings []store.RingMark) []*peerpb.GroupRing {
+	out := make([]*peerpb.GroupRing, len(rings))
+	for i, r := range rings {
+		out[i] = &peerpb.GroupRing{Group: r.Group, Revision: r.Revision, Fingerprint: r.Fingerprint}
+	}
+	return out
+}
+
+func ringsFromWire(rings []*peerpb.GroupRing) []store.RingMark {
+	out := make([]store.RingMark, len(rings))
+	for i, r := range rings {
+		out[i] = store.RingMark{Group: r.GetGroup(), Revision: r.GetRevision(), Fingerprint: r.GetFingerprint()}
+	}
+	return out
+}
+
+// State implements store.Peers.
+func (p *Peers) State(ctx context.Context, node store.Target, atLeast uint64) (io.ReadCloser, error) {
+	c, err := p.client(node.Bind)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	stream, err := c.State(ctx, &peerpb.StateRequest{Id: node.ID, ClusterId: node.ClusterID, MinIndex: atLeast})
+	if err != nil {
+		cancel()
+		return nil, fromPeer(err)
+	}
+	return &stateReader{stream: stream, cancel: cancel}, nil
+}
+
+// stateReader reads the chunks of a stream as one.
+type stateReader struct {
+	stream grpc.ServerStreamingClient[peerpb.StateResponse]
+	cancel context.CancelFunc
+	left   []byte
+}
+
+func (r *stateReader) Read(p []byte) (int, error) {
+	for len(r.left) == 0 {
+		m, err := r.stream.Recv()
+		if err != nil {
+			return 0, err // io.EOF at its end
+		}
+		r.left = m.GetData()
+	}
+	n := copy(p, r.left)
+	r.left = r.left[n:]
+	return n, nil
+}
+
+func (r *stateReader) Close() error {
+	r.cancel()
+	return nil
 }
 
 // Join implements store.Peers.

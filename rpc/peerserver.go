@@ -1,7 +1,11 @@
 package rpc
 
 import (
+	"bufio"
 	"context"
+	"slices"
+
+	"google.golang.org/grpc"
 
 	"github.com/werbenhu/registry/rpc/peerpb"
 	"github.com/werbenhu/registry/store"
@@ -43,6 +47,49 @@ func (p *peerServer) ReadIndex(ctx context.Context, req *peerpb.ReadIndexRequest
 		return nil, toStatus(err)
 	}
 	return &peerpb.ReadIndexResponse{Index: index}, nil
+}
+
+func (p *peerServer) Check(ctx context.Context, req *peerpb.CheckRequest) (*peerpb.CheckResponse, error) {
+	if err := p.store().IsTarget(req.Id, req.ClusterId); err != nil {
+		return nil, toStatus(err)
+	}
+	a, err := p.store().Answer(ctx, store.Question{Index: req.Index, Rings: ringsFromWire(req.Rings)})
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	return &peerpb.CheckResponse{DigestVersion: a.Version, Known: a.Known, Digest: a.Digest, Rings: ringsToWire(a.Rings)}, nil
+}
+
+// stateChunk is the size of one message of a state.
+const stateChunk = 64 << 10
+
+// State sends what WriteState writes, in chunks.
+func (p *peerServer) State(req *peerpb.StateRequest, stream grpc.ServerStreamingServer[peerpb.StateResponse]) error {
+	if err := p.store().IsTarget(req.Id, req.ClusterId); err != nil {
+		return toStatus(err)
+	}
+	ctx, cancel := context.WithCancelCause(stream.Context())
+	defer cancel(nil)
+	defer context.AfterFunc(p.server.ctx, func() { cancel(errStopping) })()
+	out := bufio.NewWriterSize(chunkWriter{stream}, stateChunk)
+	if err := p.store().WriteState(ctx, req.MinIndex, out); err != nil {
+		return toStatus(err)
+	}
+	return toStatus(out.Flush())
+}
+
+type chunkWriter struct {
+	stream grpc.ServerStreamingServer[peerpb.StateResponse]
+}
+
+// Write sends a copy: gRPC may hold a message after Send returned.
+func (w chunkWriter) Write(p []byte) (int, error) {
+	for chunk := range slices.Chunk(slices.Clone(p), stateChunk) {
+		if err := w.stream.Send(&peerpb.StateResponse{Data: chunk}); err != nil {
+			return 0, err
+		}
+	}
+	return len(p), nil
 }
 
 func (p *peerServer) Join(ctx context.Context, req *peerpb.JoinRequest) (*peerpb.JoinResponse, error) {

@@ -8,14 +8,13 @@ import (
 
 	"github.com/werbenhu/registry/fsm"
 	"github.com/werbenhu/registry/rpc/registrypb"
-	"github.com/werbenhu/registry/store"
 )
 
 // state returns this node's state as fresh as the options ask, and the index
 // that they asked for.
 func (s *Server) state(ctx context.Context, opts *registrypb.ReadOptions) (*fsm.State, uint64, error) {
-	if !s.store.IsReady() {
-		return nil, 0, store.ErrNotReady
+	if err := s.store.Serving(); err != nil {
+		return nil, 0, err
 	}
 	if opts == nil {
 		return s.store.State(), 0, nil

@@ -44,7 +44,8 @@ type Server struct {
 	http    *httpServer
 	health  *health.Server
 
-	reign atomic.Pointer[reign]
+	reign   atomic.Pointer[reign]
+	serving atomic.Pointer[context.Context] // ends when the node's state turns out to be wrong
 
 	ctx    context.Context // ends with Close: streams end with it
 	cancel context.CancelFunc
@@ -67,6 +68,7 @@ func New(cfg Config) *Server {
 	s.http = newHTTPServer(s)
 	s.setHealth(grpc_health_v1.HealthCheckResponse_NOT_SERVING)
 	s.reign.Store(&reign{ctx: s.ctx})
+	s.serving.Store(&s.ctx)
 	s.wg.Go(s.followReadiness)
 	s.wg.Go(s.followLeader)
 	return s
@@ -100,12 +102,32 @@ func (s *Server) logEnd(what string, err error) {
 	}
 }
 
-// followReadiness tells the health service when the node answers.
+// followReadiness tells the health service when the node answers, and ends the
+// watches of a node that stops answering because its state is wrong.
 func (s *Server) followReadiness() {
-	select {
-	case <-s.store.Ready():
-		s.setHealth(grpc_health_v1.HealthCheckResponse_SERVING)
-	case <-s.ctx.Done():
+	end := func(error) {}
+	defer func() { end(nil) }()
+	served := false
+	for {
+		changed := s.store.ServingChanged()
+		err := s.store.Serving()
+		if serves := err == nil; serves != served {
+			served = serves
+			if serves {
+				ctx, cancel := context.WithCancelCause(s.ctx)
+				s.serving.Store(&ctx)
+				end = cancel
+				s.setHealth(grpc_health_v1.HealthCheckResponse_SERVING)
+			} else {
+				s.setHealth(grpc_health_v1.HealthCheckResponse_NOT_SERVING)
+				end(err)
+			}
+		}
+		select {
+		case <-changed:
+		case <-s.ctx.Done():
+			return
+		}
 	}
 }
 

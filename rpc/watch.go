@@ -12,7 +12,6 @@ import (
 
 	"github.com/werbenhu/registry/fsm"
 	"github.com/werbenhu/registry/rpc/registrypb"
-	"github.com/werbenhu/registry/store"
 )
 
 // Limits of how often a watcher without news is told how fresh its stream is.
@@ -39,6 +38,7 @@ func (s *Server) Watch(req *registrypb.WatchRequest, stream grpc.ServerStreaming
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)
 	defer context.AfterFunc(s.ctx, func() { cancel(errStopping) })()
+	defer s.whileServing(cancel)()
 	due := time.Now().Add(every) // of the next progress, news or not
 	for {
 		frames, err := awaitNews(ctx, due, next)
@@ -57,6 +57,12 @@ func (s *Server) Watch(req *registrypb.WatchRequest, stream grpc.ServerStreaming
 	}
 }
 
+// whileServing cancels what streams from a state that turns out to be wrong.
+func (s *Server) whileServing(cancel context.CancelCauseFunc) (stop func() bool) {
+	reign := s.serving.Load()
+	return context.AfterFunc(*reign, func() { cancel(context.Cause(*reign)) })
+}
+
 // awaitNews asks the source until the next progress is due.
 func awaitNews(ctx context.Context, due time.Time, next source) ([]frame, error) {
 	ctx, cancel := context.WithDeadlineCause(ctx, due, errNoNews)
@@ -72,8 +78,8 @@ func (s *Server) watchSource(req *registrypb.WatchRequest) (source, time.Duratio
 	if every < minProgress || every > maxProgress {
 		return nil, 0, &fsm.FieldError{Field: "progress_interval", Limit: "1s to 1h", Got: every.String()}
 	}
-	if !s.store.IsReady() {
-		return nil, 0, store.ErrNotReady
+	if err := s.store.Serving(); err != nil {
+		return nil, 0, err
 	}
 	switch target := req.Target.(type) {
 	case *registrypb.WatchRequest_Group:

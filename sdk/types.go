@@ -151,6 +151,9 @@ type NodeStatus struct {
 	Lag time.Duration
 	// Error says why the node could not be asked.
 	Error string
+	// Alarms are what an operator should know of the node: its state differs
+	// from the others', its disk is nearly full.
+	Alarms []string
 }
 
 func memberFromProto(m *registrypb.Member) Member {
@@ -235,7 +238,7 @@ func statusFromProto(s *registrypb.StatusResponse) Status {
 			AppliedIndex: n.GetAppliedIndex(), CommitIndex: n.GetCommitIndex(),
 			Digest: n.GetDigest(), Fingerprint: n.GetFingerprint(), Revision: n.GetRevision(),
 			Version: n.GetVersion(), Voter: n.GetVoter(), Ready: n.GetReady(),
-			Lag: n.GetLag().AsDuration(), Error: n.GetError(),
+			Lag: n.GetLag().AsDuration(), Error: n.GetError(), Alarms: n.GetAlarms(),
 		}
 	}
 	return out

@@ -41,6 +41,9 @@ type Config struct {
 	ElectionTimeout time.Duration
 	// SnapshotThreshold is how many entries are applied between snapshots.
 	SnapshotThreshold uint64
+	// CheckInterval is how often, while the log moves, the nodes compare their
+	// states and rings; negative: never.
+	CheckInterval time.Duration
 	// MaxHang is how long one write to the disk may take before the node ends.
 	MaxHang time.Duration
 
@@ -55,6 +58,7 @@ const (
 	DefaultElectionTimeout   = 500 * time.Millisecond
 	DefaultSnapshotThreshold = 16 << 10
 	DefaultMaxHang           = 10 * time.Second
+	DefaultCheckInterval     = 2 * time.Second
 )
 
 func (c Config) withDefaults() Config {
@@ -63,6 +67,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.SnapshotThreshold == 0 {
 		c.SnapshotThreshold = DefaultSnapshotThreshold
+	}
+	if c.CheckInterval == 0 {
+		c.CheckInterval = DefaultCheckInterval
 	}
 	if c.MaxHang == 0 {
 		c.MaxHang = DefaultMaxHang

@@ -18,6 +18,11 @@ var (
 	ErrOutcomeUnknown = errors.New("outcome unknown")
 	// ErrNotReady: the node has not caught up with the cluster since it started.
 	ErrNotReady = errors.New("node has not caught up yet")
+	// ErrDiverged: the node's state was found to differ from the others', and
+	// it answers nothing until it has the right one; nothing was done.
+	ErrDiverged = errors.New("this node's state is not the cluster's")
+	// ErrCorrupt: what is on disk is not what was written; the node ends.
+	ErrCorrupt = errors.New("stored data is damaged")
 	// ErrMembership: a node does not fit the cluster, or the cluster the node.
 	ErrMembership = errors.New("cluster membership")
 	// ErrDataDir: the data directory cannot be used.

@@ -8,6 +8,9 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/werbenhu/registry/fsm"
+	"github.com/werbenhu/registry/fsm/fsmpb"
 )
 
 var seedFlag = flag.Uint64("seed", 0, "seed of the randomised tests; 0 draws one")
@@ -53,3 +56,26 @@ func (s *Store) PendingExpiries() (n int) {
 	}
 	return n
 }
+
+// Corrupt changes this node's state without the log's knowledge, as a fault of
+// the memory, the processor or the program would.
+func (s *Store) Corrupt(cmd *fsmpb.Command) error {
+	data, err := fsm.Encode(cmd)
+	if err != nil {
+		return err
+	}
+	s.fsm.mu.Lock()
+	defer s.fsm.mu.Unlock()
+	at := s.State().Index()
+	return s.machine.Apply([]fsm.Entry{{Index: at, Term: s.Term(), Data: data}})[0].Err
+}
+
+// Scrub verifies the state now, and waits for what follows from it.
+func (s *Store) Scrub() {
+	done := make(chan struct{})
+	s.integrity.scrubNow <- done
+	<-done
+}
+
+// MaxReinstalls within an hour are not taken for bad luck.
+const MaxReinstalls = maxReinstalls

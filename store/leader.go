@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/werbenhu/registry/fsm/fsmpb"
@@ -12,6 +13,7 @@ import (
 type leadership struct {
 	term uint64
 	ctx  context.Context // ends when the stretch ends
+	end  context.CancelCauseFunc
 	// opened is closed when the term's first entry was applied: writes and
 	// consistent reads wait for it.
 	opened chan struct{}
@@ -39,7 +41,7 @@ func (s *Store) leaderLoop(ctx context.Context) {
 // startLeading begins a stretch; the returned function ends it and waits.
 func (s *Store) startLeading(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	l := &leadership{term: s.raft.CurrentTerm(), ctx: ctx, opened: make(chan struct{})}
+	l := &leadership{term: s.raft.CurrentTerm(), ctx: ctx, end: cancel, opened: make(chan struct{})}
 	s.lead.Store(l)
 	done := make(chan struct{})
 	go func() {
@@ -58,7 +60,7 @@ func (s *Store) startLeading(ctx context.Context) (stop func()) {
 // leadTerm does the leader's work in this order: the term's first entry is
 // applied, the founders are noted (once), every lease gets its full TTL, writes and consistent reads open.
 func (s *Store) leadTerm(l *leadership) {
-	if !s.startTerm(l) {
+	if !s.awaitSound(l.ctx) || !s.startTerm(l) {
 		return
 	}
 	for err := s.noteFounders(l.ctx); err != nil; err = s.noteFounders(l.ctx) {
@@ -71,13 +73,11 @@ func (s *Store) leadTerm(l *leadership) {
 	close(l.opened)
 	s.log.Info("leader", "term", l.term, "leases", s.leases.len())
 
-	promoted := make(chan struct{})
-	go func() {
-		defer close(promoted)
-		s.promoteLoop(l)
-	}()
+	var work sync.WaitGroup
+	work.Go(func() { s.promoteLoop(l) })
+	work.Go(func() { s.checkLoop(l) })
 	s.expireLoop(l)
-	<-promoted
+	work.Wait()
 }
 
 // startTerm has the term's first entry applied. It tries until the leadership

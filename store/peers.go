@@ -1,6 +1,9 @@
 package store
 
-import "context"
+import (
+	"context"
+	"io"
+)
 
 // Peers asks other nodes, by their bind addresses.
 type Peers interface {
@@ -12,6 +15,10 @@ type Peers interface {
 	ReadIndex(ctx context.Context, leader Target) (uint64, error)
 	// Applied asks for the index that a node has applied.
 	Applied(ctx context.Context, node Target) (uint64, error)
+	// Check asks what a node had at stated points of the log.
+	Check(ctx context.Context, node Target, q Question) (Answer, error)
+	// State asks for a node's state, of the index or a later one, as a snapshot.
+	State(ctx context.Context, node Target, atLeast uint64) (io.ReadCloser, error)
 	// Join asks a node to take the calling node in, and returns the id of the
 	// cluster that did. One that does not lead answers [ErrNotLeader].
 	Join(ctx context.Context, bind string, node Hello) (clusterID string, err error)

@@ -92,6 +92,7 @@ func (s *Store) readyLoop(ctx context.Context) {
 	for {
 		if s.catchUp(ctx) == nil {
 			close(s.ready)
+			s.integrity.wake()
 			s.log.Info("ready", "index", s.State().Index())
 			return
 		}
@@ -149,6 +150,7 @@ type Status struct {
 	LeaderBind    string
 	Leases        int // that this node keeps deadlines for: 0 unless it leads
 	Configuration []raft.Server
+	Alarms        []string // what an operator should know
 }
 
 // Status reports this node.
@@ -156,7 +158,7 @@ func (s *Store) Status() Status {
 	state := s.State()
 	st := Status{
 		ID: s.cfg.ID, Cluster: s.cfg.Cluster, Bind: s.cfg.BindAdvertise, Addr: s.cfg.Addr, Version: s.cfg.Version,
-		Ready: s.IsReady(), Term: s.raft.CurrentTerm(), AppliedIndex: state.Index(), CommitIndex: s.raft.CommitIndex(),
+		Ready: s.Serving() == nil, Alarms: s.alarms(), Term: s.raft.CurrentTerm(), AppliedIndex: state.Index(), CommitIndex: s.raft.CommitIndex(),
 		Digest: state.Digest(), Lag: s.Lag(), Leases: s.leases.len(),
 	}
 	st.LeaderBind, st.LeaderID = s.Leader()

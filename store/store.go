@@ -30,11 +30,14 @@ type Store struct {
 	ident   identity
 
 	machine   *fsm.Machine
+	fsm       *raftFSM
+	integrity *integrity
 	leases    *leaseTable
 	confirm   *confirmer
 	raft      *raft.Raft
 	transport *raft.NetworkTransport
 	bolt      *raftboltdb.BoltStore
+	logs      raft.LogStore // as raft sees it
 
 	notify    chan bool
 	proposals chan *proposal
@@ -72,12 +75,14 @@ func Open(cfg Config) (_ *Store, err error) {
 		cfg: cfg, log: cfg.Logger, started: time.Now(), leases: newLeaseTable(),
 		notify: make(chan bool, 16), proposals: make(chan *proposal, maxBatchSize),
 		underWay: make(chan struct{}, maxBatches), proposed: make(chan []*proposal, maxBatches), collected: make(chan struct{}),
-		ready: make(chan struct{}), invited: make(chan struct{}), failed: make(chan struct{}),
+		integrity: newIntegrity(),
+		ready:     make(chan struct{}), invited: make(chan struct{}), failed: make(chan struct{}),
 	}
 	s.leases.log = cfg.Logger
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.confirm = newConfirmer(s.checkLeadership)
 	s.machine = fsm.New(append([]fsm.Observer{s.leases}, cfg.Observers...)...)
+	s.fsm = &raftFSM{machine: s.machine, fatal: s.fail, closed: s.ctx.Done()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -94,6 +99,7 @@ func Open(cfg Config) (_ *Store, err error) {
 	s.wg.Go(func() { s.confirm.loop(s.ctx) })
 	s.wg.Go(func() { s.leaderLoop(s.ctx) })
 	s.wg.Go(func() { s.readyLoop(s.ctx) })
+	s.wg.Go(func() { s.integrityLoop(s.ctx) })
 	return s, nil
 }
 
@@ -144,6 +150,7 @@ func (s *Store) openRaft() error {
 	if s.cfg.wrapLog != nil {
 		logs.LogStore = s.cfg.wrapLog(cached)
 	}
+	s.logs = logs
 	logger := newRaftLogger(s.log)
 	snaps, err := raft.NewFileSnapshotStoreWithLogger(s.cfg.DataDir, 2, logger)
 	if err != nil {
@@ -160,7 +167,8 @@ func (s *Store) openRaft() error {
 		MsgpackUseNewTimeFormat: true,
 	})
 	commits := newCommitFeed()
-	s.raft, err = raft.NewRaft(s.raftConfig(), &raftFSM{s.machine, commits}, logs, stable, snaps, transport{s.transport, commits})
+	s.fsm.commits = commits
+	s.raft, err = raft.NewRaft(s.raftConfig(), s.fsm, logs, stable, snaps, transport{s.transport, commits})
 	if err != nil {
 		return fmt.Errorf("%w %s: start raft: %w", ErrDataDir, s.cfg.DataDir, err)
 	}

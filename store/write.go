@@ -30,7 +30,7 @@ func (s *Store) Write(ctx context.Context, cmd *fsmpb.Command) (fsm.Result, erro
 // leading waits until this node, if it leads, has opened its term.
 func (s *Store) leading(ctx context.Context) (*leadership, error) {
 	l := s.lead.Load()
-	if l == nil {
+	if l == nil || s.Diverged() != nil {
 		return nil, ErrNotLeader
 	}
 	select {

@@ -18,18 +18,19 @@ type statusJSON struct {
 }
 
 type nodeJSON struct {
-	ID           string `json:"id"`
-	Bind         string `json:"bind"`
-	Addr         string `json:"addr"`
-	Role         string `json:"role"`
-	Voter        bool   `json:"voter"`
-	Ready        bool   `json:"ready"`
-	AppliedIndex uint64 `json:"applied_index"`
-	CommitIndex  uint64 `json:"commit_index"`
-	Digest       string `json:"digest"` // empty when the node does not answer
-	Lag          string `json:"lag"`
-	Version      string `json:"version,omitempty"`
-	Error        string `json:"error,omitempty"`
+	ID           string   `json:"id"`
+	Bind         string   `json:"bind"`
+	Addr         string   `json:"addr"`
+	Role         string   `json:"role"`
+	Voter        bool     `json:"voter"`
+	Ready        bool     `json:"ready"`
+	AppliedIndex uint64   `json:"applied_index"`
+	CommitIndex  uint64   `json:"commit_index"`
+	Digest       string   `json:"digest"` // empty when the node does not answer
+	Lag          string   `json:"lag"`
+	Version      string   `json:"version,omitempty"`
+	Error        string   `json:"error,omitempty"`
+	Alarms       []string `json:"alarms,omitempty"`
 }
 
 func toStatusJSON(s sdk.Status) statusJSON {
@@ -38,7 +39,7 @@ func toStatusJSON(s sdk.Status) statusJSON {
 		out.Nodes = append(out.Nodes, nodeJSON{
 			ID: n.ID, Bind: n.Bind, Addr: n.Addr, Role: n.Role, Voter: n.Voter, Ready: n.Ready,
 			AppliedIndex: n.AppliedIndex, CommitIndex: n.CommitIndex, Digest: digestText(n),
-			Lag: n.Lag.String(), Version: n.Version, Error: n.Error,
+			Lag: n.Lag.String(), Version: n.Version, Error: n.Error, Alarms: n.Alarms,
 		})
 	}
 	return out
@@ -107,11 +108,14 @@ func printStatus(w io.Writer, s sdk.Status) error {
 	return nil
 }
 
-// printNodeErrors says why nodes could not be asked.
+// printNodeErrors says why nodes could not be asked, and what is wrong with them.
 func printNodeErrors(w io.Writer, nodes []sdk.NodeStatus) {
 	for _, n := range nodes {
 		if n.Error != "" {
 			fmt.Fprintf(w, "\n%s: %s\n", n.ID, oneLine(n.Error))
+		}
+		for _, alarm := range n.Alarms {
+			fmt.Fprintf(w, "\n%s: ALARM: %s\n", n.ID, oneLine(alarm))
 		}
 	}
 }

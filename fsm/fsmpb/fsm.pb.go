@@ -103,6 +103,7 @@ type Command struct {
 	//	*Command_RemoveNode
 	//	*Command_SetGroup
 	//	*Command_UpdateMember
+	//	*Command_Check
 	Op            isCommand_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -224,6 +225,15 @@ func (x *Command) GetUpdateMember() *UpdateMember {
 	return nil
 }
 
+func (x *Command) GetCheck() *Check {
+	if x != nil {
+		if x, ok := x.Op.(*Command_Check); ok {
+			return x.Check
+		}
+	}
+	return nil
+}
+
 type isCommand_Op interface {
 	isCommand_Op()
 }
@@ -260,6 +270,10 @@ type Command_UpdateMember struct {
 	UpdateMember *UpdateMember `protobuf:"bytes,9,opt,name=update_member,json=updateMember,proto3,oneof"`
 }
 
+type Command_Check struct {
+	Check *Check `protobuf:"bytes,16,opt,name=check,proto3,oneof"`
+}
+
 func (*Command_Register) isCommand_Op() {}
 
 func (*Command_Deregister) isCommand_Op() {}
@@ -275,6 +289,8 @@ func (*Command_RemoveNode) isCommand_Op() {}
 func (*Command_SetGroup) isCommand_Op() {}
 
 func (*Command_UpdateMember) isCommand_Op() {}
+
+func (*Command_Check) isCommand_Op() {}
 
 type Register struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -921,6 +937,44 @@ func (x *UpdateMember) GetInstance() []byte {
 	return nil
 }
 
+// Check changes nothing: every node notes its digest at the entry's index, to
+// compare it with the others'.
+type Check struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Check) Reset() {
+	*x = Check{}
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Check) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Check) ProtoMessage() {}
+
+func (x *Check) ProtoReflect() protoreflect.Message {
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Check.ProtoReflect.Descriptor instead.
+func (*Check) Descriptor() ([]byte, []int) {
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{12}
+}
+
 type Node struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Id      string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -937,7 +991,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[12]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -949,7 +1003,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[12]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -962,7 +1016,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{12}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Node) GetId() string {
@@ -1026,7 +1080,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[13]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1038,7 +1092,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[13]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1051,7 +1105,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{13}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SnapshotRecord) GetRecord() isSnapshotRecord_Record {
@@ -1169,7 +1223,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[14]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1181,7 +1235,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[14]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1194,7 +1248,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{14}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SnapshotHeader) GetVersion() uint32 {
@@ -1239,7 +1293,7 @@ type SnapshotTrailer struct {
 
 func (x *SnapshotTrailer) Reset() {
 	*x = SnapshotTrailer{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[15]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1251,7 +1305,7 @@ func (x *SnapshotTrailer) String() string {
 func (*SnapshotTrailer) ProtoMessage() {}
 
 func (x *SnapshotTrailer) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[15]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1264,7 +1318,7 @@ func (x *SnapshotTrailer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotTrailer.ProtoReflect.Descriptor instead.
 func (*SnapshotTrailer) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{15}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SnapshotTrailer) GetRecords() uint64 {
@@ -1300,7 +1354,7 @@ type Group struct {
 
 func (x *Group) Reset() {
 	*x = Group{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[16]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1312,7 +1366,7 @@ func (x *Group) String() string {
 func (*Group) ProtoMessage() {}
 
 func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[16]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1325,7 +1379,7 @@ func (x *Group) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Group.ProtoReflect.Descriptor instead.
 func (*Group) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{16}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Group) GetName() string {
@@ -1379,7 +1433,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[17]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1391,7 +1445,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[17]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1404,7 +1458,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{17}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Member) GetId() string {
@@ -1511,7 +1565,7 @@ type Fence struct {
 
 func (x *Fence) Reset() {
 	*x = Fence{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[18]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1523,7 +1577,7 @@ func (x *Fence) String() string {
 func (*Fence) ProtoMessage() {}
 
 func (x *Fence) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[18]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1536,7 +1590,7 @@ func (x *Fence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fence.ProtoReflect.Descriptor instead.
 func (*Fence) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{18}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Fence) GetGroup() string {
@@ -1575,7 +1629,7 @@ const file_fsm_fsmpb_fsm_proto_rawDesc = "" +
 	"\x05Entry\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1a\n" +
 	"\bchecksum\x18\x02 \x01(\x06R\bchecksum\x12\x18\n" +
-	"\apayload\x18\x03 \x01(\fR\apayload\"\x87\x04\n" +
+	"\apayload\x18\x03 \x01(\fR\apayload\"\xb7\x04\n" +
 	"\aCommand\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x03R\x06timeMs\x127\n" +
 	"\bregister\x18\x02 \x01(\v2\x19.registry.fsm.v1.RegisterH\x00R\bregister\x12=\n" +
@@ -1589,7 +1643,8 @@ const file_fsm_fsmpb_fsm_proto_rawDesc = "" +
 	"\vremove_node\x18\a \x01(\v2\x1b.registry.fsm.v1.RemoveNodeH\x00R\n" +
 	"removeNode\x128\n" +
 	"\tset_group\x18\b \x01(\v2\x19.registry.fsm.v1.SetGroupH\x00R\bsetGroup\x12D\n" +
-	"\rupdate_member\x18\t \x01(\v2\x1d.registry.fsm.v1.UpdateMemberH\x00R\fupdateMemberB\x04\n" +
+	"\rupdate_member\x18\t \x01(\v2\x1d.registry.fsm.v1.UpdateMemberH\x00R\fupdateMember\x12.\n" +
+	"\x05check\x18\x10 \x01(\v2\x16.registry.fsm.v1.CheckH\x00R\x05checkB\x04\n" +
 	"\x02op\"\xfd\x01\n" +
 	"\bRegister\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x0e\n" +
@@ -1636,7 +1691,8 @@ const file_fsm_fsmpb_fsm_proto_rawDesc = "" +
 	"\x06weight\x18\x03 \x01(\rR\x06weight\x12$\n" +
 	"\x0estate_plus_one\x18\x04 \x01(\rR\fstatePlusOne\x12\x17\n" +
 	"\ahold_ms\x18\x05 \x01(\x03R\x06holdMs\x12\x1a\n" +
-	"\binstance\x18\x06 \x01(\fR\binstance\"\x96\x01\n" +
+	"\binstance\x18\x06 \x01(\fR\binstance\"\a\n" +
+	"\x05Check\"\x96\x01\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04bind\x18\x02 \x01(\tR\x04bind\x12\x12\n" +
@@ -1699,7 +1755,7 @@ func file_fsm_fsmpb_fsm_proto_rawDescGZIP() []byte {
 	return file_fsm_fsmpb_fsm_proto_rawDescData
 }
 
-var file_fsm_fsmpb_fsm_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_fsm_fsmpb_fsm_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_fsm_fsmpb_fsm_proto_goTypes = []any{
 	(*Entry)(nil),           // 0: registry.fsm.v1.Entry
 	(*Command)(nil),         // 1: registry.fsm.v1.Command
@@ -1713,13 +1769,14 @@ var file_fsm_fsmpb_fsm_proto_goTypes = []any{
 	(*RemoveNode)(nil),      // 9: registry.fsm.v1.RemoveNode
 	(*SetGroup)(nil),        // 10: registry.fsm.v1.SetGroup
 	(*UpdateMember)(nil),    // 11: registry.fsm.v1.UpdateMember
-	(*Node)(nil),            // 12: registry.fsm.v1.Node
-	(*SnapshotRecord)(nil),  // 13: registry.fsm.v1.SnapshotRecord
-	(*SnapshotHeader)(nil),  // 14: registry.fsm.v1.SnapshotHeader
-	(*SnapshotTrailer)(nil), // 15: registry.fsm.v1.SnapshotTrailer
-	(*Group)(nil),           // 16: registry.fsm.v1.Group
-	(*Member)(nil),          // 17: registry.fsm.v1.Member
-	(*Fence)(nil),           // 18: registry.fsm.v1.Fence
+	(*Check)(nil),           // 12: registry.fsm.v1.Check
+	(*Node)(nil),            // 13: registry.fsm.v1.Node
+	(*SnapshotRecord)(nil),  // 14: registry.fsm.v1.SnapshotRecord
+	(*SnapshotHeader)(nil),  // 15: registry.fsm.v1.SnapshotHeader
+	(*SnapshotTrailer)(nil), // 16: registry.fsm.v1.SnapshotTrailer
+	(*Group)(nil),           // 17: registry.fsm.v1.Group
+	(*Member)(nil),          // 18: registry.fsm.v1.Member
+	(*Fence)(nil),           // 19: registry.fsm.v1.Fence
 }
 var file_fsm_fsmpb_fsm_proto_depIdxs = []int32{
 	2,  // 0: registry.fsm.v1.Command.register:type_name -> registry.fsm.v1.Register
@@ -1730,21 +1787,22 @@ var file_fsm_fsmpb_fsm_proto_depIdxs = []int32{
 	9,  // 5: registry.fsm.v1.Command.remove_node:type_name -> registry.fsm.v1.RemoveNode
 	10, // 6: registry.fsm.v1.Command.set_group:type_name -> registry.fsm.v1.SetGroup
 	11, // 7: registry.fsm.v1.Command.update_member:type_name -> registry.fsm.v1.UpdateMember
-	3,  // 8: registry.fsm.v1.Register.meta:type_name -> registry.fsm.v1.Pair
-	6,  // 9: registry.fsm.v1.Expire.leases:type_name -> registry.fsm.v1.ExpiredLease
-	12, // 10: registry.fsm.v1.SetNode.node:type_name -> registry.fsm.v1.Node
-	14, // 11: registry.fsm.v1.SnapshotRecord.header:type_name -> registry.fsm.v1.SnapshotHeader
-	16, // 12: registry.fsm.v1.SnapshotRecord.group:type_name -> registry.fsm.v1.Group
-	17, // 13: registry.fsm.v1.SnapshotRecord.member:type_name -> registry.fsm.v1.Member
-	12, // 14: registry.fsm.v1.SnapshotRecord.node:type_name -> registry.fsm.v1.Node
-	18, // 15: registry.fsm.v1.SnapshotRecord.fence:type_name -> registry.fsm.v1.Fence
-	15, // 16: registry.fsm.v1.SnapshotRecord.trailer:type_name -> registry.fsm.v1.SnapshotTrailer
-	3,  // 17: registry.fsm.v1.Member.meta:type_name -> registry.fsm.v1.Pair
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	12, // 8: registry.fsm.v1.Command.check:type_name -> registry.fsm.v1.Check
+	3,  // 9: registry.fsm.v1.Register.meta:type_name -> registry.fsm.v1.Pair
+	6,  // 10: registry.fsm.v1.Expire.leases:type_name -> registry.fsm.v1.ExpiredLease
+	13, // 11: registry.fsm.v1.SetNode.node:type_name -> registry.fsm.v1.Node
+	15, // 12: registry.fsm.v1.SnapshotRecord.header:type_name -> registry.fsm.v1.SnapshotHeader
+	17, // 13: registry.fsm.v1.SnapshotRecord.group:type_name -> registry.fsm.v1.Group
+	18, // 14: registry.fsm.v1.SnapshotRecord.member:type_name -> registry.fsm.v1.Member
+	13, // 15: registry.fsm.v1.SnapshotRecord.node:type_name -> registry.fsm.v1.Node
+	19, // 16: registry.fsm.v1.SnapshotRecord.fence:type_name -> registry.fsm.v1.Fence
+	16, // 17: registry.fsm.v1.SnapshotRecord.trailer:type_name -> registry.fsm.v1.SnapshotTrailer
+	3,  // 18: registry.fsm.v1.Member.meta:type_name -> registry.fsm.v1.Pair
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_fsm_fsmpb_fsm_proto_init() }
@@ -1761,8 +1819,9 @@ func file_fsm_fsmpb_fsm_proto_init() {
 		(*Command_RemoveNode)(nil),
 		(*Command_SetGroup)(nil),
 		(*Command_UpdateMember)(nil),
+		(*Command_Check)(nil),
 	}
-	file_fsm_fsmpb_fsm_proto_msgTypes[13].OneofWrappers = []any{
+	file_fsm_fsmpb_fsm_proto_msgTypes[14].OneofWrappers = []any{
 		(*SnapshotRecord_Header)(nil),
 		(*SnapshotRecord_Group)(nil),
 		(*SnapshotRecord_Member)(nil),
@@ -1776,7 +1835,7 @@ func file_fsm_fsmpb_fsm_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fsm_fsmpb_fsm_proto_rawDesc), len(file_fsm_fsmpb_fsm_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

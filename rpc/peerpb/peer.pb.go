@@ -838,6 +838,313 @@ func (x *StatusResponse) GetCluster() string {
 	return ""
 }
 
+type CheckRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node that the question is for.
+	Id        string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	ClusterId string `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	// Log index of the check entry to answer for.
+	Index         uint64       `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
+	Rings         []*GroupRing `protobuf:"bytes,4,rep,name=rings,proto3" json:"rings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckRequest) Reset() {
+	*x = CheckRequest{}
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckRequest) ProtoMessage() {}
+
+func (x *CheckRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
+func (*CheckRequest) Descriptor() ([]byte, []int) {
+	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *CheckRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *CheckRequest) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *CheckRequest) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *CheckRequest) GetRings() []*GroupRing {
+	if x != nil {
+		return x.Rings
+	}
+	return nil
+}
+
+// GroupRing is a group's ring at a revision; the fingerprint is set in answers.
+type GroupRing struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	Fingerprint   uint64                 `protobuf:"fixed64,3,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupRing) Reset() {
+	*x = GroupRing{}
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupRing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupRing) ProtoMessage() {}
+
+func (x *GroupRing) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupRing.ProtoReflect.Descriptor instead.
+func (*GroupRing) Descriptor() ([]byte, []int) {
+	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *GroupRing) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *GroupRing) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *GroupRing) GetFingerprint() uint64 {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return 0
+}
+
+type CheckResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How the digest is computed; others than the own are not compared.
+	DigestVersion uint32 `protobuf:"varint,1,opt,name=digest_version,json=digestVersion,proto3" json:"digest_version,omitempty"`
+	// False: the node does not know its digest at that index any more.
+	Known  bool   `protobuf:"varint,2,opt,name=known,proto3" json:"known,omitempty"`
+	Digest uint64 `protobuf:"fixed64,3,opt,name=digest,proto3" json:"digest,omitempty"`
+	// Those of the asked rings that the node has at the asked revision.
+	Rings         []*GroupRing `protobuf:"bytes,4,rep,name=rings,proto3" json:"rings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckResponse) Reset() {
+	*x = CheckResponse{}
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckResponse) ProtoMessage() {}
+
+func (x *CheckResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
+func (*CheckResponse) Descriptor() ([]byte, []int) {
+	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *CheckResponse) GetDigestVersion() uint32 {
+	if x != nil {
+		return x.DigestVersion
+	}
+	return 0
+}
+
+func (x *CheckResponse) GetKnown() bool {
+	if x != nil {
+		return x.Known
+	}
+	return false
+}
+
+func (x *CheckResponse) GetDigest() uint64 {
+	if x != nil {
+		return x.Digest
+	}
+	return 0
+}
+
+func (x *CheckResponse) GetRings() []*GroupRing {
+	if x != nil {
+		return x.Rings
+	}
+	return nil
+}
+
+type StateRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Id        string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	ClusterId string                 `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	// The state must be of this applied index or a later one.
+	MinIndex      uint64 `protobuf:"varint,3,opt,name=min_index,json=minIndex,proto3" json:"min_index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StateRequest) Reset() {
+	*x = StateRequest{}
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StateRequest) ProtoMessage() {}
+
+func (x *StateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StateRequest.ProtoReflect.Descriptor instead.
+func (*StateRequest) Descriptor() ([]byte, []int) {
+	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *StateRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *StateRequest) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *StateRequest) GetMinIndex() uint64 {
+	if x != nil {
+		return x.MinIndex
+	}
+	return 0
+}
+
+type StateResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StateResponse) Reset() {
+	*x = StateResponse{}
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StateResponse) ProtoMessage() {}
+
+func (x *StateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StateResponse.ProtoReflect.Descriptor instead.
+func (*StateResponse) Descriptor() ([]byte, []int) {
+	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *StateResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 var File_rpc_peerpb_peer_proto protoreflect.FileDescriptor
 
 const file_rpc_peerpb_peer_proto_rawDesc = "" +
@@ -903,14 +1210,38 @@ const file_rpc_peerpb_peer_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\v2\x17.registry.v1.NodeStatusR\x04node\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x12\n" +
 	"\x04term\x18\x03 \x01(\x04R\x04term\x12\x18\n" +
-	"\acluster\x18\x04 \x01(\tR\acluster2\xce\x03\n" +
+	"\acluster\x18\x04 \x01(\tR\acluster\"\x86\x01\n" +
+	"\fCheckRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x02 \x01(\tR\tclusterId\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\x121\n" +
+	"\x05rings\x18\x04 \x03(\v2\x1b.registry.peer.v1.GroupRingR\x05rings\"_\n" +
+	"\tGroupRing\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12 \n" +
+	"\vfingerprint\x18\x03 \x01(\x06R\vfingerprint\"\x97\x01\n" +
+	"\rCheckResponse\x12%\n" +
+	"\x0edigest_version\x18\x01 \x01(\rR\rdigestVersion\x12\x14\n" +
+	"\x05known\x18\x02 \x01(\bR\x05known\x12\x16\n" +
+	"\x06digest\x18\x03 \x01(\x06R\x06digest\x121\n" +
+	"\x05rings\x18\x04 \x03(\v2\x1b.registry.peer.v1.GroupRingR\x05rings\"Z\n" +
+	"\fStateRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x02 \x01(\tR\tclusterId\x12\x1b\n" +
+	"\tmin_index\x18\x03 \x01(\x04R\bminIndex\"#\n" +
+	"\rStateResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data2\xe4\x04\n" +
 	"\x04Peer\x12H\n" +
 	"\x05Hello\x12\x1e.registry.peer.v1.HelloRequest\x1a\x1f.registry.peer.v1.HelloResponse\x12E\n" +
 	"\x04Term\x12\x1d.registry.peer.v1.TermRequest\x1a\x1e.registry.peer.v1.TermResponse\x12T\n" +
 	"\tReadIndex\x12\".registry.peer.v1.ReadIndexRequest\x1a#.registry.peer.v1.ReadIndexResponse\x12E\n" +
 	"\x04Join\x12\x1d.registry.peer.v1.JoinRequest\x1a\x1e.registry.peer.v1.JoinResponse\x12K\n" +
 	"\x06Invite\x12\x1f.registry.peer.v1.InviteRequest\x1a .registry.peer.v1.InviteResponse\x12K\n" +
-	"\x06Status\x12\x1f.registry.peer.v1.StatusRequest\x1a .registry.peer.v1.StatusResponseB)Z'github.com/werbenhu/registry/rpc/peerpbb\x06proto3"
+	"\x06Status\x12\x1f.registry.peer.v1.StatusRequest\x1a .registry.peer.v1.StatusResponse\x12H\n" +
+	"\x05Check\x12\x1e.registry.peer.v1.CheckRequest\x1a\x1f.registry.peer.v1.CheckResponse\x12J\n" +
+	"\x05State\x12\x1e.registry.peer.v1.StateRequest\x1a\x1f.registry.peer.v1.StateResponse0\x01B)Z'github.com/werbenhu/registry/rpc/peerpbb\x06proto3"
 
 var (
 	file_rpc_peerpb_peer_proto_rawDescOnce sync.Once
@@ -924,7 +1255,7 @@ func file_rpc_peerpb_peer_proto_rawDescGZIP() []byte {
 	return file_rpc_peerpb_peer_proto_rawDescData
 }
 
-var file_rpc_peerpb_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_rpc_peerpb_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_rpc_peerpb_peer_proto_goTypes = []any{
 	(*HelloRequest)(nil),          // 0: registry.peer.v1.HelloRequest
 	(*HelloResponse)(nil),         // 1: registry.peer.v1.HelloResponse
@@ -939,28 +1270,39 @@ var file_rpc_peerpb_peer_proto_goTypes = []any{
 	(*InviteResponse)(nil),        // 10: registry.peer.v1.InviteResponse
 	(*StatusRequest)(nil),         // 11: registry.peer.v1.StatusRequest
 	(*StatusResponse)(nil),        // 12: registry.peer.v1.StatusResponse
-	(*registrypb.NodeStatus)(nil), // 13: registry.v1.NodeStatus
+	(*CheckRequest)(nil),          // 13: registry.peer.v1.CheckRequest
+	(*GroupRing)(nil),             // 14: registry.peer.v1.GroupRing
+	(*CheckResponse)(nil),         // 15: registry.peer.v1.CheckResponse
+	(*StateRequest)(nil),          // 16: registry.peer.v1.StateRequest
+	(*StateResponse)(nil),         // 17: registry.peer.v1.StateResponse
+	(*registrypb.NodeStatus)(nil), // 18: registry.v1.NodeStatus
 }
 var file_rpc_peerpb_peer_proto_depIdxs = []int32{
 	2,  // 0: registry.peer.v1.HelloResponse.founders:type_name -> registry.peer.v1.Founder
-	13, // 1: registry.peer.v1.StatusResponse.node:type_name -> registry.v1.NodeStatus
-	0,  // 2: registry.peer.v1.Peer.Hello:input_type -> registry.peer.v1.HelloRequest
-	3,  // 3: registry.peer.v1.Peer.Term:input_type -> registry.peer.v1.TermRequest
-	5,  // 4: registry.peer.v1.Peer.ReadIndex:input_type -> registry.peer.v1.ReadIndexRequest
-	7,  // 5: registry.peer.v1.Peer.Join:input_type -> registry.peer.v1.JoinRequest
-	9,  // 6: registry.peer.v1.Peer.Invite:input_type -> registry.peer.v1.InviteRequest
-	11, // 7: registry.peer.v1.Peer.Status:input_type -> registry.peer.v1.StatusRequest
-	1,  // 8: registry.peer.v1.Peer.Hello:output_type -> registry.peer.v1.HelloResponse
-	4,  // 9: registry.peer.v1.Peer.Term:output_type -> registry.peer.v1.TermResponse
-	6,  // 10: registry.peer.v1.Peer.ReadIndex:output_type -> registry.peer.v1.ReadIndexResponse
-	8,  // 11: registry.peer.v1.Peer.Join:output_type -> registry.peer.v1.JoinResponse
-	10, // 12: registry.peer.v1.Peer.Invite:output_type -> registry.peer.v1.InviteResponse
-	12, // 13: registry.peer.v1.Peer.Status:output_type -> registry.peer.v1.StatusResponse
-	8,  // [8:14] is the sub-list for method output_type
-	2,  // [2:8] is the sub-list for method input_type
-	2,  // [2:2] is the sub-list for extension type_name
-	2,  // [2:2] is the sub-list for extension extendee
-	0,  // [0:2] is the sub-list for field type_name
+	18, // 1: registry.peer.v1.StatusResponse.node:type_name -> registry.v1.NodeStatus
+	14, // 2: registry.peer.v1.CheckRequest.rings:type_name -> registry.peer.v1.GroupRing
+	14, // 3: registry.peer.v1.CheckResponse.rings:type_name -> registry.peer.v1.GroupRing
+	0,  // 4: registry.peer.v1.Peer.Hello:input_type -> registry.peer.v1.HelloRequest
+	3,  // 5: registry.peer.v1.Peer.Term:input_type -> registry.peer.v1.TermRequest
+	5,  // 6: registry.peer.v1.Peer.ReadIndex:input_type -> registry.peer.v1.ReadIndexRequest
+	7,  // 7: registry.peer.v1.Peer.Join:input_type -> registry.peer.v1.JoinRequest
+	9,  // 8: registry.peer.v1.Peer.Invite:input_type -> registry.peer.v1.InviteRequest
+	11, // 9: registry.peer.v1.Peer.Status:input_type -> registry.peer.v1.StatusRequest
+	13, // 10: registry.peer.v1.Peer.Check:input_type -> registry.peer.v1.CheckRequest
+	16, // 11: registry.peer.v1.Peer.State:input_type -> registry.peer.v1.StateRequest
+	1,  // 12: registry.peer.v1.Peer.Hello:output_type -> registry.peer.v1.HelloResponse
+	4,  // 13: registry.peer.v1.Peer.Term:output_type -> registry.peer.v1.TermResponse
+	6,  // 14: registry.peer.v1.Peer.ReadIndex:output_type -> registry.peer.v1.ReadIndexResponse
+	8,  // 15: registry.peer.v1.Peer.Join:output_type -> registry.peer.v1.JoinResponse
+	10, // 16: registry.peer.v1.Peer.Invite:output_type -> registry.peer.v1.InviteResponse
+	12, // 17: registry.peer.v1.Peer.Status:output_type -> registry.peer.v1.StatusResponse
+	15, // 18: registry.peer.v1.Peer.Check:output_type -> registry.peer.v1.CheckResponse
+	17, // 19: registry.peer.v1.Peer.State:output_type -> registry.peer.v1.StateResponse
+	12, // [12:20] is the sub-list for method output_type
+	4,  // [4:12] is the sub-list for method input_type
+	4,  // [4:4] is the sub-list for extension type_name
+	4,  // [4:4] is the sub-list for extension extendee
+	0,  // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_rpc_peerpb_peer_proto_init() }
@@ -974,7 +1316,7 @@ func file_rpc_peerpb_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rpc_peerpb_peer_proto_rawDesc), len(file_rpc_peerpb_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

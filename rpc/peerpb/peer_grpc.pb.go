@@ -28,6 +28,8 @@ const (
 	Peer_Join_FullMethodName      = "/registry.peer.v1.Peer/Join"
 	Peer_Invite_FullMethodName    = "/registry.peer.v1.Peer/Invite"
 	Peer_Status_FullMethodName    = "/registry.peer.v1.Peer/Status"
+	Peer_Check_FullMethodName     = "/registry.peer.v1.Peer/Check"
+	Peer_State_FullMethodName     = "/registry.peer.v1.Peer/State"
 )
 
 // PeerClient is the client API for Peer service.
@@ -47,6 +49,12 @@ type PeerClient interface {
 	Invite(ctx context.Context, in *InviteRequest, opts ...grpc.CallOption) (*InviteResponse, error)
 	// Status reports this node alone.
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusResponse, error)
+	// Check reports what the node's state and rings were at stated points, for
+	// comparison.
+	Check(ctx context.Context, in *CheckRequest, opts ...grpc.CallOption) (*CheckResponse, error)
+	// State streams the node's whole state, as in a snapshot, to a node that
+	// found its own to be wrong.
+	State(ctx context.Context, in *StateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StateResponse], error)
 }
 
 type peerClient struct {
@@ -117,6 +125,35 @@ func (c *peerClient) Status(ctx context.Context, in *StatusRequest, opts ...grpc
 	return out, nil
 }
 
+func (c *peerClient) Check(ctx context.Context, in *CheckRequest, opts ...grpc.CallOption) (*CheckResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CheckResponse)
+	err := c.cc.Invoke(ctx, Peer_Check_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *peerClient) State(ctx context.Context, in *StateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StateResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Peer_ServiceDesc.Streams[0], Peer_State_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[StateRequest, StateResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Peer_StateClient = grpc.ServerStreamingClient[StateResponse]
+
 // PeerServer is the server API for Peer service.
 // All implementations must embed UnimplementedPeerServer
 // for forward compatibility.
@@ -134,6 +171,12 @@ type PeerServer interface {
 	Invite(context.Context, *InviteRequest) (*InviteResponse, error)
 	// Status reports this node alone.
 	Status(context.Context, *StatusRequest) (*StatusResponse, error)
+	// Check reports what the node's state and rings were at stated points, for
+	// comparison.
+	Check(context.Context, *CheckRequest) (*CheckResponse, error)
+	// State streams the node's whole state, as in a snapshot, to a node that
+	// found its own to be wrong.
+	State(*StateRequest, grpc.ServerStreamingServer[StateResponse]) error
 	mustEmbedUnimplementedPeerServer()
 }
 
@@ -161,6 +204,12 @@ func (UnimplementedPeerServer) Invite(context.Context, *InviteRequest) (*InviteR
 }
 func (UnimplementedPeerServer) Status(context.Context, *StatusRequest) (*StatusResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Status not implemented")
+}
+func (UnimplementedPeerServer) Check(context.Context, *CheckRequest) (*CheckResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Check not implemented")
+}
+func (UnimplementedPeerServer) State(*StateRequest, grpc.ServerStreamingServer[StateResponse]) error {
+	return status.Error(codes.Unimplemented, "method State not implemented")
 }
 func (UnimplementedPeerServer) mustEmbedUnimplementedPeerServer() {}
 func (UnimplementedPeerServer) testEmbeddedByValue()              {}
@@ -291,6 +340,35 @@ func _Peer_Status_Handler(srv interface{}, ctx context.Context, dec func(interfa
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Peer_Check_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CheckRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).Check(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_Check_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).Check(ctx, req.(*CheckRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Peer_State_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(StateRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(PeerServer).State(m, &grpc.GenericServerStream[StateRequest, StateResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Peer_StateServer = grpc.ServerStreamingServer[StateResponse]
+
 // Peer_ServiceDesc is the grpc.ServiceDesc for Peer service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -322,7 +400,17 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Status",
 			Handler:    _Peer_Status_Handler,
 		},
+		{
+			MethodName: "Check",
+			Handler:    _Peer_Check_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "State",
+			Handler:       _Peer_State_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "rpc/peerpb/peer.proto",
 }

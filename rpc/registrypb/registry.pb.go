@@ -2896,7 +2896,10 @@ type NodeStatus struct {
 	Ready       bool                 `protobuf:"varint,12,opt,name=ready,proto3" json:"ready,omitempty"`
 	Lag         *durationpb.Duration `protobuf:"bytes,13,opt,name=lag,proto3" json:"lag,omitempty"`
 	// Why the node could not be asked.
-	Error         string `protobuf:"bytes,14,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,14,opt,name=error,proto3" json:"error,omitempty"`
+	// What an operator should know: the node's state differed from the others'
+	// and is reinstalled, its disk is nearly full.
+	Alarms        []string `protobuf:"bytes,20,rep,name=alarms,proto3" json:"alarms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3027,6 +3030,13 @@ func (x *NodeStatus) GetError() string {
 		return x.Error
 	}
 	return ""
+}
+
+func (x *NodeStatus) GetAlarms() []string {
+	if x != nil {
+		return x.Alarms
+	}
+	return nil
 }
 
 type JoinRequest struct {
@@ -3569,7 +3579,7 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x12\n" +
 	"\x04term\x18\x03 \x01(\x04R\x04term\x12-\n" +
-	"\x05nodes\x18\x04 \x03(\v2\x17.registry.v1.NodeStatusR\x05nodes\"\xff\x02\n" +
+	"\x05nodes\x18\x04 \x03(\v2\x17.registry.v1.NodeStatusR\x05nodes\"\x97\x03\n" +
 	"\n" +
 	"NodeStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
@@ -3586,7 +3596,8 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\x05voter\x18\v \x01(\bR\x05voter\x12\x14\n" +
 	"\x05ready\x18\f \x01(\bR\x05ready\x12+\n" +
 	"\x03lag\x18\r \x01(\v2\x19.google.protobuf.DurationR\x03lag\x12\x14\n" +
-	"\x05error\x18\x0e \x01(\tR\x05error\"=\n" +
+	"\x05error\x18\x0e \x01(\tR\x05error\x12\x16\n" +
+	"\x06alarms\x18\x14 \x03(\tR\x06alarms\"=\n" +
 	"\vJoinRequest\x12\x12\n" +
 	"\x04bind\x18\x01 \x01(\tR\x04bind\x12\x1a\n" +
 	"\bnonvoter\x18\x02 \x01(\bR\bnonvoter\"\x1e\n" +

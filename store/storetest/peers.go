@@ -3,6 +3,7 @@ package storetest
 import (
 	"context"
 	"fmt"
+	"io"
 
 	"github.com/werbenhu/registry/store"
 )
@@ -70,6 +71,33 @@ func (p peers) Applied(ctx context.Context, node store.Target) (index uint64, er
 		return s.IsTarget(node.ID, node.ClusterID)
 	})
 	return index, err
+}
+
+func (p peers) Check(ctx context.Context, node store.Target, q store.Question) (a store.Answer, err error) {
+	err = p.call(ctx, node.Bind, func(s *store.Store) (err error) {
+		if err := s.IsTarget(node.ID, node.ClusterID); err != nil {
+			return err
+		}
+		a, err = s.Answer(ctx, q)
+		return err
+	})
+	return a, err
+}
+
+// State streams through a pipe; what is cut is the question only.
+func (p peers) State(ctx context.Context, node store.Target, atLeast uint64) (io.ReadCloser, error) {
+	r, w := io.Pipe()
+	err := p.call(ctx, node.Bind, func(s *store.Store) error {
+		if err := s.IsTarget(node.ID, node.ClusterID); err != nil {
+			return err
+		}
+		go func() { _ = w.CloseWithError(s.WriteState(ctx, atLeast, w)) }() // never fails
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
 }
 
 func (p peers) Join(ctx context.Context, bind string, node store.Hello) (cluster string, err error) {

@@ -1,0 +1,279 @@
+package store_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/werbenhu/registry/store"
+	"github.com/werbenhu/registry/store/storetest"
+)
+
+// checkOften has the nodes compare their states at once.
+func checkOften(c *store.Config) { c.CheckInterval = 50 * time.Millisecond }
+
+// awaitEnd waits until the node gave up.
+func awaitEnd(t *testing.T, c *storetest.Cluster, n *storetest.Node) {
+	t.Helper()
+	select {
+	case <-n.Failed():
+	case <-c.Context().Done():
+		t.Fatalf("%s goes on: %+v", n.ID, n.Status())
+	}
+}
+
+// awaitDiverged waits until the node found out that its state is wrong.
+func awaitDiverged(c *storetest.Cluster, n *storetest.Node) error {
+	var err error
+	c.Await("the node to find its state wrong", func() bool {
+		err = n.Diverged()
+		return err != nil
+	})
+	return err
+}
+
+// holdState keeps a node's reinstallation back until release is closed, so that
+// a test can look at the node meanwhile.
+type holdState struct {
+	store.Peers
+	release chan struct{}
+}
+
+func (p holdState) State(ctx context.Context, node store.Target, atLeast uint64) (r io.ReadCloser, err error) {
+	select {
+	case <-p.release:
+		return p.Peers.State(ctx, node, atLeast)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// A follower or a leader whose state is not what the log says is outvoted,
+// answers nothing, does not lead, and answers again with the right state.
+func TestWrongStateIsFoundAndReinstalled(t *testing.T) {
+	t.Parallel()
+	for _, who := range []string{"follower", "leader"} {
+		t.Run(who, func(t *testing.T) {
+			t.Parallel()
+			release := make(chan struct{})
+			c := storetest.New(t, checkOften)
+			c.Together(3, func(cfg *store.Config) {
+				cfg.Peers = holdState{Peers: c.Peers(cfg.BindAdvertise), release: release}
+			})
+			c.Write(register("web", "a", time.Minute))
+			culprit := c.Leader()
+			if who == "follower" {
+				culprit = follower(c)
+			}
+			if err := culprit.Corrupt(register("web", "ghost", time.Minute)); err != nil {
+				t.Fatal(err)
+			}
+			c.Write(register("web", "b", time.Minute)) // moves the log: a check entry follows
+			err := awaitDiverged(c, culprit)
+			if !errors.Is(err, store.ErrDiverged) || !strings.Contains(err.Error(), "state digest at index") {
+				t.Errorf("finding: %v", err)
+			}
+			if err := culprit.Serving(); !errors.Is(err, store.ErrDiverged) {
+				t.Errorf("Serving: %v", err)
+			}
+			if st := culprit.Status(); st.Ready || len(st.Alarms) == 0 {
+				t.Errorf("status: ready %v, alarms %q", st.Ready, st.Alarms)
+			}
+			if _, err := culprit.Write(c.Context(), register("web", "c", time.Minute)); !errors.Is(err, store.ErrNotLeader) {
+				t.Errorf("a write on it: %v", err)
+			}
+			if _, _, err := culprit.Renew(c.Context(), nil); !errors.Is(err, store.ErrNotLeader) {
+				t.Errorf("a heartbeat on it: %v", err)
+			}
+			if err := culprit.WriteState(c.Context(), 0, &bytes.Buffer{}); !errors.Is(err, store.ErrDiverged) {
+				t.Errorf("it gives its state away: %v", err)
+			}
+			var others []string
+			for _, n := range c.Nodes() {
+				if n.ID != culprit.ID {
+					others = append(others, n.ID)
+				}
+			}
+			c.LeaderOf(others...)
+			c.Write(register("web", "d", time.Minute)) // the cluster goes on
+			close(release)
+			c.Await("the node to answer again", func() bool { return culprit.Serving() == nil })
+			if member(culprit.State(), "web", "ghost") != nil || member(culprit.State(), "web", "d") == nil {
+				t.Error("the state that it has now is not the cluster's")
+			}
+			c.Write(register("web", "e", time.Minute))
+			c.AwaitSame()
+			// Its own disk does not bring the wrong state back.
+			culprit.Stop()
+			c.AwaitReady(c.Start(culprit.ID, store.Formation{}))
+			c.AwaitSame()
+		})
+	}
+}
+
+// Without check entries nothing is found: the test above would fail.
+func TestNoChecksFindNothing(t *testing.T) {
+	t.Parallel()
+	c := storetest.New(t, func(cfg *store.Config) { cfg.CheckInterval = -1 })
+	c.Three()
+	bad := follower(c)
+	if err := bad.Corrupt(register("web", "ghost", time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	r := c.Write(register("web", "b", time.Minute))
+	for _, n := range c.Nodes() {
+		if _, err := n.WaitIndex(c.Context(), r.Index); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if mark := bad.Machine().LastMark(); mark.Index != 0 || bad.Diverged() != nil {
+		t.Errorf("mark %v, %v", mark, bad.Diverged())
+	}
+}
+
+// The nodes compare at every moment that the log moved, and an idle cluster
+// writes nothing.
+func TestIdleClusterWritesNoChecks(t *testing.T) {
+	t.Parallel()
+	c := storetest.New(t, checkOften)
+	c.Three()
+	c.Write(register("web", "a", time.Minute))
+	c.AwaitKnown()
+	leader := c.Leader()
+	c.Await("a check of the last entry", func() bool { return leader.Machine().LastMark().Index == leader.State().Index() })
+	mark := leader.Machine().LastMark()
+	idle := time.NewTimer(10 * 50 * time.Millisecond)
+	defer idle.Stop()
+	<-idle.C
+	if now := leader.Machine().LastMark(); now != mark && leader.IsLeader() {
+		t.Errorf("mark %v became %v with nothing in between", mark, now)
+	}
+}
+
+// With two nodes nobody can tell who is right: both go on and say so.
+func TestTieIsReported(t *testing.T) {
+	t.Parallel()
+	c := storetest.New(t, checkOften)
+	c.Together(2)
+	c.Write(register("web", "a", time.Minute))
+	if err := follower(c).Corrupt(register("web", "ghost", time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	c.Write(register("web", "b", time.Minute))
+	c.Await("both to report the difference", func() bool {
+		for _, n := range c.Nodes() {
+			if a := n.Status().Alarms; len(a) != 1 || !strings.Contains(a[0], "no majority") {
+				return false
+			}
+		}
+		return true
+	})
+	for _, n := range c.Nodes() {
+		if err := n.Serving(); err != nil {
+			t.Errorf("%s: %v", n.ID, err)
+		}
+	}
+}
+
+// otherRings answers for a while as if every ring of the others differed from
+// the asker's.
+type otherRings struct {
+	store.Peers
+	lie *atomic.Bool
+}
+
+func (p otherRings) Check(ctx context.Context, node store.Target, q store.Question) (store.Answer, error) {
+	a, err := p.Peers.Check(ctx, node, q)
+	if p.lie.Load() {
+		for i := range a.Rings {
+			a.Rings[i].Fingerprint++
+		}
+	}
+	return a, err
+}
+
+func (p otherRings) State(ctx context.Context, node store.Target, atLeast uint64) (io.ReadCloser, error) {
+	p.lie.Store(false)
+	return p.Peers.State(ctx, node, atLeast)
+}
+
+// A ring that the others have otherwise is found although the states agree.
+func TestWrongRingIsFoundAndReinstalled(t *testing.T) {
+	t.Parallel()
+	c := storetest.New(t, checkOften)
+	lie := &atomic.Bool{}
+	c.Together(3, func(cfg *store.Config) {
+		if cfg.ID == "n1" {
+			cfg.Peers = otherRings{Peers: c.Peers(cfg.BindAdvertise), lie: lie}
+		}
+	})
+	c.Write(register("web", "a", time.Minute))
+	lie.Store(true)
+	c.Write(register("web", "b", time.Minute))
+	n := c.Node("n1")
+	c.Await("n1 to ask for another's state", func() bool { return !lie.Load() })
+	c.Await("n1 to answer again", func() bool { return n.Serving() == nil })
+	c.Write(register("web", "c", time.Minute))
+	c.AwaitSame()
+}
+
+// Memory that changed by itself is found without the other nodes.
+func TestDamagedMemoryIsFound(t *testing.T) {
+	t.Parallel()
+	c := storetest.New(t)
+	c.Three()
+	c.Write(register("web", "a", time.Minute))
+	c.AwaitSame()
+	n := follower(c)
+	member(n.State(), "web", "a").Addr = "elsewhere:1"
+	n.Scrub()
+	c.Await("the node to answer again", func() bool { return n.Serving() == nil && member(n.State(), "web", "a").Addr == "a:1" })
+	c.AwaitSame()
+}
+
+// A node that is all of its cluster has nobody to ask: it ends, and makes its
+// state anew when it starts.
+func TestDamagedMemoryEndsALonelyNode(t *testing.T) {
+	t.Parallel()
+	c := storetest.New(t)
+	n := c.Start("n1", store.Formation{})
+	c.AwaitReady(n)
+	c.Write(register("web", "a", time.Minute))
+	member(n.State(), "web", "a").Addr = "elsewhere:1"
+	n.Scrub()
+	awaitEnd(t, c, n)
+	if err := n.Failure(); !errors.Is(err, store.ErrDiverged) || !strings.Contains(err.Error(), "start it again") {
+		t.Errorf("failure: %v", err)
+	}
+	n.Kill()
+	n = c.Start("n1", store.Formation{})
+	c.AwaitReady(n)
+	if m := member(n.State(), "web", "a"); m == nil || m.Addr != "a:1" {
+		t.Errorf("after the restart: %+v", m)
+	}
+}
+
+// A node that is wrong again and again has failing hardware: it ends.
+func TestReinstallingEnds(t *testing.T) {
+	t.Parallel()
+	c := storetest.New(t)
+	c.Three()
+	c.Write(register("web", "a", time.Minute))
+	c.AwaitSame()
+	n := follower(c)
+	for range store.MaxReinstalls + 1 {
+		c.Await("the node to answer", func() bool { return n.Serving() == nil })
+		member(n.State(), "web", "a").Addr = "elsewhere:1"
+		n.Scrub()
+	}
+	awaitEnd(t, c, n)
+	if err := n.Failure(); !strings.Contains(err.Error(), "memory and the processor") {
+		t.Errorf("failure: %v", err)
+	}
+	n.Kill()
+}
