@@ -67,7 +67,7 @@ func (f *commitFeed) committedIn(term uint64) (uint64, bool) {
 
 // follow wraps the pipeline to one follower.
 func (f *commitFeed) follow(inner raft.AppendPipeline) raft.AppendPipeline {
-	p := &commitPipeline{AppendPipeline: inner, feed: f, wake: make(chan struct{}, 1), closed: make(chan struct{})}
+	p := &commitPipeline{AppendPipeline: inner, feed: f, wake: make(chan struct{}, 1), lock: make(chan struct{}, 1), closed: make(chan struct{})}
 	p.wg.Go(p.loop) // until Close
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -85,7 +85,10 @@ type commitPipeline struct {
 	feed *commitFeed
 	wake chan struct{} // holds one
 
-	mu   sync.Mutex // guards the rest, and the order of what is sent
+	// lock holds one while someone uses the rest, and orders what is sent. It is
+	// kept through waits for a place in the pipeline, and the virtual time of
+	// tests stands still while a mutex is waited for.
+	lock chan struct{}
 	sent *raft.AppendEntriesRequest
 	told uint64 // the commit index that the follower has been told of, as far as its entries are known to be ours
 
@@ -96,8 +99,8 @@ type commitPipeline struct {
 
 // AppendEntries implements raft.AppendPipeline.
 func (p *commitPipeline) AppendEntries(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.lock <- struct{}{}
+	defer func() { <-p.lock }()
 	p.sent, p.told = req, min(req.LeaderCommitIndex, lastOf(req))
 	return p.AppendPipeline.AppendEntries(req, resp)
 }
@@ -135,8 +138,8 @@ func (p *commitPipeline) loop() {
 // notify sends the commit index if the follower does not know it; false when
 // the pipeline is broken.
 func (p *commitPipeline) notify() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.lock <- struct{}{}
+	defer func() { <-p.lock }()
 	if p.sent == nil {
 		return true
 	}
