@@ -50,7 +50,10 @@ type Config struct {
 	Logger    *slog.Logger
 	Observers []fsm.Observer
 
-	wrapLog func(raft.LogStore) raft.LogStore // tests put faults before the log
+	// Tests put faults before the log and the votes, and compare heartbeat handlers.
+	wrapLog    func(raft.LogStore) raft.LogStore
+	wrapStable func(raft.StableStore) raft.StableStore
+	heartbeats func(t *transport, rafts func(raft.RPC)) func(raft.RPC)
 }
 
 // Defaults of the fields of [Config].

@@ -35,7 +35,7 @@ type Store struct {
 	leases    *leaseTable
 	confirm   *confirmer
 	raft      *raft.Raft
-	transport *raft.NetworkTransport
+	transport *transport
 	bolt      *raftboltdb.BoltStore
 	logs      raft.LogStore // as raft sees it
 
@@ -151,6 +151,9 @@ func (s *Store) openRaft() error {
 		logs.LogStore = s.cfg.wrapLog(cached)
 	}
 	s.logs = logs
+	if s.cfg.wrapStable != nil {
+		stable.StableStore = s.cfg.wrapStable(s.bolt)
+	}
 	logger := newRaftLogger(s.log)
 	snaps, err := raft.NewFileSnapshotStoreWithLogger(s.cfg.DataDir, 2, logger)
 	if err != nil {
@@ -159,20 +162,22 @@ func (s *Store) openRaft() error {
 	if s.hadState, err = raft.HasExistingState(logs, stable, snaps); err != nil {
 		return fmt.Errorf("%w %s: %w", ErrDataDir, s.cfg.DataDir, err)
 	}
-	s.transport = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	s.transport = newTransport(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream:                  s.streamLayer(),
 		MaxPool:                 3,
 		Timeout:                 max(2*s.cfg.ElectionTimeout, time.Second),
 		Logger:                  logger,
 		MsgpackUseNewTimeFormat: true,
-	})
+	}))
 	commits := newCommitFeed()
 	s.fsm.commits = commits
-	s.raft, err = raft.NewRaft(s.raftConfig(), s.fsm, logs, stable, snaps, transport{s.transport, commits})
+	s.transport.choose, s.transport.commits = s.cfg.heartbeats, commits
+	s.raft, err = raft.NewRaft(s.raftConfig(), s.fsm, logs, stable, snaps, s.transport)
 	if err != nil {
 		return fmt.Errorf("%w %s: start raft: %w", ErrDataDir, s.cfg.DataDir, err)
 	}
 	commits.start(s.raft)
+	s.transport.attach(s.raft)
 	return nil
 }
 

@@ -112,29 +112,12 @@ type nameAddr string
 func (nameAddr) Network() string  { return "tcp" }
 func (a nameAddr) String() string { return string(a) }
 
-// transport is raft's network transport without its fast path for heartbeats.
-// The fast path handles a heartbeat on the connection's goroutine although
-// raft's append handler belongs to its main loop; a newer leader's heartbeat
-// can then raise the term in the middle of a deposed leader's write. Here a
-// heartbeat takes the channel that all other calls take.
-//
-// Embedding keeps pre-vote, which raft looks for on the transport's type.
-type transport struct {
-	*raft.NetworkTransport
-	commits *commitFeed
-}
-
-// SetHeartbeatHandler does nothing: see transport.
-func (transport) SetHeartbeatHandler(func(raft.RPC)) {}
-
-var _ raft.WithPreVote = transport{}
-
 // AppendEntriesPipeline returns a pipeline whose answers are always taken. When
 // raft sees an answer that ends a pipeline, it stops to read answers at once,
 // but goes on sending until it notices. In raft's own pipeline the sender then
 // waits for a place that the next answer should free, which nobody takes: the
 // follower gets no more entries, and Shutdown waits for ever.
-func (t transport) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddress) (raft.AppendPipeline, error) {
+func (t *transport) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddress) (raft.AppendPipeline, error) {
 	inner, err := t.NetworkTransport.AppendEntriesPipeline(id, target)
 	if err != nil {
 		return nil, err

@@ -3,7 +3,6 @@ package store
 import (
 	"errors"
 	"net"
-	"reflect"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -11,29 +10,6 @@ import (
 
 	"github.com/hashicorp/raft"
 )
-
-// Raft looks for pre-vote on the transport's type and hands the heartbeat
-// handler to whatever transport it has.
-func TestTransportHasPreVoteAndNoFastPath(t *testing.T) {
-	inner := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{Stream: noStreams{}, Timeout: time.Second})
-	defer func() { _ = inner.Close() }()
-	var tr raft.Transport = transport{inner, newCommitFeed()}
-	if _, ok := tr.(raft.WithPreVote); !ok {
-		t.Error("raft finds no pre-vote on the transport")
-	}
-	tr.SetHeartbeatHandler(func(raft.RPC) {})
-	if got := heartbeatHandler(inner); got {
-		t.Error("the heartbeat handler reached the network transport")
-	}
-	inner.SetHeartbeatHandler(func(raft.RPC) {})
-	if got := heartbeatHandler(inner); !got {
-		t.Error("the test does not see a handler that is there")
-	}
-}
-
-func heartbeatHandler(t *raft.NetworkTransport) bool {
-	return !reflect.ValueOf(t).Elem().FieldByName("heartbeatFn").IsNil()
-}
 
 type noStreams struct{ net.Listener }
 

@@ -1,0 +1,52 @@
+package store
+
+import (
+	"net"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+)
+
+// HeartbeatHandlers are what raft's heartbeats can be handled with; the tests
+// compare them.
+var HeartbeatHandlers = map[string]func(*Config){
+	"own": func(*Config) {},
+	// Every heartbeat waits for raft's main loop.
+	"channel": func(c *Config) {
+		c.heartbeats = func(t *transport, _ func(raft.RPC)) func(raft.RPC) { return func(rpc raft.RPC) { t.pass(rpc) } }
+	},
+	// Raft's handler for all.
+	"unguarded": func(c *Config) {
+		c.heartbeats = func(_ *transport, rafts func(raft.RPC)) func(raft.RPC) { return rafts }
+	},
+	// Raft's handler for those of the current term, while the node follows.
+	"guarded": func(c *Config) { c.heartbeats = guarded(func() {}) },
+}
+
+// GuardedHeartbeats runs between between the check and raft's handler.
+func GuardedHeartbeats(c *Config, between func()) { c.heartbeats = guarded(between) }
+
+func guarded(between func()) func(*transport, func(raft.RPC)) func(raft.RPC) {
+	return func(t *transport, rafts func(raft.RPC)) func(raft.RPC) {
+		return func(rpc raft.RPC) {
+			if t.answer(rpc.Command) == nil {
+				t.pass(rpc)
+				return
+			}
+			between()
+			rafts(rpc)
+		}
+	}
+}
+
+// WrapStable puts a fault before the store of terms and votes.
+func WrapStable(cfg *Config, wrap func(raft.StableStore) raft.StableStore) { cfg.wrapStable = wrap }
+
+// Caller returns raft's transport of one that knows a cluster's id.
+func Caller(cluster string, dial func(string, time.Duration) (net.Conn, error)) *raft.NetworkTransport {
+	return raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream:  &streamLayer{Listener: noStreams{}, dial: dial, cluster: func() string { return cluster }},
+		Timeout: time.Minute, MaxPool: 1, MsgpackUseNewTimeFormat: true, Logger: hclog.NewNullLogger(),
+	})
+}
