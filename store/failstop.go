@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -17,16 +18,59 @@ type failStop struct {
 
 // guard runs one write.
 func (f failStop) guard(what string, write func() error) error {
-	hung := time.AfterFunc(f.maxHang, func() {
+	watch := startHangWatch(f.maxHang, func() {
 		f.fatal(fmt.Errorf("%w: %s has not returned for %s", ErrStorage, what, f.maxHang))
 	})
-	defer hung.Stop()
+	defer watch.stop()
 	if err := write(); err != nil {
 		err = fmt.Errorf("%w: %s: %w", ErrStorage, what, err)
 		f.fatal(err)
 		return err
 	}
 	return nil
+}
+
+// hangSteps is how many times in a row a write must be seen hanging.
+const hangSteps = 10
+
+// hangWatch looks at a write in steps and counts the steps, not the time: a
+// process that stood still, or a machine that slept, in the middle of a write
+// comes back to one step that took long, and not to a disk that hangs.
+type hangWatch struct {
+	step  time.Duration
+	hangs func()
+
+	mu    sync.Mutex // guards the rest
+	timer *time.Timer
+	left  int // 0: it is over
+}
+
+func startHangWatch(limit time.Duration, hangs func()) *hangWatch {
+	w := &hangWatch{step: limit / hangSteps, hangs: hangs, left: hangSteps}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.timer = time.AfterFunc(w.step, w.tick)
+	return w
+}
+
+func (w *hangWatch) tick() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.left == 0 {
+		return
+	}
+	if w.left--; w.left == 0 {
+		w.hangs()
+		return
+	}
+	w.timer.Reset(w.step)
+}
+
+func (w *hangWatch) stop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.left = 0
+	w.timer.Stop()
 }
 
 // logStore guards a raft.LogStore. Reads pass.

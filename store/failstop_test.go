@@ -75,6 +75,27 @@ func TestHungWriteIsFatal(t *testing.T) {
 	}
 }
 
+// TestStoppedProcessIsNoHungWrite: a process that stood still for long finds
+// its timers due at once, and its disk in order.
+func TestStoppedProcessIsNoHungWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hung := 0
+		w := startHangWatch(time.Hour, func() { hung++ })
+		defer w.stop()
+		for range hangSteps - 1 {
+			w.tick() // as late as may be
+		}
+		if hung != 0 {
+			t.Error("a late timer was taken for a hung write")
+		}
+		w.tick()
+		w.tick()
+		if hung != 1 {
+			t.Errorf("told %d times of a write that hangs", hung)
+		}
+	})
+}
+
 func TestGoodWritesAndReadsAreNotFatal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &faultyStore{write: func() error { after(9 * time.Second); return nil }}
