@@ -105,6 +105,13 @@ func (f *feed) publish(c *RingChange) {
 	f.wakeLocked()
 }
 
+// awaited tells whether a watcher waits for the next publication.
+func (f *feed) awaited() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.wake != nil
+}
+
 func (f *feed) wakeAll() {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -42,7 +42,7 @@ type ringCell struct {
 	view atomic.Pointer[RingView]
 	feed feed
 	urge chan struct{} // holds one: somebody waits for this ring
-	pace pacer         // of this group alone
+	pace paces         // of this group alone
 
 	mu       sync.Mutex    // guards the rest
 	building bool          // a goroutine builds this ring
@@ -58,12 +58,14 @@ type ringCell struct {
 // A change after a quiet moment is built at once. Under lasting change the
 // builds together take no more than 4 % of the processors, so that
 // a registration costs the cluster a log entry and not three rings: several
-// changes of a group then go into one build. Rings that somebody waits for are
-// not held back.
+// changes of a group then go into one build. With watchers waiting for its next
+// step, a group has three times that. Rings that a reader waits for are not held
+// back. A small ring waits for no large one: they have slots of their own.
 type ringBuilder struct {
 	machine *Machine
 	slots   chan struct{}
-	pace    pacer
+	small   chan struct{} // slots of rings of at most smallPoints
+	pace    paces
 	hub     hub
 
 	mu     sync.Mutex // guards closed against wg.Add
@@ -123,17 +125,47 @@ func (p *pacer) spent(d time.Duration) {
 	p.free = p.free.Add(time.Duration(float64(d) / p.share))
 }
 
+// paces holds builds to a share, and to a larger one those of groups that are
+// watched. Both shares are charged for all builds.
+type paces struct{ quiet, watched pacer }
+
+func newPaces() paces {
+	procs := float64(runtime.GOMAXPROCS(0))
+	return paces{quiet: pacer{share: procs / 25, burst: buildBurst}, watched: pacer{share: procs / 8, burst: buildBurst}}
+}
+
+func (p *paces) owed(watched bool) time.Duration {
+	if watched {
+		return p.watched.owed()
+	}
+	return p.quiet.owed()
+}
+
+func (p *paces) spent(d time.Duration) {
+	p.quiet.spent(d)
+	p.watched.spent(d)
+}
+
+// buildLimit is the most that a build is charged for: some three times what it
+// takes on an idle processor. What is beyond went to other work of the machine,
+// and a preemption of half a second must not hold the group back for many.
+func buildLimit(points int) time.Duration {
+	return 100*time.Microsecond + time.Duration(points)*30*time.Nanosecond
+}
+
+// smallPoints is the size up to which a ring takes less than a millisecond or so.
+const smallPoints = 1 << 16
+
 func newRingBuilder(m *Machine) *ringBuilder {
 	procs := runtime.GOMAXPROCS(0)
-	b := &ringBuilder{machine: m, slots: make(chan struct{}, max(1, procs/2)), pace: pacer{share: float64(procs) / 25, burst: buildBurst}}
+	b := &ringBuilder{machine: m, slots: make(chan struct{}, max(1, procs/2)), small: make(chan struct{}, procs), pace: newPaces()}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	return b
 }
 
 func (b *ringBuilder) newCell(name string) *ringCell {
 	return &ringCell{
-		name: name, built: make(chan struct{}), urge: make(chan struct{}, 1),
-		pace: pacer{share: b.pace.share, burst: b.pace.burst},
+		name: name, built: make(chan struct{}), urge: make(chan struct{}, 1), pace: newPaces(),
 	}
 }
 
@@ -173,21 +205,38 @@ func (b *ringBuilder) build(g *Group) {
 	b.wg.Go(func() { b.run(c) })
 }
 
-// admit waits for the turn of a build and takes a slot. A group's first ring is
-// due at once, because a node that starts has all to build, and so is one that
-// somebody waits for: pacing is for changes that nobody has asked about.
-func (b *ringBuilder) admit(c *ringCell) bool {
-	if c.view.Load() != nil && !wait(b.ctx, c.urge, max(b.pace.owed(), c.pace.owed())) {
-		return false
+// admit waits for the turn of a build and takes a slot, which it returns; nil
+// when the builder is closing. A group's first ring is due at once, because a
+// node that starts has all to build, and so is one that somebody waits for:
+// pacing is for changes that nobody has asked about.
+func (b *ringBuilder) admit(c *ringCell) chan struct{} {
+	if c.view.Load() != nil {
+		watched := c.feed.awaited()
+		if !wait(b.ctx, c.urge, max(b.pace.owed(watched), c.pace.owed(watched))) {
+			return nil
+		}
 	}
-	b.slots <- struct{}{}
-	return true
+	slots := b.slots
+	if g := b.machine.State().Group(c.name); g != nil && g.weight*uint64(g.Params.VirtualNodes) <= smallPoints {
+		slots = b.small
+	}
+	select {
+	case slots <- struct{}{}:
+	case <-b.ctx.Done():
+		return nil
+	}
+	if b.ctx.Err() != nil {
+		<-slots
+		return nil
+	}
+	return slots
 }
 
 // run builds until the ring is at the newest revision.
 func (b *ringBuilder) run(c *ringCell) {
 	for {
-		if !b.admit(c) {
+		slots := b.admit(c)
+		if slots == nil {
 			return // closing; whoever waits for the ring has a context
 		}
 		start := time.Now()
@@ -197,9 +246,12 @@ func (b *ringBuilder) run(c *ringCell) {
 			change = changeBetween(c.name, c.view.Load(), view)
 		}
 		took := time.Since(start)
+		if view != nil {
+			took = min(took, buildLimit(view.Ring.NumPoints()))
+		}
 		c.pace.spent(took)
 		b.pace.spent(min(took, buildBurst/5)) // a large ring delays itself, not the others
-		<-b.slots
+		<-slots
 		c.mu.Lock()
 		if view != nil {
 			c.view.Store(view)

@@ -14,13 +14,17 @@ import (
 
 // holdBuilds keeps ring builds from running until the returned function is called.
 func holdBuilds(m *Machine) (release func()) {
-	n := cap(m.rings.slots)
-	for range n {
-		m.rings.slots <- struct{}{}
+	held := []chan struct{}{m.rings.slots, m.rings.small}
+	for _, slots := range held {
+		for range cap(slots) {
+			slots <- struct{}{}
+		}
 	}
 	return sync.OnceFunc(func() {
-		for range n {
-			<-m.rings.slots
+		for _, slots := range held {
+			for range cap(slots) {
+				<-slots
+			}
 		}
 	})
 }
@@ -139,28 +143,53 @@ func TestRefreshBuildsNoRing(t *testing.T) {
 	}
 }
 
-func TestCloseWaitsForBuilds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := newLog(t)
-		release := holdBuilds(l.m)
-		l.must(register(newSeat("web", "a", "10.0.0.1:80", "one")))
-		closed := false
-		go func() { l.m.Close(); closed = true }()
-		synctest.Wait()
-		if closed {
-			t.Error("closed while a build was under way")
-		}
-		release()
-		synctest.Wait()
-		if !closed {
-			t.Fatal("not closed")
-		}
-		before := buildsUnderWay()
-		l.must(register(newSeat("web", "b", "10.0.0.1:80", "one")))
-		if buildsUnderWay() != before {
-			t.Error("a build started after Close")
-		}
-	})
+// A build under way is waited for; those that wait for their turn are given up,
+// and nothing starts any more.
+func TestCloseGivesUpWaitingBuilds(t *testing.T) {
+	l := newLog(t)
+	release := holdBuilds(l.m)
+	defer release()
+	before := buildsUnderWay()
+	for i := range 50 {
+		l.must(register(newSeat("web"+itoa(i), "a", "10.0.0.1:80", "one")))
+	}
+	closed := make(chan struct{})
+	go func() { defer close(closed); l.m.Close() }()
+	select {
+	case <-closed:
+	case <-time.After(10 * time.Second):
+		t.Fatal("Close waits for builds that have not begun")
+	}
+	if l.m.State().Group("web0").Ring() != nil {
+		t.Error("a ring was built after Close")
+	}
+	l.must(register(newSeat("web", "b", "10.0.0.1:80", "one")))
+	if n := buildsUnderWay(); n > before {
+		t.Errorf("%d builds after Close, %d before", n, before)
+	}
+}
+
+func TestCloseWaitsForTheBuildUnderWay(t *testing.T) {
+	l := newLog(t)
+	l.must(register(newSeat("web", "a", "10.0.0.1:80", "one")))
+	settle(t, l.m)
+	cell := l.m.State().Group("web").cell
+	cell.mu.Lock() // the build cannot publish
+	l.m.rings.wg.Go(func() { l.m.rings.run(cell) })
+	deadline := time.Now().Add(10 * time.Second)
+	for len(l.m.rings.small) == 0 && buildsUnderWay() == 0 && time.Now().Before(deadline) {
+		runtime.Gosched()
+	}
+	closed := make(chan struct{})
+	go func() { defer close(closed); l.m.Close() }()
+	<-l.m.rings.ctx.Done()
+	select {
+	case <-closed:
+		t.Error("closed while a build was under way")
+	default:
+	}
+	cell.mu.Unlock()
+	<-closed
 }
 
 // Builds are paced under lasting change, but not the first of a group and not
@@ -184,5 +213,55 @@ func TestPacingHoldsBackOnlyWhatNobodyWaitsFor(t *testing.T) {
 	}
 	if _, err := g.WaitRing(ctx, l.m.State().Index()); err != nil {
 		t.Errorf("a ring that somebody waits for: %v", err)
+	}
+}
+
+// A watched group has a larger share than one that nobody watches.
+func TestWatchedGroupsAreBuiltSooner(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPaces()
+		p.spent(2 * buildBurst)
+		quiet, watched := p.owed(false), p.owed(true)
+		if quiet <= 0 || watched <= 0 || quiet < 3*watched {
+			t.Errorf("owed %v, watched %v", quiet, watched)
+		}
+	})
+	l := newLog(t)
+	l.must(register(newSeat("web", "a", "10.0.0.1:80", "one")))
+	settle(t, l.m)
+	l.m.rings.pace.quiet.spent(time.Hour) // far beyond the share of the unwatched
+	w := l.m.WatchGroup("web", 0, 0)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, err := w.Next(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, wake := w.poll(); wake == nil { // it waits
+		t.Fatal("a step without a change")
+	}
+	select {
+	case <-l.m.State().Group("web").cell.urge: // a word of settle's that came late
+	default:
+	}
+	l.must(register(newSeat("web", "b", "10.0.0.2:80", "one")))
+	if step, err := w.Next(ctx); err != nil || len(step.Changes) != 1 {
+		t.Errorf("a watched group is held back: %+v, %v", step, err)
+	}
+}
+
+// The rings of small groups are built while large ones wait for each other.
+func TestSmallRingsWaitForNoLargeOne(t *testing.T) {
+	l := newLog(t)
+	for range cap(l.m.rings.slots) { // large rings under construction
+		l.m.rings.slots <- struct{}{}
+	}
+	l.must(register(newSeat("web", "a", "10.0.0.1:80", "one")))
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, err := l.m.State().Group("web").WaitRing(ctx, l.m.State().Index()); err != nil {
+		t.Errorf("a small ring: %v", err)
+	}
+	for range cap(l.m.rings.slots) {
+		<-l.m.rings.slots
 	}
 }
