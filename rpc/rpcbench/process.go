@@ -1,0 +1,96 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os/exec"
+	"sync"
+	"time"
+)
+
+// processes are the three members of one side.
+type processes struct{ all []*process }
+
+type process struct {
+	cmd   *exec.Cmd
+	log   bytes.Buffer // read when it has ended
+	ended chan struct{}
+}
+
+func (p *processes) start(program string, args ...string) error {
+	one := &process{cmd: exec.Command(program, args...), ended: make(chan struct{})}
+	one.cmd.Stdout, one.cmd.Stderr = &one.log, &one.log
+	if err := one.cmd.Start(); err != nil {
+		return err
+	}
+	go func() {
+		_ = one.cmd.Wait() // it is killed in the end
+		close(one.ended)
+	}()
+	p.all = append(p.all, one)
+	return nil
+}
+
+// close kills them: their data goes with them.
+func (p *processes) close() error {
+	var wg sync.WaitGroup
+	for _, one := range p.all {
+		_ = one.cmd.Process.Kill() // it may have ended
+		wg.Go(func() { <-one.ended })
+	}
+	wg.Wait()
+	return nil
+}
+
+// alive returns an error with the log's end when one has ended.
+func (p *processes) alive() error {
+	for _, one := range p.all {
+		select {
+		case <-one.ended:
+			log := one.log.Bytes()
+			return fmt.Errorf("%s ended:\n%s", one.cmd.Path, log[max(0, len(log)-2000):])
+		default:
+		}
+	}
+	return nil
+}
+
+// until tries until f returns nil.
+func (p *processes) until(ctx context.Context, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		try, stop := context.WithTimeout(ctx, 2*time.Second)
+		err := f(try)
+		stop()
+		if err == nil {
+			return nil
+		}
+		if dead := p.alive(); dead != nil {
+			return dead
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("not within 30 s: %w", err)
+		}
+	}
+}
+
+// freeAddrs are loopback addresses that were free a moment ago.
+func freeAddrs(n int) ([]string, error) {
+	var addrs []string
+	for range n {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer ln.Close()
+		addrs = append(addrs, ln.Addr().String())
+	}
+	return addrs, nil
+}
