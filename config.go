@@ -51,6 +51,10 @@ type Config struct {
 	// SnapshotThreshold is how many entries are applied between snapshots;
 	// 0: the default.
 	SnapshotThreshold uint64
+	// MinFreeDisk is the low-water mark of the disk under DataDir, in bytes.
+	// While less is free there, on the leader or on so many voters that no
+	// majority has room, new members and groups are refused; 0: no mark.
+	MinFreeDisk uint64
 	// Logger; nil: no logs.
 	Logger *slog.Logger
 	// Version of the program, told to other nodes and shown in the status.
@@ -65,6 +69,7 @@ func DefaultConfig() Config {
 		Addr:            ":9800",
 		JoinTimeout:     30 * time.Second,
 		ElectionTimeout: store.DefaultElectionTimeout,
+		MinFreeDisk:     store.DefaultMinFreeDisk,
 		Version:         "dev",
 	}
 }

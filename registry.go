@@ -87,7 +87,8 @@ func (n *Node) open() error {
 	n.store, err = store.Open(store.Config{
 		ID: n.cfg.ID, Cluster: n.cfg.Cluster, BindAdvertise: bind, Addr: addr, Version: n.cfg.Version,
 		DataDir: n.cfg.DataDir, Listener: raftLn, DialRaft: rpc.DialRaft, Peers: n.peers,
-		ElectionTimeout: n.cfg.ElectionTimeout, SnapshotThreshold: n.cfg.SnapshotThreshold, Logger: n.cfg.Logger,
+		ElectionTimeout: n.cfg.ElectionTimeout, SnapshotThreshold: n.cfg.SnapshotThreshold,
+		MinFreeDisk: n.cfg.MinFreeDisk, Logger: n.cfg.Logger,
 	})
 	if err != nil {
 		return err

@@ -43,6 +43,7 @@ var wireErrors = []wireError{
 	{fsm.ErrFenced, codes.FailedPrecondition, registrypb.ErrorDetail_FENCED},
 	{fsm.ErrRevisionMismatch, codes.Aborted, registrypb.ErrorDetail_REVISION_MISMATCH},
 	{fsm.ErrExhausted, codes.ResourceExhausted, registrypb.ErrorDetail_EXHAUSTED},
+	{store.ErrDiskLow, codes.ResourceExhausted, registrypb.ErrorDetail_EXHAUSTED},
 	{store.ErrMembership, codes.FailedPrecondition, registrypb.ErrorDetail_MEMBERSHIP},
 	{errStopping, codes.Unavailable, registrypb.ErrorDetail_NOT_READY},
 	{context.Canceled, codes.Canceled, registrypb.ErrorDetail_UNSPECIFIED},
@@ -69,6 +70,9 @@ func toStatus(err error) error {
 	var field *fsm.FieldError
 	if errors.As(err, &field) {
 		detail.Field, detail.Limit = field.Field, field.Limit
+	}
+	if low, ok := errors.AsType[*store.DiskLowError](err); ok {
+		detail.Field, detail.Limit = "disk", low.Limit()
 	}
 	st, derr := status.New(code, err.Error()).WithDetails(detail)
 	if derr != nil {

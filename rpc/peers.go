@@ -164,6 +164,16 @@ func (p *Peers) Applied(ctx context.Context, node store.Target) (uint64, error) 
 	return r.GetNode().GetAppliedIndex(), err
 }
 
+// LowDisk implements store.Peers.
+func (p *Peers) LowDisk(ctx context.Context, node store.Target) (bool, error) {
+	c, err := p.client(node.Bind)
+	if err != nil {
+		return false, err
+	}
+	r, err := c.Status(ctx, &peerpb.StatusRequest{})
+	return r.GetLowDisk() && r.GetNode().GetId() == node.ID, err
+}
+
 // Check implements store.Peers.
 func (p *Peers) Check(ctx context.Context, node store.Target, q store.Question) (store.Answer, error) {
 	c, err := p.client(node.Bind)

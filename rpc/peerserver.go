@@ -115,5 +115,6 @@ func (p *peerServer) Status(_ context.Context, req *peerpb.StatusRequest) (*peer
 	st := p.store().Status()
 	return &peerpb.StatusResponse{
 		Node: nodeStatus(st, p.store().State().Group(req.Group)), Leader: st.LeaderID, Term: st.Term, Cluster: st.Cluster,
+		LowDisk: p.store().LowDisk() != nil,
 	}, nil
 }

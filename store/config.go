@@ -44,11 +44,16 @@ type Config struct {
 	// CheckInterval is how often, while the log moves, the nodes compare their
 	// states and rings; negative: never.
 	CheckInterval time.Duration
+	// MinFreeDisk is the low-water mark, in bytes: while the disk of DataDir
+	// has less free, what makes the state grow is refused; 0: none.
+	MinFreeDisk uint64
 	// MaxHang is how long one write to the disk may take before the node ends.
 	MaxHang time.Duration
 
 	Logger    *slog.Logger
 	Observers []fsm.Observer
+
+	diskFree func(dir string) (bytes uint64, err error) // nil: asks the system
 
 	// Tests put faults before the log and the votes, and compare heartbeat handlers.
 	wrapLog    func(raft.LogStore) raft.LogStore
@@ -62,6 +67,9 @@ const (
 	DefaultSnapshotThreshold = 16 << 10
 	DefaultMaxHang           = 10 * time.Second
 	DefaultCheckInterval     = 2 * time.Second
+	// DefaultMinFreeDisk is what deregistering or expiring 100,000 members may
+	// add to the log before a snapshot shortens it, twice.
+	DefaultMinFreeDisk = 128 << 20
 )
 
 func (c Config) withDefaults() Config {
@@ -76,6 +84,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MaxHang == 0 {
 		c.MaxHang = DefaultMaxHang
+	}
+	if c.diskFree == nil {
+		c.diskFree = diskFree
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

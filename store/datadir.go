@@ -38,7 +38,7 @@ func (i identity) save(dir string) error {
 		return fmt.Errorf("encode %s: %w", identityFile, err)
 	}
 	if err := writeFileSync(filepath.Join(dir, identityFile), append(data, '\n')); err != nil {
-		return fmt.Errorf("%w %s: cannot be written: %w", ErrDataDir, dir, err)
+		return fmt.Errorf("%w %s: cannot be written: %w%s", ErrDataDir, dir, err, advice(err))
 	}
 	return nil
 }

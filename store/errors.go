@@ -23,6 +23,9 @@ var (
 	ErrDiverged = errors.New("this node's state is not the cluster's")
 	// ErrCorrupt: what is on disk is not what was written; the node ends.
 	ErrCorrupt = errors.New("stored data is damaged")
+	// ErrDiskLow: too little disk is free for anything that makes the state
+	// grow; nothing was done. It comes as a [DiskLowError].
+	ErrDiskLow = errors.New("disk is nearly full")
 	// ErrMembership: a node does not fit the cluster, or the cluster the node.
 	ErrMembership = errors.New("cluster membership")
 	// ErrDataDir: the data directory cannot be used.

@@ -42,6 +42,11 @@ func WrapLog(cfg *Config, wrap func(raft.LogStore) raft.LogStore) { cfg.wrapLog 
 // FailedCloseLimit bounds the Close of a node that failed.
 const FailedCloseLimit = failedCloseLimit
 
+// DiskFree sets what a node believes to be free on its disk.
+func DiskFree(cfg *Config, free func() uint64) {
+	cfg.diskFree = func(string) (uint64, error) { return free(), nil }
+}
+
 // NoteNode writes a node's metadata alone.
 func (s *Store) NoteNode(ctx context.Context, n Hello) error { return s.noteNode(ctx, n) }
 

@@ -1,8 +1,10 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -23,7 +25,7 @@ func (f failStop) guard(what string, write func() error) error {
 	})
 	defer watch.stop()
 	if err := write(); err != nil {
-		err = fmt.Errorf("%w: %s: %w", ErrStorage, what, err)
+		err = fmt.Errorf("%w: %s: %w%s", ErrStorage, what, err, advice(err))
 		f.fatal(err)
 		return err
 	}
@@ -71,6 +73,14 @@ func (w *hangWatch) stop() {
 	defer w.mu.Unlock()
 	w.left = 0
 	w.timer.Stop()
+}
+
+// advice says what helps against an error of the disk.
+func advice(err error) string {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return "; free some space there and start the node again, what it acknowledged is on its disk"
+	}
+	return ""
 }
 
 // logStore guards a raft.LogStore. Reads pass.

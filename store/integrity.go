@@ -306,9 +306,12 @@ func (s *Store) Answer(ctx context.Context, q Question) (Answer, error) {
 
 // alarms are what an operator should know of this node.
 func (s *Store) alarms() []string {
+	var out []string
+	if err := s.LowDisk(); err != nil {
+		out = append(out, err.Error())
+	}
 	s.integrity.mu.Lock()
 	defer s.integrity.mu.Unlock()
-	var out []string
 	if s.integrity.cause != nil {
 		out = append(out, s.integrity.cause.Error())
 	}

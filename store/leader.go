@@ -76,6 +76,7 @@ func (s *Store) leadTerm(l *leadership) {
 	var work sync.WaitGroup
 	work.Go(func() { s.promoteLoop(l) })
 	work.Go(func() { s.checkLoop(l) })
+	work.Go(func() { s.followersDiskLoop(l) })
 	s.expireLoop(l)
 	work.Wait()
 }

@@ -15,6 +15,8 @@ type Peers interface {
 	ReadIndex(ctx context.Context, leader Target) (uint64, error)
 	// Applied asks for the index that a node has applied.
 	Applied(ctx context.Context, node Target) (uint64, error)
+	// LowDisk asks whether a node's disk is below its low-water mark.
+	LowDisk(ctx context.Context, node Target) (bool, error)
 	// Check asks what a node had at stated points of the log.
 	Check(ctx context.Context, node Target, q Question) (Answer, error)
 	// State asks for a node's state, of the index or a later one, as a snapshot.

@@ -32,6 +32,7 @@ type Store struct {
 	machine   *fsm.Machine
 	fsm       *raftFSM
 	integrity *integrity
+	disk      *diskWatch
 	leases    *leaseTable
 	confirm   *confirmer
 	raft      *raft.Raft
@@ -75,8 +76,8 @@ func Open(cfg Config) (_ *Store, err error) {
 		cfg: cfg, log: cfg.Logger, started: time.Now(), leases: newLeaseTable(),
 		notify: make(chan bool, 16), proposals: make(chan *proposal, maxBatchSize),
 		underWay: make(chan struct{}, maxBatches), proposed: make(chan []*proposal, maxBatches), collected: make(chan struct{}),
-		integrity: newIntegrity(),
-		ready:     make(chan struct{}), invited: make(chan struct{}), failed: make(chan struct{}),
+		integrity: newIntegrity(), disk: &diskWatch{},
+		ready: make(chan struct{}), invited: make(chan struct{}), failed: make(chan struct{}),
 	}
 	s.leases.log = cfg.Logger
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
@@ -100,6 +101,7 @@ func Open(cfg Config) (_ *Store, err error) {
 	s.wg.Go(func() { s.leaderLoop(s.ctx) })
 	s.wg.Go(func() { s.readyLoop(s.ctx) })
 	s.wg.Go(func() { s.integrityLoop(s.ctx) })
+	s.wg.Go(func() { s.diskLoop(s.ctx) })
 	return s, nil
 }
 
@@ -126,7 +128,7 @@ func (s *Store) openLog() error {
 		return fmt.Errorf("%w %s: another process uses it", ErrDataDir, dir)
 	}
 	if err != nil {
-		return fmt.Errorf("%w %s: open %s: %w", ErrDataDir, dir, logFile, err)
+		return fmt.Errorf("%w %s: open %s: %w%s", ErrDataDir, dir, logFile, err, advice(err))
 	}
 	// Under the lock: another process may have claimed the directory meanwhile.
 	if again, err := openDataDir(dir, s.cfg.ID, s.cfg.Cluster); err != nil || again.Incarnation != ident.Incarnation {

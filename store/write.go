@@ -24,6 +24,9 @@ func (s *Store) Write(ctx context.Context, cmd *fsmpb.Command) (fsm.Result, erro
 	if _, err := s.leading(ctx); err != nil {
 		return fsm.Result{}, err
 	}
+	if err := s.roomFor(cmd); err != nil {
+		return fsm.Result{}, err
+	}
 	return s.propose(ctx, cmd)
 }
 

@@ -28,6 +28,7 @@ func serveFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "wait", Usage: "start empty and wait until a cluster takes this node in (cluster join)", EnvVars: []string{"REGISTRY_WAIT"}},
 		&cli.DurationFlag{Name: "join-timeout", Usage: "give up joining after that", EnvVars: []string{"REGISTRY_JOIN_TIMEOUT"}, Value: d.JoinTimeout},
 		&cli.DurationFlag{Name: "election-timeout", Usage: "call for an election after that long without a leader", EnvVars: []string{"REGISTRY_ELECTION_TIMEOUT"}, Value: d.ElectionTimeout},
+		&cli.StringFlag{Name: "min-free-disk", Usage: "refuse new members and groups while less disk is free under -data-dir; 0: never", EnvVars: []string{"REGISTRY_MIN_FREE_DISK"}, Value: sizeText(d.MinFreeDisk)},
 	}
 	return append(flags, logFlags("info")...)
 }
@@ -74,6 +75,9 @@ func serveConfig(e *env, c *cli.Context) (registry.Config, error) {
 	cfg.Registries = list(c, flagRegistries)
 	cfg.BootstrapExpect, cfg.Wait = c.Int("bootstrap-expect"), c.Bool("wait")
 	cfg.JoinTimeout, cfg.ElectionTimeout = c.Duration("join-timeout"), c.Duration("election-timeout")
+	if cfg.MinFreeDisk, err = parseSize("min-free-disk", c.String("min-free-disk")); err != nil {
+		return cfg, err
+	}
 	cfg.DataDir = c.String("data-dir")
 	if cfg.DataDir == "" {
 		if cfg.DataDir, err = defaultDataDir(cfg.ID); err != nil {

@@ -771,11 +771,13 @@ func (x *StatusRequest) GetGroup() string {
 }
 
 type StatusResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Node          *registrypb.NodeStatus `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
-	Leader        string                 `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"`
-	Term          uint64                 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
-	Cluster       string                 `protobuf:"bytes,4,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Node    *registrypb.NodeStatus `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Leader  string                 `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"`
+	Term    uint64                 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
+	Cluster string                 `protobuf:"bytes,4,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	// The node's disk is below its low-water mark.
+	LowDisk       bool `protobuf:"varint,5,opt,name=low_disk,json=lowDisk,proto3" json:"low_disk,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -836,6 +838,13 @@ func (x *StatusResponse) GetCluster() string {
 		return x.Cluster
 	}
 	return ""
+}
+
+func (x *StatusResponse) GetLowDisk() bool {
+	if x != nil {
+		return x.LowDisk
+	}
+	return false
 }
 
 type CheckRequest struct {
@@ -1205,12 +1214,13 @@ const file_rpc_peerpb_peer_proto_rawDesc = "" +
 	"\x0eInviteResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"%\n" +
 	"\rStatusRequest\x12\x14\n" +
-	"\x05group\x18\x01 \x01(\tR\x05group\"\x83\x01\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\"\x9e\x01\n" +
 	"\x0eStatusResponse\x12+\n" +
 	"\x04node\x18\x01 \x01(\v2\x17.registry.v1.NodeStatusR\x04node\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x12\n" +
 	"\x04term\x18\x03 \x01(\x04R\x04term\x12\x18\n" +
-	"\acluster\x18\x04 \x01(\tR\acluster\"\x86\x01\n" +
+	"\acluster\x18\x04 \x01(\tR\acluster\x12\x19\n" +
+	"\blow_disk\x18\x05 \x01(\bR\alowDisk\"\x86\x01\n" +
 	"\fCheckRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +

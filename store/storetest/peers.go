@@ -73,6 +73,14 @@ func (p peers) Applied(ctx context.Context, node store.Target) (index uint64, er
 	return index, err
 }
 
+func (p peers) LowDisk(ctx context.Context, node store.Target) (low bool, err error) {
+	err = p.call(ctx, node.Bind, func(s *store.Store) error {
+		low = s.LowDisk() != nil
+		return s.IsTarget(node.ID, node.ClusterID)
+	})
+	return low, err
+}
+
 func (p peers) Check(ctx context.Context, node store.Target, q store.Question) (a store.Answer, err error) {
 	err = p.call(ctx, node.Bind, func(s *store.Store) (err error) {
 		if err := s.IsTarget(node.ID, node.ClusterID); err != nil {
