@@ -21,6 +21,9 @@ type child struct {
 	// both are in the terminal's foreground process group.
 	shared bool
 	ended  chan error
+	// stopping, when set, is called before the command is told to end. It says
+	// whether the seat is held: the registration is over then, and not lost.
+	stopping func() (held bool)
 }
 
 // newChild finds the command; nil if there is none. It is looked for before the
@@ -71,6 +74,9 @@ func (c *child) run(ctx context.Context, lost <-chan struct{}) error {
 			stop = nil
 			// From here on a second signal is passed on too, instead of killing us.
 			signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+			if c.stopping != nil && c.stopping() {
+				lost = nil
+			}
 			c.forward(cause(ctx))
 		case <-lost:
 			lost = nil

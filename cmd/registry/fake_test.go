@@ -212,6 +212,7 @@ func (f *fake) MatchMany(_ context.Context, r *registrypb.MatchManyRequest) (*re
 		for _, o := range owners {
 			out.Owners = append(out.Owners, uint32(o))
 		}
+		out.Fallbacks = append(out.Fallbacks, uint32(built.Fallback(string(key))+1))
 	}
 	return out, nil
 }
@@ -257,6 +258,9 @@ func (f *fake) UpdateMember(_ context.Context, r *registrypb.UpdateMemberRequest
 	if err != nil {
 		return nil, err
 	}
+	if r.Hold != nil {
+		f.events <- "hold " + r.Group + "/" + r.Id + " for " + r.Hold.AsDuration().String()
+	}
 	for _, m := range g.members {
 		if m.Id != r.Id {
 			continue
@@ -265,7 +269,7 @@ func (f *fake) UpdateMember(_ context.Context, r *registrypb.UpdateMemberRequest
 			m.Weight = *r.Weight
 		}
 		if r.State != nil {
-			m.State = *r.State
+			m.State, m.Hold = *r.State, r.Hold
 		}
 	}
 	f.index++

@@ -26,6 +26,7 @@ type matchJSON struct {
 	Group       string       `json:"group"`
 	Key         string       `json:"key"`
 	Member      memberJSON   `json:"member"`
+	Fallback    *memberJSON  `json:"fallback,omitempty"` // of a held owner
 	Members     []memberJSON `json:"members,omitempty"`
 	Index       uint64       `json:"index"`
 	Revision    uint64       `json:"revision"`
@@ -40,7 +41,8 @@ func matchCommand(e *env) *cli.Command {
 		Category:  categoryService,
 		Description: "With - as the key, keys are read from stdin, one a line, and answered as they\n" +
 			"come. With -n N the first N distinct owners are shown: the second is where the\n" +
-			"key goes when the first one leaves.",
+			"key goes when the first one leaves. Of an owner that is held for a restart the\n" +
+			"member is named that stands in for it.",
 		Flags: readFlags(
 			&cli.IntFlag{Name: "n", Usage: "how many distinct owners", Value: 1},
 		),
@@ -178,6 +180,10 @@ func (p *matchJSONPrinter) print(keys []string, owners [][]sdk.Member, receipt s
 			Group: p.group, Key: key, Member: toMemberJSON(owners[i][0]),
 			Index: receipt.Index, Revision: receipt.Revision, Fingerprint: hex64(receipt.Fingerprint),
 		}
+		if f := owners[i][0].Fallback; f != nil {
+			fallback := toMemberJSON(*f)
+			answer.Fallback = &fallback
+		}
 		if p.withAll {
 			answer.Members = toMembersJSON(owners[i])
 		}
@@ -206,7 +212,11 @@ func (p *matchTablePrinter) print(keys []string, owners [][]sdk.Member, _ sdk.Re
 			if rank > 0 {
 				key = "  then"
 			}
-			t.row(key, m.ID, m.Addr, m.State)
+			state := m.State.String()
+			if f := m.Fallback; f != nil {
+				state += ", fallback " + f.ID + " at " + f.Addr
+			}
+			t.row(key, m.ID, m.Addr, state)
 		}
 	}
 	return t.flush()

@@ -17,6 +17,7 @@ type memberJSON struct {
 	Addr          string            `json:"addr"`
 	Weight        int               `json:"weight"`
 	State         string            `json:"state"`
+	Hold          string            `json:"hold,omitempty"`
 	TTL           string            `json:"ttl"`
 	Meta          map[string]string `json:"meta,omitempty"`
 	CreatedIndex  uint64            `json:"created_index"`
@@ -28,6 +29,9 @@ func toMemberJSON(m sdk.Member) memberJSON {
 	out := memberJSON{
 		ID: m.ID, Addr: m.Addr, Weight: m.Weight, State: m.State.String(), TTL: m.TTL.String(),
 		Meta: m.Meta, CreatedIndex: m.CreatedIndex, ModifiedIndex: m.ModifiedIndex,
+	}
+	if m.Hold > 0 {
+		out.Hold = m.Hold.String()
 	}
 	if !m.RegisteredAt.IsZero() {
 		at := m.RegisteredAt.UTC()
@@ -73,9 +77,17 @@ func membersCommand(e *env) *cli.Command {
 func printMembers(w io.Writer, members []sdk.Member) error {
 	t := newTable(w, "ID", "ADDR", "WEIGHT", "STATE", "TTL", "META")
 	for _, m := range members {
-		t.row(m.ID, m.Addr, m.Weight, m.State, m.TTL, pairs(m.Meta))
+		t.row(m.ID, m.Addr, m.Weight, stateText(m), m.TTL, pairs(m.Meta))
 	}
 	return t.flush()
+}
+
+// stateText is a member's state, with the time of a hold.
+func stateText(m sdk.Member) string {
+	if m.Hold > 0 {
+		return m.State.String() + " " + m.Hold.String()
+	}
+	return m.State.String()
 }
 
 func deregisterCommand(e *env) *cli.Command {
@@ -110,71 +122,4 @@ func deregisterCommand(e *env) *cli.Command {
 			})
 		},
 	}
-}
-
-func memberCommand(e *env) *cli.Command {
-	return &cli.Command{
-		Name:     "member",
-		Usage:    "change a member without its process",
-		Category: categoryService,
-		Subcommands: []*cli.Command{{
-			Name:  "set",
-			Usage: "set a member's weight or state (active, draining or held)",
-			Flags: clientFlags(
-				&cli.StringFlag{Name: flagGroup, Usage: "the member's group"},
-				&cli.StringFlag{Name: flagID, Usage: "the member's id"},
-				&cli.IntFlag{Name: flagWeight, Usage: "1–1000"},
-				&cli.StringFlag{Name: "state", Usage: "active, draining (owns no keys) or held (keeps them while it is away)"},
-			),
-			Action: func(c *cli.Context) error { return memberSet(e, c) },
-		}},
-	}
-}
-
-func memberSet(e *env, c *cli.Context) error {
-	if _, err := positional(c); err != nil {
-		return err
-	}
-	if err := require(c, flagGroup, flagID); err != nil {
-		return err
-	}
-	update, err := memberUpdate(c)
-	if err != nil {
-		return err
-	}
-	return withClient(c, func(ctx context.Context, client *sdk.Client) error {
-		revision, err := client.UpdateMember(ctx, c.String(flagGroup), c.String(flagID), update)
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(e.stderr, "%s/%s changed, group revision %d\n", c.String(flagGroup), c.String(flagID), revision)
-		return nil
-	})
-}
-
-func memberUpdate(c *cli.Context) (u sdk.MemberUpdate, err error) {
-	if c.IsSet(flagWeight) {
-		w := c.Int(flagWeight)
-		u.Weight = &w
-	}
-	if c.IsSet("state") {
-		s, err := parseState(c.String("state"))
-		if err != nil {
-			return u, err
-		}
-		u.State = &s
-	}
-	if u.Weight == nil && u.State == nil {
-		return u, usageErrorf("%s: nothing to set, want -weight or -state", c.Command.HelpName)
-	}
-	return u, nil
-}
-
-func parseState(name string) (sdk.State, error) {
-	for _, s := range []sdk.State{sdk.StateActive, sdk.StateDraining, sdk.StateHeld} {
-		if s.String() == name {
-			return s, nil
-		}
-	}
-	return 0, usageErrorf("-state is %q, want active, draining or held", name)
 }

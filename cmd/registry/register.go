@@ -12,6 +12,14 @@ import (
 	"github.com/werbenhu/registry/sdk"
 )
 
+const flagHoldOnExit = "hold-on-exit"
+
+// Limits of a hold, the cluster's: here they are known before a service is at its end.
+const (
+	minHold = time.Second
+	maxHold = 24 * time.Hour
+)
+
 func registerCommand(e *env) *cli.Command {
 	flags := clientFlags(
 		&cli.StringFlag{Name: flagGroup, Usage: "the group that the service belongs to"},
@@ -20,6 +28,7 @@ func registerCommand(e *env) *cli.Command {
 		&cli.DurationFlag{Name: "ttl", Usage: "how long it stays registered without a heartbeat, 1s–24h", Value: 10 * time.Second},
 		&cli.IntFlag{Name: flagWeight, Usage: "1–1000: a service of weight 2 owns twice the keys of one of weight 1", Value: 1},
 		&cli.StringSliceFlag{Name: "meta", Usage: "metadata `KEY=VALUE`, repeatable"},
+		&cli.DurationFlag{Name: flagHoldOnExit, Usage: "keep the seat for so long after the end, for a restart: 1s–24h, or the ttl if that is longer"},
 		&cli.BoolFlag{Name: "take-over", Usage: "take the id over from a live process at another address"},
 	)
 	return &cli.Command{
@@ -30,7 +39,10 @@ func registerCommand(e *env) *cli.Command {
 		Description: "Stays in the foreground, sends heartbeats, and deregisters on SIGINT or SIGTERM.\n" +
 			"With a command it runs it, passes signals on to it, deregisters when it ends and\n" +
 			"exits with its status. If another process takes the id, the command gets SIGTERM\n" +
-			"and the exit code is 4.",
+			"and the exit code is 4.\n\n" +
+			"With -hold-on-exit the seat is held instead of given back, before a signal is\n" +
+			"passed on: the member keeps its keys for that time, and requests go to the\n" +
+			"fallback of each, until the id is registered again, at whatever address.",
 		Flags:  append(flags, logFlags("warn")...),
 		Action: func(c *cli.Context) error { return register(e, c) },
 	}
@@ -73,9 +85,10 @@ func stayRegistered(e *env, c *cli.Context, client *sdk.Client, s sdk.Service, c
 	if err != nil {
 		return err
 	}
-	name := s.Group + "/" + s.ID
-	fmt.Fprintf(e.stderr, "%s registered at %s\n", name, s.Addr)
+	seat := &ownSeat{e: e, reg: reg, name: s.Group + "/" + s.ID, hold: c.Duration(flagHoldOnExit)}
+	fmt.Fprintf(e.stderr, "%s registered at %s\n", seat.name, s.Addr)
 	if command != nil {
+		command.stopping = seat.tryHold
 		err = command.run(c.Context, reg.Done())
 	} else {
 		select {
@@ -83,28 +96,63 @@ func stayRegistered(e *env, c *cli.Context, client *sdk.Client, s sdk.Service, c
 		case <-reg.Done():
 		}
 	}
-	if lost := seatLost(reg); lost != nil {
-		return &exitError{code: exitConflict, err: fmt.Errorf("%s lost its seat: %w", name, lost)}
+	return seat.leave(err)
+}
+
+// holdTimeout bounds the wait for a hold: a command that is to end waits for it.
+const holdTimeout = 3 * time.Second
+
+// ownSeat is what this process registered.
+type ownSeat struct {
+	e    *env
+	reg  *sdk.Registration
+	name string
+	hold time.Duration // 0: deregister at the end
+}
+
+// tryHold holds the seat, if that is asked for, and tells whether it is held.
+func (s *ownSeat) tryHold() bool {
+	if s.hold == 0 {
+		return false
 	}
-	if cerr := reg.Close(); cerr != nil {
-		fmt.Fprintf(e.stderr, "registry: %s not deregistered, it goes when its TTL is over: %v\n", name, cerr)
+	if errors.Is(s.reg.Err(), sdk.ErrHeld) {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), holdTimeout)
+	defer cancel()
+	if err := s.reg.Hold(ctx, s.hold); err != nil {
+		fmt.Fprintf(s.e.stderr, "registry: %s could not be held: %v\n", s.name, err)
+		return false
+	}
+	fmt.Fprintf(s.e.stderr, "%s held for %v\n", s.name, s.hold)
+	return true
+}
+
+// leave holds the seat or gives it back; err is what became of the command.
+func (s *ownSeat) leave(err error) error {
+	if lost := seatLost(s.reg); lost != nil {
+		return &exitError{code: exitConflict, err: fmt.Errorf("%s lost its seat: %w", s.name, lost)}
+	}
+	if s.tryHold() {
+		return err
+	}
+	if cerr := s.reg.Close(); cerr != nil {
+		fmt.Fprintf(s.e.stderr, "registry: %s not deregistered, it goes when its TTL is over: %v\n", s.name, cerr)
 		if err == nil {
 			err = &exitError{code: exitCode(cerr)}
 		}
 		return err
 	}
-	fmt.Fprintf(e.stderr, "%s deregistered\n", name)
+	fmt.Fprintf(s.e.stderr, "%s deregistered\n", s.name)
 	return err
 }
 
 // seatLost returns why the registration ended by itself, if it did.
 func seatLost(reg *sdk.Registration) error {
-	select {
-	case <-reg.Done():
-		return reg.Err()
-	default:
-		return nil
+	if err := reg.Err(); !errors.Is(err, sdk.ErrHeld) {
+		return err
 	}
+	return nil
 }
 
 func serviceOf(c *cli.Context) (sdk.Service, error) {
@@ -117,6 +165,9 @@ func serviceOf(c *cli.Context) (sdk.Service, error) {
 	}
 	if ttl := c.Duration("ttl"); ttl <= 0 {
 		return sdk.Service{}, usageErrorf("-ttl is %v, want 1s to 24h", ttl)
+	}
+	if hold := c.Duration(flagHoldOnExit); c.IsSet(flagHoldOnExit) && (hold < minHold || hold > maxHold) {
+		return sdk.Service{}, usageErrorf("-%s is %v, want 1s to 24h", flagHoldOnExit, hold)
 	}
 	return sdk.Service{
 		Group: c.String(flagGroup), ID: c.String(flagID), Addr: c.String(flagAddr),

@@ -181,7 +181,7 @@ func TestCommandMissing(t *testing.T) {
 const waiting = `trap 'echo got INT; exit 3' INT; trap 'echo got TERM; exit 4' TERM; trap 'echo got HUP' HUP
 echo ready; while :; do read line <&9 || :; done 9<"$1"`
 
-func startWaiting(t *testing.T, f *fake) *running {
+func startWaiting(t *testing.T, f *fake, flags ...string) *running {
 	t.Helper()
 	fifo := filepath.Join(t.TempDir(), "fifo")
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
@@ -192,7 +192,7 @@ func startWaiting(t *testing.T, f *fake) *running {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { keep.Close() })
-	r := start(t, registerArgs("--", "sh", "-c", waiting, "sh", fifo)...)
+	r := start(t, registerArgs(append(flags, "--", "sh", "-c", waiting, "sh", fifo)...)...)
 	f.expect(t, "register web/w1")
 	r.until("ready")
 	return r

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/werbenhu/registry/sdk"
+)
+
+func memberCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name:     "member",
+		Usage:    "change a member without its process",
+		Category: categoryService,
+		Subcommands: []*cli.Command{{
+			Name:  "set",
+			Usage: "set a member's weight or state (active, draining or held)",
+			Flags: memberFlags(
+				&cli.IntFlag{Name: flagWeight, Usage: "1–1000"},
+				&cli.StringFlag{Name: "state", Usage: "active, draining (owns no keys) or held (keeps them while it is away)"},
+			),
+			Action: func(c *cli.Context) error { return memberSet(e, c) },
+		}, memberHoldCommand(e), memberStateCommand(e, "drain", sdk.StateDraining,
+			"take a member's keys away and leave it registered",
+			"Each key goes to its next owner, where it would be after a deregistration; the\n"+
+				"member finishes its work and may then be deregistered without moving a key.",
+		), memberStateCommand(e, "resume", sdk.StateActive,
+			"end a drain or a hold: the member takes part again",
+			"A member that is held and has no process must register within its TTL.",
+		)},
+	}
+}
+
+func memberHoldCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name:  "hold",
+		Usage: "keep a member's seat while its process restarts",
+		Description: "The member keeps its keys; requests go to the fallback of each. The time counts\n" +
+			"from the last heartbeat. It ends when the id is registered again, at whatever\n" +
+			"address; when nobody comes the member goes. Its process may end meanwhile: the\n" +
+			"SDK and register leave a held seat held.",
+		Flags: memberFlags(&cli.DurationFlag{Name: "for", Usage: "how long, 1s–24h, or the member's ttl if that is longer"}),
+		Action: func(c *cli.Context) error {
+			if err := require(c, flagGroup, flagID, "for"); err != nil {
+				return err
+			}
+			if c.Duration("for") == 0 { // no time at all to the SDK
+				return usageErrorf("-for is 0s, want 1s to 24h")
+			}
+			held := sdk.StateHeld
+			return updateMember(e, c, sdk.MemberUpdate{State: &held, Hold: c.Duration("for")})
+		},
+	}
+}
+
+func memberStateCommand(e *env, name string, state sdk.State, usage, description string) *cli.Command {
+	return &cli.Command{
+		Name: name, Usage: usage, Description: description, Flags: memberFlags(),
+		Action: func(c *cli.Context) error {
+			if err := require(c, flagGroup, flagID); err != nil {
+				return err
+			}
+			return updateMember(e, c, sdk.MemberUpdate{State: &state})
+		},
+	}
+}
+
+func memberFlags(more ...cli.Flag) []cli.Flag {
+	return clientFlags(append([]cli.Flag{
+		&cli.StringFlag{Name: flagGroup, Usage: "the member's group"},
+		&cli.StringFlag{Name: flagID, Usage: "the member's id"},
+	}, more...)...)
+}
+
+func memberSet(e *env, c *cli.Context) error {
+	if err := require(c, flagGroup, flagID); err != nil {
+		return err
+	}
+	update, err := memberUpdate(c)
+	if err != nil {
+		return err
+	}
+	return updateMember(e, c, update)
+}
+
+func updateMember(e *env, c *cli.Context, update sdk.MemberUpdate) error {
+	if _, err := positional(c); err != nil {
+		return err
+	}
+	return withClient(c, func(ctx context.Context, client *sdk.Client) error {
+		revision, err := client.UpdateMember(ctx, c.String(flagGroup), c.String(flagID), update)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(e.stderr, "%s/%s changed, group revision %d\n", c.String(flagGroup), c.String(flagID), revision)
+		return nil
+	})
+}
+
+func memberUpdate(c *cli.Context) (u sdk.MemberUpdate, err error) {
+	if c.IsSet(flagWeight) {
+		w := c.Int(flagWeight)
+		u.Weight = &w
+	}
+	if c.IsSet("state") {
+		s, err := parseState(c.String("state"))
+		if err != nil {
+			return u, err
+		}
+		u.State = &s
+	}
+	if u.Weight == nil && u.State == nil {
+		return u, usageErrorf("%s: nothing to set, want -weight or -state", c.Command.HelpName)
+	}
+	return u, nil
+}
+
+func parseState(name string) (sdk.State, error) {
+	for _, s := range []sdk.State{sdk.StateActive, sdk.StateDraining, sdk.StateHeld} {
+		if s.String() == name {
+			return s, nil
+		}
+	}
+	return 0, usageErrorf("-state is %q, want active, draining or held", name)
+}
