@@ -6,8 +6,11 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/werbenhu/registry/ring"
 	"github.com/werbenhu/registry/rpc/registrypb"
@@ -213,4 +216,67 @@ func TestWatchOfPrefixGroupsAndNodes(t *testing.T) {
 			seen[g.Name] = true
 		}
 	}
+}
+
+// A watch of a prefix goes on from the revisions that the watcher names.
+func TestWatchOfAPrefixResumes(t *testing.T) {
+	c := newAPICluster(t)
+	in := func(group, id string) *registrypb.RegisterResponse {
+		return c.register(t, 0, func(r *registrypb.RegisterRequest) { r.Group, r.Id = group, id })
+	}
+	for _, g := range []string{"a-1", "a-2", "a-3"} {
+		in(g, "one")
+	}
+	open := func(via int, known ...*registrypb.KnownGroup) func() *registrypb.WatchEvent {
+		stream, err := c.apis[via].Watch(t.Context(), &registrypb.WatchRequest{
+			Target: &registrypb.WatchRequest_Prefix{Prefix: "a-"}, Known: known, ProgressInterval: durationpb.New(time.Second),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return func() *registrypb.WatchEvent {
+			t.Helper()
+			e, err := stream.Recv()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return e
+		}
+	}
+	first := open(0)
+	var known []*registrypb.KnownGroup
+	for len(known) < 3 {
+		if s := first().GetSnapshot(); s != nil {
+			known = append(known, &registrypb.KnownGroup{Group: s.Group, Revision: s.Revision, Fingerprint: s.Fingerprint})
+		}
+	}
+	changed := in("a-2", "two")
+	resumed := open(1, append(known, &registrypb.KnownGroup{Group: "a-9", Revision: 1, Fingerprint: 2})...)
+	deltas, unknown := 0, 0
+	for done := false; !done; {
+		switch e := resumed().Event.(type) {
+		case *registrypb.WatchEvent_Delta:
+			deltas++
+			if e.Delta.Group != "a-2" || e.Delta.Revision != changed.Revision {
+				t.Errorf("delta %v", e.Delta)
+			}
+		case *registrypb.WatchEvent_UnknownGroup:
+			unknown++
+		case *registrypb.WatchEvent_Progress:
+			done = e.Progress.Index >= changed.Index && deltas > 0
+		default:
+			t.Errorf("event %v", e)
+		}
+	}
+	if deltas != 1 || unknown != 1 {
+		t.Errorf("%d deltas, %d unknown groups", deltas, unknown)
+	}
+	stream, err := c.apis[0].Watch(t.Context(), &registrypb.WatchRequest{
+		Target: &registrypb.WatchRequest_Prefix{}, Known: make([]*registrypb.KnownGroup, 10_001),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = stream.Recv()
+	wantReason(t, err, codes.InvalidArgument, registrypb.ErrorDetail_INVALID_ARGUMENT)
 }

@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/werbenhu/registry/ring"
@@ -79,9 +80,10 @@ func (c *RingChange) size() int { return 1 + len(c.Put) + len(c.Removed) }
 //	a watcher at 15 gets 15→16, 16→20
 //	one at 14, or at 3, which is gone, gets the whole group at 20
 type feed struct {
-	mu      sync.Mutex // guards the rest
-	changes []*RingChange
+	mu      sync.Mutex    // guards the rest
+	changes []*RingChange // appended to; what was appended is never written again
 	members int           // in changes
+	dropped int           // elements before changes that its array still holds
 	wake    chan struct{} // closed and replaced at every publication
 }
 
@@ -89,7 +91,7 @@ func (f *feed) publish(c *RingChange) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if n := len(f.changes); n > 0 && f.changes[n-1].Revision != c.From {
-		f.changes, f.members = nil, 0 // no chain leads over a gap
+		f.changes, f.members, f.dropped = nil, 0, 0 // no chain leads over a gap
 	}
 	f.changes = append(f.changes, c)
 	f.members += c.size()
@@ -98,9 +100,9 @@ func (f *feed) publish(c *RingChange) {
 		f.members -= f.changes[drop].size()
 		drop++
 	}
-	if drop > 0 {
-		clear(f.changes[:drop])
-		f.changes = f.changes[drop:]
+	f.changes = f.changes[drop:]
+	if f.dropped += drop; f.dropped > len(f.changes) {
+		f.changes, f.dropped = slices.Clone(f.changes), 0 // lets go of what was dropped
 	}
 	f.wakeLocked()
 }
@@ -125,8 +127,13 @@ func (f *feed) wakeLocked() {
 	}
 }
 
-// after returns the changes that lead from a revision to the newest; ok is
-// false when none is known to. wake is closed at the next publication.
+// changesAtOnce bounds the changes that a watcher takes at a time: while it is
+// blocked in sending them, it keeps them from being forgotten.
+const changesAtOnce = 16
+
+// after returns the first changes that lead on from a revision, at most
+// changesAtOnce, none at the newest; ok is false when none is known to. wake is
+// closed at the next publication. The slice is shared: it is not to be changed.
 func (f *feed) after(revision uint64) (changes []*RingChange, wake <-chan struct{}, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -142,7 +149,8 @@ func (f *feed) after(revision uint64) (changes []*RingChange, wake <-chan struct
 	}
 	for i := n - 1; i >= 0; i-- {
 		if f.changes[i].From == revision {
-			return append([]*RingChange(nil), f.changes[i:]...), f.wake, true
+			end := min(n, i+changesAtOnce)
+			return f.changes[i:end:end], f.wake, true
 		}
 	}
 	return nil, f.wake, false

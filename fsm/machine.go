@@ -60,13 +60,14 @@ type Machine struct {
 	mu      sync.Mutex // guards the rest
 	waiters indexWaiters
 	created chan struct{} // closed and replaced whenever groups come or go
+	nodes   chan struct{} // closed and replaced whenever nodes or the leader change
 	marks   []Mark        // by index
 	marked  chan struct{} // closed and replaced by every mark
 }
 
 // New returns an empty machine. The observers are told in their order.
 func New(observers ...Observer) *Machine {
-	m := &Machine{observers: observers, created: make(chan struct{}), marked: make(chan struct{})}
+	m := &Machine{observers: observers, created: make(chan struct{}), marked: make(chan struct{}), nodes: make(chan struct{})}
 	m.rings = newRingBuilder(m)
 	m.state.Store(newState())
 	return m
@@ -107,7 +108,7 @@ func (m *Machine) Apply(entries []Entry) []Result {
 }
 
 func (m *Machine) publish(next *State, created bool) {
-	m.state.Store(next)
+	old := m.state.Swap(next)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.waiters.reached(next.index)
@@ -115,6 +116,14 @@ func (m *Machine) publish(next *State, created bool) {
 		close(m.created)
 		m.created = make(chan struct{})
 	}
+	if !old.sameNodes(next) {
+		close(m.nodes)
+		m.nodes = make(chan struct{})
+	}
+}
+
+func (s *State) sameNodes(other *State) bool {
+	return s.nodes == other.nodes && s.term == other.term && s.leader == other.leader
 }
 
 // groupCreated returns a channel that is closed when groups come or go.
@@ -122,6 +131,13 @@ func (m *Machine) groupCreated() <-chan struct{} {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.created
+}
+
+// nodesChanged returns a channel that is closed when nodes or the leader change.
+func (m *Machine) nodesChanged() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.nodes
 }
 
 // WaitIndex waits until the index is applied and returns a state that has it.

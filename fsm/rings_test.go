@@ -233,10 +233,10 @@ func TestWatchedGroupsAreBuiltSooner(t *testing.T) {
 	w := l.m.WatchGroup("web", 0, 0)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	if _, err := w.Next(ctx); err != nil {
+	if _, err := nextStep(ctx, w); err != nil {
 		t.Fatal(err)
 	}
-	if _, wake := w.poll(); wake == nil { // it waits
+	if _, wake := w.Poll(); wake == nil { // it waits
 		t.Fatal("a step without a change")
 	}
 	select {
@@ -244,7 +244,7 @@ func TestWatchedGroupsAreBuiltSooner(t *testing.T) {
 	default:
 	}
 	l.must(register(newSeat("web", "b", "10.0.0.2:80", "one")))
-	if step, err := w.Next(ctx); err != nil || len(step.Changes) != 1 {
+	if step, err := nextStep(ctx, w); err != nil || len(step.Changes) != 1 {
 		t.Errorf("a watched group is held back: %+v, %v", step, err)
 	}
 }

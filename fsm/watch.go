@@ -1,7 +1,7 @@
 package fsm
 
 import (
-	"context"
+	"slices"
 	"strings"
 )
 
@@ -37,51 +37,52 @@ func (m *Machine) WatchGroup(name string, revision, fingerprint uint64) *GroupWa
 	return w
 }
 
-// Next waits for the next step.
-func (w *GroupWatch) Next(ctx context.Context) (Step, error) {
+// Poll returns the next step, or a channel that is closed when to look again.
+// A step has few changes: there may be more of them at once.
+func (w *GroupWatch) Poll() (Step, <-chan struct{}) {
 	for {
-		step, wake := w.poll()
-		if wake == nil {
-			return step, nil
+		g := w.machine.State().Group(w.name)
+		if g == nil {
+			created := w.machine.groupCreated()
+			if w.machine.State().Group(w.name) != nil {
+				continue
+			}
+			if w.told {
+				return Step{}, created
+			}
+			w.told, w.revision, w.cell = true, 0, nil
+			return Step{Group: w.name, Unknown: true}, nil
 		}
-		select {
-		case <-wake:
-		case <-ctx.Done():
-			return Step{}, context.Cause(ctx)
+		w.told = false
+		w.cell = g.cell
+		changes, wake, ok := w.cell.feed.after(w.revision)
+		if again := w.machine.State().Group(w.name); again == nil || again.cell != w.cell {
+			continue // a snapshot replaced the group: nothing wakes this cell any more
 		}
+		if ok && w.revision != 0 {
+			if len(changes) == 0 {
+				return Step{}, wake
+			}
+			w.revision = changes[len(changes)-1].Revision
+			return Step{Group: w.name, Changes: changes}, nil
+		}
+		view := w.cell.view.Load()
+		if view == nil {
+			return Step{}, wake // its first ring is being built
+		}
+		w.revision = view.Revision
+		return Step{Group: w.name, View: view}, nil
 	}
 }
 
-// poll returns the next step, or a channel that is closed when to look again.
-func (w *GroupWatch) poll() (Step, <-chan struct{}) {
-	created := w.machine.groupCreated()
-	g := w.machine.State().Group(w.name)
+// Level tells whether the watcher has been given all of the group that is in a
+// state: a ring that is still under construction is not.
+func (w *GroupWatch) Level(s *State) bool {
+	g := s.Group(w.name)
 	if g == nil {
-		if w.told {
-			return Step{}, created
-		}
-		w.told, w.revision, w.cell = true, 0, nil
-		return Step{Group: w.name, Unknown: true}, nil
+		return w.told
 	}
-	w.told = false
-	w.cell = g.cell
-	changes, wake, ok := w.cell.feed.after(w.revision)
-	if again := w.machine.State().Group(w.name); again == nil || again.cell != w.cell {
-		return w.poll() // a snapshot replaced the group: nothing wakes this cell any more
-	}
-	if ok && w.revision != 0 {
-		if len(changes) == 0 {
-			return Step{}, wake
-		}
-		w.revision = changes[len(changes)-1].Revision
-		return Step{Group: w.name, Changes: changes}, nil
-	}
-	view := w.cell.view.Load()
-	if view == nil {
-		return Step{}, wake // its first ring is being built
-	}
-	w.revision = view.Revision
-	return Step{Group: w.name, View: view}, nil
+	return !w.told && w.cell == g.cell && w.revision >= g.Revision
 }
 
 // PrefixWatch follows all groups whose names start with a prefix. It is for
@@ -92,32 +93,56 @@ type PrefixWatch struct {
 	seen    uint64
 	started bool
 	groups  map[string]*GroupWatch
+	queue   []string // groups to look at
+	queued  map[string]bool
 }
 
-// WatchPrefix returns a watcher that has seen nothing.
-func (m *Machine) WatchPrefix(prefix string) *PrefixWatch {
-	return &PrefixWatch{machine: m, prefix: prefix, groups: make(map[string]*GroupWatch)}
+// WatchPrefix returns a watcher that has seen what it knows of: groups at
+// revisions. Of those that do not exist it is told, too.
+func (m *Machine) WatchPrefix(prefix string, known ...KnownGroup) *PrefixWatch {
+	w := &PrefixWatch{machine: m, prefix: prefix, groups: make(map[string]*GroupWatch), queued: make(map[string]bool)}
+	for _, k := range known {
+		w.groups[k.Name] = m.WatchGroup(k.Name, k.Revision, k.Fingerprint)
+	}
+	return w
 }
 
-// Next waits for steps of one or more groups. The first answer has every group
-// that exists, and may be empty.
-func (w *PrefixWatch) Next(ctx context.Context) ([]Step, error) {
+// KnownGroup is what a watcher has seen of a group: a revision, at which the
+// ring had that fingerprint.
+type KnownGroup struct {
+	Name        string
+	Revision    uint64
+	Fingerprint uint64
+}
+
+// stepsAtOnce bounds the steps that a watcher takes at a time.
+const stepsAtOnce = 16
+
+// Poll returns the next steps, few at a time, or a channel that is closed when
+// to look again.
+func (w *PrefixWatch) Poll() ([]Step, <-chan struct{}) {
 	for {
 		names, next, wake, ok := w.machine.rings.hub.since(w.seen)
 		if !ok || !w.started {
 			names = w.all()
 		}
-		w.seen = next
-		steps := w.steps(names)
-		if len(steps) > 0 || !w.started {
-			w.started = true
+		w.seen, w.started = next, true
+		for _, name := range names {
+			w.enqueue(name)
+		}
+		if len(w.queue) == 0 {
+			return nil, wake
+		}
+		if steps := w.steps(); len(steps) > 0 {
 			return steps, nil
 		}
-		select {
-		case <-wake:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
+	}
+}
+
+func (w *PrefixWatch) enqueue(name string) {
+	if strings.HasPrefix(name, w.prefix) && !w.queued[name] {
+		w.queued[name] = true
+		w.queue = append(w.queue, name)
 	}
 }
 
@@ -132,27 +157,26 @@ func (w *PrefixWatch) all() []string {
 			names = append(names, name)
 		}
 	}
+	slices.Sort(names)
 	return names
 }
 
-func (w *PrefixWatch) steps(names []string) []Step {
+// steps takes groups off the queue, each for as long as there are steps of it.
+func (w *PrefixWatch) steps() []Step {
 	var steps []Step
-	for _, name := range names {
-		if !strings.HasPrefix(name, w.prefix) {
-			continue
-		}
+	for len(w.queue) > 0 && len(steps) < stepsAtOnce {
+		name := w.queue[0]
 		g := w.groups[name]
 		if g == nil {
 			g = w.machine.WatchGroup(name, 0, 0)
 			w.groups[name] = g
 		}
-		for {
-			step, wake := g.poll()
-			if wake != nil {
-				break
-			}
+		if step, wake := g.Poll(); wake == nil {
 			steps = append(steps, step)
+			continue
 		}
+		w.queue = w.queue[1:]
+		delete(w.queued, name)
 		if g.told {
 			delete(w.groups, name) // it does not exist any more
 		}
@@ -160,16 +184,37 @@ func (w *PrefixWatch) steps(names []string) []Step {
 	return steps
 }
 
-// WaitNodes waits for a state whose nodes or whose leader differ from the
-// given state's. A nil state differs from all.
-func (m *Machine) WaitNodes(ctx context.Context, old *State) (*State, error) {
-	for {
-		s := m.State()
-		if old == nil || s.nodes != old.nodes || s.term != old.term || s.leader != old.leader {
-			return s, nil
-		}
-		if _, err := m.WaitIndex(ctx, s.index+1); err != nil {
-			return nil, err
+// Level tells whether the watcher has been given all of its groups that is in a
+// state.
+func (w *PrefixWatch) Level(s *State) bool {
+	if !w.started || len(w.queue) > 0 {
+		return false
+	}
+	for g := range s.Groups {
+		if own := w.groups[g.Name]; strings.HasPrefix(g.Name, w.prefix) && (own == nil || !own.Level(s)) {
+			return false
 		}
 	}
+	return true
+}
+
+// NodesWatch follows the nodes and the leader. It is for one goroutine.
+type NodesWatch struct {
+	machine *Machine
+	last    *State
+}
+
+// WatchNodes returns a watcher that has seen nothing.
+func (m *Machine) WatchNodes() *NodesWatch { return &NodesWatch{machine: m} }
+
+// Poll returns the state if its nodes or its leader are not those of the last
+// one that it returned, or a channel that is closed when to look again.
+func (w *NodesWatch) Poll() (*State, <-chan struct{}) {
+	changed := w.machine.nodesChanged()
+	s := w.machine.State()
+	if w.last != nil && w.last.sameNodes(s) {
+		return nil, changed
+	}
+	w.last = s
+	return s, nil
 }

@@ -3,9 +3,26 @@ package fsm
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"maps"
 	"testing"
 	"time"
 )
+
+// nextStep waits for the next step.
+func nextStep(ctx context.Context, w *GroupWatch) (Step, error) {
+	for {
+		step, wake := w.Poll()
+		if wake == nil {
+			return step, nil
+		}
+		select {
+		case <-wake:
+		case <-ctx.Done():
+			return Step{}, context.Cause(ctx)
+		}
+	}
+}
 
 // A watcher of a group goes on when a snapshot replaces the state, and is told
 // of what the snapshot holds.
@@ -16,7 +33,7 @@ func TestWatchGoesOnAfterARestore(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	w := l.m.WatchGroup("web", 0, 0)
-	if step, err := w.Next(ctx); err != nil || step.View == nil || step.View.Ring.Len() != 1 {
+	if step, err := nextStep(ctx, w); err != nil || step.View == nil || step.View.Ring.Len() != 1 {
 		t.Fatalf("first step %+v, %v", step, err)
 	}
 	other := newLog(t)
@@ -29,7 +46,7 @@ func TestWatchGoesOnAfterARestore(t *testing.T) {
 	}
 	got := make(chan Step, 1)
 	go func() {
-		if step, err := w.Next(ctx); err == nil {
+		if step, err := nextStep(ctx, w); err == nil {
 			got <- step
 		}
 	}()
@@ -76,5 +93,113 @@ func TestFeedChainsOrStartsOver(t *testing.T) {
 	}
 	if len(f.changes) > feedChanges {
 		t.Errorf("%d changes are remembered, at most %d", len(f.changes), feedChanges)
+	}
+}
+
+// A watcher is level with a state when it was given all of it: a change whose
+// ring is still being built is missing.
+func TestLevelWaitsForTheRing(t *testing.T) {
+	l := newLog(t)
+	group, prefix := l.m.WatchGroup("web", 0, 0), l.m.WatchPrefix("w")
+	check := func(when string, want bool) {
+		t.Helper()
+		for {
+			if _, wake := group.Poll(); wake != nil {
+				break
+			}
+		}
+		for {
+			if _, wake := prefix.Poll(); wake != nil {
+				break
+			}
+		}
+		if s := l.m.State(); group.Level(s) != want || prefix.Level(s) != want {
+			t.Errorf("%s: level %t, of the prefix %t, want %t", when, group.Level(s), prefix.Level(s), want)
+		}
+	}
+	check("no group", true)
+	release := holdBuilds(l.m)
+	l.must(register(newSeat("web", "a", "10.0.0.1:80", "one")))
+	check("its first ring is being built", false)
+	release()
+	settle(t, l.m)
+	check("its first ring is there", true)
+	release = holdBuilds(l.m)
+	l.must(register(newSeat("web", "b", "10.0.0.2:80", "one")))
+	check("the next ring is being built", false)
+	release()
+	settle(t, l.m)
+	check("the next ring is there", true)
+}
+
+// A watcher that knows groups is told of what changed in them, of those that
+// are gone, and of those that it does not know.
+func TestPrefixGoesOnFromKnownGroups(t *testing.T) {
+	l := newLog(t)
+	for _, g := range []string{"w1", "w2", "w3", "x1"} {
+		l.must(register(newSeat(g, "a", "10.0.0.1:80", "one")))
+	}
+	settle(t, l.m)
+	var known []KnownGroup
+	for _, g := range []string{"w1", "w2"} {
+		v := l.m.State().Group(g).Ring()
+		known = append(known, KnownGroup{g, v.Revision, v.Ring.Fingerprint()})
+	}
+	known = append(known, KnownGroup{"w9", 3, 4})
+	l.must(register(newSeat("w2", "b", "10.0.0.2:80", "one")))
+	settle(t, l.m)
+	got := map[string]string{}
+	w := l.m.WatchPrefix("w", known...)
+	for {
+		steps, wake := w.Poll()
+		if wake != nil {
+			break
+		}
+		for _, s := range steps {
+			switch {
+			case s.Unknown:
+				got[s.Group] += "unknown"
+			case s.View != nil:
+				got[s.Group] += "view"
+			default:
+				got[s.Group] += fmt.Sprint(len(s.Changes))
+			}
+		}
+	}
+	if want := map[string]string{"w2": "1", "w3": "view", "w9": "unknown"}; !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if !w.Level(l.m.State()) {
+		t.Error("not level")
+	}
+}
+
+// A watcher that is far behind takes the changes a few at a time, and all.
+func TestStepsAreSmall(t *testing.T) {
+	l := newLog(t)
+	l.must(register(newSeat("web", "m", "10.0.0.1:80", "one")))
+	settle(t, l.m)
+	w := l.m.WatchGroup("web", 0, 0)
+	if step, _ := w.Poll(); step.View == nil {
+		t.Fatal("no view")
+	}
+	const more = 5*changesAtOnce + 3
+	for i := range more {
+		l.must(register(newSeat("web", "m"+itoa(i), "10.0.0.1:80", "one")))
+		settle(t, l.m)
+	}
+	taken := 0
+	for {
+		step, wake := w.Poll()
+		if wake != nil {
+			break
+		}
+		if n := len(step.Changes); n == 0 || n > changesAtOnce {
+			t.Fatalf("a step of %d changes", n)
+		}
+		taken += len(step.Changes)
+	}
+	if taken != more {
+		t.Errorf("%d changes, want %d", taken, more)
 	}
 }

@@ -2,8 +2,8 @@ package rpc
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -21,17 +21,25 @@ const (
 	maxProgress     = time.Hour
 )
 
-// errNoNews ends a wait for news when progress is due.
-var errNoNews = errors.New("no news")
+// maxKnown bounds the groups that a watch of a prefix goes on from.
+const maxKnown = 10_000
 
-// source yields what a watcher is to be sent next.
-type source func(ctx context.Context) ([]frame, error)
+// source yields what a watcher is to be sent next, and what it has been sent.
+type source interface {
+	// poll appends frames, few at a time, or returns a channel that is closed
+	// when to ask again.
+	poll(frames []frame) ([]frame, <-chan struct{})
+	// level tells whether all of a state was sent.
+	level(*fsm.State) bool
+}
 
 // Watch implements the public service. It sends on the caller's own goroutine
 // and holds a position instead of a queue: a watcher that does not read blocks
-// only itself, and is sent a snapshot if it fell too far behind meanwhile.
+// only itself, and is sent a snapshot if it fell too far behind meanwhile. It
+// keeps the few frames from being forgotten that it is about to send, and what
+// grpc holds for a stream, 64 KiB.
 func (s *Server) Watch(req *registrypb.WatchRequest, stream grpc.ServerStreamingServer[registrypb.WatchEvent]) error {
-	next, every, err := s.watchSource(req)
+	src, every, err := s.watchSource(req)
 	if err != nil {
 		return toStatus(err)
 	}
@@ -39,15 +47,12 @@ func (s *Server) Watch(req *registrypb.WatchRequest, stream grpc.ServerStreaming
 	defer cancel(nil)
 	defer context.AfterFunc(s.ctx, func() { cancel(errStopping) })()
 	defer s.whileServing(cancel)()
-	due := time.Now().Add(every) // of the next progress, news or not
+	w := &watcher{source: src, state: s.store.State, progress: s.progress, every: every, timer: time.NewTimer(every)}
+	defer w.timer.Stop()
 	for {
-		frames, err := awaitNews(ctx, due, next)
-		if err != nil && !errors.Is(err, errNoNews) {
+		frames, err := w.next(ctx)
+		if err != nil {
 			return toStatus(err)
-		}
-		if now := time.Now(); !now.Before(due) {
-			frames = append(frames, s.progress())
-			due = now.Add(every)
 		}
 		for _, f := range frames {
 			if err := stream.SendMsg(f); err != nil {
@@ -57,17 +62,51 @@ func (s *Server) Watch(req *registrypb.WatchRequest, stream grpc.ServerStreaming
 	}
 }
 
+// watcher is one stream: its source, and when it is told how fresh it is.
+type watcher struct {
+	source
+	state    func() *fsm.State
+	progress func(*fsm.State) frame
+	every    time.Duration
+	timer    *time.Timer
+	late     bool // progress is due
+	frames   []frame
+}
+
+// next waits for what is to be sent: news, and progress where it is due and
+// nothing more is on its way.
+func (w *watcher) next(ctx context.Context) ([]frame, error) {
+	clear(w.frames)
+	for ctx.Err() == nil {
+		frames, wake := w.poll(w.frames[:0])
+		select {
+		case <-w.timer.C:
+			w.late = true
+		default:
+		}
+		if state := w.state(); w.late && w.level(state) {
+			frames = append(frames, w.progress(state))
+			w.late = false
+			w.timer.Reset(w.every)
+		}
+		if len(frames) > 0 {
+			w.frames = frames
+			return frames, nil
+		}
+		select {
+		case <-wake:
+		case <-w.timer.C:
+			w.late = true
+		case <-ctx.Done():
+		}
+	}
+	return nil, context.Cause(ctx)
+}
+
 // whileServing cancels what streams from a state that turns out to be wrong.
 func (s *Server) whileServing(cancel context.CancelCauseFunc) (stop func() bool) {
 	reign := s.serving.Load()
 	return context.AfterFunc(*reign, func() { cancel(context.Cause(*reign)) })
-}
-
-// awaitNews asks the source until the next progress is due.
-func awaitNews(ctx context.Context, due time.Time, next source) ([]frame, error) {
-	ctx, cancel := context.WithDeadlineCause(ctx, due, errNoNews)
-	defer cancel()
-	return next(ctx)
 }
 
 func (s *Server) watchSource(req *registrypb.WatchRequest) (source, time.Duration, error) {
@@ -86,40 +125,55 @@ func (s *Server) watchSource(req *registrypb.WatchRequest) (source, time.Duratio
 		if err := fsm.ValidateName("group", target.Group); err != nil {
 			return nil, 0, err
 		}
-		return groupSource(s.store.Machine().WatchGroup(target.Group, req.Revision, req.Fingerprint)), every, nil
+		return groupSource{s.store.Machine().WatchGroup(target.Group, req.Revision, req.Fingerprint)}, every, nil
 	case *registrypb.WatchRequest_Prefix:
 		if len(target.Prefix) > fsm.MaxNameLength {
 			return nil, 0, &fsm.FieldError{Field: "prefix", Limit: fmt.Sprintf("at most %d bytes", fsm.MaxNameLength), Got: fmt.Sprintf("%d bytes", len(target.Prefix))}
 		}
-		return prefixSource(s.store.Machine().WatchPrefix(target.Prefix)), every, nil
+		if len(req.Known) > maxKnown {
+			return nil, 0, &fsm.FieldError{Field: "known", Limit: fmt.Sprintf("at most %d groups", maxKnown), Got: fmt.Sprint(len(req.Known))}
+		}
+		known := make([]fsm.KnownGroup, 0, len(req.Known))
+		for _, k := range req.Known {
+			if err := fsm.ValidateName("known.group", k.GetGroup()); err != nil {
+				return nil, 0, err
+			}
+			if strings.HasPrefix(k.GetGroup(), target.Prefix) {
+				known = append(known, fsm.KnownGroup{Name: k.GetGroup(), Revision: k.GetRevision(), Fingerprint: k.GetFingerprint()})
+			}
+		}
+		return prefixSource{s.store.Machine().WatchPrefix(target.Prefix, known...)}, every, nil
 	case *registrypb.WatchRequest_Groups:
-		return groupsSource(s.store.Machine()), every, nil
+		return newGroupsSource(s.store.Machine()), every, nil
 	case *registrypb.WatchRequest_Nodes:
-		return nodesSource(s.store.Machine()), every, nil
+		return nodesSource{s.store.Machine().WatchNodes()}, every, nil
 	}
 	return nil, 0, &fsm.FieldError{Field: "target", Limit: "group, prefix, groups or nodes", Got: "none"}
 }
 
-func groupSource(w *fsm.GroupWatch) source {
-	return func(ctx context.Context) ([]frame, error) {
-		step, err := w.Next(ctx)
-		if err != nil {
-			return nil, err
-		}
-		return stepFrames(nil, step), nil
+type groupSource struct{ *fsm.GroupWatch }
+
+func (g groupSource) poll(frames []frame) ([]frame, <-chan struct{}) {
+	step, wake := g.Poll()
+	if wake != nil {
+		return frames, wake
 	}
+	return stepFrames(frames, step), nil
 }
 
-func prefixSource(w *fsm.PrefixWatch) source {
-	return func(ctx context.Context) ([]frame, error) {
-		steps, err := w.Next(ctx)
-		var frames []frame
-		for _, step := range steps {
-			frames = stepFrames(frames, step)
-		}
-		return frames, err
+func (g groupSource) level(s *fsm.State) bool { return g.Level(s) }
+
+type prefixSource struct{ *fsm.PrefixWatch }
+
+func (p prefixSource) poll(frames []frame) ([]frame, <-chan struct{}) {
+	steps, wake := p.Poll()
+	for _, step := range steps {
+		frames = stepFrames(frames, step)
 	}
+	return frames, wake
 }
+
+func (p prefixSource) level(s *fsm.State) bool { return p.Level(s) }
 
 func stepFrames(frames []frame, step fsm.Step) []frame {
 	if step.Unknown {
@@ -156,45 +210,67 @@ func encodeChange(c *fsm.RingChange) []byte {
 	return encode(&registrypb.WatchEvent{Event: &registrypb.WatchEvent_Delta{Delta: delta}})
 }
 
-func groupsSource(m *fsm.Machine) source {
-	w := m.WatchPrefix("")
-	return func(ctx context.Context) ([]frame, error) {
-		steps, err := w.Next(ctx)
-		if err != nil {
-			return nil, err
-		}
-		state := m.State()
-		list := &registrypb.GroupList{Index: state.Index()}
-		for _, step := range steps {
-			if g := state.Group(step.Group); g != nil {
-				list.Groups = append(list.Groups, groupToWire(g))
-			} else {
-				list.Removed = append(list.Removed, step.Group)
-			}
-		}
-		return []frame{encode(&registrypb.WatchEvent{Event: &registrypb.WatchEvent_Groups{Groups: list}})}, nil
-	}
+// groupsSource lists groups. The first list has all there are, and may be
+// empty; it is one message, however many they are.
+type groupsSource struct {
+	machine *fsm.Machine
+	watch   *fsm.PrefixWatch
+	started bool
 }
 
-func nodesSource(m *fsm.Machine) source {
-	var last *fsm.State
-	return func(ctx context.Context) ([]frame, error) {
-		state, err := m.WaitNodes(ctx, last)
-		if err != nil {
-			return nil, err
-		}
-		last = state
-		list := &registrypb.NodeList{Index: state.Index(), Leader: state.Leader()}
-		for n := range state.Nodes {
-			list.Nodes = append(list.Nodes, &registrypb.Node{Id: n.ID, Bind: n.Bind, Addr: n.Addr, Version: n.Version})
-		}
-		return []frame{encode(&registrypb.WatchEvent{Event: &registrypb.WatchEvent_Nodes{Nodes: list}})}, nil
-	}
+func newGroupsSource(m *fsm.Machine) *groupsSource {
+	return &groupsSource{machine: m, watch: m.WatchPrefix("")}
 }
 
-func (s *Server) progress() frame {
+func (g *groupsSource) poll(frames []frame) ([]frame, <-chan struct{}) {
+	steps, wake := g.watch.Poll()
+	for !g.started && wake == nil { // all of the first list
+		var more []fsm.Step
+		more, wake = g.watch.Poll()
+		steps = append(steps, more...)
+	}
+	if g.started && wake != nil {
+		return frames, wake
+	}
+	g.started = true
+	state := g.machine.State()
+	list := &registrypb.GroupList{Index: state.Index()}
+	named := make(map[string]bool, len(steps))
+	for _, step := range steps {
+		if named[step.Group] {
+			continue
+		}
+		named[step.Group] = true
+		if group := state.Group(step.Group); group != nil {
+			list.Groups = append(list.Groups, groupToWire(group))
+		} else {
+			list.Removed = append(list.Removed, step.Group)
+		}
+	}
+	return append(frames, encode(&registrypb.WatchEvent{Event: &registrypb.WatchEvent_Groups{Groups: list}})), nil
+}
+
+func (g *groupsSource) level(s *fsm.State) bool { return g.watch.Level(s) }
+
+type nodesSource struct{ *fsm.NodesWatch }
+
+func (n nodesSource) poll(frames []frame) ([]frame, <-chan struct{}) {
+	state, wake := n.Poll()
+	if wake != nil {
+		return frames, wake
+	}
+	list := &registrypb.NodeList{Index: state.Index(), Leader: state.Leader()}
+	for node := range state.Nodes {
+		list.Nodes = append(list.Nodes, &registrypb.Node{Id: node.ID, Bind: node.Bind, Addr: node.Addr, Version: node.Version})
+	}
+	return append(frames, encode(&registrypb.WatchEvent{Event: &registrypb.WatchEvent_Nodes{Nodes: list}})), nil
+}
+
+func (n nodesSource) level(*fsm.State) bool { return true }
+
+func (s *Server) progress(state *fsm.State) frame {
 	return encode(&registrypb.WatchEvent{Event: &registrypb.WatchEvent_Progress{Progress: &registrypb.Progress{
-		Index: s.store.State().Index(), Lag: durationpb.New(s.store.Lag()),
+		Index: state.Index(), Lag: durationpb.New(s.store.Lag()),
 	}}})
 }
 

@@ -240,6 +240,32 @@ type prefixWatch struct {
 	trackers map[string]*tracker
 	cells    map[string]*groupCell
 	queue    []*groupCell // with news, each once
+
+	session *session
+	checked map[string]bool // groups whose first delta of the session was checked
+}
+
+// What a new stream is told of what is known already: a request has a limit.
+const (
+	maxKnownGroups = 10_000
+	maxKnownBytes  = 512 << 10
+)
+
+// request goes on from what is known of the groups, as far as there is room:
+// the others start with a snapshot.
+func (p *prefixWatch) request() *registrypb.WatchRequest {
+	r := &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Prefix{Prefix: p.prefix}}
+	room := maxKnownBytes
+	for name, t := range p.trackers {
+		own := t.request()
+		if room -= len(name) + 32; room < 0 || len(r.Known) == maxKnownGroups {
+			break
+		}
+		if own.Revision != 0 {
+			r.Known = append(r.Known, &registrypb.KnownGroup{Group: name, Revision: own.Revision, Fingerprint: own.Fingerprint})
+		}
+	}
+	return r
 }
 
 func (p *prefixWatch) event() (GroupEvent, bool) {
@@ -256,7 +282,8 @@ func (p *prefixWatch) event() (GroupEvent, bool) {
 }
 
 func (p *prefixWatch) run(ctx context.Context, w *Watch[GroupEvent]) error {
-	f := listFollower(p.c, "groups "+p.prefix+"*", &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Prefix{Prefix: p.prefix}}, w)
+	f := listFollower(p.c, "groups "+p.prefix+"*", nil, w)
+	f.request = p.request
 	f.take = func(ctx context.Context, s *session, e *registrypb.WatchEvent) error {
 		if s.events == 0 && len(p.trackers) > 0 {
 			if err := p.vanished(ctx, w); err != nil {
@@ -266,6 +293,9 @@ func (p *prefixWatch) run(ctx context.Context, w *Watch[GroupEvent]) error {
 		name := e.GetSnapshot().GetGroup() + e.GetDelta().GetGroup() + e.GetUnknownGroup()
 		if !strings.HasPrefix(name, p.prefix) || name == "" {
 			return nil
+		}
+		if s != p.session {
+			p.session, p.checked = s, map[string]bool{}
 		}
 		return p.take(ctx, name, e, w)
 	}
@@ -279,7 +309,14 @@ func (p *prefixWatch) take(ctx context.Context, name string, e *registrypb.Watch
 		p.trackers[name] = t
 	}
 	st, err := t.take(ctx, e)
-	if errors.Is(err, errGap) { // a new stream begins with every group as a whole
+	if err == nil && st != nil && !st.reset && !st.unknown && !p.checked[name] {
+		w.mu.Lock()
+		cell := p.cells[name]
+		w.mu.Unlock()
+		err = checkResumed(cell.members, st)
+	}
+	p.checked[name] = true
+	if errors.Is(err, errGap) { // a new stream begins with the group as a whole
 		t.resync = true
 	}
 	if err != nil || st == nil {

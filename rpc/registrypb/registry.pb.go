@@ -233,7 +233,7 @@ func (x ErrorDetail_Reason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ErrorDetail_Reason.Descriptor instead.
 func (ErrorDetail_Reason) EnumDescriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{44, 0}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{45, 0}
 }
 
 type Member struct {
@@ -2049,8 +2049,11 @@ type WatchRequest struct {
 	// How often to say how fresh the stream is when nothing else is sent:
 	// 1 s – 1 h; unset means 5 s.
 	ProgressInterval *durationpb.Duration `protobuf:"bytes,7,opt,name=progress_interval,json=progressInterval,proto3" json:"progress_interval,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// For a prefix: go on after these, as for one group; groups that are not
+	// named start with a snapshot. At most 10,000.
+	Known         []*KnownGroup `protobuf:"bytes,8,rep,name=known,proto3" json:"known,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WatchRequest) Reset() {
@@ -2147,6 +2150,13 @@ func (x *WatchRequest) GetProgressInterval() *durationpb.Duration {
 	return nil
 }
 
+func (x *WatchRequest) GetKnown() []*KnownGroup {
+	if x != nil {
+		return x.Known
+	}
+	return nil
+}
+
 type isWatchRequest_Target interface {
 	isWatchRequest_Target()
 }
@@ -2179,6 +2189,67 @@ func (*WatchRequest_Groups) isWatchRequest_Target() {}
 
 func (*WatchRequest_Nodes) isWatchRequest_Target() {}
 
+// KnownGroup is what a watcher has of a group.
+type KnownGroup struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	Fingerprint   uint64                 `protobuf:"fixed64,3,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KnownGroup) Reset() {
+	*x = KnownGroup{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KnownGroup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KnownGroup) ProtoMessage() {}
+
+func (x *KnownGroup) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KnownGroup.ProtoReflect.Descriptor instead.
+func (*KnownGroup) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *KnownGroup) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *KnownGroup) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *KnownGroup) GetFingerprint() uint64 {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return 0
+}
+
 type WatchEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Event:
@@ -2196,7 +2267,7 @@ type WatchEvent struct {
 
 func (x *WatchEvent) Reset() {
 	*x = WatchEvent{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[28]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2208,7 +2279,7 @@ func (x *WatchEvent) String() string {
 func (*WatchEvent) ProtoMessage() {}
 
 func (x *WatchEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[28]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2221,7 +2292,7 @@ func (x *WatchEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEvent.ProtoReflect.Descriptor instead.
 func (*WatchEvent) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{28}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *WatchEvent) GetEvent() isWatchEvent_Event {
@@ -2316,7 +2387,8 @@ type WatchEvent_Nodes struct {
 }
 
 type WatchEvent_Progress struct {
-	// Nothing changed; how fresh the stream is.
+	// How fresh the stream is: all changes up to an index have been sent, those
+	// of rings included that were being built. While one is, there is none.
 	Progress *Progress `protobuf:"bytes,6,opt,name=progress,proto3,oneof"`
 }
 
@@ -2347,7 +2419,7 @@ type GroupSnapshot struct {
 
 func (x *GroupSnapshot) Reset() {
 	*x = GroupSnapshot{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[29]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2359,7 +2431,7 @@ func (x *GroupSnapshot) String() string {
 func (*GroupSnapshot) ProtoMessage() {}
 
 func (x *GroupSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[29]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2372,7 +2444,7 @@ func (x *GroupSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupSnapshot.ProtoReflect.Descriptor instead.
 func (*GroupSnapshot) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{29}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GroupSnapshot) GetGroup() string {
@@ -2436,7 +2508,7 @@ type GroupDelta struct {
 
 func (x *GroupDelta) Reset() {
 	*x = GroupDelta{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[30]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2448,7 +2520,7 @@ func (x *GroupDelta) String() string {
 func (*GroupDelta) ProtoMessage() {}
 
 func (x *GroupDelta) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[30]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2461,7 +2533,7 @@ func (x *GroupDelta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupDelta.ProtoReflect.Descriptor instead.
 func (*GroupDelta) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{30}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GroupDelta) GetGroup() string {
@@ -2532,7 +2604,7 @@ type GroupList struct {
 
 func (x *GroupList) Reset() {
 	*x = GroupList{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[31]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2544,7 +2616,7 @@ func (x *GroupList) String() string {
 func (*GroupList) ProtoMessage() {}
 
 func (x *GroupList) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[31]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2557,7 +2629,7 @@ func (x *GroupList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupList.ProtoReflect.Descriptor instead.
 func (*GroupList) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{31}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *GroupList) GetIndex() uint64 {
@@ -2593,7 +2665,7 @@ type NodeList struct {
 
 func (x *NodeList) Reset() {
 	*x = NodeList{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[32]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2605,7 +2677,7 @@ func (x *NodeList) String() string {
 func (*NodeList) ProtoMessage() {}
 
 func (x *NodeList) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[32]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2618,7 +2690,7 @@ func (x *NodeList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeList.ProtoReflect.Descriptor instead.
 func (*NodeList) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{32}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *NodeList) GetIndex() uint64 {
@@ -2654,7 +2726,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[33]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2666,7 +2738,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[33]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2679,7 +2751,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{33}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Node) GetId() string {
@@ -2722,7 +2794,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[34]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2734,7 +2806,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[34]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2747,7 +2819,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{34}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Progress) GetIndex() uint64 {
@@ -2774,7 +2846,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[35]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2786,7 +2858,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[35]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2799,7 +2871,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{35}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *StatusRequest) GetGroup() string {
@@ -2821,7 +2893,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[36]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2833,7 +2905,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[36]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2846,7 +2918,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{36}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *StatusResponse) GetCluster() string {
@@ -2906,7 +2978,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[37]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2918,7 +2990,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[37]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2931,7 +3003,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{37}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *NodeStatus) GetId() string {
@@ -3050,7 +3122,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[38]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3062,7 +3134,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[38]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3075,7 +3147,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{38}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *JoinRequest) GetBind() string {
@@ -3101,7 +3173,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[39]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3113,7 +3185,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[39]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3126,7 +3198,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{39}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *JoinResponse) GetId() string {
@@ -3145,7 +3217,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[40]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3157,7 +3229,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[40]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3170,7 +3242,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{40}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *RemoveRequest) GetId() string {
@@ -3188,7 +3260,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[41]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3200,7 +3272,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[41]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3213,7 +3285,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{41}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{42}
 }
 
 type TransferRequest struct {
@@ -3226,7 +3298,7 @@ type TransferRequest struct {
 
 func (x *TransferRequest) Reset() {
 	*x = TransferRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[42]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3238,7 +3310,7 @@ func (x *TransferRequest) String() string {
 func (*TransferRequest) ProtoMessage() {}
 
 func (x *TransferRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[42]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3251,7 +3323,7 @@ func (x *TransferRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferRequest.ProtoReflect.Descriptor instead.
 func (*TransferRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{42}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *TransferRequest) GetId() string {
@@ -3270,7 +3342,7 @@ type TransferResponse struct {
 
 func (x *TransferResponse) Reset() {
 	*x = TransferResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[43]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3282,7 +3354,7 @@ func (x *TransferResponse) String() string {
 func (*TransferResponse) ProtoMessage() {}
 
 func (x *TransferResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[43]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3295,7 +3367,7 @@ func (x *TransferResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferResponse.ProtoReflect.Descriptor instead.
 func (*TransferResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{43}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *TransferResponse) GetLeader() string {
@@ -3321,7 +3393,7 @@ type ErrorDetail struct {
 
 func (x *ErrorDetail) Reset() {
 	*x = ErrorDetail{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[44]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3333,7 +3405,7 @@ func (x *ErrorDetail) String() string {
 func (*ErrorDetail) ProtoMessage() {}
 
 func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[44]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3346,7 +3418,7 @@ func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
 func (*ErrorDetail) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{44}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ErrorDetail) GetReason() ErrorDetail_Reason {
@@ -3521,7 +3593,7 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\rPHASE_WAITING\x10\x01\x12\x11\n" +
 	"\rPHASE_HOLDING\x10\x02\x12\x13\n" +
 	"\x0fPHASE_RELEASING\x10\x03\x12\x12\n" +
-	"\x0ePHASE_ACCEPTED\x10\x04\"\x82\x02\n" +
+	"\x0ePHASE_ACCEPTED\x10\x04\"\xb1\x02\n" +
 	"\fWatchRequest\x12\x16\n" +
 	"\x05group\x18\x01 \x01(\tH\x00R\x05group\x12\x18\n" +
 	"\x06prefix\x18\x02 \x01(\tH\x00R\x06prefix\x12\x18\n" +
@@ -3529,8 +3601,14 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\x05nodes\x18\x04 \x01(\bH\x00R\x05nodes\x12\x1a\n" +
 	"\brevision\x18\x05 \x01(\x04R\brevision\x12 \n" +
 	"\vfingerprint\x18\x06 \x01(\x06R\vfingerprint\x12F\n" +
-	"\x11progress_interval\x18\a \x01(\v2\x19.google.protobuf.DurationR\x10progressIntervalB\b\n" +
-	"\x06target\"\xbd\x02\n" +
+	"\x11progress_interval\x18\a \x01(\v2\x19.google.protobuf.DurationR\x10progressInterval\x12-\n" +
+	"\x05known\x18\b \x03(\v2\x17.registry.v1.KnownGroupR\x05knownB\b\n" +
+	"\x06target\"`\n" +
+	"\n" +
+	"KnownGroup\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12 \n" +
+	"\vfingerprint\x18\x03 \x01(\x06R\vfingerprint\"\xbd\x02\n" +
 	"\n" +
 	"WatchEvent\x128\n" +
 	"\bsnapshot\x18\x01 \x01(\v2\x1a.registry.v1.GroupSnapshotH\x00R\bsnapshot\x12/\n" +
@@ -3672,7 +3750,7 @@ func file_rpc_registrypb_registry_proto_rawDescGZIP() []byte {
 }
 
 var file_rpc_registrypb_registry_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_rpc_registrypb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_rpc_registrypb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_rpc_registrypb_registry_proto_goTypes = []any{
 	(MemberState)(0),              // 0: registry.v1.MemberState
 	(GuardResponse_Phase)(0),      // 1: registry.v1.GuardResponse.Phase
@@ -3705,40 +3783,41 @@ var file_rpc_registrypb_registry_proto_goTypes = []any{
 	(*GuardRequest)(nil),          // 28: registry.v1.GuardRequest
 	(*GuardResponse)(nil),         // 29: registry.v1.GuardResponse
 	(*WatchRequest)(nil),          // 30: registry.v1.WatchRequest
-	(*WatchEvent)(nil),            // 31: registry.v1.WatchEvent
-	(*GroupSnapshot)(nil),         // 32: registry.v1.GroupSnapshot
-	(*GroupDelta)(nil),            // 33: registry.v1.GroupDelta
-	(*GroupList)(nil),             // 34: registry.v1.GroupList
-	(*NodeList)(nil),              // 35: registry.v1.NodeList
-	(*Node)(nil),                  // 36: registry.v1.Node
-	(*Progress)(nil),              // 37: registry.v1.Progress
-	(*StatusRequest)(nil),         // 38: registry.v1.StatusRequest
-	(*StatusResponse)(nil),        // 39: registry.v1.StatusResponse
-	(*NodeStatus)(nil),            // 40: registry.v1.NodeStatus
-	(*JoinRequest)(nil),           // 41: registry.v1.JoinRequest
-	(*JoinResponse)(nil),          // 42: registry.v1.JoinResponse
-	(*RemoveRequest)(nil),         // 43: registry.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 44: registry.v1.RemoveResponse
-	(*TransferRequest)(nil),       // 45: registry.v1.TransferRequest
-	(*TransferResponse)(nil),      // 46: registry.v1.TransferResponse
-	(*ErrorDetail)(nil),           // 47: registry.v1.ErrorDetail
-	nil,                           // 48: registry.v1.Member.MetaEntry
-	nil,                           // 49: registry.v1.RegisterRequest.MetaEntry
-	(*durationpb.Duration)(nil),   // 50: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 51: google.protobuf.Timestamp
+	(*KnownGroup)(nil),            // 31: registry.v1.KnownGroup
+	(*WatchEvent)(nil),            // 32: registry.v1.WatchEvent
+	(*GroupSnapshot)(nil),         // 33: registry.v1.GroupSnapshot
+	(*GroupDelta)(nil),            // 34: registry.v1.GroupDelta
+	(*GroupList)(nil),             // 35: registry.v1.GroupList
+	(*NodeList)(nil),              // 36: registry.v1.NodeList
+	(*Node)(nil),                  // 37: registry.v1.Node
+	(*Progress)(nil),              // 38: registry.v1.Progress
+	(*StatusRequest)(nil),         // 39: registry.v1.StatusRequest
+	(*StatusResponse)(nil),        // 40: registry.v1.StatusResponse
+	(*NodeStatus)(nil),            // 41: registry.v1.NodeStatus
+	(*JoinRequest)(nil),           // 42: registry.v1.JoinRequest
+	(*JoinResponse)(nil),          // 43: registry.v1.JoinResponse
+	(*RemoveRequest)(nil),         // 44: registry.v1.RemoveRequest
+	(*RemoveResponse)(nil),        // 45: registry.v1.RemoveResponse
+	(*TransferRequest)(nil),       // 46: registry.v1.TransferRequest
+	(*TransferResponse)(nil),      // 47: registry.v1.TransferResponse
+	(*ErrorDetail)(nil),           // 48: registry.v1.ErrorDetail
+	nil,                           // 49: registry.v1.Member.MetaEntry
+	nil,                           // 50: registry.v1.RegisterRequest.MetaEntry
+	(*durationpb.Duration)(nil),   // 51: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 52: google.protobuf.Timestamp
 }
 var file_rpc_registrypb_registry_proto_depIdxs = []int32{
-	48, // 0: registry.v1.Member.meta:type_name -> registry.v1.Member.MetaEntry
+	49, // 0: registry.v1.Member.meta:type_name -> registry.v1.Member.MetaEntry
 	0,  // 1: registry.v1.Member.state:type_name -> registry.v1.MemberState
-	50, // 2: registry.v1.Member.ttl:type_name -> google.protobuf.Duration
-	51, // 3: registry.v1.Member.registered_at:type_name -> google.protobuf.Timestamp
-	50, // 4: registry.v1.Member.hold:type_name -> google.protobuf.Duration
-	50, // 5: registry.v1.ReadOptions.max_staleness:type_name -> google.protobuf.Duration
-	50, // 6: registry.v1.Receipt.lag:type_name -> google.protobuf.Duration
-	49, // 7: registry.v1.RegisterRequest.meta:type_name -> registry.v1.RegisterRequest.MetaEntry
-	50, // 8: registry.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
+	51, // 2: registry.v1.Member.ttl:type_name -> google.protobuf.Duration
+	52, // 3: registry.v1.Member.registered_at:type_name -> google.protobuf.Timestamp
+	51, // 4: registry.v1.Member.hold:type_name -> google.protobuf.Duration
+	51, // 5: registry.v1.ReadOptions.max_staleness:type_name -> google.protobuf.Duration
+	51, // 6: registry.v1.Receipt.lag:type_name -> google.protobuf.Duration
+	50, // 7: registry.v1.RegisterRequest.meta:type_name -> registry.v1.RegisterRequest.MetaEntry
+	51, // 8: registry.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
 	0,  // 9: registry.v1.RegisterRequest.state:type_name -> registry.v1.MemberState
-	50, // 10: registry.v1.RegisterResponse.ttl:type_name -> google.protobuf.Duration
+	51, // 10: registry.v1.RegisterResponse.ttl:type_name -> google.protobuf.Duration
 	4,  // 11: registry.v1.MatchRequest.read:type_name -> registry.v1.ReadOptions
 	3,  // 12: registry.v1.MatchResponse.members:type_name -> registry.v1.Member
 	5,  // 13: registry.v1.MatchResponse.receipt:type_name -> registry.v1.Receipt
@@ -3756,64 +3835,65 @@ var file_rpc_registrypb_registry_proto_depIdxs = []int32{
 	5,  // 25: registry.v1.GroupsResponse.receipt:type_name -> registry.v1.Receipt
 	18, // 26: registry.v1.SetGroupRequest.config:type_name -> registry.v1.GroupConfig
 	0,  // 27: registry.v1.UpdateMemberRequest.state:type_name -> registry.v1.MemberState
-	50, // 28: registry.v1.UpdateMemberRequest.hold:type_name -> google.protobuf.Duration
+	51, // 28: registry.v1.UpdateMemberRequest.hold:type_name -> google.protobuf.Duration
 	1,  // 29: registry.v1.GuardResponse.phase:type_name -> registry.v1.GuardResponse.Phase
-	50, // 30: registry.v1.GuardResponse.hold_left:type_name -> google.protobuf.Duration
-	50, // 31: registry.v1.WatchRequest.progress_interval:type_name -> google.protobuf.Duration
-	32, // 32: registry.v1.WatchEvent.snapshot:type_name -> registry.v1.GroupSnapshot
-	33, // 33: registry.v1.WatchEvent.delta:type_name -> registry.v1.GroupDelta
-	34, // 34: registry.v1.WatchEvent.groups:type_name -> registry.v1.GroupList
-	35, // 35: registry.v1.WatchEvent.nodes:type_name -> registry.v1.NodeList
-	37, // 36: registry.v1.WatchEvent.progress:type_name -> registry.v1.Progress
-	18, // 37: registry.v1.GroupSnapshot.config:type_name -> registry.v1.GroupConfig
-	3,  // 38: registry.v1.GroupSnapshot.members:type_name -> registry.v1.Member
-	18, // 39: registry.v1.GroupDelta.config:type_name -> registry.v1.GroupConfig
-	3,  // 40: registry.v1.GroupDelta.put:type_name -> registry.v1.Member
-	19, // 41: registry.v1.GroupList.groups:type_name -> registry.v1.Group
-	36, // 42: registry.v1.NodeList.nodes:type_name -> registry.v1.Node
-	50, // 43: registry.v1.Progress.lag:type_name -> google.protobuf.Duration
-	40, // 44: registry.v1.StatusResponse.nodes:type_name -> registry.v1.NodeStatus
-	50, // 45: registry.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
-	2,  // 46: registry.v1.ErrorDetail.reason:type_name -> registry.v1.ErrorDetail.Reason
-	6,  // 47: registry.v1.Registry.Register:input_type -> registry.v1.RegisterRequest
-	8,  // 48: registry.v1.Registry.Deregister:input_type -> registry.v1.DeregisterRequest
-	10, // 49: registry.v1.Registry.Heartbeat:input_type -> registry.v1.HeartbeatRequest
-	10, // 50: registry.v1.Registry.HeartbeatStream:input_type -> registry.v1.HeartbeatRequest
-	12, // 51: registry.v1.Registry.Match:input_type -> registry.v1.MatchRequest
-	14, // 52: registry.v1.Registry.MatchMany:input_type -> registry.v1.MatchManyRequest
-	16, // 53: registry.v1.Registry.Members:input_type -> registry.v1.MembersRequest
-	20, // 54: registry.v1.Registry.Groups:input_type -> registry.v1.GroupsRequest
-	22, // 55: registry.v1.Registry.SetGroup:input_type -> registry.v1.SetGroupRequest
-	24, // 56: registry.v1.Registry.UpdateMember:input_type -> registry.v1.UpdateMemberRequest
-	26, // 57: registry.v1.Registry.AcceptLoss:input_type -> registry.v1.AcceptLossRequest
-	28, // 58: registry.v1.Registry.Guard:input_type -> registry.v1.GuardRequest
-	30, // 59: registry.v1.Registry.Watch:input_type -> registry.v1.WatchRequest
-	38, // 60: registry.v1.Cluster.Status:input_type -> registry.v1.StatusRequest
-	41, // 61: registry.v1.Cluster.Join:input_type -> registry.v1.JoinRequest
-	43, // 62: registry.v1.Cluster.Remove:input_type -> registry.v1.RemoveRequest
-	45, // 63: registry.v1.Cluster.Transfer:input_type -> registry.v1.TransferRequest
-	7,  // 64: registry.v1.Registry.Register:output_type -> registry.v1.RegisterResponse
-	9,  // 65: registry.v1.Registry.Deregister:output_type -> registry.v1.DeregisterResponse
-	11, // 66: registry.v1.Registry.Heartbeat:output_type -> registry.v1.HeartbeatResponse
-	11, // 67: registry.v1.Registry.HeartbeatStream:output_type -> registry.v1.HeartbeatResponse
-	13, // 68: registry.v1.Registry.Match:output_type -> registry.v1.MatchResponse
-	15, // 69: registry.v1.Registry.MatchMany:output_type -> registry.v1.MatchManyResponse
-	17, // 70: registry.v1.Registry.Members:output_type -> registry.v1.MembersResponse
-	21, // 71: registry.v1.Registry.Groups:output_type -> registry.v1.GroupsResponse
-	23, // 72: registry.v1.Registry.SetGroup:output_type -> registry.v1.SetGroupResponse
-	25, // 73: registry.v1.Registry.UpdateMember:output_type -> registry.v1.UpdateMemberResponse
-	27, // 74: registry.v1.Registry.AcceptLoss:output_type -> registry.v1.AcceptLossResponse
-	29, // 75: registry.v1.Registry.Guard:output_type -> registry.v1.GuardResponse
-	31, // 76: registry.v1.Registry.Watch:output_type -> registry.v1.WatchEvent
-	39, // 77: registry.v1.Cluster.Status:output_type -> registry.v1.StatusResponse
-	42, // 78: registry.v1.Cluster.Join:output_type -> registry.v1.JoinResponse
-	44, // 79: registry.v1.Cluster.Remove:output_type -> registry.v1.RemoveResponse
-	46, // 80: registry.v1.Cluster.Transfer:output_type -> registry.v1.TransferResponse
-	64, // [64:81] is the sub-list for method output_type
-	47, // [47:64] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	51, // 30: registry.v1.GuardResponse.hold_left:type_name -> google.protobuf.Duration
+	51, // 31: registry.v1.WatchRequest.progress_interval:type_name -> google.protobuf.Duration
+	31, // 32: registry.v1.WatchRequest.known:type_name -> registry.v1.KnownGroup
+	33, // 33: registry.v1.WatchEvent.snapshot:type_name -> registry.v1.GroupSnapshot
+	34, // 34: registry.v1.WatchEvent.delta:type_name -> registry.v1.GroupDelta
+	35, // 35: registry.v1.WatchEvent.groups:type_name -> registry.v1.GroupList
+	36, // 36: registry.v1.WatchEvent.nodes:type_name -> registry.v1.NodeList
+	38, // 37: registry.v1.WatchEvent.progress:type_name -> registry.v1.Progress
+	18, // 38: registry.v1.GroupSnapshot.config:type_name -> registry.v1.GroupConfig
+	3,  // 39: registry.v1.GroupSnapshot.members:type_name -> registry.v1.Member
+	18, // 40: registry.v1.GroupDelta.config:type_name -> registry.v1.GroupConfig
+	3,  // 41: registry.v1.GroupDelta.put:type_name -> registry.v1.Member
+	19, // 42: registry.v1.GroupList.groups:type_name -> registry.v1.Group
+	37, // 43: registry.v1.NodeList.nodes:type_name -> registry.v1.Node
+	51, // 44: registry.v1.Progress.lag:type_name -> google.protobuf.Duration
+	41, // 45: registry.v1.StatusResponse.nodes:type_name -> registry.v1.NodeStatus
+	51, // 46: registry.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
+	2,  // 47: registry.v1.ErrorDetail.reason:type_name -> registry.v1.ErrorDetail.Reason
+	6,  // 48: registry.v1.Registry.Register:input_type -> registry.v1.RegisterRequest
+	8,  // 49: registry.v1.Registry.Deregister:input_type -> registry.v1.DeregisterRequest
+	10, // 50: registry.v1.Registry.Heartbeat:input_type -> registry.v1.HeartbeatRequest
+	10, // 51: registry.v1.Registry.HeartbeatStream:input_type -> registry.v1.HeartbeatRequest
+	12, // 52: registry.v1.Registry.Match:input_type -> registry.v1.MatchRequest
+	14, // 53: registry.v1.Registry.MatchMany:input_type -> registry.v1.MatchManyRequest
+	16, // 54: registry.v1.Registry.Members:input_type -> registry.v1.MembersRequest
+	20, // 55: registry.v1.Registry.Groups:input_type -> registry.v1.GroupsRequest
+	22, // 56: registry.v1.Registry.SetGroup:input_type -> registry.v1.SetGroupRequest
+	24, // 57: registry.v1.Registry.UpdateMember:input_type -> registry.v1.UpdateMemberRequest
+	26, // 58: registry.v1.Registry.AcceptLoss:input_type -> registry.v1.AcceptLossRequest
+	28, // 59: registry.v1.Registry.Guard:input_type -> registry.v1.GuardRequest
+	30, // 60: registry.v1.Registry.Watch:input_type -> registry.v1.WatchRequest
+	39, // 61: registry.v1.Cluster.Status:input_type -> registry.v1.StatusRequest
+	42, // 62: registry.v1.Cluster.Join:input_type -> registry.v1.JoinRequest
+	44, // 63: registry.v1.Cluster.Remove:input_type -> registry.v1.RemoveRequest
+	46, // 64: registry.v1.Cluster.Transfer:input_type -> registry.v1.TransferRequest
+	7,  // 65: registry.v1.Registry.Register:output_type -> registry.v1.RegisterResponse
+	9,  // 66: registry.v1.Registry.Deregister:output_type -> registry.v1.DeregisterResponse
+	11, // 67: registry.v1.Registry.Heartbeat:output_type -> registry.v1.HeartbeatResponse
+	11, // 68: registry.v1.Registry.HeartbeatStream:output_type -> registry.v1.HeartbeatResponse
+	13, // 69: registry.v1.Registry.Match:output_type -> registry.v1.MatchResponse
+	15, // 70: registry.v1.Registry.MatchMany:output_type -> registry.v1.MatchManyResponse
+	17, // 71: registry.v1.Registry.Members:output_type -> registry.v1.MembersResponse
+	21, // 72: registry.v1.Registry.Groups:output_type -> registry.v1.GroupsResponse
+	23, // 73: registry.v1.Registry.SetGroup:output_type -> registry.v1.SetGroupResponse
+	25, // 74: registry.v1.Registry.UpdateMember:output_type -> registry.v1.UpdateMemberResponse
+	27, // 75: registry.v1.Registry.AcceptLoss:output_type -> registry.v1.AcceptLossResponse
+	29, // 76: registry.v1.Registry.Guard:output_type -> registry.v1.GuardResponse
+	32, // 77: registry.v1.Registry.Watch:output_type -> registry.v1.WatchEvent
+	40, // 78: registry.v1.Cluster.Status:output_type -> registry.v1.StatusResponse
+	43, // 79: registry.v1.Cluster.Join:output_type -> registry.v1.JoinResponse
+	45, // 80: registry.v1.Cluster.Remove:output_type -> registry.v1.RemoveResponse
+	47, // 81: registry.v1.Cluster.Transfer:output_type -> registry.v1.TransferResponse
+	65, // [65:82] is the sub-list for method output_type
+	48, // [48:65] is the sub-list for method input_type
+	48, // [48:48] is the sub-list for extension type_name
+	48, // [48:48] is the sub-list for extension extendee
+	0,  // [0:48] is the sub-list for field type_name
 }
 
 func init() { file_rpc_registrypb_registry_proto_init() }
@@ -3829,7 +3909,7 @@ func file_rpc_registrypb_registry_proto_init() {
 		(*WatchRequest_Groups)(nil),
 		(*WatchRequest_Nodes)(nil),
 	}
-	file_rpc_registrypb_registry_proto_msgTypes[28].OneofWrappers = []any{
+	file_rpc_registrypb_registry_proto_msgTypes[29].OneofWrappers = []any{
 		(*WatchEvent_Snapshot)(nil),
 		(*WatchEvent_Delta)(nil),
 		(*WatchEvent_UnknownGroup)(nil),
@@ -3843,7 +3923,7 @@ func file_rpc_registrypb_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rpc_registrypb_registry_proto_rawDesc), len(file_rpc_registrypb_registry_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   47,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

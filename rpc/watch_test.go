@@ -1,0 +1,76 @@
+package rpc
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/werbenhu/registry/fsm"
+)
+
+// slowSource has news when it is told to, and is level when it is told to be.
+type slowSource struct {
+	news    []frame
+	wake    chan struct{}
+	settled bool
+}
+
+func (s *slowSource) poll(frames []frame) ([]frame, <-chan struct{}) {
+	if len(s.news) == 0 {
+		return frames, s.wake
+	}
+	frames = append(frames, s.news...)
+	s.news = nil
+	return frames, nil
+}
+
+func (s *slowSource) level(*fsm.State) bool { return s.settled }
+
+func (s *slowSource) tell(news ...frame) {
+	s.news = news
+	wake := s.wake
+	s.wake = make(chan struct{})
+	close(wake)
+}
+
+// A watcher is told how fresh it is at every interval, whether there is news or
+// not; but not while a change is on its way to it that it does not have.
+func TestProgressWaitsForWhatIsUnderWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src := &slowSource{wake: make(chan struct{}), settled: true}
+		w := &watcher{
+			source: src, state: func() *fsm.State { return nil }, progress: func(*fsm.State) frame { return frame("progress") },
+			every: time.Second, timer: time.NewTimer(time.Second),
+		}
+		start := time.Now()
+		next := func() string {
+			t.Helper()
+			frames, err := w.next(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			var all string
+			for _, f := range frames {
+				all += string(f) + " "
+			}
+			return all
+		}
+		if got := next(); got != "progress " || time.Since(start) != time.Second {
+			t.Errorf("%q after %v", got, time.Since(start))
+		}
+		src.settled = false // a ring is being built
+		time.AfterFunc(10*time.Second, func() {
+			src.settled = true
+			src.tell(frame("delta"))
+		})
+		if got := next(); got != "delta progress " || time.Since(start) != 11*time.Second {
+			t.Errorf("%q after %v", got, time.Since(start))
+		}
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(time.Millisecond, func() { cancel(errStopping) })
+		if _, err := w.next(ctx); err != errStopping {
+			t.Errorf("a watch that was ended: %v", err)
+		}
+	})
+}
