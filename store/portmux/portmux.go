@@ -18,7 +18,7 @@ const SniffTimeout = 10 * time.Second
 // Mux shares a listener. Routes are added before Serve.
 type Mux struct {
 	base     net.Listener
-	maxConns chan struct{}
+	crowd    *Crowd
 	routes   []*route
 	fallback *route
 
@@ -37,11 +37,13 @@ type route struct {
 }
 
 // New returns a mux over ln that holds at most maxConns connections at a time,
-// counted over all routes; above that, new ones wait in the kernel's queue.
+// counted over all routes. Above that a new one takes the place of one that was
+// never answered, or that is silent and comes from where the most come from; if
+// there is none, the new one is closed.
 func New(ln net.Listener, maxConns int) *Mux {
 	return &Mux{
 		base:     ln,
-		maxConns: make(chan struct{}, maxConns),
+		crowd:    NewCrowd(maxConns),
 		closed:   make(chan struct{}),
 		sniffing: make(map[net.Conn]struct{}),
 	}
@@ -70,20 +72,19 @@ func (m *Mux) newListener() *listener {
 func (m *Mux) Serve() error {
 	defer m.wg.Wait()
 	for {
-		select {
-		case m.maxConns <- struct{}{}:
-		case <-m.closed:
-			return nil
-		}
 		c, err := m.base.Accept()
 		if err != nil {
-			<-m.maxConns
 			if stop, err := m.acceptFailed(err); stop {
 				return err
 			}
 			continue
 		}
-		m.wg.Go(func() { m.sniff(&countedConn{Conn: c, release: sync.OnceFunc(func() { <-m.maxConns })}) })
+		conn := m.crowd.Admit(c)
+		if conn == nil {
+			_ = c.Close() // the port is full
+			continue
+		}
+		m.wg.Go(func() { m.sniff(conn) })
 	}
 }
 
@@ -124,7 +125,7 @@ func (m *Mux) Close() error {
 	return err
 }
 
-func (m *Mux) sniff(c net.Conn) {
+func (m *Mux) sniff(c *Conn) {
 	m.mu.Lock()
 	select {
 	case <-m.closed:
@@ -135,7 +136,7 @@ func (m *Mux) sniff(c net.Conn) {
 	}
 	m.sniffing[c] = struct{}{}
 	m.mu.Unlock()
-	head, to := m.match(c)
+	head, to := m.match(c.Conn)
 	m.mu.Lock()
 	delete(m.sniffing, c)
 	m.mu.Unlock()
@@ -143,8 +144,9 @@ func (m *Mux) sniff(c net.Conn) {
 		_ = c.Close() // not a protocol that is spoken here
 		return
 	}
+	c.head = head
 	select {
-	case to.ln.conns <- &headConn{Conn: c, head: head}:
+	case to.ln.conns <- c:
 	case <-to.ln.closed:
 		_ = c.Close()
 	case <-m.closed:
@@ -221,29 +223,3 @@ func (l *listener) Close() error {
 }
 
 func (l *listener) Addr() net.Addr { return l.mux.base.Addr() }
-
-// headConn gives back what was read to find the route.
-type headConn struct {
-	net.Conn
-	head []byte
-}
-
-func (c *headConn) Read(p []byte) (int, error) {
-	if len(c.head) > 0 {
-		n := copy(p, c.head)
-		c.head = c.head[n:]
-		return n, nil
-	}
-	return c.Conn.Read(p)
-}
-
-// countedConn frees its place when it is closed.
-type countedConn struct {
-	net.Conn
-	release func()
-}
-
-func (c *countedConn) Close() error {
-	defer c.release()
-	return c.Conn.Close()
-}

@@ -214,40 +214,9 @@ func TestConnectionThatMeetsClose(t *testing.T) {
 		}
 		here, there := net.Pipe()
 		start := time.Now()
-		s.sniff(there)
+		s.sniff(s.crowd.Admit(there))
 		if _, err := here.Read(make([]byte, 1)); err != io.EOF || time.Since(start) != 0 {
 			t.Errorf("%v after %s", err, time.Since(start))
-		}
-	})
-}
-
-func TestMaxConnections(t *testing.T) {
-	bubble(t, 2, func(t *testing.T, s *setup) {
-		first, second := s.dial(), s.dial()
-		go send(first, "Gone")
-		c := accept(t, s.rest)
-		var third net.Conn
-		go func() { third = s.dial() }()
-		synctest.Wait()
-		if third != nil {
-			t.Fatal("a third connection was accepted")
-		}
-		_ = c.Close()
-		_ = c.Close() // frees one place, not two
-		synctest.Wait()
-		if third == nil {
-			t.Fatal("no connection was accepted after one was closed")
-		}
-		var fourth net.Conn
-		go func() { fourth = s.dial() }()
-		synctest.Wait()
-		if fourth != nil {
-			t.Fatal("closing twice freed two places")
-		}
-		_ = second.Close() // one that is not handed out frees its place as well
-		synctest.Wait()
-		if fourth == nil {
-			t.Fatal("a connection that ended while it was sniffed keeps its place")
 		}
 	})
 }
