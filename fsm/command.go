@@ -36,7 +36,15 @@ var (
 	errCommand  = errors.New("unknown command")
 )
 
-func decode(data []byte) (*fsmpb.Command, error) {
+// CheckEntry says whether the envelope of a log entry is whole. Apply of one
+// that is not ends the process.
+func CheckEntry(data []byte) error {
+	_, err := open(data)
+	return err
+}
+
+// open returns what is in an envelope.
+func open(data []byte) (payload []byte, err error) {
 	var entry fsmpb.Entry
 	if err := proto.Unmarshal(data, &entry); err != nil {
 		return nil, fmt.Errorf("envelope: %w", err)
@@ -47,8 +55,16 @@ func decode(data []byte) (*fsmpb.Command, error) {
 	if got := xxhash.Sum64(entry.Payload); got != entry.Checksum {
 		return nil, fmt.Errorf("%w: entry says %016x, payload has %016x", errChecksum, entry.Checksum, got)
 	}
+	return entry.Payload, nil
+}
+
+func decode(data []byte) (*fsmpb.Command, error) {
+	payload, err := open(data)
+	if err != nil {
+		return nil, err
+	}
 	var cmd fsmpb.Command
-	if err := proto.Unmarshal(entry.Payload, &cmd); err != nil {
+	if err := proto.Unmarshal(payload, &cmd); err != nil {
 		return nil, fmt.Errorf("payload: %w", err)
 	}
 	if cmd.Op == nil {

@@ -23,6 +23,9 @@ import (
 // MaxRequest bounds one request, in bytes.
 const MaxRequest = 1 << 20
 
+// maxHeaders bounds what a call's headers may take, in bytes.
+const maxHeaders = 32 << 10
+
 // Config says what the servers serve.
 type Config struct {
 	Store  *store.Store
@@ -77,6 +80,7 @@ func New(cfg Config) *Server {
 func serverOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(MaxRequest),
+		grpc.MaxHeaderListSize(maxHeaders),
 		grpc.ForceServerCodecV2(newFrameCodec()),
 		grpc.MaxConcurrentStreams(10_000),
 		grpc.ConnectionTimeout(10 * time.Second),

@@ -46,7 +46,10 @@ func WrapStable(cfg *Config, wrap func(raft.StableStore) raft.StableStore) { cfg
 // Caller returns raft's transport of one that knows a cluster's id.
 func Caller(cluster string, dial func(string, time.Duration) (net.Conn, error)) *raft.NetworkTransport {
 	return raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream:  &streamLayer{Listener: noStreams{}, dial: dial, cluster: func() string { return cluster }},
+		Stream:  newStreamLayer(&streamLayer{Listener: noStreams{}, dial: dial, cluster: func() string { return cluster }}),
 		Timeout: time.Minute, MaxPool: 1, MsgpackUseNewTimeFormat: true, Logger: hclog.NewNullLogger(),
 	})
 }
+
+// MaxStreams bounds the raft connections of a node.
+const MaxStreams = maxStreams

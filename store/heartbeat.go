@@ -38,6 +38,8 @@ type transport struct {
 	// not seen; while one waits, later ones would tell it nothing.
 	beats chan raft.RPC
 
+	refused func(error) // told of messages that are not for raft
+
 	choose func(t *transport, rafts func(raft.RPC)) func(raft.RPC) // tests compare handlers
 
 	closeOnce sync.Once
@@ -56,7 +58,7 @@ var _ raft.WithPreVote = &transport{}
 
 func newTransport(inner *raft.NetworkTransport) *transport {
 	t := &transport{
-		NetworkTransport: inner, calls: make(chan raft.RPC), beats: make(chan raft.RPC, 1), closed: make(chan struct{}),
+		NetworkTransport: inner, refused: func(error) {}, calls: make(chan raft.RPC), beats: make(chan raft.RPC, 1), closed: make(chan struct{}),
 	}
 	t.wg.Go(t.pump)
 	return t
@@ -102,8 +104,16 @@ func (t *transport) pump() {
 	}
 }
 
-// pass gives a call to the main loop; false: the transport was closed.
+// pass gives a call to the main loop, or answers it if it may not get there;
+// false: the transport was closed.
 func (t *transport) pass(rpc raft.RPC) bool {
+	if view := t.view.Load(); view != nil {
+		if err := checkCall((*view).CurrentTerm(), rpc.Command); err != nil {
+			t.refused(err)
+			rpc.Respond(nil, err)
+			return true
+		}
+	}
 	select {
 	case t.calls <- rpc:
 		return true

@@ -88,10 +88,10 @@ func (s *Store) target(bind, id string) Target {
 }
 
 func (s *Store) streamLayer() *streamLayer {
-	return &streamLayer{
+	return newStreamLayer(&streamLayer{
 		Listener: s.cfg.Listener, advertise: s.cfg.BindAdvertise, dial: s.cfg.DialRaft,
 		cluster: s.ClusterID, stranger: s.calledFromOutside,
-	}
+	})
 }
 
 // calledFromOutside handles a raft call of another cluster. Of a node that is

@@ -174,6 +174,7 @@ func (s *Store) openRaft() error {
 	commits := newCommitFeed()
 	s.fsm.commits = commits
 	s.transport.choose, s.transport.commits = s.cfg.heartbeats, commits
+	s.transport.refused = func(err error) { logger.Error("refused a message on the bind port", "error", err) }
 	s.raft, err = raft.NewRaft(s.raftConfig(), s.fsm, logs, stable, snaps, s.transport)
 	if err != nil {
 		return fmt.Errorf("%w %s: start raft: %w", ErrDataDir, s.cfg.DataDir, err)

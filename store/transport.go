@@ -2,7 +2,6 @@ package store
 
 import (
 	"errors"
-	"io"
 	"net"
 	"sync"
 	"time"
@@ -24,6 +23,8 @@ type streamLayer struct {
 	dial      func(address string, timeout time.Duration) (net.Conn, error)
 	cluster   func() string     // the own cluster's id; empty: none
 	stranger  func(from string) // told of calls from another cluster
+
+	greetings
 }
 
 func (l *streamLayer) Addr() net.Addr { return nameAddr(l.advertise) }
@@ -49,62 +50,6 @@ func writeAll(c net.Conn, s string) error {
 }
 
 var errNoCluster = errors.New("this node belongs to no cluster yet")
-
-// Accept gives each connection a rolling read deadline, so that a peer that
-// vanished without a word does not hold a goroutine for ever.
-func (l *streamLayer) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return &deadlineConn{Conn: c, layer: l}, nil
-}
-
-// idleLimit is far above raft's heartbeat interval. A pooled connection that was
-// idle for longer costs its owner one failed call, and then a new dial.
-const idleLimit = 5 * time.Minute
-
-// greetingLimit is how long a caller may take to say its cluster's id.
-const greetingLimit = 10 * time.Second
-
-type deadlineConn struct {
-	net.Conn
-	layer   *streamLayer
-	greeted bool // only the reader uses it
-}
-
-func (c *deadlineConn) Read(p []byte) (int, error) {
-	if !c.greeted {
-		if err := c.greet(); err != nil {
-			return 0, err
-		}
-		c.greeted = true
-	}
-	if err := c.SetReadDeadline(time.Now().Add(idleLimit)); err != nil {
-		return 0, err
-	}
-	return c.Conn.Read(p)
-}
-
-// greet reads the cluster id and compares it. raft closes a connection whose
-// reader fails.
-func (c *deadlineConn) greet() error {
-	if err := c.SetReadDeadline(time.Now().Add(greetingLimit)); err != nil {
-		return err
-	}
-	id := make([]byte, clusterIDLength)
-	if _, err := io.ReadFull(c.Conn, id); err != nil {
-		return err
-	}
-	own := c.layer.cluster()
-	if string(id) == own {
-		return nil
-	}
-	if own != "" {
-		c.layer.stranger(string(id))
-	}
-	return io.EOF // no error to log: the caller tries again, until this node belongs
-}
 
 // nameAddr is a network address that stays a name.
 type nameAddr string

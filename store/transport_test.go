@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"io"
 	"net"
 	"strings"
 	"testing"
@@ -33,16 +34,13 @@ func TestStreamLayerKeepsNames(t *testing.T) {
 	if len(dialled) != 2 || dialled[0] != "node-2.example:7370" {
 		t.Errorf("dialled %v", dialled)
 	}
-	if _, err := l.Accept(); err == nil {
-		t.Error("accepted from a closed listener")
-	}
 }
 
 func TestSilentRaftConnectionEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		here, there := net.Pipe()
 		defer func() { _ = there.Close() }()
-		c := &deadlineConn{Conn: here, greeted: true}
+		c := &deadlineConn{here}
 		start := time.Now()
 		go func() {
 			for range 3 {
@@ -123,9 +121,10 @@ func TestRaftCallsOfAnotherClusterAreRefused(t *testing.T) {
 			here, there := net.Pipe()
 			defer func() { _ = there.Close() }()
 			strangers := 0
-			callee := &deadlineConn{Conn: here, layer: &streamLayer{
-				cluster: func() string { return tc.own }, stranger: func(string) { strangers++ },
-			}}
+			callee := newStreamLayer(&streamLayer{
+				Listener: newOneConn(here),
+				cluster:  func() string { return tc.own }, stranger: func(string) { strangers++ },
+			})
 			caller := &streamLayer{cluster: func() string { return tc.caller }, dial: func(string, time.Duration) (net.Conn, error) { return there, nil }}
 			go func() {
 				if c, err := caller.Dial("n2:7370", time.Second); err == nil {
@@ -133,10 +132,25 @@ func TestRaftCallsOfAnotherClusterAreRefused(t *testing.T) {
 				}
 			}()
 			var one [1]byte
-			_, err := callee.Read(one[:])
-			_ = here.Close()
-			if (err == nil && one[0] == 7) != tc.answered || strangers != tc.strangers {
-				t.Errorf("read %v, %v; told of %d strangers", one, err, strangers)
+			if tc.answered {
+				c, err := callee.Accept()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := c.Read(one[:]); err != nil || one[0] != 7 {
+					t.Errorf("read %v, %v", one, err)
+				}
+			} else if _, err := there.Read(one[:]); err != io.EOF {
+				t.Errorf("not closed: %v", err)
+			}
+			if err := callee.Close(); err != nil {
+				t.Error(err)
+			}
+			if _, err := callee.Accept(); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("Accept after Close: %v", err)
+			}
+			if strangers != tc.strangers {
+				t.Errorf("told of %d strangers", strangers)
 			}
 		})
 	}
@@ -144,3 +158,27 @@ func TestRaftCallsOfAnotherClusterAreRefused(t *testing.T) {
 		t.Errorf("a node of no cluster dials: %v", err)
 	}
 }
+
+// oneConn is a listener with one connection.
+type oneConn struct {
+	net.Listener
+	conns  chan net.Conn
+	closed chan struct{}
+}
+
+func newOneConn(c net.Conn) *oneConn {
+	l := &oneConn{conns: make(chan net.Conn, 1), closed: make(chan struct{})}
+	l.conns <- c
+	return l
+}
+
+func (l *oneConn) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *oneConn) Close() error { close(l.closed); return nil }

@@ -1,0 +1,90 @@
+package store_test
+
+import (
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/werbenhu/registry/store"
+	"github.com/werbenhu/registry/store/storetest"
+)
+
+// Messages that would end the process, now or when they are applied, or poison
+// its term for ever, from one who knows the cluster's id.
+func TestNodeOutlivesBadMessages(t *testing.T) {
+	t.Parallel()
+	c := storetest.New(t)
+	c.Three()
+	leader := c.Leader()
+	term := leader.Term()
+	for _, n := range c.Nodes() {
+		s := newStranger(t, c, n)
+		header := raft.RPCHeader{ProtocolVersion: 3, ID: []byte(leader.ID), Addr: []byte(leader.Bind)}
+		last := n.State().Index()
+		for name, entry := range map[string]*raft.Log{
+			"configuration": {Index: last + 1, Term: term, Type: raft.LogConfiguration, Data: []byte("x")},
+			"command":       {Index: last + 1, Term: term, Type: raft.LogCommand, Data: []byte("x")},
+			"missing entry": nil,
+		} {
+			var resp raft.AppendEntriesResponse
+			err := s.AppendEntries(raft.ServerID(n.ID), raft.ServerAddress(n.Bind), &raft.AppendEntriesRequest{
+				RPCHeader: header, Term: term, PrevLogEntry: last, PrevLogTerm: term, Entries: []*raft.Log{entry}, LeaderCommitIndex: last + 1,
+			}, &resp)
+			if err == nil || resp.Success {
+				t.Errorf("%s to %s: taken: %+v", name, n.ID, resp)
+			}
+		}
+		var snap raft.InstallSnapshotResponse
+		if err := s.InstallSnapshot(raft.ServerID(n.ID), raft.ServerAddress(n.Bind), &raft.InstallSnapshotRequest{
+			RPCHeader: header, SnapshotVersion: 1, Term: term, LastLogIndex: last, LastLogTerm: term, Configuration: []byte{0xc1}, Size: 1,
+		}, &snap, strings.NewReader("x")); err == nil {
+			t.Errorf("a snapshot to %s: taken", n.ID)
+		}
+		var vote raft.RequestVoteResponse
+		if err := s.RequestVote(raft.ServerID(n.ID), raft.ServerAddress(n.Bind), &raft.RequestVoteRequest{
+			RPCHeader: header, Term: math.MaxUint64, LastLogIndex: math.MaxUint64, LastLogTerm: math.MaxUint64, LeadershipTransfer: true,
+		}, &vote); err == nil || vote.Granted {
+			t.Errorf("the last term's vote from %s: %+v", n.ID, vote)
+		}
+	}
+	c.Write(register("web", "a", time.Minute))
+	c.AwaitSame()
+	if now := c.Leader().Term(); now != term {
+		t.Errorf("the term went from %d to %d", term, now)
+	}
+}
+
+// Connections that say the cluster's id and nothing more take no place that a
+// peer needs, and cost no leader.
+func TestSilentStreamsKeepNobodyOut(t *testing.T) {
+	t.Parallel()
+	c := storetest.New(t)
+	c.Three()
+	leader := c.Leader()
+	term := leader.Term()
+	for _, n := range c.Nodes() {
+		for range 2 * store.MaxStreams {
+			conn, err := c.Net.Dial("n9:7370", n.Bind, time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = conn.Close() })
+			if _, err := conn.Write([]byte(n.ClusterID())); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, n := range c.Nodes() { // each can still be reached anew
+		if _, err := newStranger(t, c, n).heartbeat(0); err != nil {
+			t.Errorf("%s: %v", n.ID, err)
+		}
+	}
+	c.Write(register("web", "a", time.Minute))
+	c.AwaitSame()
+	if now := c.Leader(); now.ID != leader.ID || now.Term() != term {
+		t.Errorf("%s leads in term %d, before %s in term %d", now.ID, now.Term(), leader.ID, term)
+	}
+}
