@@ -49,12 +49,16 @@ type Config struct {
 	// registry-data/<id>.
 	DataDir string
 	// SnapshotThreshold is how many entries are applied between snapshots;
-	// 0: the default.
+	// 0: the default, 16,384. Twice as many stay in the log after a snapshot: a
+	// node that was away for longer gets the snapshot.
 	SnapshotThreshold uint64
 	// MinFreeDisk is the low-water mark of the disk under DataDir, in bytes.
 	// While less is free there, on the leader or on so many voters that no
 	// majority has room, new members and groups are refused; 0: no mark.
 	MinFreeDisk uint64
+	// SnapshotInterval is how often the node looks whether a snapshot is due;
+	// each time up to twice as long. At least 100 ms; 0: the default, 20 s.
+	SnapshotInterval time.Duration
 	// Logger; nil: no logs.
 	Logger *slog.Logger
 	// Version of the program, told to other nodes and shown in the status.
@@ -64,13 +68,15 @@ type Config struct {
 // DefaultConfig returns a config that lacks only an ID.
 func DefaultConfig() Config {
 	return Config{
-		Cluster:         "registry",
-		Bind:            ":7370",
-		Addr:            ":9800",
-		JoinTimeout:     30 * time.Second,
-		ElectionTimeout: store.DefaultElectionTimeout,
-		MinFreeDisk:     store.DefaultMinFreeDisk,
-		Version:         "dev",
+		Cluster:           "registry",
+		Bind:              ":7370",
+		Addr:              ":9800",
+		JoinTimeout:       30 * time.Second,
+		ElectionTimeout:   store.DefaultElectionTimeout,
+		SnapshotThreshold: store.DefaultSnapshotThreshold,
+		SnapshotInterval:  store.DefaultSnapshotInterval,
+		MinFreeDisk:       store.DefaultMinFreeDisk,
+		Version:           "dev",
 	}
 }
 
@@ -106,6 +112,9 @@ func (c Config) Validate() error {
 	}
 	if c.ElectionTimeout < 50*time.Millisecond || c.ElectionTimeout > time.Minute {
 		errs = append(errs, &fsm.FieldError{Field: "-election-timeout", Limit: "50ms to 1m", Got: c.ElectionTimeout.String()})
+	}
+	if c.SnapshotInterval != 0 && c.SnapshotInterval < 100*time.Millisecond {
+		errs = append(errs, &fsm.FieldError{Field: "-snapshot-interval", Limit: "at least 100ms", Got: c.SnapshotInterval.String()})
 	}
 	if c.JoinTimeout <= 0 {
 		errs = append(errs, &fsm.FieldError{Field: "-join-timeout", Limit: "more than 0", Got: c.JoinTimeout.String()})

@@ -87,7 +87,7 @@ func (n *Node) open() error {
 	n.store, err = store.Open(store.Config{
 		ID: n.cfg.ID, Cluster: n.cfg.Cluster, BindAdvertise: bind, Addr: addr, Version: n.cfg.Version,
 		DataDir: n.cfg.DataDir, Listener: raftLn, DialRaft: rpc.DialRaft, Peers: n.peers,
-		ElectionTimeout: n.cfg.ElectionTimeout, SnapshotThreshold: n.cfg.SnapshotThreshold,
+		ElectionTimeout: n.cfg.ElectionTimeout, SnapshotThreshold: n.cfg.SnapshotThreshold, SnapshotInterval: n.cfg.SnapshotInterval,
 		MinFreeDisk: n.cfg.MinFreeDisk, Logger: n.cfg.Logger,
 	})
 	if err != nil {

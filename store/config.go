@@ -41,6 +41,9 @@ type Config struct {
 	ElectionTimeout time.Duration
 	// SnapshotThreshold is how many entries are applied between snapshots.
 	SnapshotThreshold uint64
+	// SnapshotInterval is how often the node looks whether a snapshot is due;
+	// each time up to twice as long.
+	SnapshotInterval time.Duration
 	// CheckInterval is how often, while the log moves, the nodes compare their
 	// states and rings; negative: never.
 	CheckInterval time.Duration
@@ -65,6 +68,7 @@ type Config struct {
 const (
 	DefaultElectionTimeout   = 500 * time.Millisecond
 	DefaultSnapshotThreshold = 16 << 10
+	DefaultSnapshotInterval  = 20 * time.Second
 	DefaultMaxHang           = 10 * time.Second
 	DefaultCheckInterval     = 2 * time.Second
 	// DefaultMinFreeDisk is what deregistering or expiring 100,000 members may
@@ -81,6 +85,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.CheckInterval == 0 {
 		c.CheckInterval = DefaultCheckInterval
+	}
+	if c.SnapshotInterval == 0 {
+		c.SnapshotInterval = DefaultSnapshotInterval
 	}
 	if c.MaxHang == 0 {
 		c.MaxHang = DefaultMaxHang

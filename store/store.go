@@ -193,7 +193,7 @@ func (s *Store) raftConfig() *raft.Config {
 	c.MaxAppendEntries = 1024
 	c.BatchApplyCh = true
 	c.SnapshotThreshold = s.cfg.SnapshotThreshold
-	c.SnapshotInterval = 20 * time.Second
+	c.SnapshotInterval = s.cfg.SnapshotInterval
 	c.TrailingLogs = trailingFactor * s.cfg.SnapshotThreshold
 	c.NotifyCh = s.notify
 	c.NoLegacyTelemetry = true

@@ -29,6 +29,8 @@ func serveFlags() []cli.Flag {
 		&cli.DurationFlag{Name: "join-timeout", Usage: "give up joining after that", EnvVars: []string{"REGISTRY_JOIN_TIMEOUT"}, Value: d.JoinTimeout},
 		&cli.DurationFlag{Name: "election-timeout", Usage: "call for an election after that long without a leader", EnvVars: []string{"REGISTRY_ELECTION_TIMEOUT"}, Value: d.ElectionTimeout},
 		&cli.StringFlag{Name: "min-free-disk", Usage: "refuse new members and groups while less disk is free under -data-dir; 0: never", EnvVars: []string{"REGISTRY_MIN_FREE_DISK"}, Value: sizeText(d.MinFreeDisk)},
+		&cli.Uint64Flag{Name: "snapshot-threshold", Usage: "take a snapshot after that many log entries; twice as many stay in the log", EnvVars: []string{"REGISTRY_SNAPSHOT_THRESHOLD"}, Value: d.SnapshotThreshold},
+		&cli.DurationFlag{Name: "snapshot-interval", Usage: "look that often whether a snapshot is due", EnvVars: []string{"REGISTRY_SNAPSHOT_INTERVAL"}, Value: d.SnapshotInterval},
 	}
 	return append(flags, logFlags("info")...)
 }
@@ -78,6 +80,7 @@ func serveConfig(e *env, c *cli.Context) (registry.Config, error) {
 	if cfg.MinFreeDisk, err = parseSize("min-free-disk", c.String("min-free-disk")); err != nil {
 		return cfg, err
 	}
+	cfg.SnapshotThreshold, cfg.SnapshotInterval = c.Uint64("snapshot-threshold"), c.Duration("snapshot-interval")
 	cfg.DataDir = c.String("data-dir")
 	if cfg.DataDir == "" {
 		if cfg.DataDir, err = defaultDataDir(cfg.ID); err != nil {
