@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 
 	"github.com/werbenhu/registry/cmd/faults/cluster"
 )
@@ -20,7 +21,8 @@ type Env struct {
 	// Isolation says why there are no network namespaces; nil: there are.
 	Isolation error
 
-	dir string // of what was built
+	mu  sync.Mutex // held while something more is built
+	dir string     // of what was built
 }
 
 // newEnv builds the registry, unless a binary is given.

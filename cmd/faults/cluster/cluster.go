@@ -27,6 +27,8 @@ type Config struct {
 	Flags []string
 	// Env of every node, beyond this process's.
 	Env []string
+	// EnvOf is more for one node; may be nil.
+	EnvOf func(*Node) []string
 	// Wrap changes the command of a node, to run it under another program that
 	// passes signals on; may be nil.
 	Wrap func(n *Node, argv []string) []string

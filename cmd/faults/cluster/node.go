@@ -116,6 +116,9 @@ func (n *Node) Start(more ...string) error {
 	p := &process{cmd: exec.Command(argv[0], argv[1:]...), exited: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr, p.cmd.Dir = log, log, n.cluster.Dir
 	p.cmd.Env = append(environment(), cfg.Env...)
+	if cfg.EnvOf != nil {
+		p.cmd.Env = append(p.cmd.Env, cfg.EnvOf(n)...)
+	}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if err := n.Endpoint().run(p.cmd.Start); err != nil {
 		return fmt.Errorf("start %s: %w", n.ID, err)
