@@ -7,6 +7,10 @@
 // deregisters before it stops listening, on SIGTERM or Ctrl-C. A service whose
 // seat is taken by another process ends with an error: two of them would serve
 // the same users.
+//
+// With -hold 30s it keeps its seat for a restart instead: its users go to the
+// next service meanwhile, and come back when it is registered again, at whatever
+// address, within that time. No other user moves.
 package main
 
 import (
@@ -33,6 +37,7 @@ func main() {
 	addr := flag.String("addr", ":8080", "address to listen on")
 	advertise := flag.String("advertise", "", "address that clients reach this service at (default: -addr)")
 	ttl := flag.Duration("ttl", 10*time.Second, "how long the registration outlives this process")
+	hold := flag.Duration("hold", 0, "on SIGTERM or Ctrl-C keep the seat for so long, for a restart (1s to 24h; 0: give it back)")
 	flag.Parse()
 	if *advertise == "" {
 		*advertise = *addr
@@ -40,13 +45,13 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	s := sdk.Service{Group: *group, ID: *id, Addr: *advertise, TTL: *ttl}
-	if err := run(ctx, *registries, *addr, s); err != nil {
+	if err := run(ctx, *registries, *addr, s, *hold); err != nil {
 		fmt.Fprintln(os.Stderr, "webservice:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, registries, addr string, s sdk.Service) error {
+func run(ctx context.Context, registries, addr string, s sdk.Service, hold time.Duration) error {
 	if s.ID == "" {
 		return errors.New("-id is required")
 	}
@@ -60,8 +65,8 @@ func run(ctx context.Context, registries, addr string, s sdk.Service) error {
 	srv := &http.Server{Handler: handler(s), ReadHeaderTimeout: 10 * time.Second}
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(lis) }()
-	err = serve(ctx, registries, s, served)
-	// The seat is given back: now finish what is under way.
+	err = serve(ctx, registries, s, hold, served)
+	// The seat is given back, or held: now finish what is under way.
 	drain, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	return errors.Join(err, srv.Shutdown(drain))
@@ -69,12 +74,12 @@ func run(ctx context.Context, registries, addr string, s sdk.Service) error {
 
 // serve holds the seat until a signal comes, the seat is lost for good, or the
 // HTTP server fails.
-func serve(ctx context.Context, registries string, s sdk.Service, served <-chan error) (err error) {
+func serve(ctx context.Context, registries string, s sdk.Service, hold time.Duration, served <-chan error) (err error) {
 	client, err := sdk.Dial(registries, sdk.WithLogger(slog.Default()))
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, client.Close()) }() // deregisters
+	defer func() { err = errors.Join(err, client.Close()) }() // deregisters what is not held
 	starting, cancel := context.WithTimeout(ctx, time.Minute) // the registry may be starting too
 	defer cancel()
 	reg, err := client.Register(starting, s)
@@ -84,12 +89,32 @@ func serve(ctx context.Context, registries string, s sdk.Service, served <-chan 
 	slog.Info("serving", "group", s.Group, "id", s.ID, "addr", s.Addr)
 	select {
 	case <-ctx.Done():
-		return nil
+		return restart(reg, hold)
 	case <-reg.Done():
 		return reg.Err()
 	case err := <-served:
 		return err
 	}
+}
+
+// linger is how long a held service goes on listening: routers learn of the hold
+// within milliseconds, and one that is busy a little later.
+const linger = 500 * time.Millisecond
+
+// restart holds the seat, if that is asked for, and lets routers hear of it. A
+// seat that cannot be held is given back by its client.
+func restart(reg *sdk.Registration, hold time.Duration) error {
+	if hold == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	if err := reg.Hold(ctx, hold); err != nil {
+		return err
+	}
+	slog.Info("held", "group", reg.Service().Group, "id", reg.Service().ID, "hold", hold)
+	<-time.After(linger)
+	return nil
 }
 
 func handler(s sdk.Service) http.Handler {
