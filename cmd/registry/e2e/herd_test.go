@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/werbenhu/registry/rpc/registrypb"
@@ -63,7 +65,8 @@ func newHerd(t *testing.T, c *cluster, groups, members int, ttl time.Duration) *
 	return h
 }
 
-// register registers members from to to, 256 at a time.
+// register registers members from to to, 256 at a time. What a busy machine
+// leaves undone or unknown is done again: a registration is idempotent.
 func (h *herd) register(conns []*grpc.ClientConn, from, to int) {
 	h.t.Helper()
 	var wg sync.WaitGroup
@@ -72,18 +75,13 @@ func (h *herd) register(conns []*grpc.ClientConn, from, to int) {
 	for caller := range callers {
 		wg.Go(func() {
 			for i := from + caller; i < to; i += callers {
-				m := &h.members[i]
-				resp, err := registrypb.NewRegistryClient(conns[i%len(conns)]).Register(h.t.Context(), &registrypb.RegisterRequest{
-					Group: m.group, Id: m.id, Addr: fmt.Sprintf("10.%d.%d.%d:80", i>>16, i>>8&255, i&255), Ttl: durationpb.New(h.ttl),
-				})
-				if err != nil {
+				if err := h.registerOne(conns, i); err != nil {
 					select {
 					case errs <- err:
 					default:
 					}
 					return
 				}
-				m.lease = resp.LeaseId
 			}
 		})
 	}
@@ -92,6 +90,24 @@ func (h *herd) register(conns []*grpc.ClientConn, from, to int) {
 	case err := <-errs:
 		h.t.Fatalf("register: %v", err)
 	default:
+	}
+}
+
+func (h *herd) registerOne(conns []*grpc.ClientConn, i int) error {
+	m := &h.members[i]
+	req := &registrypb.RegisterRequest{
+		Group: m.group, Id: m.id, Addr: fmt.Sprintf("10.%d.%d.%d:80", i>>16, i>>8&255, i&255),
+		Ttl: durationpb.New(h.ttl), Instance: []byte(m.id),
+	}
+	for attempt := 0; ; attempt++ {
+		resp, err := registrypb.NewRegistryClient(conns[(i+attempt)%len(conns)]).Register(h.t.Context(), req)
+		if err == nil {
+			m.lease = resp.LeaseId
+			return nil
+		}
+		if code := status.Code(err); attempt == 5 || code != codes.Unavailable && code != codes.Unknown {
+			return err
+		}
 	}
 }
 
@@ -341,16 +357,35 @@ func (d *departed) between(from, to time.Time) (n int) {
 // sizeIs says nil when a group has that many members.
 func sizeIs(t *testing.T, n *node, group string, want uint32) error {
 	t.Helper()
+	sizes, err := sizesOf(t, n)
+	if err == nil && sizes[group] != want {
+		err = fmt.Errorf("sizes are %v", sizes)
+	}
+	return err
+}
+
+// totalIs says nil when all groups together have that many members.
+func totalIs(t *testing.T, n *node, want uint32) error {
+	t.Helper()
+	sizes, err := sizesOf(t, n)
+	total := uint32(0)
+	for _, size := range sizes {
+		total += size
+	}
+	if err == nil && total != want {
+		err = fmt.Errorf("%d members in all, want %d", total, want)
+	}
+	return err
+}
+
+func sizesOf(t *testing.T, n *node) (map[string]uint32, error) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	resp, err := registrypb.NewRegistryClient(connect(t, n.addr)).Groups(ctx, &registrypb.GroupsRequest{Read: &registrypb.ReadOptions{Linearizable: true}})
-	if err != nil {
-		return err
+	sizes := make(map[string]uint32)
+	for _, g := range resp.GetGroups() {
+		sizes[g.Name] = g.Members
 	}
-	for _, g := range resp.Groups {
-		if g.Name == group && g.Members == want {
-			return nil
-		}
-	}
-	return fmt.Errorf("groups are %v", resp.Groups)
+	return sizes, err
 }
