@@ -92,6 +92,7 @@ func (b *batch) put(g *openGroup, m *Member) {
 		b.forget(g, old)
 	}
 	g.count++
+	b.next.members++
 	g.weight += uint64(m.Weight)
 	b.next.points += uint64(m.Weight) * uint64(g.Params.VirtualNodes)
 	g.digest += m.digest
@@ -111,6 +112,7 @@ func (b *batch) remove(g *openGroup, m *Member) {
 
 func (b *batch) forget(g *openGroup, m *Member) {
 	g.count--
+	b.next.members--
 	g.weight -= uint64(m.Weight)
 	b.next.points -= uint64(m.Weight) * uint64(g.Params.VirtualNodes)
 	g.digest -= m.digest

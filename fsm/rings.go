@@ -68,6 +68,8 @@ type ringBuilder struct {
 	pace    paces
 	hub     hub
 
+	counters ringCounters
+
 	mu     sync.Mutex // guards closed against wg.Add
 	closed bool
 	wg     sync.WaitGroup
@@ -202,6 +204,7 @@ func (b *ringBuilder) build(g *Group) {
 		return
 	}
 	c.building = true
+	b.counters.pending.Add(1)
 	b.wg.Go(func() { b.run(c) })
 }
 
@@ -234,6 +237,7 @@ func (b *ringBuilder) admit(c *ringCell) chan struct{} {
 
 // run builds until the ring is at the newest revision.
 func (b *ringBuilder) run(c *ringCell) {
+	defer b.counters.pending.Add(-1)
 	for {
 		slots := b.admit(c)
 		if slots == nil {
@@ -246,6 +250,7 @@ func (b *ringBuilder) run(c *ringCell) {
 			change = changeBetween(c.name, c.view.Load(), view)
 		}
 		took := time.Since(start)
+		b.counters.built(took)
 		if view != nil {
 			took = min(took, buildLimit(view.Ring.NumPoints()))
 		}

@@ -11,11 +11,12 @@ import (
 // State is the whole replicated state at one log index. It never changes
 // after it was published; all methods are safe for concurrent use.
 type State struct {
-	index  uint64
-	term   uint64
-	leader string
-	digest uint64
-	points uint64 // of all rings, draining members' included
+	index   uint64
+	term    uint64
+	leader  string
+	digest  uint64
+	points  uint64 // of all rings, draining members' included
+	members int    // of all groups
 
 	groups *iradix.Tree[*Group]
 	nodes  *iradix.Tree[*Node]
