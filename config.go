@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/werbenhu/registry/fsm"
 	"github.com/werbenhu/registry/store"
 )
@@ -59,6 +61,12 @@ type Config struct {
 	// SnapshotInterval is how often the node looks whether a snapshot is due;
 	// each time up to twice as long. At least 100 ms; 0: the default, 20 s.
 	SnapshotInterval time.Duration
+	// Registerer takes the node's metrics, and GET /metrics on the client port
+	// serves them if it is a prometheus.Gatherer too, as a *prometheus.Registry
+	// is. Several nodes in one process need one each, or one that is wrapped for
+	// each with a label (prometheus.WrapRegistererWith). nil: a registry of the node's own, with
+	// the process's and the Go runtime's metrics besides.
+	Registerer prometheus.Registerer
 	// Logger; nil: no logs.
 	Logger *slog.Logger
 	// Version of the program, told to other nodes and shown in the status.

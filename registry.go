@@ -8,7 +8,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
 	"github.com/werbenhu/registry/rpc"
+	"github.com/werbenhu/registry/rpc/metrics"
 	"github.com/werbenhu/registry/store"
 	"github.com/werbenhu/registry/store/portmux"
 )
@@ -19,6 +23,8 @@ type Node struct {
 	store  *store.Store
 	server *rpc.Server
 	peers  *rpc.Peers
+
+	metrics *metrics.Node
 
 	bindMux, clientMux *portmux.Mux
 
@@ -46,7 +52,7 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	watch, stop := context.WithCancel(context.Background())
-	n := &Node{cfg: cfg, stop: stop, done: make(chan struct{}), peers: rpc.NewPeers()}
+	n := &Node{cfg: cfg, stop: stop, done: make(chan struct{}), peers: rpc.NewPeers(), metrics: metrics.New()}
 	defer func() {
 		if err != nil {
 			_ = n.Close() // the error to report is err
@@ -89,17 +95,34 @@ func (n *Node) open() error {
 		DataDir: n.cfg.DataDir, Listener: raftLn, DialRaft: rpc.DialRaft, Peers: n.peers,
 		ElectionTimeout: n.cfg.ElectionTimeout, SnapshotThreshold: n.cfg.SnapshotThreshold, SnapshotInterval: n.cfg.SnapshotInterval,
 		MinFreeDisk: n.cfg.MinFreeDisk, Logger: n.cfg.Logger,
+		Instruments: n.metrics.Instruments(),
 	})
 	if err != nil {
 		return err
 	}
-	n.server = rpc.New(rpc.Config{Store: n.store, Peers: n.peers, Logger: n.cfg.Logger})
+	gatherer, err := n.registerMetrics()
+	if err != nil {
+		return err
+	}
+	n.server = rpc.New(rpc.Config{Store: n.store, Peers: n.peers, Logger: n.cfg.Logger, Metrics: n.metrics, Gatherer: gatherer})
 	n.server.ServeNodes(nodesLn)
 	n.server.ServeClients(n.clientMux.Route(rpc.GRPCPrefix, false), n.clientMux.Fallback())
 	n.wg.Go(func() { n.serveMux("-bind", n.bindMux) })
 	n.wg.Go(func() { n.serveMux("-addr", n.clientMux) })
 	n.cfg.Logger.Info("listening", "id", n.cfg.ID, "bind", bind, "addr", addr, "data", n.cfg.DataDir)
 	return nil
+}
+
+// registerMetrics registers the node's metrics and returns what /metrics serves.
+func (n *Node) registerMetrics() (prometheus.Gatherer, error) {
+	to := n.cfg.Registerer
+	if to == nil {
+		private := prometheus.NewRegistry()
+		private.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		to = private
+	}
+	gatherer, _ := to.(prometheus.Gatherer)
+	return gatherer, n.metrics.Register(to, n.store)
 }
 
 func listen(flag, addr string) (net.Listener, error) {
@@ -182,6 +205,7 @@ func (n *Node) Close() error {
 	n.closeOnce.Do(func() {
 		var errs []error
 		n.stop()
+		n.metrics.Close()
 		if n.store != nil {
 			n.store.HandOver() // 1
 		}

@@ -3,10 +3,26 @@ package rpc
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
+
+// What scrapes may take of a node.
+const (
+	maxScrapes    = 4
+	scrapeTimeout = 10 * time.Second
+)
+
+// metricsLog says what a scrape could not collect.
+type metricsLog struct{ log *slog.Logger }
+
+func (l metricsLog) Println(v ...any) { l.log.Error("metrics", "err", fmt.Sprint(v...)) }
 
 // httpServer answers HTTP/1.1 on the client port.
 type httpServer struct {
@@ -14,13 +30,19 @@ type httpServer struct {
 	http   *http.Server
 }
 
-func newHTTPServer(s *Server) *httpServer {
+func newHTTPServer(s *Server, gatherer prometheus.Gatherer) *httpServer {
 	h := &httpServer{server: s}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", h.livez)
 	mux.HandleFunc("GET /readyz", h.readyz)
+	if gatherer != nil {
+		mux.Handle("GET /metrics", promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{
+			ErrorLog: metricsLog{s.log}, ErrorHandling: promhttp.ContinueOnError,
+			MaxRequestsInFlight: maxScrapes, Timeout: scrapeTimeout,
+		}))
+	}
 	h.http = &http.Server{
-		Handler:           mux,
+		Handler:           s.metrics.Calls.HTTP(mux),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		IdleTimeout:       2 * time.Minute,

@@ -9,12 +9,14 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
+	"github.com/werbenhu/registry/rpc/metrics"
 	"github.com/werbenhu/registry/rpc/peerpb"
 	"github.com/werbenhu/registry/rpc/registrypb"
 	"github.com/werbenhu/registry/store"
@@ -31,6 +33,10 @@ type Config struct {
 	Store  *store.Store
 	Peers  *Peers
 	Logger *slog.Logger
+	// Metrics counts calls; nil: nobody sees the counts.
+	Metrics *metrics.Node
+	// Gatherer is what GET /metrics answers; nil: there is no such page.
+	Gatherer prometheus.Gatherer
 }
 
 // Server answers on both ports.
@@ -41,6 +47,8 @@ type Server struct {
 	store *store.Store
 	peers *Peers
 	log   *slog.Logger
+
+	metrics *metrics.Node
 
 	clients *grpc.Server
 	nodes   *grpc.Server
@@ -57,18 +65,25 @@ type Server struct {
 
 // New returns a server that serves nothing yet.
 func New(cfg Config) *Server {
-	s := &Server{store: cfg.Store, peers: cfg.Peers, log: cfg.Logger, health: health.NewServer()}
+	s := &Server{store: cfg.Store, peers: cfg.Peers, log: cfg.Logger, health: health.NewServer(), metrics: cfg.Metrics}
+	if s.metrics == nil {
+		s.metrics = metrics.New()
+	}
+	calls := s.metrics.Calls
+	clientCalls, nodeCalls := calls.Interceptors(), calls.Interceptors()
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.clients = grpc.NewServer(serverOptions()...)
+	s.clients = grpc.NewServer(serverOptions(clientCalls)...)
 	registrypb.RegisterRegistryServer(s.clients, s)
 	registrypb.RegisterClusterServer(s.clients, s)
 	grpc_health_v1.RegisterHealthServer(s.clients, s.health)
 	reflection.Register(s.clients)
-	s.nodes = grpc.NewServer(serverOptions()...)
+	s.nodes = grpc.NewServer(serverOptions(nodeCalls)...)
 	registrypb.RegisterRegistryServer(s.nodes, s)
 	registrypb.RegisterClusterServer(s.nodes, s)
 	peerpb.RegisterPeerServer(s.nodes, &peerServer{server: s})
-	s.http = newHTTPServer(s)
+	calls.Know(clientCalls, metrics.ClientPort, s.clients)
+	calls.Know(nodeCalls, metrics.NodePort, s.nodes)
+	s.http = newHTTPServer(s, cfg.Gatherer)
 	s.setHealth(grpc_health_v1.HealthCheckResponse_NOT_SERVING)
 	s.reign.Store(&reign{ctx: s.ctx})
 	s.serving.Store(&s.ctx)
@@ -77,8 +92,10 @@ func New(cfg Config) *Server {
 	return s
 }
 
-func serverOptions() []grpc.ServerOption {
+func serverOptions(calls *metrics.Interceptors) []grpc.ServerOption {
 	return []grpc.ServerOption{
+		grpc.UnaryInterceptor(calls.Unary),
+		grpc.StreamInterceptor(calls.Stream),
 		grpc.MaxRecvMsgSize(MaxRequest),
 		grpc.MaxHeaderListSize(maxHeaders),
 		grpc.ForceServerCodecV2(newFrameCodec()),

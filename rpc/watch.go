@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/werbenhu/registry/fsm"
+	"github.com/werbenhu/registry/rpc/metrics"
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
@@ -59,6 +60,7 @@ func (s *Server) Watch(req *registrypb.WatchRequest, stream grpc.ServerStreaming
 				return err
 			}
 		}
+		s.metrics.Watches.Events.Add(float64(len(frames)))
 	}
 }
 
@@ -125,7 +127,7 @@ func (s *Server) watchSource(req *registrypb.WatchRequest) (source, time.Duratio
 		if err := fsm.ValidateName("group", target.Group); err != nil {
 			return nil, 0, err
 		}
-		return groupSource{s.store.Machine().WatchGroup(target.Group, req.Revision, req.Fingerprint)}, every, nil
+		return &groupSource{s.store.Machine().WatchGroup(target.Group, req.Revision, req.Fingerprint), s.metrics.Watches, req.Revision == 0}, every, nil
 	case *registrypb.WatchRequest_Prefix:
 		if len(target.Prefix) > fsm.MaxNameLength {
 			return nil, 0, &fsm.FieldError{Field: "prefix", Limit: fmt.Sprintf("at most %d bytes", fsm.MaxNameLength), Got: fmt.Sprintf("%d bytes", len(target.Prefix))}
@@ -142,7 +144,7 @@ func (s *Server) watchSource(req *registrypb.WatchRequest) (source, time.Duratio
 				known = append(known, fsm.KnownGroup{Name: k.GetGroup(), Revision: k.GetRevision(), Fingerprint: k.GetFingerprint()})
 			}
 		}
-		return prefixSource{s.store.Machine().WatchPrefix(target.Prefix, known...)}, every, nil
+		return prefixSource{s.store.Machine().WatchPrefix(target.Prefix, known...), s.metrics.Watches}, every, nil
 	case *registrypb.WatchRequest_Groups:
 		return newGroupsSource(s.store.Machine()), every, nil
 	case *registrypb.WatchRequest_Nodes:
@@ -151,23 +153,33 @@ func (s *Server) watchSource(req *registrypb.WatchRequest) (source, time.Duratio
 	return nil, 0, &fsm.FieldError{Field: "target", Limit: "group, prefix, groups or nodes", Got: "none"}
 }
 
-type groupSource struct{ *fsm.GroupWatch }
+type groupSource struct {
+	*fsm.GroupWatch
+	counts *metrics.Watches
+	anew   bool // the watcher knows nothing of the group
+}
 
-func (g groupSource) poll(frames []frame) ([]frame, <-chan struct{}) {
+func (g *groupSource) poll(frames []frame) ([]frame, <-chan struct{}) {
 	step, wake := g.Poll()
 	if wake != nil {
 		return frames, wake
 	}
+	g.counts.Step(len(step.Changes), step.View != nil, g.anew)
+	g.anew = false
 	return stepFrames(frames, step), nil
 }
 
-func (g groupSource) level(s *fsm.State) bool { return g.Level(s) }
+func (g *groupSource) level(s *fsm.State) bool { return g.Level(s) }
 
-type prefixSource struct{ *fsm.PrefixWatch }
+type prefixSource struct {
+	*fsm.PrefixWatch
+	counts *metrics.Watches
+}
 
 func (p prefixSource) poll(frames []frame) ([]frame, <-chan struct{}) {
 	steps, wake := p.Poll()
 	for _, step := range steps {
+		p.counts.Step(len(step.Changes), false, false) // of its snapshots many begin a group
 		frames = stepFrames(frames, step)
 	}
 	return frames, wake

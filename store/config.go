@@ -55,6 +55,8 @@ type Config struct {
 
 	Logger    *slog.Logger
 	Observers []fsm.Observer
+	// Instruments are told how long things took.
+	Instruments Instruments
 
 	diskFree func(dir string) (bytes uint64, err error) // nil: asks the system
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -17,7 +18,8 @@ import (
 // had been elected when the round started: a newer one needs the votes of a
 // quorum, and each vote raises the voter's term first.
 type confirmer struct {
-	check func(*leadership) error // one round
+	check func(*leadership) error             // one round
+	told  func(took time.Duration, err error) // nil: nobody wants to know
 
 	mu   sync.Mutex // guards next
 	next *round     // not started yet; nil when nobody waits
@@ -77,8 +79,12 @@ func (c *confirmer) loop(ctx context.Context) {
 		if r == nil {
 			continue
 		}
+		start := time.Now()
 		r.err = c.check(r.lead)
 		close(r.done)
+		if c.told != nil {
+			c.told(time.Since(start), r.err)
+		}
 	}
 }
 

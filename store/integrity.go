@@ -203,6 +203,7 @@ func (s *Store) compare(ctx context.Context, mark fsm.Mark) (finding error, soun
 
 // report logs a difference that is another node's, or nobody's yet, once.
 func (s *Store) report(r result, what string) {
+	s.counters.checks[r.verdict].Add(1)
 	text := ""
 	if r.verdict == undecided {
 		text = fmt.Sprintf("%s: this node has %016x, %s %016x, and no majority decides which is right", what, r.own, names(r.others), r.other)

@@ -43,6 +43,7 @@ func (s *Store) startLeading(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	l := &leadership{term: s.raft.CurrentTerm(), ctx: ctx, end: cancel, opened: make(chan struct{})}
 	s.lead.Store(l)
+	s.counters.led.Add(1)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -127,6 +128,7 @@ func (s *Store) expireLoop(l *leadership) {
 			return
 		}
 		if late := time.Since(planned); late > stallLimit {
+			s.counters.stalls.Add(1)
 			s.log.Warn("process stood still; leases get time to renew", "late", late)
 			s.leases.grace(stallGrace)
 		}
@@ -149,6 +151,7 @@ func (s *Store) expire(l *leadership, leases []*fsmpb.ExpiredLease) {
 	op := &fsmpb.Expire{Term: l.term, Leases: leases}
 	_, err := s.propose(l.ctx, &fsmpb.Command{Op: &fsmpb.Command_Expire{Expire: op}})
 	if err == nil {
+		s.counters.expired.Add(uint64(len(leases)))
 		s.log.Info("leases expired", "count", len(leases), "group", leases[0].Group, "id", leases[0].Id)
 		return
 	}

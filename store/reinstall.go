@@ -53,6 +53,7 @@ func (s *Store) reinstall(ctx context.Context, finding error, sound []raft.Serve
 		sound = nil // those may be gone
 	}
 	s.integrity.set(nil)
+	s.counters.reinstalls.Add(1)
 	s.log.Warn("state was reinstalled; the node answers again", "index", s.State().Index())
 	s.keepReinstalled(ctx)
 }

@@ -34,6 +34,7 @@ type Store struct {
 	integrity *integrity
 	disk      *diskWatch
 	leases    *leaseTable
+	counters  counters
 	confirm   *confirmer
 	raft      *raft.Raft
 	transport *transport
@@ -79,10 +80,12 @@ func Open(cfg Config) (_ *Store, err error) {
 		integrity: newIntegrity(), disk: &diskWatch{},
 		ready: make(chan struct{}), invited: make(chan struct{}), failed: make(chan struct{}),
 	}
+	s.counters.ready = s.ready
 	s.leases.log = cfg.Logger
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.confirm = newConfirmer(s.checkLeadership)
-	s.machine = fsm.New(append([]fsm.Observer{s.leases}, cfg.Observers...)...)
+	s.confirm.told = cfg.Instruments.Confirmed
+	s.machine = fsm.New(append([]fsm.Observer{s.leases, &s.counters}, cfg.Observers...)...)
 	s.fsm = &raftFSM{machine: s.machine, fatal: s.fail, closed: s.ctx.Done()}
 	defer func() {
 		if err != nil {
@@ -175,7 +178,7 @@ func (s *Store) openRaft() error {
 	s.fsm.commits = commits
 	s.transport.choose, s.transport.commits = s.cfg.heartbeats, commits
 	s.transport.refused = func(err error) { logger.Error("refused a message on the bind port", "error", err) }
-	s.raft, err = raft.NewRaft(s.raftConfig(), s.fsm, logs, stable, snaps, s.transport)
+	s.raft, err = raft.NewRaft(s.raftConfig(), &timedFSM{s.fsm, s.cfg.Instruments}, logs, stable, snaps, s.transport)
 	if err != nil {
 		return fmt.Errorf("%w %s: start raft: %w", ErrDataDir, s.cfg.DataDir, err)
 	}

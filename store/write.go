@@ -27,7 +27,12 @@ func (s *Store) Write(ctx context.Context, cmd *fsmpb.Command) (fsm.Result, erro
 	if err := s.roomFor(cmd); err != nil {
 		return fsm.Result{}, err
 	}
-	return s.propose(ctx, cmd)
+	start := time.Now()
+	r, err := s.propose(ctx, cmd)
+	if told := s.cfg.Instruments.Written; told != nil {
+		told(time.Since(start), err)
+	}
+	return r, err
 }
 
 // leading waits until this node, if it leads, has opened its term.
@@ -180,6 +185,8 @@ func (s *Store) Renew(ctx context.Context, ids []uint64) (lost []uint64, term ui
 	if l.ctx.Err() != nil {
 		return nil, 0, ErrNotLeader // the table was emptied: nothing is lost
 	}
+	s.counters.renewed.Add(uint64(len(ids) - len(lost)))
+	s.counters.notLeased.Add(uint64(len(lost)))
 	return lost, l.term, nil
 }
 

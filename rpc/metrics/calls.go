@@ -1,0 +1,149 @@
+package metrics
+
+import (
+	"context"
+	"net/http"
+	"path"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// Port is where a call came in: the label port.
+type Port string
+
+// The two ports. A write that a node sends on to the leader counts on both: on
+// the client port of the one and on the nodes' port of the other.
+const (
+	ClientPort Port = "client"
+	NodePort   Port = "node"
+)
+
+// Calls counts calls by port, method and code.
+type Calls struct {
+	total   *prometheus.CounterVec
+	seconds *prometheus.HistogramVec
+	streams *prometheus.GaugeVec
+	http    *prometheus.CounterVec
+}
+
+func newCalls() *Calls {
+	return &Calls{
+		total: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "registry_requests_total", Help: "gRPC calls that ended, by port, method and code. A stream is one call.",
+		}, []string{"port", "method", "code"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "registry_request_seconds", Help: "Time that unary gRPC calls took, by port and method.", Buckets: callBuckets,
+		}, []string{"port", "method"}),
+		streams: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "registry_open_streams", Help: "gRPC streams that are open, by port and method.",
+		}, []string{"port", "method"}),
+		http: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "registry_http_requests_total", Help: "HTTP/1.1 requests on the client port, by route and code.",
+		}, []string{"route", "code"}),
+	}
+}
+
+func (c *Calls) collectors() []prometheus.Collector {
+	return []prometheus.Collector{c.total, c.seconds, c.streams, c.http}
+}
+
+// call is one method's metrics, looked up once.
+type call struct {
+	ok      prometheus.Counter
+	total   *prometheus.CounterVec // by code
+	seconds prometheus.Observer
+	streams prometheus.Gauge
+}
+
+// Interceptors counts the calls of a server's services. The methods are known
+// beforehand, so a call finds its metrics without a lock.
+type Interceptors struct {
+	calls map[string]*call
+}
+
+// Interceptors returns those of a port; Know tells them the services.
+func (c *Calls) Interceptors() *Interceptors { return &Interceptors{calls: make(map[string]*call)} }
+
+// Know makes the metrics of a server's methods, before it serves.
+func (c *Calls) Know(i *Interceptors, port Port, server *grpc.Server) {
+	for service, info := range server.GetServiceInfo() {
+		for _, m := range info.Methods {
+			full := "/" + service + "/" + m.Name
+			by := prometheus.Labels{"port": string(port), "method": path.Ext(service)[1:] + "/" + m.Name}
+			one := &call{total: c.total.MustCurryWith(by)}
+			one.ok = one.total.WithLabelValues(codes.OK.String())
+			if m.IsClientStream || m.IsServerStream {
+				one.streams = c.streams.With(by)
+			} else {
+				one.seconds = c.seconds.With(by)
+			}
+			i.calls[full] = one
+		}
+	}
+}
+
+// Unary is a grpc.UnaryServerInterceptor.
+func (i *Interceptors) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	one := i.calls[info.FullMethod]
+	if one == nil {
+		return handler(ctx, req)
+	}
+	start := time.Now()
+	resp, err := handler(ctx, req)
+	one.seconds.Observe(time.Since(start).Seconds())
+	one.ended(err)
+	return resp, err
+}
+
+// Stream is a grpc.StreamServerInterceptor.
+func (i *Interceptors) Stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	one := i.calls[info.FullMethod]
+	if one == nil {
+		return handler(srv, stream)
+	}
+	one.streams.Inc()
+	defer one.streams.Dec()
+	err := handler(srv, stream)
+	one.ended(err)
+	return err
+}
+
+func (c *call) ended(err error) {
+	if err == nil {
+		c.ok.Inc()
+		return
+	}
+	c.total.WithLabelValues(status.Code(err).String()).Inc()
+}
+
+// HTTP counts the requests that a mux answers, by the mux's own patterns.
+func (c *Calls) HTTP(mux *http.ServeMux) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, route := mux.Handler(r)
+		if route == "" {
+			route = "none"
+		}
+		rec := &recorder{ResponseWriter: w, code: http.StatusOK}
+		mux.ServeHTTP(rec, r)
+		c.http.WithLabelValues(route, strconv.Itoa(rec.code)).Inc()
+	})
+}
+
+// recorder notes the code of a response.
+type recorder struct {
+	http.ResponseWriter
+	code int
+}
+
+func (r *recorder) WriteHeader(code int) {
+	r.code = code
+	r.ResponseWriter.WriteHeader(code)
+}
+
+// Unwrap lets http.ResponseController reach the original.
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }

@@ -1,0 +1,134 @@
+package metrics
+
+import (
+	"runtime"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/werbenhu/registry/store"
+)
+
+// MaxGroups bounds the groups that have series of their own: those in which
+// the mass-loss guard holds members, in the order of their names.
+const MaxGroups = 100
+
+// storeCollector reads a store when it is scraped.
+type storeCollector struct {
+	store *store.Store
+	info  prometheus.Metric
+}
+
+func newStoreCollector(s *store.Store) *storeCollector {
+	st := s.Status()
+	return &storeCollector{store: s, info: prometheus.MustNewConstMetric(
+		prometheus.NewDesc("registry_build_info", "1, with what runs as labels.", []string{"version", "go_version", "node", "cluster"}, nil),
+		prometheus.GaugeValue, 1, st.Version, runtime.Version(), st.ID, st.Cluster)}
+}
+
+// read is one metric that is read from a moment of the store.
+type read struct {
+	desc *prometheus.Desc
+	kind prometheus.ValueType
+	from func(*store.Metrics) float64
+}
+
+func gauge(name, help string, from func(*store.Metrics) float64) read {
+	return read{prometheus.NewDesc(name, help, nil, nil), prometheus.GaugeValue, from}
+}
+
+func counter(name, help string, from func(*store.Metrics) float64) read {
+	return read{prometheus.NewDesc(name, help, nil, nil), prometheus.CounterValue, from}
+}
+
+func labelled(name, help, label, value string, from func(*store.Metrics) float64) read {
+	return read{prometheus.NewDesc(name, help, nil, prometheus.Labels{label: value}), prometheus.CounterValue, from}
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+var reads = []read{
+	gauge("registry_ready", "1 if this node answers reads.", func(m *store.Metrics) float64 { return truth(m.Ready) }),
+	gauge("registry_alarms", "What an operator should look at: registry cluster status tells.", func(m *store.Metrics) float64 { return float64(m.Alarms) }),
+	gauge("registry_groups", "Groups, also empty ones.", func(m *store.Metrics) float64 { return float64(m.Groups) }),
+	gauge("registry_members", "Members of all groups.", func(m *store.Metrics) float64 { return float64(m.Members) }),
+	gauge("registry_leases", "Leases that this node keeps deadlines for: 0 unless it leads.", func(m *store.Metrics) float64 { return float64(m.Leases) }),
+	counter("registry_heartbeats_total", "Lease renewals that this node acknowledged as the leader.", func(m *store.Metrics) float64 { return float64(m.Renewed) }),
+	counter("registry_heartbeats_lost_total", "Lease ids in heartbeats that were not held any more.", func(m *store.Metrics) float64 { return float64(m.NotLeased) }),
+	counter("registry_leases_expired_total", "Leases whose expiry this node committed.", func(m *store.Metrics) float64 { return float64(m.Expired) }),
+	counter("registry_stalls_total", "Times that this process stood still while it led, so that leases got time to renew.", func(m *store.Metrics) float64 { return float64(m.Stalls) }),
+
+	gauge("registry_guard_silent_leases", "Leases past their deadline that the mass-loss guard has not let go.", func(m *store.Metrics) float64 { return float64(m.Guard.Silent) }),
+	gauge("registry_guard_groups", "Groups in which the guard holds or releases members.", func(m *store.Metrics) float64 { return float64(len(m.Guard.Holding)) }),
+	counter("registry_guard_holds_total", "Mass losses that the guard began to hold.", func(m *store.Metrics) float64 { return float64(m.Guard.Holds) }),
+	counter("registry_guard_returned_total", "Held members that beat again.", func(m *store.Metrics) float64 { return float64(m.Guard.Returned) }),
+	counter("registry_guard_released_total", "Held members that were let go.", func(m *store.Metrics) float64 { return float64(m.Guard.Gone) }),
+	counter("registry_guard_accepted_total", "Losses that an operator accepted.", func(m *store.Metrics) float64 { return float64(m.Guard.Accepted) }),
+
+	gauge("registry_raft_leader", "1 if this node leads.", func(m *store.Metrics) float64 { return truth(m.Leader) }),
+	gauge("registry_raft_term", "Current term.", func(m *store.Metrics) float64 { return float64(m.Term) }),
+	gauge("registry_raft_commit_index", "Last log index known to be committed.", func(m *store.Metrics) float64 { return float64(m.CommitIndex) }),
+	gauge("registry_applied_index", "Last log index in the state that answers.", func(m *store.Metrics) float64 { return float64(m.AppliedIndex) }),
+	gauge("registry_raft_last_index", "Last log index stored.", func(m *store.Metrics) float64 { return float64(m.LastIndex) }),
+	gauge("registry_raft_last_contact_seconds", "Time since this node heard from the leader; 0 on the leader.", func(m *store.Metrics) float64 { return m.Lag.Seconds() }),
+	gauge("registry_raft_voters", "Voters in the configuration.", func(m *store.Metrics) float64 { return float64(m.Voters) }),
+	gauge("registry_raft_nonvoters", "Non-voters in the configuration.", func(m *store.Metrics) float64 { return float64(m.Nonvoters) }),
+	counter("registry_raft_leader_changes_total", "Terms that began while this node was ready.", func(m *store.Metrics) float64 { return float64(m.LeaderChanges) }),
+	counter("registry_raft_elections_won_total", "Times that this node became the leader.", func(m *store.Metrics) float64 { return float64(m.Led) }),
+
+	labelled("registry_state_checks_total", "Comparisons of this node's state with the others', by what came of it.", "result", "agreed", func(m *store.Metrics) float64 { return float64(m.Agreed) }),
+	labelled("registry_state_checks_total", "Comparisons of this node's state with the others', by what came of it.", "result", "other_wrong", func(m *store.Metrics) float64 { return float64(m.Majority) }),
+	labelled("registry_state_checks_total", "Comparisons of this node's state with the others', by what came of it.", "result", "undecided", func(m *store.Metrics) float64 { return float64(m.Undecided) }),
+	labelled("registry_state_checks_total", "Comparisons of this node's state with the others', by what came of it.", "result", "wrong", func(m *store.Metrics) float64 { return float64(m.Wrong) }),
+	counter("registry_state_reinstalls_total", "Times that this node replaced its state because it was wrong.", func(m *store.Metrics) float64 { return float64(m.Reinstalls) }),
+
+	counter("registry_ring_builds_total", "Rings built.", func(m *store.Metrics) float64 { return float64(m.Rings.Builds) }),
+	counter("registry_ring_build_seconds_total", "Time that ring builds took.", func(m *store.Metrics) float64 { return m.Rings.Took.Seconds() }),
+	gauge("registry_ring_builds_pending", "Groups whose ring waits to be built or is being built.", func(m *store.Metrics) float64 { return float64(m.Rings.Pending) }),
+
+	gauge("registry_disk_low", "1 while less than -min-free-disk is free.", func(m *store.Metrics) float64 { return truth(m.DiskLow) }),
+	gauge("registry_log_size_bytes", "Size of the log's file, which never shrinks.", func(m *store.Metrics) float64 { return float64(m.LogSize) }),
+	gauge("registry_log_entries", "Entries in the log.", func(m *store.Metrics) float64 {
+		if m.FirstIndex == 0 || m.LastIndex < m.FirstIndex {
+			return 0
+		}
+		return float64(m.LastIndex - m.FirstIndex + 1)
+	}),
+	gauge("registry_log_free_pages", "Pages of the log's file that are free.", func(m *store.Metrics) float64 { return float64(m.Log.FreePageN) }),
+	counter("registry_log_writes_total", "Pages written to the log's file.", func(m *store.Metrics) float64 { return float64(m.Log.TxStats.GetWrite()) }),
+	counter("registry_log_write_seconds_total", "Time that writing and syncing the log's file took.", func(m *store.Metrics) float64 { return m.Log.TxStats.GetWriteTime().Seconds() }),
+}
+
+var (
+	diskFree = prometheus.NewDesc("registry_disk_free_bytes", "Bytes that this node may still write where its data is.", nil, nil)
+	held     = prometheus.NewDesc("registry_guard_group_silent_members", "Silent members of a group in which the guard acts; at most 100 groups.", []string{"group", "phase"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (c *storeCollector) Describe(out chan<- *prometheus.Desc) {
+	out <- c.info.Desc()
+	out <- diskFree
+	out <- held
+	for _, r := range reads {
+		out <- r.desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *storeCollector) Collect(out chan<- prometheus.Metric) {
+	m := c.store.Metrics()
+	out <- c.info
+	for _, r := range reads {
+		out <- prometheus.MustNewConstMetric(r.desc, r.kind, r.from(&m))
+	}
+	if m.DiskFreeOK {
+		out <- prometheus.MustNewConstMetric(diskFree, prometheus.GaugeValue, float64(m.DiskFree))
+	}
+	for _, g := range m.Guard.Holding[:min(len(m.Guard.Holding), MaxGroups)] {
+		out <- prometheus.MustNewConstMetric(held, prometheus.GaugeValue, float64(g.Silent), g.Group, g.Phase.String())
+	}
+}
