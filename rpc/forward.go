@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"time"
@@ -26,6 +27,42 @@ const leaderWait = 3 * time.Second
 // leaderRetry is the pause between two attempts.
 const leaderRetry = 25 * time.Millisecond
 
+// callKey names the call that a forwarded attempt belongs to.
+const callKey = "registry-call"
+
+type attemptKey struct{}
+
+// withAttempt lets the handlers of writes know which call this is an attempt of.
+func withAttempt(ctx context.Context, a store.Attempt) context.Context {
+	return context.WithValue(ctx, attemptKey{}, a)
+}
+
+func attemptOf(ctx context.Context) store.Attempt {
+	a, _ := ctx.Value(attemptKey{}).(store.Attempt)
+	return a
+}
+
+func (s *Server) newAttempt() store.Attempt {
+	a := store.Attempt{Call: make([]byte, 12), Since: s.store.State().Index()}
+	_, _ = rand.Read(a.Call) // never fails: documented
+	return a
+}
+
+func attemptText(a store.Attempt) string {
+	return fmt.Sprintf("%x %d %t", a.Call, a.Since, a.Again)
+}
+
+// forwardedAttempt reads what attemptText made; nodes of earlier versions send none.
+func forwardedAttempt(ctx context.Context) (a store.Attempt) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	if v := md.Get(callKey); len(v) > 0 {
+		if _, err := fmt.Sscanf(v[0], "%x %d %t", &a.Call, &a.Since, &a.Again); err != nil {
+			return store.Attempt{}
+		}
+	}
+	return a
+}
+
 func forwardedTo(ctx context.Context) (cluster string, forwarded bool) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	if v := md.Get(forwardedKey); len(v) > 0 {
@@ -36,8 +73,8 @@ func forwardedTo(ctx context.Context) (cluster string, forwarded bool) {
 
 // onLeader runs a write where the leader is: here, or by one hop. Attempts that
 // had no effect are made again for a while, because leaders change; so are
-// those whose outcome is not known, because what goes this way is idempotent:
-// at worst a repeated Remove or Deregister finds its own work done. What
+// those whose outcome is not known: they name their call, which takes effect once
+// (see store.Attempt), and a repeated Remove at worst finds its own work done. What
 // is answered in the end says which of the two it was.
 func onLeader[Req, Resp any](
 	ctx context.Context, s *Server, req Req,
@@ -49,7 +86,7 @@ func onLeader[Req, Resp any](
 			var none Resp
 			return none, toStatus(err)
 		}
-		resp, err := local(ctx, req)
+		resp, err := local(withAttempt(ctx, forwardedAttempt(ctx)), req)
 		return resp, toStatus(err)
 	}
 	if err := s.store.Diverged(); err != nil {
@@ -59,13 +96,14 @@ func onLeader[Req, Resp any](
 	wait, cancel := context.WithTimeout(ctx, leaderWait)
 	defer cancel()
 	var unknown error
+	a := s.newAttempt()
 	for {
-		resp, err := tryLeader(wait, s, req, local, remote)
+		resp, err := tryLeader(withAttempt(wait, a), s, req, local, remote)
 		if err == nil || !retriable(err) {
 			return resp, toStatus(err)
 		}
 		if outcomeUnknown(err) {
-			unknown = err
+			unknown, a.Again = err, true
 		}
 		if !pause(wait, leaderRetry) {
 			if unknown != nil {
@@ -97,7 +135,7 @@ func tryLeader[Req, Resp any](
 	hop, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(reign.ctx, cancel)()
-	resp, err = remote(conn)(metadata.AppendToOutgoingContext(hop, forwardedKey, s.store.ClusterID()), req)
+	resp, err = remote(conn)(metadata.AppendToOutgoingContext(hop, forwardedKey, s.store.ClusterID(), callKey, attemptText(attemptOf(ctx))), req)
 	if err != nil && hop.Err() != nil && ctx.Err() == nil {
 		err = fmt.Errorf("%w: the leader changed during the call", store.ErrOutcomeUnknown)
 	} else if err != nil && ctx.Err() != nil && outcomeUnknown(err) {

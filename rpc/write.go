@@ -58,7 +58,7 @@ func (s *Server) register(ctx context.Context, req *registrypb.RegisterRequest) 
 	if err != nil {
 		return nil, err
 	}
-	r, err := s.store.Write(ctx, cmd)
+	r, err := s.store.WriteOnce(ctx, cmd, attemptOf(ctx))
 	if err != nil {
 		return nil, err
 	}
@@ -75,9 +75,9 @@ func (s *Server) Deregister(ctx context.Context, req *registrypb.DeregisterReque
 }
 
 func (s *Server) deregister(ctx context.Context, req *registrypb.DeregisterRequest) (*registrypb.DeregisterResponse, error) {
-	r, err := s.store.Write(ctx, &fsmpb.Command{Op: &fsmpb.Command_Deregister{Deregister: &fsmpb.Deregister{
+	r, err := s.store.WriteOnce(ctx, &fsmpb.Command{Op: &fsmpb.Command_Deregister{Deregister: &fsmpb.Deregister{
 		Group: req.Group, Id: req.Id, Instance: req.Instance, KeepHeld: req.KeepHeld,
-	}}})
+	}}}, attemptOf(ctx))
 	if err != nil {
 		return nil, err
 	}
@@ -154,9 +154,9 @@ func (s *Server) setGroup(ctx context.Context, req *registrypb.SetGroupRequest) 
 	if k == 0 {
 		k = ring.DefaultVirtualNodes
 	}
-	r, err := s.store.Write(ctx, &fsmpb.Command{Op: &fsmpb.Command_SetGroup{SetGroup: &fsmpb.SetGroup{
+	r, err := s.store.WriteOnce(ctx, &fsmpb.Command{Op: &fsmpb.Command_SetGroup{SetGroup: &fsmpb.SetGroup{
 		Group: req.Group, VirtualNodes: k, Bound: req.GetConfig().GetBound(), ExpectedRevision: req.ExpectedRevision,
-	}}})
+	}}}, attemptOf(ctx))
 	if err != nil {
 		return nil, err
 	}
@@ -186,7 +186,7 @@ func (s *Server) updateMember(ctx context.Context, req *registrypb.UpdateMemberR
 			return nil, &fsm.FieldError{Field: "hold", Limit: "1s to 24h", Got: req.Hold.AsDuration().String()}
 		}
 	}
-	r, err := s.store.Write(ctx, &fsmpb.Command{Op: &fsmpb.Command_UpdateMember{UpdateMember: op}})
+	r, err := s.store.WriteOnce(ctx, &fsmpb.Command{Op: &fsmpb.Command_UpdateMember{UpdateMember: op}}, attemptOf(ctx))
 	if err != nil {
 		return nil, err
 	}

@@ -21,6 +21,7 @@ import (
 // term and vote stay as they are.
 type raftFSM struct {
 	machine *fsm.Machine
+	calls   *calls
 	commits *commitFeed
 	fatal   func(error)
 	closed  <-chan struct{} // the store is being closed
@@ -88,7 +89,9 @@ func (f *raftFSM) apply(entries []fsm.Entry) (results []fsm.Result, err error) {
 			panic(p)
 		}
 	}()
-	return f.machine.Apply(entries), nil
+	results = f.machine.Apply(entries)
+	f.calls.applied(results)
+	return results, nil
 }
 
 var errNoSnapshotNow = errors.New("the state is being replaced")
@@ -112,6 +115,7 @@ func (f *raftFSM) Restore(r io.ReadCloser) error {
 		return err
 	}
 	f.handed, f.skip = f.machine.State().Index(), 0
+	f.calls.restored(f.handed)
 	return nil
 }
 
@@ -146,6 +150,7 @@ func (f *raftFSM) adopt(state *fsm.State, logs raft.LogStore) error {
 	}
 	f.machine.Install(state)
 	f.skip, f.frozen = state.Index(), false
+	f.calls.restored(f.skip)
 	if len(entries) == 0 {
 		return nil
 	}

@@ -35,6 +35,7 @@ type Store struct {
 	disk      *diskWatch
 	leases    *leaseTable
 	counters  counters
+	calls     *calls
 	confirm   *confirmer
 	raft      *raft.Raft
 	transport *transport
@@ -74,7 +75,7 @@ func Open(cfg Config) (_ *Store, err error) {
 		return nil, err
 	}
 	s := &Store{
-		cfg: cfg, log: cfg.Logger, started: time.Now(), leases: newLeaseTable(),
+		cfg: cfg, log: cfg.Logger, started: time.Now(), leases: newLeaseTable(), calls: newCalls(),
 		notify: make(chan bool, 16), proposals: make(chan *proposal, maxBatchSize),
 		underWay: make(chan struct{}, maxBatches), proposed: make(chan []*proposal, maxBatches), collected: make(chan struct{}),
 		integrity: newIntegrity(), disk: &diskWatch{},
@@ -86,7 +87,7 @@ func Open(cfg Config) (_ *Store, err error) {
 	s.confirm = newConfirmer(s.checkLeadership)
 	s.confirm.told = cfg.Instruments.Confirmed
 	s.machine = fsm.New(append([]fsm.Observer{s.leases, &s.counters}, cfg.Observers...)...)
-	s.fsm = &raftFSM{machine: s.machine, fatal: s.fail, closed: s.ctx.Done()}
+	s.fsm = &raftFSM{machine: s.machine, calls: s.calls, fatal: s.fail, closed: s.ctx.Done()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())

@@ -18,17 +18,40 @@ const enqueueTimeout = 5 * time.Second
 // the leader writes. The command is checked first; see package fsm for the
 // errors of commands, and this package's for what became of the entry.
 func (s *Store) Write(ctx context.Context, cmd *fsmpb.Command) (fsm.Result, error) {
+	return s.WriteOnce(ctx, cmd, Attempt{})
+}
+
+// WriteOnce is Write for a call that may be attempted several times, here and
+// on other leaders: it takes effect once.
+func (s *Store) WriteOnce(ctx context.Context, cmd *fsmpb.Command, a Attempt) (fsm.Result, error) {
 	if err := fsm.Validate(cmd); err != nil {
 		return fsm.Result{}, err
 	}
 	if _, err := s.leading(ctx); err != nil {
 		return fsm.Result{}, err
 	}
+	cmd.Call = a.Call
+	p, err := newProposal(cmd)
+	if err != nil {
+		return fsm.Result{}, err
+	}
+	if p.call != "" {
+		known, other, err := s.calls.begin(a, p)
+		switch {
+		case err != nil:
+			return fsm.Result{}, err
+		case known != nil:
+			return *known, known.Err
+		case other != nil:
+			return s.outcomeOf(ctx, other)
+		}
+	}
 	if err := s.roomFor(cmd); err != nil {
+		s.settle(p, outcome{err: err})
 		return fsm.Result{}, err
 	}
 	start := time.Now()
-	r, err := s.propose(ctx, cmd)
+	r, err := s.submit(ctx, p)
 	if told := s.cfg.Instruments.Written; told != nil {
 		told(time.Since(start), err)
 	}
@@ -53,9 +76,11 @@ func (s *Store) leading(ctx context.Context) (*leadership, error) {
 
 // proposal is an entry on its way.
 type proposal struct {
+	call   string // see Attempt; may be empty
 	data   []byte
 	future raft.ApplyFuture // set by proposeLoop
-	done   chan outcome     // holds one
+	done   chan struct{}    // closed when out is set
+	out    outcome
 }
 
 type outcome struct {
@@ -63,30 +88,54 @@ type outcome struct {
 	err    error
 }
 
-// propose puts a command into the log and waits for its result.
-func (s *Store) propose(ctx context.Context, cmd *fsmpb.Command) (fsm.Result, error) {
+func newProposal(cmd *fsmpb.Command) (*proposal, error) {
 	cmd.TimeMs = time.Now().UnixMilli()
 	data, err := fsm.Encode(cmd)
 	if err != nil {
+		return nil, err
+	}
+	return &proposal{call: string(cmd.Call), data: data, done: make(chan struct{})}, nil
+}
+
+// propose puts a command into the log and waits for its result.
+func (s *Store) propose(ctx context.Context, cmd *fsmpb.Command) (fsm.Result, error) {
+	p, err := newProposal(cmd)
+	if err != nil {
 		return fsm.Result{}, err
 	}
-	if ctx.Err() != nil {
-		return fsm.Result{}, fmt.Errorf("%w: %w", ErrBusy, context.Cause(ctx))
-	}
-	p := &proposal{data: data, done: make(chan outcome, 1)}
-	select {
-	case s.proposals <- p:
-	case <-ctx.Done():
-		return fsm.Result{}, fmt.Errorf("%w: %w", ErrBusy, context.Cause(ctx))
-	case <-s.ctx.Done():
-		return fsm.Result{}, givenUp(s.ctx)
-	}
-	select {
-	case out := <-p.done:
-		if out.err != nil {
-			return fsm.Result{}, out.err
+	return s.submit(ctx, p)
+}
+
+// submit gives the proposal to proposeLoop and waits for its outcome.
+func (s *Store) submit(ctx context.Context, p *proposal) (fsm.Result, error) {
+	if ctx.Err() == nil {
+		select {
+		case s.proposals <- p:
+			return s.outcomeOf(ctx, p)
+		case <-ctx.Done():
+		case <-s.ctx.Done():
+			return fsm.Result{}, givenUp(s.ctx)
 		}
-		return out.result, out.result.Err
+	}
+	err := fmt.Errorf("%w: %w", ErrBusy, context.Cause(ctx))
+	s.settle(p, outcome{err: err})
+	return fsm.Result{}, err
+}
+
+// settle tells everyone who waits for the proposal.
+func (s *Store) settle(p *proposal, out outcome) {
+	p.out = out
+	close(p.done)
+	s.calls.settled(p)
+}
+
+func (s *Store) outcomeOf(ctx context.Context, p *proposal) (fsm.Result, error) {
+	select {
+	case <-p.done:
+		if p.out.err != nil {
+			return fsm.Result{}, p.out.err
+		}
+		return p.out.result, p.out.result.Err
 	case <-ctx.Done():
 		return fsm.Result{}, givenUp(ctx)
 	case <-s.ctx.Done():
@@ -147,7 +196,7 @@ func (s *Store) collectLoop() {
 		select {
 		case batch := <-s.proposed:
 			for _, p := range batch {
-				p.done <- await(p.future)
+				s.settle(p, await(p.future))
 			}
 			<-s.underWay
 		case <-s.ctx.Done():
