@@ -13,6 +13,7 @@ import (
 const (
 	feedChanges = 1024
 	feedMembers = 16 << 10
+	feedBytes   = 8 << 20 // of the members in them
 )
 
 // RingChange is one step of a group: from one published ring to the next. It
@@ -30,11 +31,11 @@ type RingChange struct {
 	Removed        []string
 
 	once    sync.Once
-	encoded []byte
+	encoded any
 }
 
 // Encoded returns what encode makes of the change; it is called once.
-func (c *RingChange) Encoded(encode func(*RingChange) []byte) []byte {
+func (c *RingChange) Encoded(encode func(*RingChange) any) any {
 	c.once.Do(func() { c.encoded = encode(c) })
 	return c.encoded
 }
@@ -70,7 +71,17 @@ func changeBetween(group string, prev, next *RingView) *RingChange {
 	return c
 }
 
-func (c *RingChange) size() int { return 1 + len(c.Put) + len(c.Removed) }
+// size counts members, and about the bytes that remembering them costs.
+func (c *RingChange) size() (members, bytes int) {
+	for _, m := range c.Put {
+		bytes += len(m.ID) + len(m.Addr)
+		for _, p := range m.Meta {
+			bytes += len(p.Key) + len(p.Value)
+		}
+	}
+	members = 1 + len(c.Put) + len(c.Removed)
+	return members, bytes + members*128
+}
 
 // feed keeps the last changes of a group and wakes those that wait for the
 // next. A watcher holds a revision and never a change, so one that does not
@@ -83,6 +94,7 @@ type feed struct {
 	mu      sync.Mutex    // guards the rest
 	changes []*RingChange // appended to; what was appended is never written again
 	members int           // in changes
+	bytes   int           // of them
 	dropped int           // elements before changes that its array still holds
 	wake    chan struct{} // closed and replaced at every publication
 }
@@ -91,13 +103,13 @@ func (f *feed) publish(c *RingChange) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if n := len(f.changes); n > 0 && f.changes[n-1].Revision != c.From {
-		f.changes, f.members, f.dropped = nil, 0, 0 // no chain leads over a gap
+		f.changes, f.members, f.bytes, f.dropped = nil, 0, 0, 0 // no chain leads over a gap
 	}
 	f.changes = append(f.changes, c)
-	f.members += c.size()
+	f.count(c, 1)
 	drop := 0
-	for len(f.changes)-drop > feedChanges || f.members > feedMembers && drop < len(f.changes)-1 {
-		f.members -= f.changes[drop].size()
+	for left := len(f.changes); left > feedChanges || left > 1 && (f.members > feedMembers || f.bytes > feedBytes); left-- {
+		f.count(f.changes[drop], -1)
 		drop++
 	}
 	f.changes = f.changes[drop:]
@@ -105,6 +117,12 @@ func (f *feed) publish(c *RingChange) {
 		f.changes, f.dropped = slices.Clone(f.changes), 0 // lets go of what was dropped
 	}
 	f.wakeLocked()
+}
+
+func (f *feed) count(c *RingChange, sign int) {
+	members, bytes := c.size()
+	f.members += sign * members
+	f.bytes += sign * bytes
 }
 
 // awaited tells whether a watcher waits for the next publication.

@@ -23,11 +23,11 @@ type RingView struct {
 	members []*Member // by the ring's member index
 
 	once    sync.Once
-	encoded []byte
+	encoded any
 }
 
 // Encoded returns what encode makes of the view; it is called once.
-func (v *RingView) Encoded(encode func(*RingView) []byte) []byte {
+func (v *RingView) Encoded(encode func(*RingView) any) any {
 	v.once.Do(func() { v.encoded = encode(v) })
 	return v.encoded
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"strings"
 	"testing"
 	"time"
 )
@@ -201,5 +202,29 @@ func TestStepsAreSmall(t *testing.T) {
 	}
 	if taken != more {
 		t.Errorf("%d changes, want %d", taken, more)
+	}
+}
+
+// What is remembered for watchers is bounded in bytes, too, and the newest
+// change is remembered whatever its size.
+func TestFeedIsBoundedInBytes(t *testing.T) {
+	var f feed
+	change := func(i, n int) *RingChange {
+		m := &Member{ID: "m", Meta: []Pair{{"k", strings.Repeat("x", n)}}}
+		return &RingChange{From: uint64(i), Revision: uint64(i + 1), Put: []*Member{m}}
+	}
+	for i := range feedChanges - 1 {
+		f.publish(change(i+1, feedBytes/100))
+	}
+	if n := len(f.changes); n < 90 || n > 100 {
+		t.Errorf("%d changes of a hundredth of the bound are remembered", n)
+	}
+	f.publish(change(feedChanges, 2*feedBytes))
+	if n := len(f.changes); n != 1 {
+		t.Errorf("%d changes, want the one that is larger than the bound", n)
+	}
+	f.publish(change(feedChanges+1, 1))
+	if members, bytes := f.changes[0].size(); len(f.changes) != 1 || f.members != members || f.bytes != bytes {
+		t.Errorf("%d changes, %d members, %d bytes", len(f.changes), f.members, f.bytes)
 	}
 }

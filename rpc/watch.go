@@ -192,15 +192,15 @@ func stepFrames(frames []frame, step fsm.Step) []frame {
 		return append(frames, encode(&registrypb.WatchEvent{Event: &registrypb.WatchEvent_UnknownGroup{UnknownGroup: step.Group}}))
 	}
 	if step.View != nil {
-		return append(frames, step.View.Encoded(func(v *fsm.RingView) []byte { return encodeView(step.Group, v) }))
+		return append(frames, step.View.Encoded(func(v *fsm.RingView) any { return encodeView(step.Group, v) }).(frame))
 	}
 	for _, c := range step.Changes {
-		frames = append(frames, c.Encoded(encodeChange))
+		frames = append(frames, c.Encoded(encodeChange).(frame))
 	}
 	return frames
 }
 
-func encodeView(group string, v *fsm.RingView) []byte {
+func encodeView(group string, v *fsm.RingView) frame {
 	snap := &registrypb.GroupSnapshot{
 		Group: group, Revision: v.Revision, Index: v.Index, Fingerprint: v.Ring.Fingerprint(),
 		Config: configToWire(v.Ring.Params()), Members: make([]*registrypb.Member, v.Ring.Len()),
@@ -211,7 +211,7 @@ func encodeView(group string, v *fsm.RingView) []byte {
 	return encode(&registrypb.WatchEvent{Event: &registrypb.WatchEvent_Snapshot{Snapshot: snap}})
 }
 
-func encodeChange(c *fsm.RingChange) []byte {
+func encodeChange(c *fsm.RingChange) any {
 	delta := &registrypb.GroupDelta{
 		Group: c.Group, From: c.From, Revision: c.Revision, Index: c.Index, Fingerprint: c.Fingerprint,
 		Config: configToWire(c.Params), Put: make([]*registrypb.Member, len(c.Put)), Removed: c.Removed,
@@ -292,5 +292,5 @@ func encode(e *registrypb.WatchEvent) frame {
 	if err != nil {
 		panic(fmt.Errorf("rpc: encode a watch event: %w", err))
 	}
-	return data
+	return newFrame(data)
 }

@@ -40,7 +40,7 @@ func TestProgressWaitsForWhatIsUnderWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src := &slowSource{wake: make(chan struct{}), settled: true}
 		w := &watcher{
-			source: src, state: func() *fsm.State { return nil }, progress: func(*fsm.State) frame { return frame("progress") },
+			source: src, state: func() *fsm.State { return nil }, progress: func(*fsm.State) frame { return newFrame([]byte("progress")) },
 			every: time.Second, timer: time.NewTimer(time.Second),
 		}
 		start := time.Now()
@@ -52,7 +52,7 @@ func TestProgressWaitsForWhatIsUnderWay(t *testing.T) {
 			}
 			var all string
 			for _, f := range frames {
-				all += string(f) + " "
+				all += string(f.data.Materialize()) + " "
 			}
 			return all
 		}
@@ -62,7 +62,7 @@ func TestProgressWaitsForWhatIsUnderWay(t *testing.T) {
 		src.settled = false // a ring is being built
 		time.AfterFunc(10*time.Second, func() {
 			src.settled = true
-			src.tell(frame("delta"))
+			src.tell(newFrame([]byte("delta")))
 		})
 		if got := next(); got != "delta progress " || time.Since(start) != 11*time.Second {
 			t.Errorf("%q after %v", got, time.Since(start))
