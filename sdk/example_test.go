@@ -2,13 +2,19 @@ package sdk_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"log"
 	"net/http"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/werbenhu/registry/sdk"
 )
@@ -184,4 +190,141 @@ func ExampleOwner() {
 		grpc.UnaryInterceptor(owner.UnaryInterceptor(func(ctx context.Context, _ any) string { return byUser(ctx) })),
 		grpc.StreamInterceptor(owner.StreamInterceptor(byUser)),
 	)
+}
+
+// A service that is restarted keeps its seat: its keys go to the next service
+// meanwhile, and come back when the id is registered again.
+func ExampleRegistration_Hold() {
+	client, err := sdk.Dial("127.0.0.1:9800")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close() // leaves a held seat held
+	reg, err := client.Register(context.Background(), sdk.Service{Group: "webservice-group", ID: "webserver1", Addr: "10.0.0.5:8080"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	srv := &http.Server{Addr: ":8080"}
+	go func() { _ = srv.ListenAndServe() }()
+
+	term, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	<-term.Done()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := reg.Hold(ctx, 30*time.Second); err != nil {
+		log.Print(err) // then Close gives the seat back
+	}
+	_ = srv.Shutdown(ctx)
+}
+
+// A service that leaves for good gives its keys away first and finishes its work.
+func ExampleRegistration_Drain() {
+	client, err := sdk.Dial("127.0.0.1:9800")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+	ctx := context.Background()
+	reg, err := client.Register(ctx, sdk.Service{Group: "webservice-group", ID: "webserver1", Addr: "10.0.0.5:8080"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := reg.Drain(ctx); err != nil { // from now on its keys are others'
+		log.Fatal(err)
+	}
+	// … finish what is under way …
+	if err := reg.Close(); err != nil { // moves no key any more
+		log.Fatal(err)
+	}
+}
+
+// Match says of an owner that is held who stands in for it.
+func ExampleMember_Serving() {
+	client, err := sdk.Dial("127.0.0.1:9800")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+	m, err := client.Match(context.Background(), "webservice-group", "user-id-1")
+	if err != nil {
+		log.Fatal(err)
+	}
+	if m.State == sdk.StateHeld && m.Fallback != nil {
+		fmt.Println(m.ID, "restarts,", m.Fallback.ID, "stands in")
+	}
+	fmt.Println("ask", m.Serving().Addr)
+}
+
+// A router without a ring of its own sends the receipt of its answer along, over
+// HTTP and gRPC, and learns from the owner that it was out of date.
+func ExampleRoute() {
+	client, err := sdk.Dial("127.0.0.1:9800")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+	ctx := context.Background()
+	var receipt sdk.Receipt
+	m, err := client.Match(ctx, "webservice-group", "user-id-1", sdk.WithReceipt(&receipt))
+	if err != nil {
+		log.Fatal(err)
+	}
+	route := receipt.Route("webservice-group")
+
+	req, _ := http.NewRequest(http.MethodGet, "http://"+m.Serving().Addr+"/", nil)
+	req.Header.Set("X-User-ID", "user-id-1")
+	route.SetHeader(req.Header)
+	if resp, err := http.DefaultClient.Do(req); err == nil {
+		if wrong := sdk.Misdirected(resp); wrong != nil {
+			fmt.Println("ask", wrong.Owner.Addr, "instead")
+		}
+		_ = resp.Body.Close()
+	}
+
+	conn, err := grpc.NewClient(m.Serving().Addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer conn.Close()
+	ctx = metadata.AppendToOutgoingContext(route.Outgoing(ctx), "x-user-id", "user-id-1")
+	_, err = healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{})
+	if wrong := sdk.MisdirectedCall(err); wrong != nil {
+		fmt.Println("ask", wrong.Owner.Addr, "instead")
+	}
+}
+
+// The revision by which a request was accepted is a fencing token: stored beside
+// the data, it keeps a former owner that knows no better from writing after the
+// next one.
+func ExampleOwner_Accept() {
+	client, err := sdk.Dial("127.0.0.1:9800")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+	ring, err := client.Ring(context.Background(), "webservice-group")
+	if err != nil {
+		log.Fatal(err)
+	}
+	owner := sdk.NewOwner(ring, "webserver1")
+	var db *sql.DB
+	http.HandleFunc("PUT /cart/{user}", func(w http.ResponseWriter, r *http.Request) {
+		route, err := sdk.RouteFromHeader(r.Header)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		user := r.PathValue("user")
+		at, err := owner.Accept(r.Context(), route, user)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusMisdirectedRequest)
+			return
+		}
+		_, err = db.ExecContext(r.Context(), "UPDATE carts SET items = ?, revision = ? WHERE user = ? AND revision <= ?",
+			r.FormValue("items"), at.Revision, user, at.Revision)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+		}
+	})
 }
