@@ -35,22 +35,31 @@ func main() {
 	addr := flag.String("addr", ":8000", "address to listen on")
 	disk := flag.String("disk-copy", "", "file for a copy of the ring, to start with when no registry node answers")
 	fallbacks := flag.Int("fallbacks", 0, "how many next owners may serve a user whose own cannot be reached")
+	wait := flag.Duration("wait", time.Minute, "how long to wait at the start for a first ring: the registry may be starting too")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *registries, *group, *addr, *disk, *fallbacks); err != nil {
+	if err := run(ctx, *registries, *addr, options{group: *group, disk: *disk, fallbacks: *fallbacks, wait: *wait}); err != nil {
 		fmt.Fprintln(os.Stderr, "gateway:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, registries, group, addr, disk string, fallbacks int) (err error) {
+// options say how to route.
+type options struct {
+	group     string
+	disk      string // file for a copy of the ring
+	fallbacks int
+	wait      time.Duration
+}
+
+func run(ctx context.Context, registries, addr string, o options) (err error) {
 	client, err := sdk.Dial(registries, sdk.WithLogger(slog.Default()))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, client.Close()) }()
-	handler, err := gateway(ctx, client, group, disk, fallbacks)
+	handler, err := gateway(ctx, client, o)
 	if err != nil {
 		return err
 	}
@@ -68,21 +77,21 @@ func run(ctx context.Context, registries, group, addr, disk string, fallbacks in
 }
 
 // gateway keeps the group's ring and proxies by it.
-func gateway(ctx context.Context, client *sdk.Client, group, disk string, fallbacks int) (http.Handler, error) {
+func gateway(ctx context.Context, client *sdk.Client, o options) (http.Handler, error) {
 	var opts []sdk.RingOption
-	if disk != "" {
-		opts = append(opts, sdk.WithDiskCopy(disk))
+	if o.disk != "" {
+		opts = append(opts, sdk.WithDiskCopy(o.disk))
 	}
-	ctx, cancel := context.WithTimeout(ctx, time.Minute) // the registry may be starting too
+	ctx, cancel := context.WithTimeout(ctx, o.wait)
 	defer cancel()
-	ring, err := client.Ring(ctx, group, opts...)
+	ring, err := client.Ring(ctx, o.group, opts...)
 	if err != nil {
 		return nil, err
 	}
 	ring.OnChange(func(c sdk.RingChange) {
 		slog.Info("ring changed", "revision", c.To, "members", len(c.After.Members()), "ranges", len(c.Moved))
 	})
-	return sdk.NewProxy(&sdk.Transport{Ring: ring, Key: userOf, Base: transport(), Fallbacks: fallbacks}), nil
+	return sdk.NewProxy(&sdk.Transport{Ring: ring, Key: userOf, Base: transport(), Fallbacks: o.fallbacks}), nil
 }
 
 // transport keeps enough connections open to each service for a busy gateway.

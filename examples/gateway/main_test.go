@@ -90,7 +90,7 @@ func front(t *testing.T, target, disk string, fallbacks int) (*httptest.Server, 
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = client.Close() })
-	h, err := gateway(t.Context(), client, "g", disk, fallbacks)
+	h, err := gateway(t.Context(), client, options{group: "g", disk: disk, fallbacks: fallbacks, wait: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,14 +28,28 @@ type gateway struct {
 	*process
 }
 
-// startGateway starts one that is told of one registry node only.
-func startGateway(t *testing.T, name, registry string) *gateway {
+// startGateway starts one that is told of those registry nodes only.
+func startGateway(t *testing.T, name, registry string, more ...string) *gateway {
+	t.Helper()
+	g := newGateway(t)
+	g.start(t, name, registry, more...)
+	return g
+}
+
+func newGateway(t *testing.T) *gateway {
 	t.Helper()
 	g := &gateway{addr: local(freePorts(t, 1)[0])}
 	transport := &http.Transport{MaxIdleConnsPerHost: 64}
 	t.Cleanup(transport.CloseIdleConnections)
 	g.client = &http.Client{Transport: transport, Timeout: 20 * time.Second}
-	g.process = start(t, command{name: name, program: "gateway", args: []string{"-registries", registry, "-group", "web", "-addr", g.addr}})
+	return g
+}
+
+// start starts the gateway, for the first time or again.
+func (g *gateway) start(t *testing.T, name, registry string, more ...string) {
+	t.Helper()
+	args := append([]string{"-registries", registry, "-group", "web", "-addr", g.addr}, more...)
+	g.process = start(t, command{name: name, program: "gateway", args: args})
 	eventually(t, patience, name+" listens", func() error {
 		resp, err := g.client.Get("http://" + g.addr + "/")
 		if err == nil {
@@ -43,7 +57,6 @@ func startGateway(t *testing.T, name, registry string) *gateway {
 		}
 		return err
 	})
-	return g
 }
 
 // router says where a user goes: a gateway, which has the ring to itself, or
