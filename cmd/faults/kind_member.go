@@ -66,10 +66,14 @@ func wipedNode(ctx context.Context, r *Run) error {
 	if err := errors.Join(n.Kill(), n.Wipe(), n.Start(registries, "-join-timeout=10s")); err != nil {
 		return err
 	}
-	select {
-	case <-n.Exited():
-	case <-time.After(15 * time.Second):
-		return fmt.Errorf("%s was wiped and runs on under its id", n.ID)
+	err = within(ctx, 15*time.Second, func() error {
+		if n.Running() {
+			return fmt.Errorf("%s was wiped and runs on under its id", n.ID)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	if code := n.ExitCode(); code != 4 {
 		return fmt.Errorf("%s was wiped and ended with exit code %d, want 4: refused by the cluster", n.ID, code)

@@ -89,14 +89,22 @@ func printTable(w io.Writer, rows []*row) error {
 	fmt.Fprintln(t, "FAULT\tRUNS\tOPERATIONS\tVIOLATIONS\tRECOVERY FROM THE FAULT\tAND FROM ITS HEALING (MEDIAN / WORST)")
 	for _, r := range rows {
 		if r.Skipped != "" {
-			fmt.Fprintf(t, "%s\tskipped\t%s\n", r.Kind, r.Skipped)
+			fmt.Fprintf(t, "%s\tskipped\t–\t–\t–\t–\n", r.Kind)
 			continue
 		}
 		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%s\t%s\n", r.Kind, len(r.Runs), r.operations(), r.violations(),
 			spread(r.Runs, func(res Result) []time.Duration { return res.Fault }),
 			spread(r.Runs, func(res Result) []time.Duration { return res.Heal }))
 	}
-	return t.Flush()
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for _, r := range rows {
+		if r.Skipped != "" {
+			fmt.Fprintf(w, "%s was skipped: %s\n", r.Kind, r.Skipped)
+		}
+	}
+	return nil
 }
 
 // list prints the kinds, and which cannot run here.
