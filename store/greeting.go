@@ -90,7 +90,7 @@ func (l *streamLayer) greet(c net.Conn) {
 		return
 	}
 	select {
-	case l.greeted <- &deadlineConn{stream}:
+	case l.greeted <- &deadlineConn{Conn: stream, lost: l.lost}:
 	case <-l.ended:
 		_ = stream.Close()
 	}
@@ -126,11 +126,18 @@ func (l *streamLayer) belongs(c net.Conn) bool {
 }
 
 // deadlineConn ends when its caller says nothing for idleLimit.
-type deadlineConn struct{ net.Conn }
+type deadlineConn struct {
+	net.Conn
+	lost func() // told when it ends; may be nil
+}
 
 func (c *deadlineConn) Read(p []byte) (int, error) {
 	if err := c.SetReadDeadline(time.Now().Add(idleLimit)); err != nil {
 		return 0, err
 	}
-	return c.Conn.Read(p)
+	n, err := c.Conn.Read(p)
+	if err != nil && c.lost != nil {
+		c.lost()
+	}
+	return n, err
 }

@@ -42,13 +42,14 @@ type Store struct {
 	bolt      *raftboltdb.BoltStore
 	logs      raft.LogStore // as raft sees it
 
-	notify    chan bool
-	proposals chan *proposal
-	underWay  chan struct{} // holds one for each batch that raft has
-	proposed  chan []*proposal
-	collected chan struct{} // closed when collectLoop has ended
-	lead      atomic.Pointer[leadership]
-	ready     chan struct{}
+	notify      chan bool
+	streamEnded chan struct{} // holds one
+	proposals   chan *proposal
+	underWay    chan struct{} // holds one for each batch that raft has
+	proposed    chan []*proposal
+	collected   chan struct{} // closed when collectLoop has ended
+	lead        atomic.Pointer[leadership]
+	ready       chan struct{}
 
 	membership sync.Mutex // one change of the configuration at a time
 
@@ -76,7 +77,7 @@ func Open(cfg Config) (_ *Store, err error) {
 	}
 	s := &Store{
 		cfg: cfg, log: cfg.Logger, started: time.Now(), leases: newLeaseTable(), calls: newCalls(),
-		notify: make(chan bool, 16), proposals: make(chan *proposal, maxBatchSize),
+		notify: make(chan bool, 16), streamEnded: make(chan struct{}, 1), proposals: make(chan *proposal, maxBatchSize),
 		underWay: make(chan struct{}, maxBatches), proposed: make(chan []*proposal, maxBatches), collected: make(chan struct{}),
 		integrity: newIntegrity(), disk: &diskWatch{},
 		ready: make(chan struct{}), invited: make(chan struct{}), failed: make(chan struct{}),
@@ -103,6 +104,7 @@ func Open(cfg Config) (_ *Store, err error) {
 	s.wg.Go(func() { s.proposeLoop(s.ctx) })
 	s.wg.Go(func() { s.confirm.loop(s.ctx) })
 	s.wg.Go(func() { s.leaderLoop(s.ctx) })
+	s.wg.Go(func() { s.goneLoop(s.ctx) })
 	s.wg.Go(func() { s.readyLoop(s.ctx) })
 	s.wg.Go(func() { s.integrityLoop(s.ctx) })
 	s.wg.Go(func() { s.diskLoop(s.ctx) })

@@ -23,6 +23,7 @@ type streamLayer struct {
 	dial      func(address string, timeout time.Duration) (net.Conn, error)
 	cluster   func() string     // the own cluster's id; empty: none
 	stranger  func(from string) // told of calls from another cluster
+	lost      func()            // told when a connection of the own cluster ends
 
 	greetings
 }

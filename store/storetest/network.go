@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -84,7 +85,7 @@ func (n *Network) await(ctx context.Context, from, to string) error {
 }
 
 // ErrRefused: nobody listens at an address.
-var ErrRefused = errors.New("connection refused")
+var ErrRefused error = syscall.ECONNREFUSED
 
 // Listen claims an address.
 func (n *Network) Listen(addr string) (*Listener, error) {

@@ -1,0 +1,104 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+const (
+	// goneStep is between one follower's election and the next's, by the order
+	// of their ids, after the leader's process went. At once they would split
+	// the votes; one step is enough to win an election.
+	goneStep = 150 * time.Millisecond
+	// probeTimeout bounds the question whether the leader still listens.
+	probeTimeout = time.Second
+	// probeEvery bounds how often it is asked, whoever ends connections.
+	probeEvery = 20 * time.Millisecond
+)
+
+// goneLoop notices that the leader's process has ended, which raft finds out by
+// waiting: all its followers have to miss it for up to twice the election
+// timeout, and some longer, before one is elected. When a raft connection ends,
+// this node knocks at the leader's door. That nobody listens there any more is
+// the word of the leader's own machine; silence, a machine that is gone, and
+// every other failure say nothing, and raft waits as ever.
+//
+// Raft then is told what a leader says who hands over: stand for election now.
+func (s *Store) goneLoop(ctx context.Context) {
+	for {
+		select {
+		case <-s.streamEnded:
+		case <-ctx.Done():
+			return
+		}
+		leader, id := s.raft.LeaderWithID()
+		if s.raft.State() != raft.Follower || leader == "" {
+			continue
+		}
+		steps, stands := s.turn(id)
+		if !stands {
+			continue
+		}
+		if !s.refuses(string(leader)) {
+			if !pause(ctx, probeEvery) {
+				return
+			}
+			continue
+		}
+		if steps > 0 && !pause(ctx, time.Duration(steps)*goneStep) {
+			return
+		}
+		if now, _ := s.raft.LeaderWithID(); s.raft.State() == raft.Follower && (now == "" || now == leader) && s.refuses(string(leader)) {
+			s.log.Info("the leader's process has ended; standing for election", "leader", string(id))
+			s.transport.standNow()
+		}
+	}
+}
+
+// lostStream is called when a raft connection to this node ends.
+func (s *Store) lostStream() {
+	select {
+	case s.streamEnded <- struct{}{}:
+	default:
+	}
+}
+
+// turn is this node's place among the voters that are left, by id.
+func (s *Store) turn(leader raft.ServerID) (steps int, stands bool) {
+	voters, err := s.voters()
+	if err != nil {
+		return 0, false
+	}
+	var ids []raft.ServerID
+	for _, v := range voters {
+		if v.ID != leader {
+			ids = append(ids, v.ID)
+		}
+	}
+	slices.Sort(ids)
+	steps, stands = slices.BinarySearch(ids, raft.ServerID(s.cfg.ID))
+	return steps, stands
+}
+
+// refuses says that nobody listens at an address.
+func (s *Store) refuses(addr string) bool {
+	c, err := s.cfg.DialRaft(addr, probeTimeout)
+	if err == nil {
+		_ = c.Close() // it lives
+		return false
+	}
+	return errors.Is(err, syscall.ECONNREFUSED)
+}
+
+// standNow has raft's main loop stand for election without asking before.
+func (t *transport) standNow() {
+	t.pass(raft.RPC{
+		Command:  &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}},
+		RespChan: make(chan raft.RPCResponse, 1),
+	})
+}
