@@ -8,7 +8,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+
+	"github.com/cespare/xxhash/v2"
 )
 
 // identity is the content of node.json: whose data directory this is.
@@ -21,6 +24,8 @@ type identity struct {
 	ClusterID string `json:"cluster_id,omitempty"`
 	// Founders are the nodes that this one formed the cluster with.
 	Founders []Founder `json:"founders,omitempty"`
+	// Sum is the checksum of the rest; none was written by an older version.
+	Sum string `json:"sum,omitempty"`
 }
 
 // Founder is a node as it was when it formed a cluster with others.
@@ -33,6 +38,7 @@ type Founder struct {
 }
 
 func (i identity) save(dir string) error {
+	i.Sum = i.checksum()
 	data, err := json.MarshalIndent(i, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", identityFile, err)
@@ -41,6 +47,16 @@ func (i identity) save(dir string) error {
 		return fmt.Errorf("%w %s: cannot be written: %w%s", ErrDataDir, dir, err, advice(err))
 	}
 	return nil
+}
+
+// checksum is that of everything but Sum.
+func (i identity) checksum() string {
+	i.Sum = ""
+	data, err := json.Marshal(i)
+	if err != nil {
+		return "" // a struct of strings: it cannot
+	}
+	return strconv.FormatUint(xxhash.Sum64(data), 16)
 }
 
 const (
@@ -63,8 +79,8 @@ func openDataDir(dir, id, cluster string) (identity, error) {
 		return identity{}, fmt.Errorf("%w %s: %w", ErrDataDir, dir, err)
 	}
 	var have identity
-	if err := json.Unmarshal(data, &have); err != nil || have.Incarnation == "" {
-		return identity{}, fmt.Errorf("%w %s: %s is damaged; restore it from a backup or start with an empty directory under a new id", ErrDataDir, dir, identityFile)
+	if err := json.Unmarshal(data, &have); err != nil || have.Incarnation == "" || have.Sum != "" && have.Sum != have.checksum() {
+		return identity{}, fmt.Errorf("%w %s: %s is damaged; restore it from a backup, or take the node out with: registry cluster remove %s, and start with an empty directory under a new -id", ErrDataDir, dir, identityFile, id)
 	}
 	if have.ID != id {
 		return identity{}, fmt.Errorf("%w %s: belongs to node %q, not to %q (-id)", ErrDataDir, dir, have.ID, id)

@@ -84,3 +84,20 @@ func (s *Store) Scrub() {
 
 // MaxReinstalls within an hour are not taken for bad luck.
 const MaxReinstalls = maxReinstalls
+
+// DamageEntry changes the term of an entry on the disk, behind the cache.
+func (s *Store) DamageEntry(index uint64) error {
+	var l raft.Log
+	if err := s.bolt.GetLog(index, &l); err != nil {
+		return err
+	}
+	l.Term++
+	return s.bolt.StoreLog(&l)
+}
+
+// LogRange is the first and the last index of the log.
+func (s *Store) LogRange() (first, last uint64) {
+	first, _ = s.bolt.FirstIndex() // a test would see 0
+	last, _ = s.bolt.LastIndex()
+	return first, last
+}

@@ -3,10 +3,12 @@ package store
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
 	"github.com/hashicorp/raft"
 )
 
@@ -16,6 +18,7 @@ import (
 type failStop struct {
 	maxHang time.Duration
 	fatal   func(error)
+	closed  <-chan struct{} // the node is being closed
 }
 
 // guard runs one write.
@@ -24,7 +27,7 @@ func (f failStop) guard(what string, write func() error) error {
 		f.fatal(fmt.Errorf("%w: %s has not returned for %s", ErrStorage, what, f.maxHang))
 	})
 	defer watch.stop()
-	if err := write(); err != nil {
+	if err := guardPanic(write); err != nil {
 		err = fmt.Errorf("%w: %s: %w%s", ErrStorage, what, err, advice(err))
 		f.fatal(err)
 		return err
@@ -83,34 +86,155 @@ func advice(err error) string {
 	return ""
 }
 
-// logStore guards a raft.LogStore. Reads pass.
+// readFailed ends the node when what it reads is damaged. Raft would panic at
+// the error, so its goroutine waits here for the end and then ends itself.
+func (f failStop) readFailed(err error) {
+	f.fatal(err)
+	f.waitForEnd()
+}
+
+// logStore guards raft's log: writes that fail and entries that are damaged end
+// the node. It has no gaps: see IsMonotonic.
 type logStore struct {
 	raft.LogStore
 	failStop
+	tail *tail
+	// keepFrom is the index of the oldest snapshot that is kept; the entries
+	// after it stay, so that the node can start from that one.
+	keepFrom func() (index uint64, ok bool)
 }
 
-func (s *logStore) StoreLog(l *raft.Log) error {
-	return s.guard("write log", func() error { return s.LogStore.StoreLog(l) })
+// IsMonotonic has raft remove all entries before it goes on after a snapshot
+// that it was sent. Otherwise older ones would stay with a gap after them, which
+// cannot be told from damage.
+func (s *logStore) IsMonotonic() bool { return true }
+
+var _ raft.MonotonicLogStore = (*logStore)(nil)
+
+func (s *logStore) GetLog(index uint64, l *raft.Log) error {
+	err := s.LogStore.GetLog(index, l)
+	if errors.Is(err, ErrCorrupt) {
+		s.readFailed(err)
+	}
+	return err
 }
+
+func (s *logStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
 
 func (s *logStore) StoreLogs(logs []*raft.Log) error {
-	return s.guard("write log", func() error { return s.LogStore.StoreLogs(logs) })
+	return s.guard("write log", func() error {
+		if err := s.LogStore.StoreLogs(logs); err != nil || len(logs) == 0 {
+			return err
+		}
+		last := logs[len(logs)-1]
+		return s.tail.set(func(m *tailMark) { m.Index, m.Term = last.Index, last.Term }, false)
+	})
 }
 
+// DeleteRange removes entries from the front, which a snapshot covers, or from
+// the end, or all.
 func (s *logStore) DeleteRange(low, high uint64) error {
-	return s.guard("truncate log", func() error { return s.LogStore.DeleteRange(low, high) })
+	return s.guard("truncate log", func() error {
+		first, err := s.FirstIndex()
+		if err != nil {
+			return err
+		}
+		last, err := s.LastIndex()
+		if err != nil {
+			return err
+		}
+		if high < last { // from the front
+			if oldest, ok := s.keepFrom(); ok && low <= first {
+				high = min(high, oldest)
+			}
+			if high < low {
+				return nil
+			}
+			return s.LogStore.DeleteRange(low, high)
+		}
+		var before tailMark
+		if low > first {
+			var l raft.Log
+			if err := s.LogStore.GetLog(low-1, &l); err != nil {
+				return err
+			}
+			before.Index, before.Term = l.Index, l.Term
+		}
+		if err := s.tail.set(func(m *tailMark) { m.Index, m.Term = before.Index, before.Term }, true); err != nil {
+			return err
+		}
+		return s.LogStore.DeleteRange(low, high)
+	})
 }
 
-// stableStore guards a raft.StableStore. Reads pass.
+// stableStore guards raft's term and vote.
 type stableStore struct {
 	raft.StableStore
 	failStop
+	tail *tail
+}
+
+// What raft keeps in its stable store.
+const (
+	keyCurrentTerm = "CurrentTerm"
+	keyVoteTerm    = "LastVoteTerm"
+	keyVote        = "LastVoteCand"
+)
+
+func (s *stableStore) Get(key []byte) ([]byte, error) {
+	value, err := s.StableStore.Get(key)
+	if errors.Is(err, ErrCorrupt) {
+		s.readFailed(err)
+	}
+	return value, err
+}
+
+func (s *stableStore) GetUint64(key []byte) (uint64, error) {
+	value, err := s.StableStore.GetUint64(key)
+	if errors.Is(err, ErrCorrupt) {
+		s.readFailed(err)
+	}
+	return value, err
 }
 
 func (s *stableStore) Set(key, value []byte) error {
-	return s.guard("write vote", func() error { return s.StableStore.Set(key, value) })
+	return s.guard("write vote", func() error {
+		if err := s.StableStore.Set(key, value); err != nil || string(key) != keyVote {
+			return err
+		}
+		return s.tail.set(func(m *tailMark) { m.VoteHash = voteHash(value) }, false)
+	})
 }
 
+// voteHash is never 0, which stands for a vote that is not known.
+func voteHash(candidate []byte) uint64 { return xxhash.Sum64(candidate) | 1 }
+
 func (s *stableStore) SetUint64(key []byte, value uint64) error {
-	return s.guard("write term", func() error { return s.StableStore.SetUint64(key, value) })
+	err := s.guard("write term", func() error {
+		if err := s.StableStore.SetUint64(key, value); err != nil {
+			return err
+		}
+		return s.tail.set(func(m *tailMark) {
+			switch string(key) {
+			case keyCurrentTerm:
+				m.CurrentTerm = value
+			case keyVoteTerm:
+				m.VoteTerm, m.VoteHash = value, 0 // whom it went to follows
+			}
+		}, false)
+	})
+	if err != nil && string(key) == keyCurrentTerm && value > bootstrapTerm {
+		s.waitForEnd()
+	}
+	return err
+}
+
+// bootstrapTerm is what raft writes when it forms a cluster; then it takes an
+// error, while later it panics at one.
+const bootstrapTerm = 1
+
+// waitForEnd keeps raft's goroutine until the node is closed, and ends it.
+func (f failStop) waitForEnd() {
+	<-f.closed
+	runtime.Goexit()
 }

@@ -24,7 +24,8 @@ func (f *faultyStore) SetUint64([]byte, uint64) error   { return f.write() }
 func (f *faultyStore) Get([]byte) ([]byte, error)       { return nil, errors.New("not found") }
 func (f *faultyStore) GetUint64([]byte) (uint64, error) { return 0, errors.New("not found") }
 func (f *faultyStore) GetLog(uint64, *raft.Log) error   { return raft.ErrLogNotFound }
-func (f *faultyStore) FirstIndex() (uint64, error)      { return 0, errors.New("unreadable") }
+func (f *faultyStore) FirstIndex() (uint64, error)      { return 1, nil }
+func (f *faultyStore) LastIndex() (uint64, error)       { return 9, nil }
 
 type namedWrite struct {
 	name string
@@ -33,7 +34,7 @@ type namedWrite struct {
 
 // namedWrites are all writes that raft does.
 func namedWrites(f *faultyStore, stop failStop) []namedWrite {
-	logs, stable := &logStore{LogStore: f, failStop: stop}, &stableStore{StableStore: f, failStop: stop}
+	logs, stable := &logStore{LogStore: f, failStop: stop, keepFrom: func() (uint64, bool) { return 0, false }}, &stableStore{StableStore: f, failStop: stop}
 	return []namedWrite{
 		{"StoreLog", func() error { return logs.StoreLog(&raft.Log{}) }},
 		{"StoreLogs", func() error { return logs.StoreLogs([]*raft.Log{{}}) }},
@@ -105,10 +106,10 @@ func TestGoodWritesAndReadsAreNotFatal(t *testing.T) {
 				t.Errorf("%s: %v", w.name, err)
 			}
 		}
-		logs, stable := &logStore{LogStore: f, failStop: stop}, &stableStore{StableStore: f, failStop: stop}
-		_, first := logs.FirstIndex()
+		logs, stable := &logStore{LogStore: f, failStop: stop, keepFrom: func() (uint64, bool) { return 0, false }}, &stableStore{StableStore: f, failStop: stop}
+		log := logs.GetLog(1, &raft.Log{})
 		_, get := stable.Get(nil)
-		if first == nil || get == nil {
+		if log == nil || get == nil {
 			t.Error("a reading error was lost")
 		}
 		after(time.Minute) // no timer is left behind

@@ -41,6 +41,7 @@ type Store struct {
 	transport *transport
 	bolt      *raftboltdb.BoltStore
 	logs      raft.LogStore // as raft sees it
+	tail      *tail
 
 	notify      chan bool
 	streamEnded chan struct{} // holds one
@@ -121,6 +122,11 @@ func (s *Store) openLog() error {
 		return err
 	}
 	s.ident, s.incarnation = ident, ident.Incarnation
+	if err := verifyLogFile(filepath.Join(dir, logFile)); errors.Is(err, errLocked) {
+		return fmt.Errorf("%w %s: %w", ErrDataDir, dir, err)
+	} else if err != nil {
+		return unusable(dir, s.cfg.ID, err)
+	}
 	s.bolt, err = raftboltdb.New(raftboltdb.Options{
 		Path: filepath.Join(dir, logFile),
 		BoltOptions: &bbolt.Options{
@@ -140,6 +146,9 @@ func (s *Store) openLog() error {
 	if again, err := openDataDir(dir, s.cfg.ID, s.cfg.Cluster); err != nil || again.Incarnation != ident.Incarnation {
 		return errors.Join(fmt.Errorf("%w %s: another process claimed it at the same time", ErrDataDir, dir), err)
 	}
+	if s.tail, err = openTail(dir); err != nil {
+		return err
+	}
 	return removeUnfinished(dir)
 }
 
@@ -148,24 +157,29 @@ func (s *Store) openLog() error {
 const trailingFactor = 2
 
 func (s *Store) openRaft() error {
-	guard := failStop{maxHang: s.cfg.MaxHang, fatal: s.fail}
-	stable := &stableStore{StableStore: s.bolt, failStop: guard}
-	cached, err := raft.NewLogCache(1024, s.bolt)
+	guard := failStop{maxHang: s.cfg.MaxHang, fatal: s.fail, closed: s.ctx.Done()}
+	stable := &stableStore{StableStore: checkedStable{s.bolt}, failStop: guard, tail: s.tail}
+	cached, err := raft.NewLogCache(1024, checkedLog{s.bolt})
 	if err != nil {
 		return fmt.Errorf("log cache: %w", err)
 	}
-	logs := &logStore{LogStore: cached, failStop: guard}
+	logs := &logStore{LogStore: cached, failStop: guard, tail: s.tail}
 	if s.cfg.wrapLog != nil {
 		logs.LogStore = s.cfg.wrapLog(cached)
 	}
 	s.logs = logs
 	if s.cfg.wrapStable != nil {
-		stable.StableStore = s.cfg.wrapStable(s.bolt)
+		stable.StableStore = s.cfg.wrapStable(checkedStable{s.bolt})
 	}
 	logger := newRaftLogger(s.log)
-	snaps, err := raft.NewFileSnapshotStoreWithLogger(s.cfg.DataDir, 2, logger)
+	files, err := raft.NewFileSnapshotStoreWithLogger(s.cfg.DataDir, keptSnapshots, logger)
 	if err != nil {
 		return fmt.Errorf("%w %s: %w", ErrDataDir, s.cfg.DataDir, err)
+	}
+	snaps := snapshotStore{SnapshotStore: files, dir: filepath.Join(s.cfg.DataDir, snapshotDir)}
+	logs.keepFrom = func() (uint64, bool) { return oldestSnapshot(snaps) }
+	if err := s.verifyStored(snaps); err != nil {
+		return err
 	}
 	if s.hadState, err = raft.HasExistingState(logs, stable, snaps); err != nil {
 		return fmt.Errorf("%w %s: %w", ErrDataDir, s.cfg.DataDir, err)
@@ -187,6 +201,22 @@ func (s *Store) openRaft() error {
 	}
 	commits.start(s.raft)
 	s.transport.attach(s.raft)
+	return nil
+}
+
+// verifyStored reads all that is on disk before raft builds on it.
+func (s *Store) verifyStored(snaps raft.SnapshotStore) error {
+	from, last, err := verifyLog(checkedLog{s.bolt}, checkedStable{s.bolt}, s.tail.mark())
+	if err == nil {
+		found, serr := checkSnapshots(s.cfg.DataDir, snaps, s.log)
+		if serr != nil {
+			return serr
+		}
+		err = found.verifyBase(from, last, s.log)
+	}
+	if err != nil {
+		return unusable(s.cfg.DataDir, s.cfg.ID, err)
+	}
 	return nil
 }
 
@@ -301,6 +331,9 @@ func (s *Store) close() error {
 	s.machine.Close() // 5
 	if s.bolt != nil {
 		errs = append(errs, s.bolt.Close()) // 6
+	}
+	if s.tail != nil {
+		errs = append(errs, s.tail.close())
 	}
 	return errors.Join(errs...)
 }

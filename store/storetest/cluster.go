@@ -97,6 +97,9 @@ func (c *Cluster) at(bind string) *store.Store {
 // BindOf is the address of a node that was never moved.
 func BindOf(id string) string { return id + ":7370" }
 
+// DirOf is the data directory of a node.
+func (c *Cluster) DirOf(id string) string { return filepath.Join(c.dir, id) }
+
 // Open starts a node's store; it neither forms nor joins. A second Open of the
 // same id uses the same directory.
 func (c *Cluster) Open(id string, edit ...func(*store.Config)) *Node {
@@ -112,7 +115,7 @@ func (c *Cluster) Open(id string, edit ...func(*store.Config)) *Node {
 func (c *Cluster) TryOpen(id string, edit ...func(*store.Config)) (*Node, error) {
 	cfg := store.Config{
 		ID: id, Cluster: Name, BindAdvertise: BindOf(id), Addr: id + ":9800", Version: "test",
-		DataDir: filepath.Join(c.dir, id), ElectionTimeout: ElectionTimeout,
+		DataDir: c.DirOf(id), ElectionTimeout: ElectionTimeout,
 		Logger: slog.New(slog.NewTextHandler(c.tb.Output(), nil)).With("node", id),
 	}
 	for _, f := range append(slices.Clone(c.edit), edit...) {

@@ -1,0 +1,344 @@
+package store_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/werbenhu/registry/store"
+	"github.com/werbenhu/registry/store/storetest"
+)
+
+func few(cfg *store.Config) { cfg.SnapshotThreshold = 8 }
+
+// written starts a node that is all of its cluster, writes so much that it has
+// two snapshots and a log after them, and stops it.
+func written(t *testing.T, c *storetest.Cluster) *storetest.Node {
+	t.Helper()
+	n := c.Start("n1", store.Formation{})
+	c.AwaitReady(n)
+	for i := range 90 {
+		c.Write(register("web", fmt.Sprint("m", i), time.Minute))
+		if i == 30 || i == 70 {
+			if err := n.Snapshot(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	n.Stop()
+	return n
+}
+
+// content is the digest of the members alone: a restart is a new term.
+func content(n *storetest.Node) (sum uint64) {
+	for g := range n.State().Groups {
+		sum += g.Digest()
+	}
+	return sum
+}
+
+// snapshotsOf are the snapshots' folders, the oldest first.
+func snapshotsOf(t *testing.T, n *storetest.Node) []string {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(n.Dir, "snapshots", "*-*-*"))
+	if err != nil || len(found) != 2 {
+		t.Fatalf("snapshots %v, %v", found, err)
+	}
+	if found[0] > found[1] && len(found[0]) >= len(found[1]) || len(found[0]) > len(found[1]) {
+		found[0], found[1] = found[1], found[0]
+	}
+	return found
+}
+
+func flip(t *testing.T, path string, at int) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[at%len(data)] ^= 0x10
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func cut(t *testing.T, path string, to int64) {
+	t.Helper()
+	if err := os.Truncate(path, to); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The log reaches back to the older of two snapshots: with the newer one
+// damaged the node starts from that one, with the same state.
+func TestDamagedNewestSnapshotIsNotNeeded(t *testing.T) {
+	t.Parallel()
+	for name, damage := range map[string]func(t *testing.T, snapshot string){
+		"state changed":   func(t *testing.T, s string) { flip(t, filepath.Join(s, "state.bin"), 700) },
+		"state cut":       func(t *testing.T, s string) { cut(t, filepath.Join(s, "state.bin"), 100) },
+		"meta changed":    func(t *testing.T, s string) { flip(t, filepath.Join(s, "meta.json"), 60) },
+		"meta cut":        func(t *testing.T, s string) { cut(t, filepath.Join(s, "meta.json"), 60) },
+		"meta empty":      func(t *testing.T, s string) { cut(t, filepath.Join(s, "meta.json"), 0) },
+		"checksum damage": func(t *testing.T, s string) { flip(t, filepath.Join(s, "meta.sum"), 1) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := storetest.New(t, few)
+			n := written(t, c)
+			want := content(n)
+			newest := snapshotsOf(t, n)[1]
+			damage(t, newest)
+			n = c.Start("n1", store.Formation{})
+			c.AwaitReady(n)
+			if got := content(n); got != want {
+				t.Errorf("members have digest %016x, want %016x", got, want)
+			}
+			if _, err := os.Stat(filepath.Join(n.Dir, "damaged-snapshots", filepath.Base(newest))); err != nil {
+				t.Errorf("not set aside: %v", err)
+			}
+		})
+	}
+}
+
+// wantUnusable wants a refusal that says what to do.
+func wantUnusable(t *testing.T, err error) {
+	t.Helper()
+	if !errors.Is(err, store.ErrDataDir) || !strings.Contains(fmt.Sprint(err), "registry cluster remove n") {
+		t.Errorf("opened: %v", err)
+	}
+}
+
+func TestAllSnapshotsDamagedIsRefused(t *testing.T) {
+	t.Parallel()
+	c := storetest.New(t, few)
+	n := written(t, c)
+	for _, s := range snapshotsOf(t, n) {
+		flip(t, filepath.Join(s, "state.bin"), 40)
+	}
+	_, err := c.TryOpen("n1")
+	wantUnusable(t, err)
+}
+
+// editLog changes the log's file through bbolt.
+func editLog(t *testing.T, n *storetest.Node, edit func(logs *bbolt.Bucket) error) {
+	t.Helper()
+	db, err := bbolt.Open(filepath.Join(n.Dir, "raft.db"), 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(db.Update(func(tx *bbolt.Tx) error { return edit(tx.Bucket([]byte("logs"))) }), db.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A log that is damaged, or not the last one that was written, is refused, and
+// the advice that the node gives works.
+func TestDamagedLogIsRefusedAndTheAdviceWorks(t *testing.T) {
+	t.Parallel()
+	raftDB := func(n *storetest.Node) string { return filepath.Join(n.Dir, "raft.db") }
+	last := func(t *testing.T, n *storetest.Node, f func(b *bbolt.Bucket, key, value []byte) error) {
+		editLog(t, n, func(b *bbolt.Bucket) error {
+			k, v := b.Cursor().Last()
+			return f(b, bytes.Clone(k), bytes.Clone(v))
+		})
+	}
+	for name, damage := range map[string]func(t *testing.T, n *storetest.Node, before []byte){
+		"file cut": func(t *testing.T, n *storetest.Node, _ []byte) { cut(t, raftDB(n), 20_000) },
+		"log gone": func(t *testing.T, n *storetest.Node, _ []byte) {
+			if err := os.Remove(raftDB(n)); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"both meta pages": func(t *testing.T, n *storetest.Node, _ []byte) {
+			flip(t, raftDB(n), 40)
+			flip(t, raftDB(n), 4096+40)
+		},
+		"last entry lost": func(t *testing.T, n *storetest.Node, _ []byte) {
+			last(t, n, func(b *bbolt.Bucket, k, _ []byte) error { return b.Delete(k) })
+		},
+		"last entry changed": func(t *testing.T, n *storetest.Node, _ []byte) {
+			last(t, n, func(b *bbolt.Bucket, k, v []byte) error {
+				v[len(v)-9] ^= 1
+				return b.Put(k, v)
+			})
+		},
+		"entry lost in between": func(t *testing.T, n *storetest.Node, _ []byte) {
+			editLog(t, n, func(b *bbolt.Bucket) error {
+				cur := b.Cursor()
+				cur.Last()
+				cur.Prev()
+				k, _ := cur.Prev()
+				return b.Delete(bytes.Clone(k))
+			})
+		},
+		"set back to an older copy": func(t *testing.T, n *storetest.Node, before []byte) {
+			if err := os.WriteFile(raftDB(n), before, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := storetest.New(t)
+			c.Three()
+			n := follower(c)
+			c.Write(register("web", "a", time.Minute))
+			c.AwaitSame()
+			n.Stop()
+			before, err := os.ReadFile(raftDB(n))
+			if err != nil {
+				t.Fatal(err)
+			}
+			n = c.Start(n.ID, store.Formation{})
+			for i := range 5 {
+				c.Write(register("web", fmt.Sprint("m", i), time.Minute))
+			}
+			c.AwaitSame()
+			n.Stop()
+			damage(t, n, before)
+			_, err = c.TryOpen(n.ID)
+			wantUnusable(t, err)
+			t.Log(err)
+
+			// As it says: remove, and start empty under a new id.
+			leader := c.Leader()
+			if err := leader.RemoveNode(c.Context(), n.ID); err != nil {
+				t.Fatal(err)
+			}
+			c.Start("n4", store.Formation{Peers: []string{leader.Bind}, JoinTimeout: storetest.Patience})
+			c.AwaitVoters(idsOf(c.Nodes())...)
+			c.Write(register("web", "z", time.Minute))
+			c.AwaitSame()
+		})
+	}
+}
+
+func idsOf(nodes []*storetest.Node) (ids []string) {
+	for _, n := range nodes {
+		ids = append(ids, n.ID)
+	}
+	return ids
+}
+
+// An entry that is damaged while the node runs ends it when it is read, and
+// not the cluster.
+func TestDamagedEntryEndsTheNodeThatReadsIt(t *testing.T) {
+	t.Parallel()
+	c := storetest.New(t)
+	c.Three()
+	for i := range 5 {
+		c.Write(register("web", fmt.Sprint("m", i), time.Minute))
+	}
+	c.AwaitSame()
+	// After a restart the entries are read from the disk, not from the cache.
+	n := follower(c)
+	n.Stop()
+	n = c.Start(n.ID, store.Formation{})
+	c.AwaitReady(n)
+	first, _ := n.LogRange()
+	if err := n.DamageEntry(first + 2); err != nil {
+		t.Fatal(err)
+	}
+	c.Await("the node to lead", func() bool {
+		if n.IsLeader() {
+			return true
+		}
+		_ = c.Leader().Transfer(c.Context(), n.ID) // again, if it did not come to it
+		return n.IsLeader()
+	})
+	// A node that is new needs the entry.
+	fresh := c.Open("n4")
+	go func() { _ = fresh.Store.Form(t.Context(), store.Formation{Peers: []string{n.Bind}}) }()
+	awaitEnd(t, c, n)
+	if err := n.Failure(); !errors.Is(err, store.ErrCorrupt) || !strings.Contains(err.Error(), fmt.Sprintf("log entry %d", first+2)) {
+		t.Errorf("failure: %v", err)
+	}
+	n.Kill()
+	c.Write(register("web", "z", time.Minute))
+	c.AwaitReady(fresh)
+	_, err := c.TryOpen(n.ID)
+	wantUnusable(t, err)
+}
+
+// A byte that changed anywhere on the disk of a stopped node either does not
+// matter or is refused; it never makes another state, and never a panic.
+func TestAnyByteMayChange(t *testing.T) {
+	t.Parallel()
+	r := store.Random(t)
+	c := storetest.New(t, few)
+	n := written(t, c)
+	want := content(n)
+	rounds := 200
+	if testing.Short() {
+		rounds = 30
+	}
+	same, refused := 0, 0
+	for range rounds {
+		d := storetest.New(t, few, func(cfg *store.Config) { cfg.ElectionTimeout = 50 * time.Millisecond })
+		where := flipOne(t, r, n.Dir, d.DirOf("n1"))
+		m, err := d.TryOpen("n1")
+		if err != nil {
+			refused++
+			if !errors.Is(err, store.ErrDataDir) || !strings.Contains(err.Error(), "registry cluster remove") && !strings.Contains(err.Error(), "belongs to") {
+				t.Errorf("%s: %v", where, err)
+			}
+			continue
+		}
+		m.Form(store.Formation{})
+		d.AwaitReady(m)
+		same++
+		if got := content(m); got != want {
+			t.Errorf("%s: members have digest %016x, want %016x", where, got, want)
+		}
+		m.Stop()
+	}
+	t.Logf("%d started with the same members, %d were refused", same, refused)
+}
+
+// flipOne copies a data directory and changes one byte of it. Half of the time
+// it takes a byte that is in use.
+func flipOne(t *testing.T, r *rand.Rand, from, to string) (where string) {
+	t.Helper()
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
+	var files []string
+	err := filepath.WalkDir(to, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			files = append(files, path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := files[r.IntN(len(files))]
+	if r.IntN(2) == 0 {
+		path = filepath.Join(to, "raft.db")
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := r.IntN(len(data))
+	for range 50 {
+		if data[at] != 0 || r.IntN(4) == 0 {
+			break
+		}
+		at = r.IntN(len(data)) // most of a log's file is empty
+	}
+	data[at] ^= byte(1 + r.IntN(255))
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("%s, byte %d", filepath.Base(path), at)
+}

@@ -1,0 +1,194 @@
+package store
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/cespare/xxhash/v2"
+	"github.com/hashicorp/raft"
+
+	"github.com/werbenhu/registry/fsm"
+)
+
+const (
+	// keptSnapshots is how many raft keeps; the log reaches back to the oldest.
+	keptSnapshots = 2
+	// damagedDir is where damaged snapshots are put, for whoever looks into it:
+	// raft would go on offering them to other nodes.
+	damagedDir = "damaged-snapshots"
+
+	snapshotMeta = "meta.json" // raft's
+	// snapshotSum holds the checksum of raft's meta.json, which has none: it
+	// names the snapshot's index, its term and the cluster's members.
+	snapshotSum = "meta.sum"
+)
+
+// snapshotStore adds a checksum to what raft notes of a snapshot.
+type snapshotStore struct {
+	raft.SnapshotStore
+	dir string // of the snapshots
+}
+
+func (s snapshotStore) Create(version raft.SnapshotVersion, index, term uint64, configuration raft.Configuration,
+	configurationIndex uint64, trans raft.Transport) (raft.SnapshotSink, error) {
+	sink, err := s.SnapshotStore.Create(version, index, term, configuration, configurationIndex, trans)
+	if err != nil {
+		return nil, err
+	}
+	return &summedSink{SnapshotSink: sink, dir: filepath.Join(s.dir, sink.ID())}, nil
+}
+
+type summedSink struct {
+	raft.SnapshotSink
+	dir      string
+	once     sync.Once
+	closeErr error
+}
+
+// Close adds the checksum to a snapshot that is in its place by then. One that
+// lacks it, because of a crash in between, is used all the same.
+func (s *summedSink) Close() error {
+	s.once.Do(func() {
+		if s.closeErr = s.SnapshotSink.Close(); s.closeErr != nil {
+			return
+		}
+		if meta, err := os.ReadFile(filepath.Join(s.dir, snapshotMeta)); err == nil {
+			_ = writeFileSync(filepath.Join(s.dir, snapshotSum), []byte(metaSum(meta))) // see above
+		}
+	})
+	return s.closeErr
+}
+
+func metaSum(meta []byte) string { return strconv.FormatUint(xxhash.Sum64(meta), 16) }
+
+// foundSnapshots is what a start finds.
+type foundSnapshots struct {
+	sound   uint64 // index of the newest sound one; 0: none
+	damaged []error
+	covered uint64 // the last index that a damaged one covered
+}
+
+// checkSnapshots reads the snapshots, the newest first, until one is sound, and
+// sets damaged ones aside.
+func checkSnapshots(dir string, snaps raft.SnapshotStore, log *slog.Logger) (found foundSnapshots, err error) {
+	if err := found.checkMetas(dir, log); err != nil {
+		return found, err
+	}
+	list, err := snaps.List()
+	if err != nil {
+		return found, err
+	}
+	for _, meta := range list {
+		bad := readWhole(snaps, meta)
+		if bad == nil {
+			found.sound = meta.Index
+			return found, nil
+		}
+		if err := found.setAside(dir, meta.ID, bad, log); err != nil {
+			return found, err
+		}
+	}
+	return found, nil
+}
+
+// checkMetas checks what raft would skip without a word.
+func (f *foundSnapshots) checkMetas(dir string, log *slog.Logger) error {
+	entries, err := os.ReadDir(filepath.Join(dir, snapshotDir))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !e.IsDir() || strings.HasSuffix(e.Name(), ".tmp") {
+			continue
+		}
+		if bad := checkSnapshotMeta(filepath.Join(dir, snapshotDir, e.Name())); bad != nil {
+			if err := f.setAside(dir, e.Name(), bad, log); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func checkSnapshotMeta(path string) error {
+	meta, err := os.ReadFile(filepath.Join(path, snapshotMeta))
+	if err != nil {
+		return err
+	}
+	if !json.Valid(meta) {
+		return fmt.Errorf("%s is no JSON", snapshotMeta)
+	}
+	sum, err := os.ReadFile(filepath.Join(path, snapshotSum))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // an older version's, or a crash came before it
+	}
+	if err == nil && string(sum) != metaSum(meta) {
+		err = fmt.Errorf("%s does not have the checksum that it was written with", snapshotMeta)
+	}
+	return err
+}
+
+// readWhole reads a snapshot.
+func readWhole(snaps raft.SnapshotStore, meta *raft.SnapshotMeta) error {
+	_, r, err := snaps.Open(meta.ID)
+	if err != nil {
+		return err
+	}
+	_, err = fsm.ReadSnapshot(r)
+	return errors.Join(err, r.Close())
+}
+
+// setAside moves a damaged snapshot. Raft's names are term-index-milliseconds.
+func (f *foundSnapshots) setAside(dir, id string, cause error, log *slog.Logger) error {
+	f.damaged = append(f.damaged, fmt.Errorf("snapshot %s: %w", id, cause))
+	index := uint64(math.MaxUint64)
+	if parts := strings.Split(id, "-"); len(parts) == 3 {
+		if n, err := strconv.ParseUint(parts[1], 10, 64); err == nil {
+			index = n
+		}
+	}
+	f.covered = max(f.covered, index)
+	to := filepath.Join(dir, damagedDir)
+	log.Error("a snapshot is damaged; it is set aside", "snapshot", id, "to", to, "err", cause)
+	if err := os.MkdirAll(to, 0o700); err != nil {
+		return fmt.Errorf("%w %s: %w", ErrDataDir, dir, err)
+	}
+	to = filepath.Join(to, id)
+	if err := errors.Join(os.RemoveAll(to), os.Rename(filepath.Join(dir, snapshotDir, id), to)); err != nil {
+		return fmt.Errorf("%w %s: %w", ErrDataDir, dir, err)
+	}
+	return nil
+}
+
+// oldestSnapshot is the index of the oldest snapshot that is kept.
+func oldestSnapshot(snaps raft.SnapshotStore) (index uint64, ok bool) {
+	list, err := snaps.List()
+	if err != nil || len(list) == 0 {
+		return 0, false
+	}
+	return list[len(list)-1].Index, true
+}
+
+// verifyBase checks that the log, which has no gap between from and last, goes
+// on where the newest sound snapshot ends, and holds what the damaged ones held.
+func (f foundSnapshots) verifyBase(from, last uint64, log *slog.Logger) error {
+	switch {
+	case len(f.damaged) > 0 && (from > f.sound+1 || last < f.covered):
+		return fmt.Errorf("%w: %w, and the log (entries %d to %d) and the snapshots that are left do not make up for it",
+			ErrCorrupt, errors.Join(f.damaged...), from, last)
+	case from > f.sound+1 && last > f.sound:
+		return fmt.Errorf("%w: log entry %d is missing", ErrCorrupt, from-1)
+	case len(f.damaged) > 0:
+		log.Warn("starting without the damaged snapshot", "from snapshot", f.sound, "log from", from, "log to", last)
+	}
+	return nil
+}
