@@ -122,10 +122,10 @@ func (s *Store) openLog() error {
 		return err
 	}
 	s.ident, s.incarnation = ident, ident.Incarnation
-	if err := verifyLogFile(filepath.Join(dir, logFile)); errors.Is(err, errLocked) {
-		return fmt.Errorf("%w %s: %w", ErrDataDir, dir, err)
-	} else if err != nil {
+	if err := verifyLogFile(filepath.Join(dir, logFile)); errors.Is(err, ErrCorrupt) {
 		return unusable(dir, s.cfg.ID, err)
+	} else if err != nil {
+		return fmt.Errorf("%w %s: %w", ErrDataDir, dir, err)
 	}
 	s.bolt, err = raftboltdb.New(raftboltdb.Options{
 		Path: filepath.Join(dir, logFile),
