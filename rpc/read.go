@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/werbenhu/registry/fsm"
+	"github.com/werbenhu/registry/ring"
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
@@ -105,7 +106,7 @@ func (s *Server) Match(ctx context.Context, req *registrypb.MatchRequest) (*regi
 	for i, o := range owners {
 		resp.Members[i] = memberToWire(view.Member(o))
 	}
-	if f := view.Ring.Fallback(string(req.Key)); f >= 0 {
+	if f := fallback(view, owners[0], string(req.Key)); f >= 0 {
 		resp.Fallback = memberToWire(view.Member(f))
 	}
 	return resp, nil
@@ -137,6 +138,14 @@ func (s *Server) MatchMany(ctx context.Context, req *registrypb.MatchManyRequest
 	return many.resp, nil
 }
 
+// fallback is the ring's, asked for only where the owner is held.
+func fallback(view *fsm.RingView, owner int, key string) int {
+	if view.Member(owner).State != ring.Held {
+		return -1
+	}
+	return view.Ring.Fallback(key)
+}
+
 // manyMatcher collects the owners of keys, and each of them once.
 type manyMatcher struct {
 	view  *fsm.RingView
@@ -163,12 +172,12 @@ func (m *manyMatcher) add(key string, n int) bool {
 	for _, o := range m.buf {
 		m.resp.Owners = append(m.resp.Owners, m.member(o))
 	}
-	fallback := m.view.Ring.Fallback(key)
-	if fallback >= 0 && m.resp.Fallbacks == nil {
+	standIn := fallback(m.view, m.buf[0], key)
+	if standIn >= 0 && m.resp.Fallbacks == nil {
 		m.resp.Fallbacks = make([]uint32, before, cap(m.resp.Owners)) // 0 for the keys before
 	}
-	if fallback >= 0 {
-		m.resp.Fallbacks = append(m.resp.Fallbacks, m.member(fallback)+1)
+	if standIn >= 0 {
+		m.resp.Fallbacks = append(m.resp.Fallbacks, m.member(standIn)+1)
 	} else if m.resp.Fallbacks != nil {
 		m.resp.Fallbacks = append(m.resp.Fallbacks, 0)
 	}

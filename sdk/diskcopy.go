@@ -267,6 +267,9 @@ func memberToProto(m Member) *registrypb.Member {
 		Id: m.ID, Addr: m.Addr, Weight: uint32(m.Weight), Meta: m.Meta, State: stateToProto(m.State),
 		Ttl: durationpb.New(m.TTL), CreatedIndex: m.CreatedIndex, ModifiedIndex: m.ModifiedIndex,
 	}
+	if m.Hold > 0 {
+		out.Hold = durationpb.New(m.Hold)
+	}
 	if !m.RegisteredAt.IsZero() {
 		out.RegisteredAt = timestamppb.New(m.RegisteredAt)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -284,5 +285,23 @@ func TestMatchManyReadsFallbacks(t *testing.T) {
 		if _, err := spread(resp, 3); err == nil {
 			t.Errorf("%s: no error", name)
 		}
+	}
+}
+
+// What is written to disk of a member is all that there is of it, but for the
+// fallback, which is of a key.
+func TestMemberOnDiskIsWhole(t *testing.T) {
+	m := Member{
+		ID: "a", Addr: "a:80", Weight: 3, Meta: map[string]string{"k": "v"}, State: StateHeld, TTL: time.Second, Hold: time.Minute,
+		CreatedIndex: 4, ModifiedIndex: 5, RegisteredAt: time.Unix(6, 7).UTC(),
+	}
+	v := reflect.ValueOf(m)
+	for i := range v.NumField() {
+		if v.Field(i).IsZero() != (v.Type().Field(i).Name == "Fallback") {
+			t.Errorf("field %s is not tried", v.Type().Field(i).Name)
+		}
+	}
+	if got := memberFromProto(memberToProto(m)); !reflect.DeepEqual(got, m) {
+		t.Errorf("%+v became %+v", m, got)
 	}
 }

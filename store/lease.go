@@ -83,6 +83,15 @@ func (t *leaseTable) Applied(state *fsm.State, changes []fsm.Change, terms []uin
 		if c.Next != nil {
 			t.putLocked(c.Group, c.Next, now)
 		}
+		t.noteReturn(c)
+	}
+}
+
+// noteReturn says who took a held seat from elsewhere: it is open to whoever
+// uses the id, and this is where a stranger shows.
+func (t *leaseTable) noteReturn(c fsm.Change) {
+	if c.Prev != nil && c.Next != nil && c.Prev.Hold > 0 && c.Next.LeaseID != c.Prev.LeaseID && c.Next.Addr != c.Prev.Addr {
+		t.log.Info("a held seat was taken from another address", "group", c.Group, "id", c.Next.ID, "was", c.Prev.Addr, "now", c.Next.Addr)
 	}
 }
 

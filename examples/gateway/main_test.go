@@ -140,6 +140,26 @@ func TestGateway(t *testing.T) {
 	}
 }
 
+// A service that restarts is held: its users go to the next one at once, without
+// a fallback of the gateway's own.
+func TestGatewayWithAHeldService(t *testing.T) {
+	srvs, group := services(t, 4)
+	_, addr := start(t, &node{group: group})
+	f, _ := front(t, addr, "", 0)
+	_, before := get(t, f.URL, "X-User-ID", "alice")
+	for i, m := range group.Members {
+		if strings.HasPrefix(before, m.Id+" ") {
+			srvs[i].Close()
+			m.State = registrypb.MemberState_MEMBER_STATE_HELD
+		}
+	}
+	_, addr = start(t, &node{group: group})
+	f, _ = front(t, addr, "", 0)
+	if code, body := get(t, f.URL, "X-User-ID", "alice"); code != 200 || body == before {
+		t.Errorf("owner is held: %d %q", code, body)
+	}
+}
+
 // With all registry nodes down, every user stays with the same service: of a
 // gateway that goes on, and of one that is restarted.
 func TestGatewayWithoutRegistry(t *testing.T) {
