@@ -396,7 +396,18 @@ func (r *Ring) unreachable(err error, last bool) {
 // process knows. Of an owner that is StateHeld, Fallback names who stands in.
 // Errors are ErrEmptyGroup, ErrUnknownGroup, ErrStale and ErrClosed.
 func (r *Ring) Match(key string) (Member, error) {
-	return r.view.Load().Match(key)
+	v := r.view.Load()
+	if v.refuse != nil {
+		return Member{}, v.refuse
+	}
+	i := v.ring.Match(key)
+	if i < 0 {
+		return Member{}, v.empty
+	}
+	if v.members[i].State == StateHeld {
+		return v.heldOwner(i, key), nil
+	}
+	return v.members[i], nil // here, and not by View.Match: it is one copy less
 }
 
 // Serving appends to dst the first n members to ask for the key: its owners,

@@ -29,11 +29,17 @@ func (v *View) Match(key string) (Member, error) {
 	if i < 0 {
 		return Member{}, v.empty
 	}
-	m := v.members[i]
-	if m.State == StateHeld {
-		v.standIn(&m, key)
+	if v.members[i].State == StateHeld {
+		return v.heldOwner(i, key), nil
 	}
-	return m, nil
+	return v.members[i], nil
+}
+
+// heldOwner is the held owner of a key with its fallback.
+func (v *View) heldOwner(i int, key string) Member {
+	m := v.members[i]
+	v.standIn(&m, key)
+	return m
 }
 
 // standIn names who stands in for the held owner of a key.
