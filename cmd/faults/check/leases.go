@@ -45,7 +45,8 @@ type LeaseBounds struct {
 	Slack time.Duration
 	// End of the observation.
 	End time.Duration
-	// NoLoss: the faults are such that no member that beats may be lost at all.
+	// NoLoss: the faults are such that no member may be lost that beats, which
+	// is to say that it sends at least twice in a TTL.
 	NoLoss bool
 }
 
@@ -67,13 +68,34 @@ func Leases(leases []Lease, removals []Removal, bounds LeaseBounds) (violations 
 			violations = append(violations, l.late(gone, bounds)...)
 		}
 		if bounds.NoLoss && l.Stopped == 0 && !l.Deregistered {
+			lost := l.lost()
+			at := lost
+			if len(gone) > 0 && (lost == 0 || gone[0].At < lost) {
+				at = gone[0].At
+			}
 			// After the end nobody beats any more.
-			if lost := l.lost(); lost > 0 || len(gone) > 0 && gone[0].At <= bounds.End {
+			if at > 0 && at <= bounds.End && l.beatUntil(at) {
 				violations = append(violations, violation("leases", "%s/%s (TTL %v) beat all the time and was lost; told so at %v, seen %v", l.Group, l.ID, l.TTL, lost, gone))
 			}
 		}
 	}
 	return violations
+}
+
+// beatUntil says whether the member sent at least twice in a TTL, until then:
+// a client that a busy machine kept from it has no claim.
+func (l Lease) beatUntil(end time.Duration) bool {
+	var last time.Duration
+	for i, b := range l.Beats {
+		if b.Sent > end {
+			break
+		}
+		if i > 0 && b.Sent-last > l.TTL/2 {
+			return false
+		}
+		last = b.Sent
+	}
+	return end-last <= l.TTL/2
 }
 
 func (l Lease) lost() time.Duration {
