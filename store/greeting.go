@@ -128,16 +128,21 @@ func (l *streamLayer) belongs(c net.Conn) bool {
 // deadlineConn ends when its caller says nothing for idleLimit.
 type deadlineConn struct {
 	net.Conn
-	lost func() // told when it ends; may be nil
+	lost func() // told when it is closed; may be nil
 }
 
 func (c *deadlineConn) Read(p []byte) (int, error) {
 	if err := c.SetReadDeadline(time.Now().Add(idleLimit)); err != nil {
 		return 0, err
 	}
-	n, err := c.Conn.Read(p)
-	if err != nil && c.lost != nil {
+	return c.Conn.Read(p)
+}
+
+// Close is called by raft when reading or writing failed.
+func (c *deadlineConn) Close() error {
+	err := c.Conn.Close()
+	if c.lost != nil {
 		c.lost()
 	}
-	return n, err
+	return err
 }

@@ -37,6 +37,7 @@ type transport struct {
 	// beats holds the heartbeat that was answered and that the main loop has
 	// not seen; while one waits, later ones would tell it nothing.
 	beats chan raft.RPC
+	last  atomic.Pointer[caller] // the last one that spoke as a leader
 
 	refused func(error) // told of messages that are not for raft
 
@@ -114,11 +115,29 @@ func (t *transport) pass(rpc raft.RPC) bool {
 			return true
 		}
 	}
+	t.noteLeader(rpc.Command)
 	select {
 	case t.calls <- rpc:
 		return true
 	case <-t.closed:
 		return false
+	}
+}
+
+// caller is a leader by its own account.
+type caller struct {
+	term uint64
+	addr raft.ServerAddress
+	id   raft.ServerID
+}
+
+func (t *transport) noteLeader(command any) {
+	m, ok := command.(*raft.AppendEntriesRequest)
+	if !ok {
+		return
+	}
+	if last := t.last.Load(); last == nil || last.term != m.Term {
+		t.last.Store(&caller{m.Term, raft.ServerAddress(m.Addr), raft.ServerID(m.ID)})
 	}
 }
 
@@ -129,6 +148,7 @@ func (t *transport) heartbeat(rpc raft.RPC) {
 		t.pass(rpc)
 		return
 	}
+	t.noteLeader(rpc.Command)
 	rpc.Respond(resp, nil)
 	select {
 	case t.beats <- raft.RPC{Command: rpc.Command, RespChan: make(chan raft.RPCResponse, 1)}:

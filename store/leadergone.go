@@ -17,8 +17,10 @@ const (
 	goneStep = 150 * time.Millisecond
 	// probeTimeout bounds the question whether the leader still listens.
 	probeTimeout = time.Second
-	// probeEvery bounds how often it is asked, whoever ends connections.
-	probeEvery = 20 * time.Millisecond
+	// probeEvery is the first pause between two questions, which doubles up to
+	// maxProbeWait. It bounds how often a leader is asked, whoever ends connections.
+	probeEvery   = 20 * time.Millisecond
+	maxProbeWait = time.Second
 )
 
 // goneLoop notices that the leader's process has ended, which raft finds out by
@@ -36,28 +38,49 @@ func (s *Store) goneLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		leader, id := s.raft.LeaderWithID()
-		if s.raft.State() != raft.Follower || leader == "" {
-			continue
-		}
-		steps, stands := s.turn(id)
-		if !stands {
-			continue
-		}
-		if !s.refuses(string(leader)) {
-			if !pause(ctx, probeEvery) {
+		s.knock(ctx, time.Now())
+	}
+}
+
+// knock asks a few times, because connections may end before the listener
+// does, until the leader is heard of again.
+func (s *Store) knock(ctx context.Context, since time.Time) {
+	leader, id := s.lastLeader()
+	steps, stands := s.turn(id)
+	if !stands {
+		return
+	}
+	for wait := probeEvery; wait < maxProbeWait && s.misses(leader); wait *= 2 {
+		if s.refuses(string(leader)) {
+			if !pause(ctx, time.Duration(steps)*goneStep) {
 				return
 			}
-			continue
-		}
-		if steps > 0 && !pause(ctx, time.Duration(steps)*goneStep) {
+			if s.misses(leader) && s.refuses(string(leader)) {
+				s.log.Info("the leader's process has ended; standing for election", "leader", string(id))
+				s.transport.standNow()
+			}
 			return
 		}
-		if now, _ := s.raft.LeaderWithID(); s.raft.State() == raft.Follower && (now == "" || now == leader) && s.refuses(string(leader)) {
-			s.log.Info("the leader's process has ended; standing for election", "leader", string(id))
-			s.transport.standNow()
+		if !pause(ctx, wait) || s.raft.LastContact().After(since) {
+			return
 		}
 	}
+}
+
+// misses says that this node follows that leader, or none.
+func (s *Store) misses(leader raft.ServerAddress) bool {
+	now, _ := s.raft.LeaderWithID()
+	return leader != "" && s.raft.State() == raft.Follower && (now == "" || now == leader)
+}
+
+// lastLeader is the leader, or the one before if another follower was quicker
+// to stand for election and lost it.
+func (s *Store) lastLeader() (raft.ServerAddress, raft.ServerID) {
+	leader, id := s.raft.LeaderWithID()
+	if last := s.transport.last.Load(); leader == "" && last != nil && s.raft.CurrentTerm() <= last.term+1 {
+		return last.addr, last.id
+	}
+	return leader, id
 }
 
 // lostStream is called when a raft connection to this node ends.
