@@ -97,7 +97,7 @@ func TestMetricsFollowEvents(t *testing.T) {
 	}
 	follower := (leader + 1) % 3
 	kept := c.register(t, follower, nil)
-	c.register(t, follower, func(r *registrypb.RegisterRequest) { r.Id, r.Ttl = "short", durationpb.New(time.Second) })
+	c.register(t, follower, func(r *registrypb.RegisterRequest) { r.Id = "other" })
 	for _, n := range c.nodes {
 		awaitSample(t, n, "registry_members", atLeast(2))
 		awaitSample(t, n, "registry_groups", exactly(1))
@@ -144,9 +144,10 @@ func TestMetricsFollowEvents(t *testing.T) {
 	cancel()
 	at(follower, `registry_open_streams{method="Registry/Watch",port="client"}`, exactly(0))
 
+	c.register(t, follower, func(r *registrypb.RegisterRequest) { r.Id, r.Ttl = "short", durationpb.New(time.Second) })
 	at(leader, "registry_leases_expired_total", exactly(1))
 	for _, n := range c.nodes {
-		awaitSample(t, n, "registry_members", exactly(1))
+		awaitSample(t, n, "registry_members", exactly(2))
 		awaitSample(t, n, `registry_http_requests_total{code="200",route="GET /metrics"}`, atLeast(3))
 	}
 	terms := samples(t, scrape(t, c.nodes[follower]))["registry_raft_term"]

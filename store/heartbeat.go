@@ -31,6 +31,7 @@ import (
 type transport struct {
 	*raft.NetworkTransport
 	commits *commitFeed
+	fresh   *freshness
 
 	view  atomic.Pointer[raftView] // nil until raft has started
 	calls chan raft.RPC            // what the main loop takes

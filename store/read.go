@@ -58,18 +58,10 @@ func (s *Store) Leader() (bind, id string) {
 // IsLeader says whether this node leads, to its own knowledge.
 func (s *Store) IsLeader() bool { return s.lead.Load() != nil }
 
-// Lag is the time since this node last heard from the leader; 0 on the leader.
-// Before the first contact since the start it is the time since the start.
-func (s *Store) Lag() time.Duration {
-	if s.raft.State() == raft.Leader {
-		return 0
-	}
-	last := s.raft.LastContact()
-	if last.IsZero() {
-		last = s.started
-	}
-	return time.Since(last)
-}
+// Lag is the time since this node last heard from the leader, as far as what it
+// heard counts (see freshness); 0 on a leader that a quorum answers. It is off by
+// at most an election timeout and the time that a word takes on the wire.
+func (s *Store) Lag() time.Duration { return s.fresh.lag(s.leads(), s.raft.LastContact()) }
 
 // Ready is closed when this node has caught up since its start: it has applied
 // everything that was acknowledged before it came. A node that is not ready

@@ -36,6 +36,7 @@ type Store struct {
 	leases    *leaseTable
 	counters  counters
 	calls     *calls
+	fresh     *freshness
 	confirm   *confirmer
 	raft      *raft.Raft
 	transport *transport
@@ -84,6 +85,7 @@ func Open(cfg Config) (_ *Store, err error) {
 		ready: make(chan struct{}), invited: make(chan struct{}), failed: make(chan struct{}),
 	}
 	s.counters.ready = s.ready
+	s.fresh = newFreshness(cfg.ElectionTimeout)
 	s.leases.log = cfg.Logger
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.confirm = newConfirmer(s.checkLeadership)
@@ -107,6 +109,7 @@ func Open(cfg Config) (_ *Store, err error) {
 	s.wg.Go(func() { s.leaderLoop(s.ctx) })
 	s.wg.Go(func() { s.goneLoop(s.ctx) })
 	s.wg.Go(func() { s.readyLoop(s.ctx) })
+	s.wg.Go(func() { s.freshLoop(s.ctx) })
 	s.wg.Go(func() { s.integrityLoop(s.ctx) })
 	s.wg.Go(func() { s.diskLoop(s.ctx) })
 	return s, nil
@@ -193,7 +196,7 @@ func (s *Store) openRaft() error {
 	}))
 	commits := newCommitFeed()
 	s.fsm.commits = commits
-	s.transport.choose, s.transport.commits = s.cfg.heartbeats, commits
+	s.transport.choose, s.transport.commits, s.transport.fresh = s.cfg.heartbeats, commits, s.fresh
 	s.transport.refused = func(err error) { logger.Error("refused a message on the bind port", "error", err) }
 	s.raft, err = raft.NewRaft(s.raftConfig(), &timedFSM{s.fsm, s.cfg.Instruments}, logs, stable, snaps, s.transport)
 	if err != nil {

@@ -58,6 +58,17 @@ type nameAddr string
 func (nameAddr) Network() string  { return "tcp" }
 func (a nameAddr) String() string { return string(a) }
 
+// AppendEntries sends entries or a heartbeat, and notes when it sent what was
+// answered in the leader's own term.
+func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	sent := t.fresh.now()
+	err := t.NetworkTransport.AppendEntries(id, target, args, resp)
+	if err == nil && resp.Term == args.Term {
+		t.fresh.acked(id, sent)
+	}
+	return err
+}
+
 // AppendEntriesPipeline returns a pipeline whose answers are always taken. When
 // raft sees an answer that ends a pipeline, it stops to read answers at once,
 // but goes on sending until it notices. In raft's own pipeline the sender then

@@ -433,7 +433,8 @@ type Receipt struct {
 	// Fingerprint of the group's ring: equal members and parameters give equal
 	// fingerprints on every node.
 	Fingerprint uint64 `protobuf:"fixed64,3,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
-	// Time since the answering node last heard from the leader; zero on the leader.
+	// Time since the answering node last heard from the leader; zero on a leader
+	// that a quorum answers. Off by at most an election timeout and a word's way.
 	Lag *durationpb.Duration `protobuf:"bytes,4,opt,name=lag,proto3" json:"lag,omitempty"`
 	// Id of the answering node.
 	Node          string `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`

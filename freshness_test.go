@@ -1,0 +1,68 @@
+package registry_test
+
+import (
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/werbenhu/registry/rpc/registrypb"
+)
+
+// TestLeaderWithoutQuorumSaysSo: a node that led and lost both others answers
+// from what it has, says how old that is, and refuses who wants better.
+func TestLeaderWithoutQuorumSaysSo(t *testing.T) {
+	c := newAPICluster(t)
+	c.register(t, 0, nil)
+	leader := 0
+	st, err := registrypb.NewClusterClient(c.conns[0]).Status(t.Context(), &registrypb.StatusRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, n := range c.nodes {
+		if n.ID() == st.Leader {
+			leader = i
+		}
+	}
+	read := func(opts *registrypb.ReadOptions) (*registrypb.MembersResponse, error) {
+		return c.apis[leader].Members(t.Context(), &registrypb.MembersRequest{Group: "web", Read: opts})
+	}
+	const allowed = 2 * time.Second
+	if r, err := read(&registrypb.ReadOptions{MaxStaleness: durationpb.New(allowed)}); err != nil || r.Receipt.Node != st.Leader || r.Receipt.Revision == 0 || r.Receipt.Fingerprint == 0 {
+		t.Fatalf("with a quorum: %v, %v", r, err)
+	}
+	for i, n := range c.nodes {
+		if i != leader {
+			if err := n.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	alone := time.Now()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	var last time.Duration
+	for refused := false; !refused; <-tick.C {
+		_, err := read(&registrypb.ReadOptions{MaxStaleness: durationpb.New(allowed)})
+		refused = reason(err) == registrypb.ErrorDetail_STALE
+		if err != nil && !refused {
+			t.Fatal(err)
+		}
+		if took := time.Since(alone); took > allowed+10*time.Second {
+			t.Fatalf("answers with a bound of %s for %s", allowed, took)
+		}
+		r, err := read(nil)
+		if err != nil {
+			t.Fatalf("local read: %v", err)
+		}
+		lag := r.Receipt.Lag.AsDuration()
+		if lag < last && last > time.Second {
+			t.Errorf("the lag fell from %s to %s without anyone to hear from", last, lag)
+		}
+		last = lag
+	}
+	t.Logf("refused %s after the others had ended, at a lag of %s", time.Since(alone), last)
+	if _, err := read(&registrypb.ReadOptions{Linearizable: true}); err == nil {
+		t.Error("a linearizable read without a quorum")
+	}
+}

@@ -1,0 +1,39 @@
+package store_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/werbenhu/registry/store/storetest"
+)
+
+// A leader that is cut off is no longer fresh after an election timeout, before
+// and after it steps down, and its lag grows until it is back.
+func TestLagGrowsWithoutAQuorum(t *testing.T) {
+	t.Parallel()
+	c := storetest.New(t)
+	c.Three()
+	c.AwaitSame()
+	old := c.Leader()
+	c.Await("a fresh leader", func() bool { return old.Lag() == 0 })
+	for _, n := range others(c, old) {
+		node := c.Node(n)
+		c.Await("a fresh follower", func() bool { return node.Lag() < time.Second })
+	}
+	cut := time.Now()
+	c.Net.Isolate(old.Bind)
+	next := c.LeaderOf(others(c, old)...)
+	c.Await("the old leader's lag", func() bool {
+		lag := old.Lag()
+		if lag > time.Since(cut)+time.Second {
+			t.Errorf("a lag of %s, %s after the cut", lag, time.Since(cut))
+		}
+		return lag > time.Second
+	})
+	c.Await("the new leader's", func() bool { return next.Lag() == 0 })
+	if lag := old.Lag(); lag < time.Second {
+		t.Errorf("the lag fell to %s while the node is cut off", lag)
+	}
+	c.Net.Heal()
+	c.Await("the old leader is fresh again", func() bool { return old.Lag() < 500*time.Millisecond })
+}
