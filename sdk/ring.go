@@ -417,7 +417,10 @@ func (r *Ring) Serving(dst []Member, key string, n int) ([]Member, error) {
 }
 
 // Owner is Match without a copy: the member is the ring's own, not to be
-// changed, and has no Fallback. It is what costs no more than the bare ring.
+// changed, and has no Fallback. It costs the bare ring and a look at the member;
+// Match copies some 170 bytes, which takes half as long again. What needs the
+// member's place alone has the bare ring's own speed with View: its Ring's Match
+// is an index into its Members.
 func (r *Ring) Owner(key string) (*Member, error) { return r.view.Load().Owner(key) }
 
 // MatchN appends to dst the first n distinct owners of the key, the owner
