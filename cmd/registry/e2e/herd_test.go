@@ -389,3 +389,10 @@ func sizesOf(t *testing.T, n *node) (map[string]uint32, error) {
 	}
 	return sizes, err
 }
+
+// count is how many went.
+func (d *departed) count() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.gone)
+}

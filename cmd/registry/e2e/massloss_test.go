@@ -61,3 +61,39 @@ func TestMassLoss(t *testing.T) {
 	h.beating(7)
 	checkDigests(t, c.settled(3))
 }
+
+// TestMassLossAndLeaderChange hands leadership over while the guard holds the
+// dead. The new leader gives everyone a full TTL and its guard starts over, so
+// the dead stay that much longer, and no longer; the living stay throughout.
+func TestMassLossAndLeaderChange(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a quarter of a minute")
+	}
+	if raceEnabled {
+		t.Skip("2,000 members keep two cores busy without the race detector")
+	}
+	const members, ttl = 2000, 3 * time.Second
+	c := startCluster(t, 3)
+	h := newHerd(t, c, 1, members, ttl)
+	_, others := c.leader()
+	seen := watchDepartures(t, others[0], "herd-0")
+	seen.await(t, members, patience)
+	h.beating(0)
+	killed := h.kill(0, 1)
+	guardIs(t, others[0], "herd-0", registrypb.GuardResponse_PHASE_HOLDING, ttl+noise)
+	before := seen.count()
+	ok(t, "cluster", "transfer", "-registries", others[0].addr, others[0].id)
+	changed := time.Now()
+	guardIs(t, others[0], "herd-0", registrypb.GuardResponse_PHASE_IDLE, ttl/2)
+	// TTL, TTL/3, one TTL of hold, 1,000 at 200 a second.
+	limit := ttl + ttl/3 + ttl + 5*time.Second + 4*noise
+	seen.await(t, members-perStream, limit)
+	_, last := seen.check(h, 0, 1)
+	t.Logf("led by another %v after the kill; the last of %d dead went %v after that, promised within %v",
+		ms(changed.Sub(killed)), perStream, ms(last.Sub(changed)), limit-4*noise)
+	if n := seen.between(changed, changed.Add(ttl-noise)); n > 0 || before > members/50 {
+		t.Errorf("%d went before the change, %d within a TTL after it", before, n)
+	}
+	h.beating(1)
+	checkDigests(t, c.settled(3))
+}
