@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"net/http"
 	"testing"
 	"time"
 
@@ -62,6 +63,17 @@ func TestLeaderWithoutQuorumSaysSo(t *testing.T) {
 		last = lag
 	}
 	t.Logf("refused %s after the others had ended, at a lag of %s", time.Since(alone), last)
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	for query, want := range map[string]int{"": 200, "?max_lag=1h": 200, "?max_lag=1s": 503, "?max_lag=1": 400, "?max_lag=-1s": 400} {
+		resp, err := client.Get("http://" + c.nodes[leader].Addr() + "/readyz" + query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("/readyz%s: %d, want %d", query, resp.StatusCode, want)
+		}
+	}
 	if _, err := read(&registrypb.ReadOptions{Linearizable: true}); err == nil {
 		t.Error("a linearizable read without a quorum")
 	}

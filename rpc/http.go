@@ -7,10 +7,13 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/werbenhu/registry/fsm"
 )
 
 // What scrapes may take of a node.
@@ -70,11 +73,24 @@ func (h *httpServer) close() error {
 // livez says that the process answers.
 func (h *httpServer) livez(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok") }
 
-// readyz says whether the node answers reads, and why not.
-func (h *httpServer) readyz(w http.ResponseWriter, _ *http.Request) {
+// readyz says whether the node answers reads, and why not. A node without a
+// leader answers, because that is what a registry is for when a quorum is lost;
+// who wants it out of balancing then says how old its answers may be: max_lag.
+func (h *httpServer) readyz(w http.ResponseWriter, r *http.Request) {
 	if err := h.server.store.Serving(); err != nil {
 		writeText(w, http.StatusServiceUnavailable, err.Error())
 		return
+	}
+	if text := r.URL.Query().Get("max_lag"); text != "" {
+		limit, err := time.ParseDuration(text)
+		if err != nil || limit < 0 {
+			writeText(w, http.StatusBadRequest, (&fsm.FieldError{Field: "max_lag", Limit: "a duration, for instance 10s", Got: strconv.Quote(text)}).Error())
+			return
+		}
+		if lag := h.server.store.Lag(); lag > limit {
+			writeText(w, http.StatusServiceUnavailable, fmt.Sprintf("last word from the leader %s ago", lag.Round(time.Millisecond)))
+			return
+		}
 	}
 	writeText(w, http.StatusOK, "ok")
 }
