@@ -19,6 +19,8 @@ var processKinds = []Kind{
 	{Name: "stop-leader-30s", About: "SIGSTOP of the leader for 30 s", Inject: stopLeader(30 * time.Second)},
 	{Name: "stop-all-5s", About: "SIGSTOP of all nodes for 5 s", Inject: stopAll(5 * time.Second), NoLoss: true},
 	{Name: "stop-all-30s", About: "SIGSTOP of all nodes for 30 s: no member that beats is lost", Inject: stopAll(30 * time.Second), NoLoss: true},
+	{Name: "stop-all-one-leader", About: "SIGSTOP of all nodes for 2.5 s, too short for an election: the leader goes on, and no member that beats is lost",
+		Config: patient, Inject: stopAll(2500 * time.Millisecond), NoLoss: true},
 	{Name: "restart-rolling", About: "SIGTERM and restart of each node in turn, under load", Inject: restartRolling},
 }
 
@@ -74,6 +76,12 @@ func stopLeader(d time.Duration) func(context.Context, *Run) error {
 
 func stopAll(d time.Duration) func(context.Context, *Run) error {
 	return func(ctx context.Context, r *Run) error { return stop(ctx, r, d, r.Cluster.Nodes...) }
+}
+
+// patient nodes wait longer for their leader than leases live.
+func patient(_ context.Context, _ *Env, cfg *cluster.Config) error {
+	cfg.Flags = append(cfg.Flags, "-election-timeout=4s")
+	return nil
 }
 
 // stop pauses nodes and resumes them, whatever happens meanwhile.
