@@ -38,7 +38,10 @@ func (s checkedLog) StoreLogs(logs []*raft.Log) error {
 		copies[i].Extensions = binary.LittleEndian.AppendUint64(nil, entrySum(l))
 		out[i] = &copies[i]
 	}
-	return s.LogStore.StoreLogs(out)
+	if err := s.LogStore.StoreLogs(out); err != nil {
+		return fmt.Errorf("%w%s", err, advice(err)) // here: raft's cache passes on the text alone
+	}
+	return nil
 }
 
 // GetLog returns [ErrCorrupt] for an entry that is not what was written.

@@ -90,7 +90,8 @@ func (s *Store) target(bind, id string) Target {
 func (s *Store) streamLayer() *streamLayer {
 	return newStreamLayer(&streamLayer{
 		Listener: s.cfg.Listener, advertise: s.cfg.BindAdvertise, dial: s.cfg.DialRaft,
-		cluster: s.ClusterID, stranger: s.calledFromOutside, lost: s.lostStream,
+		cluster: s.ClusterID, stranger: s.calledFromOutside,
+		failed: s.failed, lost: s.lostStream,
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -165,4 +166,44 @@ func TestUnfinishedSnapshotIsRemovedAtStart(t *testing.T) {
 	if _, err := os.Stat(half); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("still there: %v", err)
 	}
+}
+
+// A leader that hangs in a write is given up when it fails, not when its
+// process is gone: it sends no heartbeats any more.
+func TestHungLeaderIsSucceeded(t *testing.T) {
+	t.Parallel()
+	c := storetest.New(t)
+	disks := make(map[string]*hangingLog)
+	var mu sync.Mutex
+	c.Together(3, func(cfg *store.Config) {
+		disk := &hangingLog{thaw: make(chan struct{})}
+		mu.Lock()
+		disks[cfg.ID] = disk
+		mu.Unlock()
+		cfg.MaxHang = 300 * time.Millisecond
+		store.WrapLog(cfg, func(l raft.LogStore) raft.LogStore {
+			disk.LogStore = l
+			return disk
+		})
+	})
+	leader := c.Leader()
+	disk := disks[leader.ID]
+	disk.hangs.Store(true)
+	thaw := sync.OnceFunc(func() { disk.hangs.Store(false); close(disk.thaw) })
+	defer thaw()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, _ = leader.Write(ctx, setGroup("web", 64)) // its outcome is unknown
+	awaitEnd(t, c, leader)
+	var others []string
+	for _, n := range c.Nodes() {
+		if n.ID != leader.ID {
+			others = append(others, n.ID)
+		}
+	}
+	c.LeaderOf(others...) // while the old one still hangs
+	thaw()
+	leader.Kill()
+	c.Write(setGroup("web", 128))
+	c.AwaitSame()
 }

@@ -23,6 +23,7 @@ type streamLayer struct {
 	dial      func(address string, timeout time.Duration) (net.Conn, error)
 	cluster   func() string     // the own cluster's id; empty: none
 	stranger  func(from string) // told of calls from another cluster
+	failed    <-chan struct{}   // closed when the node has failed; may be nil
 	lost      func()            // told when a connection of the own cluster ends
 
 	greetings
@@ -42,8 +43,27 @@ func (l *streamLayer) Dial(address raft.ServerAddress, timeout time.Duration) (n
 	if err := errors.Join(c.SetWriteDeadline(time.Now().Add(timeout)), writeAll(c, own), c.SetWriteDeadline(time.Time{})); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	return c, nil
+	return &callingConn{Conn: c, failed: l.failed}, nil
 }
+
+// callingConn sends nothing any more when the node has failed. A leader that
+// hangs in a write would otherwise go on with its heartbeats, and nobody would
+// take over from it until its process is gone.
+type callingConn struct {
+	net.Conn
+	failed <-chan struct{}
+}
+
+func (c *callingConn) Write(p []byte) (int, error) {
+	select {
+	case <-c.failed:
+		return 0, errors.Join(errFailed, c.Close())
+	default:
+		return c.Conn.Write(p)
+	}
+}
+
+var errFailed = errors.New("this node has failed and ends")
 
 func writeAll(c net.Conn, s string) error {
 	_, err := c.Write([]byte(s))
