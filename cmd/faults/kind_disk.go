@@ -1,0 +1,237 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/werbenhu/registry/cmd/faults/cluster"
+)
+
+// A node that ends by itself takes its clients' connections with it: on a busy
+// machine a member with a TTL of 1 s may be lost, so NoLoss is for slow disks.
+var diskKinds = []Kind{
+	{Name: "slow-sync-leader", About: "every sync of the leader takes 50 ms longer, for 5 s", Needs: needsStrace, Inject: slowSync(theLeader)},
+	{Name: "slow-sync-follower", About: "every sync of a follower takes 50 ms longer, for 5 s", Needs: needsStrace, Inject: slowSync(aFollower), NoLoss: true},
+	{Name: "failing-sync-leader", About: "syncs of the leader fail: it ends and says so, and is started again", Needs: needsStrace, Inject: failingSync(theLeader), Expect: nodeFails},
+	{Name: "failing-sync-follower", About: "syncs of a follower fail: it ends and says so, and is started again", Needs: needsStrace, Inject: failingSync(aFollower), Expect: nodeFails},
+	{Name: "hanging-sync-leader", About: "a sync of the leader hangs: it ends after 10 s and says so, and is started again", Needs: needsStrace, Inject: hangingSync(theLeader), Expect: nodeFails},
+	{Name: "hanging-sync-follower", About: "a sync of a follower hangs: it ends after 10 s and says so, and is started again", Needs: needsStrace, Inject: hangingSync(aFollower), Expect: nodeFails},
+	{Name: "full-disk-leader", About: "the leader's disk is full: it ends and says so, also when it starts on it; with room it is back", Needs: needsMounts, Inject: fullDisk(true), Expect: nodeFails},
+	{Name: "full-disk-follower", About: "a follower's disk is full: it ends and says so, also when it starts on it; with room it is back", Needs: needsMounts, Inject: fullDisk(false), Expect: nodeFails},
+	{Name: "damaged-log", About: "a killed node's log is changed, cut or set back: it is refused, and comes back by remove and join", Inject: damagedLog},
+	{Name: "damaged-snapshot", About: "a killed node's newest snapshot is damaged: it starts from the older one", Config: manySnapshots, Inject: damagedSnapshot},
+}
+
+// nodeFails is what a node says that ends because of its disk.
+var nodeFails = regexp.MustCompile(`node fails.*storage failed`)
+
+type chooser func(*Run, context.Context) (*cluster.Node, error)
+
+func theLeader(r *Run, ctx context.Context) (*cluster.Node, error) { return r.Leader(ctx) }
+func aFollower(r *Run, ctx context.Context) (*cluster.Node, error) { return r.Follower(ctx) }
+
+func slowSync(who chooser) func(context.Context, *Run) error {
+	return func(ctx context.Context, r *Run) error {
+		n, err := who(r, ctx)
+		if err != nil {
+			return err
+		}
+		r.Fault([]*cluster.Node{n}, "slow syncs of %s", n.ID)
+		stop, err := r.tamper(ctx, n, "delay_exit=50000")
+		if err != nil {
+			return err
+		}
+		err = r.Hold(ctx, 5*time.Second)
+		r.Heal("syncs of %s as before", n.ID)
+		return errors.Join(err, stop())
+	}
+}
+
+func failingSync(who chooser) func(context.Context, *Run) error {
+	return breakingSync(who, "error=EIO", "storage failed", "input/output error")
+}
+
+func hangingSync(who chooser) func(context.Context, *Run) error {
+	return breakingSync(who, "delay_enter=60000000", "storage failed", "has not returned for 10s")
+}
+
+// breakingSync has a node end by itself, and starts it again.
+func breakingSync(who chooser, how string, words ...string) func(context.Context, *Run) error {
+	return func(ctx context.Context, r *Run) error {
+		n, err := who(r, ctx)
+		if err != nil {
+			return err
+		}
+		since := logSize(n)
+		r.Fault([]*cluster.Node{n}, "syncs of %s: %s", n.ID, how)
+		stop, err := r.tamper(ctx, n, how)
+		if err != nil {
+			return err
+		}
+		// Its last words, and then its end, which strace holds up.
+		err = within(ctx, mendLimit, func() error { return says(n, since, append(words, "node "+n.ID+" ended")...) })
+		if err := errors.Join(err, stop()); err != nil {
+			return err
+		}
+		if err := r.endsSaying(ctx, n, since, words...); err != nil {
+			return err
+		}
+		r.Heal("%s starts again", n.ID)
+		return n.Start()
+	}
+}
+
+// fullDisk ends a node by a full disk, which a low-water mark would prevent.
+func fullDisk(leads bool) func(context.Context, *Run) error {
+	return func(ctx context.Context, r *Run) (err error) {
+		n, err := r.Follower(ctx)
+		if err != nil {
+			return err
+		}
+		r.Fault([]*cluster.Node{n}, "%s moves to a small disk", n.ID)
+		if err := n.Kill(); err != nil {
+			return err
+		}
+		room, back, err := smallDisk(n, 48)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, n.Kill(), back(), n.Start()) }()
+		const noMark = "-min-free-disk=0"
+		if err := errors.Join(n.Start(noMark), r.Cluster.AwaitHealth(ctx)); err != nil {
+			return err
+		}
+		if leads {
+			if err := r.transfer(ctx, n); err != nil {
+				return err
+			}
+		}
+		since := logSize(n)
+		if err := fill(n.Dir); err != nil {
+			return err
+		}
+		if err := r.endsSaying(ctx, n, since, "storage failed", "no space left on device", "free some space"); err != nil {
+			return err
+		}
+		since = logSize(n) // the disk is still full
+		if err := errors.Join(n.Start(noMark), r.endsSaying(ctx, n, since, "no space left on device", "free some space")); err != nil {
+			return err
+		}
+		r.Heal("room on the disk of %s", n.ID)
+		return errors.Join(room(), n.Start(), r.Cluster.AwaitHealth(ctx))
+	}
+}
+
+// damages are what a log may suffer while its node does not run. old is a copy
+// from before the node's last entries.
+var damages = []struct {
+	name string
+	do   func(r *Run, path string, old []byte) error
+}{
+	{"cut to a half", func(_ *Run, path string, _ []byte) error {
+		info, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		return os.Truncate(path, info.Size()/2)
+	}},
+	{"pages changed", func(r *Run, path string, _ []byte) error {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for at := 2 * 4096; at < len(data); at += 4096 {
+			data[at+r.Rand.IntN(16)] ^= 0x55
+		}
+		return os.WriteFile(path, data, 0o600)
+	}},
+	{"set back", func(_ *Run, path string, old []byte) error { return os.WriteFile(path, old, 0o600) }},
+}
+
+func damagedLog(ctx context.Context, r *Run) error {
+	n := r.Cluster.Nodes[r.Rand.IntN(len(r.Cluster.Nodes))]
+	damage := damages[r.Rand.IntN(len(damages))]
+	path := filepath.Join(n.Dir, "raft.db")
+	r.Fault([]*cluster.Node{n}, "log of %s is %s", n.ID, damage.name)
+	if err := n.Kill(); err != nil {
+		return err
+	}
+	old, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(n.Start(), r.Cluster.AwaitHealth(ctx), r.Hold(ctx, time.Second), n.Kill(), damage.do(r, path, old)); err != nil {
+		return err
+	}
+	since := logSize(n)
+	if err := errors.Join(n.Start(), r.endsSaying(ctx, n, since, "damaged", "registry cluster remove "+n.ID)); err != nil {
+		return err
+	}
+	return r.rejoin(ctx, n)
+}
+
+func damagedSnapshot(ctx context.Context, r *Run) error {
+	n := r.Cluster.Nodes[r.Rand.IntN(len(r.Cluster.Nodes))]
+	var found []string
+	err := within(ctx, mendLimit, func() (err error) {
+		found, err = snapshotFolders(n)
+		if err == nil && len(found) < 2 {
+			err = fmt.Errorf("%s has %d snapshots", n.ID, len(found))
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	r.Fault([]*cluster.Node{n}, "newest snapshot of %s is damaged", n.ID)
+	if err := n.Kill(); err != nil {
+		return err
+	}
+	if found, err = snapshotFolders(n); err != nil {
+		return err
+	}
+	file := filepath.Join(found[len(found)-1], []string{"state.bin", "meta.json"}[r.Rand.IntN(2)])
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	data[r.Rand.IntN(len(data))] ^= 0x20
+	since := logSize(n)
+	r.Heal("%s starts with a damaged %s", n.ID, filepath.Base(file))
+	if err := errors.Join(os.WriteFile(file, data, 0o600), n.Start()); err != nil {
+		return err
+	}
+	return within(ctx, mendLimit, func() error {
+		said, err := os.ReadFile(n.Log)
+		if err != nil || !strings.Contains(string(said[since:]), "it is set aside") {
+			return fmt.Errorf("%s does not say that a snapshot is damaged: %v", n.ID, err)
+		}
+		return nil
+	})
+}
+
+// snapshotFolders are those that are whole, the oldest first.
+func snapshotFolders(n *cluster.Node) ([]string, error) {
+	found, err := filepath.Glob(filepath.Join(n.Dir, "snapshots", "*-*-*"))
+	found = slices.DeleteFunc(found, func(path string) bool { return strings.HasSuffix(path, ".tmp") })
+	slices.SortFunc(found, func(a, b string) int {
+		return slices.Compare(numbers(a), numbers(b))
+	})
+	return found, err
+}
+
+// numbers are the term, the index and the time in a snapshot's name.
+func numbers(path string) []uint64 {
+	var n [3]uint64
+	_, _ = fmt.Sscanf(filepath.Base(path), "%d-%d-%d", &n[0], &n[1], &n[2]) // a foreign name sorts first
+	return n[:]
+}
