@@ -31,6 +31,13 @@
 // ever; a seat that another process took, or an operator removed, ends the
 // registration. What happens is told to Service.OnEvent.
 //
+// # Restarts and departures
+//
+// Registration.Hold keeps the seat for a planned restart: the service stays the
+// owner of its keys, its fallback serves them, and the next to register the id
+// has the seat again; no key moves for good. Registration.Drain gives the keys
+// away and lets the service finish; its Close then moves no key.
+//
 // # Watches and rings
 //
 // Client.Ring keeps a group's ring in this process: Match then asks nobody, and
