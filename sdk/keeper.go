@@ -97,8 +97,11 @@ func (k *keeper) emit(r *Registration, e Event) {
 	if e.Kind == EventLost || e.Kind == EventUnreachable || errors.Is(e.Err, ErrConflict) || errors.Is(e.Err, ErrFenced) {
 		level = slog.LevelWarn
 	}
-	k.c.cfg.logger.Log(context.Background(), level, "registration",
-		"event", e.Kind.String(), "group", e.Group, "id", e.ID, "error", e.Err)
+	attrs := []any{"event", e.Kind.String(), "group", e.Group, "id", e.ID}
+	if e.Err != nil {
+		attrs = append(attrs, "error", e.Err)
+	}
+	k.c.cfg.logger.Log(context.Background(), level, "registration", attrs...)
 	if r.service.OnEvent != nil {
 		k.tell.emit(r, e)
 	}

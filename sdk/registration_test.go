@@ -1,9 +1,11 @@
 package sdk
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -468,5 +470,22 @@ func TestCloseDuringReregistration(t *testing.T) {
 	cl.nodes[0].srv.GracefulStop() // the registration has run
 	if cl.held("g", "a") {
 		t.Error("a closed registration came back")
+	}
+}
+
+// The line of an event that is no error names none.
+func TestEventLinesNameTheirErrorsOnly(t *testing.T) {
+	t.Parallel()
+	cl := newFakeCluster(t, 1)
+	var log bytes.Buffer // read after Close
+	c := cl.client(cl.target(), WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
+	rec := newRecorder()
+	r := register(t, c, Service{Group: "g", ID: "a", Addr: "a:80", OnEvent: rec.on})
+	rec.want(t, EventRegistered)
+	if err := errors.Join(r.Close(), c.Close()); err != nil {
+		t.Error(err)
+	}
+	if text := log.String(); !strings.Contains(text, "event=registered") || strings.Contains(text, "<nil>") {
+		t.Error(text)
 	}
 }

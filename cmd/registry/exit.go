@@ -128,9 +128,12 @@ func report(w io.Writer, err error) int {
 	if err == nil || (own != nil && own.err == nil) {
 		return code
 	}
-	fmt.Fprintf(w, "registry: %s\n", strings.TrimPrefix(err.Error(), "registry: "))
+	fmt.Fprintf(w, "registry: %s\n", plain(err))
 	if own != nil && own.hint != "" {
 		fmt.Fprintf(w, "  %s\n", own.hint)
 	}
 	return code
 }
+
+// plain is an error's text without the prefix that the SDK gives its own.
+func plain(err error) string { return strings.TrimPrefix(err.Error(), "registry: ") }

@@ -121,7 +121,7 @@ func (s *ownSeat) tryHold() bool {
 	ctx, cancel := context.WithTimeout(context.Background(), holdTimeout)
 	defer cancel()
 	if err := s.reg.Hold(ctx, s.hold); err != nil {
-		fmt.Fprintf(s.e.stderr, "registry: %s could not be held: %v\n", s.name, err)
+		fmt.Fprintf(s.e.stderr, "registry: %s could not be held: %s\n", s.name, plain(err))
 		return false
 	}
 	fmt.Fprintf(s.e.stderr, "%s held for %v\n", s.name, s.hold)
@@ -137,7 +137,7 @@ func (s *ownSeat) leave(err error) error {
 		return err
 	}
 	if cerr := s.reg.Close(); cerr != nil {
-		fmt.Fprintf(s.e.stderr, "registry: %s not deregistered, it goes when its TTL is over: %v\n", s.name, cerr)
+		fmt.Fprintf(s.e.stderr, "registry: %s not deregistered, it goes when its TTL is over: %s\n", s.name, plain(cerr))
 		if err == nil {
 			err = &exitError{code: exitCode(cerr)}
 		}
