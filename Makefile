@@ -46,6 +46,10 @@ e2e: ## run the tests on real processes, one line for each
 faults: ## inject faults into real processes, FAULTRUNS=20 runs of each kind (an hour; all kinds only as root)
 	go run ./cmd/faults -runs $(FAULTRUNS) -parallel 3
 
+.PHONY: failover
+failover: ## time the loss of a leader, beside etcd where it is installed
+	go run ./cmd/faults/failover -rounds 30
+
 .PHONY: fuzz
 fuzz: ## run each fuzz test for a while (FUZZTIME=30s)
 	@grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n 1 dirname | sort -u | while read -r package; do \

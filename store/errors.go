@@ -32,6 +32,8 @@ var (
 	ErrDataDir = errors.New("data directory")
 	// ErrStorage: writing the log failed; the node ends.
 	ErrStorage = errors.New("storage failed")
+	// ErrStuck: the node led and committed nothing; the node ends.
+	ErrStuck = errors.New("leader makes no progress")
 	// ErrClosed: the store was closed.
 	ErrClosed = errors.New("store is closed")
 )

@@ -42,6 +42,8 @@ type transport struct {
 
 	refused func(error) // told of messages that are not for raft
 
+	snapshot, snapshots atomic.Uint64 // the last that came, and how often
+
 	choose func(t *transport, rafts func(raft.RPC)) func(raft.RPC) // tests compare handlers
 
 	closeOnce sync.Once
@@ -117,6 +119,7 @@ func (t *transport) pass(rpc raft.RPC) bool {
 		}
 	}
 	t.noteLeader(rpc.Command)
+	t.noteSnapshot(rpc.Command)
 	select {
 	case t.calls <- rpc:
 		return true

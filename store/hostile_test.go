@@ -1,9 +1,12 @@
 package store_test
 
 import (
+	"context"
+	"errors"
 	"math"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -87,4 +90,47 @@ func TestSilentStreamsKeepNobodyOut(t *testing.T) {
 	if now := c.Leader(); now.ID != leader.ID || now.Term() != term {
 		t.Errorf("%s leads in term %d, before %s in term %d", now.ID, now.Term(), leader.ID, term)
 	}
+}
+
+// A leader whose followers answer heartbeats and take no entries leads nowhere:
+// it ends, so that another may try.
+func TestLeaderWithoutProgressEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disks := newDisks()
+		c := storetest.New(t, disks.edit, func(cfg *store.Config) {
+			if cfg.ID != "n1" {
+				cfg.MaxHang = time.Hour
+			}
+		})
+		c.Three()
+		leader := c.Leader()
+		if leader.ID != "n1" {
+			if err := leader.Transfer(c.Context(), "n1"); err != nil {
+				t.Fatal(err)
+			}
+			leader = c.LeaderOf("n1")
+		}
+		for id, disk := range disks {
+			if id != "n1" {
+				disk.stall.Store(int64(time.Minute))
+			}
+		}
+		began := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		if _, err := leader.Write(ctx, setGroup("web", 64)); !errors.Is(err, store.ErrOutcomeUnknown) {
+			t.Errorf("a write without a quorum: %v", err)
+		}
+		select {
+		case <-leader.Failed():
+		case <-time.After(time.Minute):
+			t.Error("the node leads on")
+		}
+		if took := time.Since(began); !errors.Is(leader.Failure(), store.ErrStuck) || took > 20*time.Second {
+			t.Errorf("failed after %s with %v", took, leader.Failure())
+		}
+		for _, disk := range disks {
+			disk.stall.Store(0)
+		}
+	})
 }

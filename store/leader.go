@@ -44,15 +44,14 @@ func (s *Store) startLeading(ctx context.Context) (stop func()) {
 	l := &leadership{term: s.raft.CurrentTerm(), ctx: ctx, end: cancel, opened: make(chan struct{})}
 	s.lead.Store(l)
 	s.counters.led.Add(1)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		s.leadTerm(l)
-	}()
+	s.progress.moves()
+	var work sync.WaitGroup
+	work.Go(func() { s.leadTerm(l) })
+	work.Go(func() { s.watchProgress(ctx, l.term) })
 	return func() {
 		s.lead.CompareAndSwap(l, nil)
 		cancel(fmt.Errorf("%w: leadership ended", ErrNotLeader))
-		<-done
+		work.Wait()
 		s.leases.rest()
 		s.log.Info("no longer leader", "term", l.term)
 	}

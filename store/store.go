@@ -47,6 +47,7 @@ type Store struct {
 	notify      chan bool
 	streamEnded chan struct{} // holds one
 	proposals   chan *proposal
+	progress    progress
 	underWay    chan struct{} // holds one for each batch that raft has
 	proposed    chan []*proposal
 	collected   chan struct{} // closed when collectLoop has ended

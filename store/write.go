@@ -196,7 +196,10 @@ func (s *Store) collectLoop() {
 		select {
 		case batch := <-s.proposed:
 			for _, p := range batch {
-				s.settle(p, await(p.future))
+				s.progress.waits()
+				out := await(p.future)
+				s.progress.answered(out.err)
+				s.settle(p, out)
 			}
 			<-s.underWay
 		case <-s.ctx.Done():

@@ -1,0 +1,90 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// progress notices a leader that leads and commits nothing. Raft can get there:
+// after a transfer of leadership that was interrupted at a bad moment, one that
+// is elected again refuses every write as if the transfer went on, while its
+// heartbeats keep the others from an election. Such a node ends, and another
+// leads; a restart clears what raft got wrong.
+type progress struct {
+	mu    sync.Mutex // guards since
+	since time.Time  // since when something waits in vain; zero: nothing does
+}
+
+// waits notes that an entry waits, or was refused because of a transfer.
+func (p *progress) waits() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.since.IsZero() {
+		p.since = time.Now()
+	}
+}
+
+// moves notes that an entry was applied, or that a new term begins.
+func (p *progress) moves() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.since = time.Time{}
+}
+
+// stuck is how long something has waited in vain.
+func (p *progress) stuck() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.since.IsZero() {
+		return 0
+	}
+	return time.Since(p.since)
+}
+
+// answered notes the outcome of an entry.
+func (p *progress) answered(err error) {
+	if errors.Is(err, raft.ErrLeadershipTransferInProgress) {
+		p.waits()
+		return
+	}
+	p.moves()
+}
+
+// stuckLimit is longer than MaxHang, so that nodes whose disk hangs end first:
+// their heartbeats are answered while it does.
+func (s *Store) stuckLimit() time.Duration { return s.cfg.MaxHang + s.cfg.MaxHang/2 }
+
+// watchProgress ends the node when its leadership leads nowhere.
+func (s *Store) watchProgress(ctx context.Context, term uint64) {
+	for pause(ctx, s.stuckLimit()/10) {
+		if d := s.progress.stuck(); d > s.stuckLimit() {
+			s.fail(fmt.Errorf("%w: leader of term %d, and no entry was committed for %s; another node leads when this one has ended, and a restart mends it",
+				ErrStuck, term, d.Round(time.Millisecond)))
+			return
+		}
+	}
+}
+
+// snapshotLoop is how often the same snapshot may be sent before it is an alarm.
+const snapshotLoop = 3
+
+// noteSnapshot counts how often a leader sends the same snapshot: raft sends it
+// for ever to a node whose log has entries beyond it that conflict.
+func (t *transport) noteSnapshot(command any) {
+	m, ok := command.(*raft.InstallSnapshotRequest)
+	if !ok {
+		return
+	}
+	if t.snapshot.Swap(m.LastLogIndex) != m.LastLogIndex {
+		t.snapshots.Store(0)
+	}
+	if n := t.snapshots.Add(1); n >= snapshotLoop {
+		t.refused(fmt.Errorf("the snapshot up to entry %d comes for the %d. time: if that goes on, stop this node, move its data directory away and join it under a new id",
+			m.LastLogIndex, n))
+	}
+}

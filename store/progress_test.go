@@ -1,0 +1,55 @@
+package store
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+func TestProgress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p progress
+		p.waits()
+		after(time.Second)
+		p.answered(fmt.Errorf("%w: %w", ErrBusy, raft.ErrLeadershipTransferInProgress))
+		after(time.Second)
+		p.waits()
+		if d := p.stuck(); d != 2*time.Second {
+			t.Errorf("stuck for %s, want 2s: a refusal is no progress", d)
+		}
+		for _, err := range []error{nil, raft.ErrLeadershipLost} {
+			p.waits()
+			p.answered(err)
+			if d := p.stuck(); d != 0 {
+				t.Errorf("after %v: stuck for %s", err, d)
+			}
+		}
+	})
+}
+
+// The third time that the same snapshot comes is an alarm.
+func TestSnapshotLoopIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := newTestTransport()
+		defer func() { _ = tr.Close() }()
+		var told []error
+		tr.refused = func(err error) { told = append(told, err) }
+		go func() {
+			for range tr.Consumer() {
+			}
+		}()
+		defer close(tr.calls)
+		for i, tc := range []struct {
+			index uint64
+			told  int
+		}{{7, 0}, {7, 0}, {9, 0}, {9, 0}, {9, 1}, {9, 2}, {10, 2}} {
+			tr.pass(raft.RPC{Command: &raft.InstallSnapshotRequest{LastLogIndex: tc.index}})
+			if len(told) != tc.told {
+				t.Errorf("message %d: told %v", i, told)
+			}
+		}
+	})
+}
