@@ -133,7 +133,7 @@ func (s *Store) integrityLoop(ctx context.Context) {
 		var sound []raft.Server
 		select {
 		case mark := <-marks:
-			finding, sound = s.compare(ctx, mark)
+			sound, finding = s.compare(ctx, mark)
 		case <-scrub.C:
 			finding = s.State().Verify(ctx)
 		case done = <-s.integrity.scrubNow:
@@ -169,14 +169,14 @@ func (s *Store) followMarks(ctx context.Context, out chan<- fsm.Mark) {
 
 // compare asks the other nodes for what they had at the mark. It returns why
 // this node is wrong, if it is, and the nodes that are right.
-func (s *Store) compare(ctx context.Context, mark fsm.Mark) (finding error, sound []raft.Server) {
+func (s *Store) compare(ctx context.Context, mark fsm.Mark) (sound []raft.Server, finding error) {
 	servers, _, err := s.configuration()
 	if err != nil {
 		return nil, nil
 	}
 	rings, err := s.ringsToCompare()
 	if err != nil {
-		return err, nil
+		return nil, err
 	}
 	b := ballot{self: raft.ServerID(s.cfg.ID), servers: servers}
 	b.answers = s.askAll(ctx, servers, Question{Index: mark.Index, Rings: rings})
@@ -193,10 +193,10 @@ func (s *Store) compare(ctx context.Context, mark fsm.Mark) (finding error, soun
 	}
 	s.report(result, what)
 	if result.verdict == wrong {
-		return fmt.Errorf("%s: this node has %016x, %s %016x", what, result.own, names(result.others), result.other), result.others
+		return result.others, fmt.Errorf("%s: this node has %016x, %s %016x", what, result.own, names(result.others), result.other)
 	}
 	if result.verdict == undecided { // then its own word counts
-		return s.State().Verify(ctx), nil
+		return nil, s.State().Verify(ctx)
 	}
 	return nil, nil
 }
