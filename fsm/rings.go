@@ -198,6 +198,11 @@ func (b *ringBuilder) build(g *Group) {
 	if c.building {
 		return
 	}
+	// A build that was under way may have seen the state before this call came:
+	// the same ring again would be a step that leads nowhere.
+	if v := c.view.Load(); v != nil && v.Revision >= g.Revision {
+		return
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
