@@ -1,6 +1,7 @@
 package store
 
 import (
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -9,10 +10,17 @@ import (
 )
 
 // fakeCommits is a raft as the feed sees it.
-type fakeCommits struct{ index, term uint64 }
+type fakeCommits struct{ index, term atomic.Uint64 }
 
-func (f *fakeCommits) CommitIndex() uint64 { return f.index }
-func (f *fakeCommits) CurrentTerm() uint64 { return f.term }
+func fakeCommit(index, term uint64) *fakeCommits {
+	f := &fakeCommits{}
+	f.index.Store(index)
+	f.term.Store(term)
+	return f
+}
+
+func (f *fakeCommits) CommitIndex() uint64 { return f.index.Load() }
+func (f *fakeCommits) CurrentTerm() uint64 { return f.term.Load() }
 
 // fakePipeline keeps what is sent.
 type fakePipeline struct {
@@ -56,7 +64,7 @@ func TestCommitIsTold(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				source, inner := &fakeCommits{index: c.committed, term: c.term}, &fakePipeline{}
+				source, inner := fakeCommit(c.committed, c.term), &fakePipeline{}
 				feed := newCommitFeed()
 				p := feed.follow(inner)
 				defer func() { _ = p.Close() }()
@@ -103,7 +111,7 @@ func checkNotice(t *testing.T, got, sent *raft.AppendEntriesRequest, want uint64
 // Under load the notices keep a distance, and a closed pipeline sends none.
 func TestNoticesKeepTheirDistance(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		source, inner := &fakeCommits{term: 7}, &fakePipeline{}
+		source, inner := fakeCommit(0, 7), &fakePipeline{}
 		feed := newCommitFeed()
 		feed.start(source)
 		p := feed.follow(inner)
@@ -113,7 +121,7 @@ func TestNoticesKeepTheirDistance(t *testing.T) {
 		}
 		const commits = 100
 		for range commits {
-			source.index++
+			source.index.Add(1)
 			feed.advanced()
 			synctest.Wait()
 			after(noticeEvery / 10)
@@ -132,7 +140,7 @@ func TestNoticesKeepTheirDistance(t *testing.T) {
 			}
 		}
 		sent := len(inner.sent)
-		source.index++
+		source.index.Add(1)
 		feed.advanced()
 		after(time.Second)
 		if len(inner.sent) != sent || len(feed.pipelines) != 0 {

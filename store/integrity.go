@@ -103,13 +103,17 @@ func (s *Store) awaitSound(ctx context.Context) bool {
 }
 
 // checkLoop is the leader's: it commits a check entry when something was
-// applied since the last one.
+// applied since the last one, and one more after it: the rings of what was
+// applied last may not have been built at the first.
 func (s *Store) checkLoop(l *leadership) {
 	if s.cfg.CheckInterval < 0 {
 		return
 	}
+	idle := 0
 	for pause(l.ctx, s.cfg.CheckInterval) {
-		if s.machine.LastMark().Index == s.State().Index() {
+		if s.machine.LastMark().Index != s.State().Index() {
+			idle = 0
+		} else if idle++; idle > 1 {
 			continue
 		}
 		_, err := s.propose(l.ctx, &fsmpb.Command{Op: &fsmpb.Command_Check{Check: &fsmpb.Check{}}})

@@ -222,6 +222,13 @@ func TestWrongRingIsFoundAndReinstalled(t *testing.T) {
 	c.AwaitSame()
 }
 
+// damage changes the memory of web's member a, when nothing else of the node
+// that reads it is under way.
+func damage(c *storetest.Cluster, n *storetest.Node) {
+	c.Await("the rings", func() bool { return n.Machine().RingStats().Pending == 0 })
+	member(n.State(), "web", "a").Addr = "elsewhere:1"
+}
+
 // Memory that changed by itself is found without the other nodes.
 func TestDamagedMemoryIsFound(t *testing.T) {
 	t.Parallel()
@@ -230,7 +237,7 @@ func TestDamagedMemoryIsFound(t *testing.T) {
 	c.Write(register("web", "a", time.Minute))
 	c.AwaitSame()
 	n := follower(c)
-	member(n.State(), "web", "a").Addr = "elsewhere:1"
+	damage(c, n)
 	n.Scrub()
 	c.Await("the node to answer again", func() bool { return n.Serving() == nil && member(n.State(), "web", "a").Addr == "a:1" })
 	c.AwaitSame()
@@ -244,7 +251,7 @@ func TestDamagedMemoryEndsALonelyNode(t *testing.T) {
 	n := c.Start("n1", store.Formation{})
 	c.AwaitReady(n)
 	c.Write(register("web", "a", time.Minute))
-	member(n.State(), "web", "a").Addr = "elsewhere:1"
+	damage(c, n)
 	n.Scrub()
 	awaitEnd(t, c, n)
 	if err := n.Failure(); !errors.Is(err, store.ErrDiverged) || !strings.Contains(err.Error(), "start it again") {

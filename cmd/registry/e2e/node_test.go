@@ -121,7 +121,7 @@ func (c *cluster) settled(voters int) (st *registrypb.StatusResponse) {
 // themselves and no entry has come for longer than they take between two words.
 func (c *cluster) quiet(voters int) (st *registrypb.StatusResponse) {
 	c.t.Helper()
-	const still = 3 * time.Second // a check entry follows the last other one by 2 s
+	const still = 3 * time.Second // a check entry follows the last other one by 2 s, and one more
 	var index uint64
 	var since time.Time
 	eventually(c.t, patience, "a log that stays as it is", func() error {
