@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -27,7 +28,8 @@ var diskKinds = []Kind{
 	{Name: "hanging-sync-follower", About: "a sync of a follower hangs: it ends after 10 s and says so, and is started again", Needs: needsStrace, Inject: hangingSync(aFollower), Expect: nodeFails},
 	{Name: "full-disk-leader", About: "the leader's disk is full: it ends and says so, also when it starts on it; with room it is back", Needs: needsMounts, Inject: fullDisk(true), Expect: nodeFails},
 	{Name: "full-disk-follower", About: "a follower's disk is full: it ends and says so, also when it starts on it; with room it is back", Needs: needsMounts, Inject: fullDisk(false), Expect: nodeFails},
-	{Name: "damaged-log", About: "a killed node's log is changed, cut or set back: it is refused, and comes back by remove and join", Inject: damagedLog},
+	{Name: "damaged-log", About: "a killed node's log is changed, cut or set back: it is refused, and comes back by remove and join", Inject: damagedLog(anyDamage)},
+	{Name: "damaged-entries", About: "a killed node's log entries are changed, and its pages are not: it is refused, and comes back by remove and join", Inject: damagedLog(changedEntries)},
 	{Name: "damaged-snapshot", About: "a killed node's newest snapshot is damaged: it starts from the older one", Config: manySnapshots, Inject: damagedSnapshot},
 }
 
@@ -131,12 +133,14 @@ func fullDisk(leads bool) func(context.Context, *Run) error {
 	}
 }
 
-// damages are what a log may suffer while its node does not run. old is a copy
+// damage is what a log may suffer while its node does not run. old is a copy
 // from before the node's last entries.
-var damages = []struct {
+type damage struct {
 	name string
 	do   func(r *Run, path string, old []byte) error
-}{
+}
+
+var damages = []damage{
 	{"cut to a half", func(_ *Run, path string, _ []byte) error {
 		info, err := os.Stat(path)
 		if err != nil {
@@ -157,11 +161,31 @@ var damages = []struct {
 	{"set back", func(_ *Run, path string, old []byte) error { return os.WriteFile(path, old, 0o600) }},
 }
 
-func damagedLog(ctx context.Context, r *Run) error {
+func anyDamage(r *Run) damage { return damages[r.Rand.IntN(len(damages))] }
+
+// changedEntries changes a letter in the names of the load's groups.
+func changedEntries(*Run) damage {
+	return damage{"changed in its entries", func(_ *Run, path string, _ []byte) error {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		changed := bytes.ReplaceAll(data, []byte("-linear-"), []byte("-lineaq-"))
+		if bytes.Equal(data, changed) {
+			return fmt.Errorf("%s has no entry of the load", path)
+		}
+		return os.WriteFile(path, changed, 0o600)
+	}}
+}
+
+func damagedLog(choose func(*Run) damage) func(context.Context, *Run) error {
+	return func(ctx context.Context, r *Run) error { return damageLog(ctx, r, choose(r)) }
+}
+
+func damageLog(ctx context.Context, r *Run, d damage) error {
 	n := r.Cluster.Nodes[r.Rand.IntN(len(r.Cluster.Nodes))]
-	damage := damages[r.Rand.IntN(len(damages))]
 	path := filepath.Join(n.Dir, "raft.db")
-	r.Fault([]*cluster.Node{n}, "log of %s is %s", n.ID, damage.name)
+	r.Fault([]*cluster.Node{n}, "log of %s is %s", n.ID, d.name)
 	if err := n.Kill(); err != nil {
 		return err
 	}
@@ -169,7 +193,7 @@ func damagedLog(ctx context.Context, r *Run) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(n.Start(), r.Cluster.AwaitHealth(ctx), r.Hold(ctx, time.Second), n.Kill(), damage.do(r, path, old)); err != nil {
+	if err := errors.Join(n.Start(), r.Cluster.AwaitHealth(ctx), r.Hold(ctx, time.Second), n.Kill(), d.do(r, path, old)); err != nil {
 		return err
 	}
 	since := logSize(n)

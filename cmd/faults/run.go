@@ -182,7 +182,7 @@ func (s *session) dead() (found []check.Violation) {
 }
 
 // unacceptable is what no node may write, whatever happens to it.
-var unacceptable = regexp.MustCompile(`(?m)^(panic: |fatal error: |WARNING: DATA RACE).*|.*node fails.*`)
+var unacceptable = regexp.MustCompile(`(?m)^(panic: |fatal error: |WARNING: DATA RACE).*|.*(node fails|state is wrong; this node answers nothing).*`)
 
 // scanLogs looks through what the nodes wrote since the last run.
 func (s *session) scanLogs() (found []check.Violation) {
