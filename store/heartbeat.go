@@ -41,6 +41,8 @@ type transport struct {
 	last  atomic.Pointer[caller] // the last one that spoke as a leader
 
 	refused func(error) // told of messages that are not for raft
+	// holds says that the log has that entry; set before attach.
+	holds func(index, term uint64) bool
 
 	snapshot, snapshots atomic.Uint64 // the last that came, and how often
 
@@ -115,6 +117,9 @@ func (t *transport) pass(rpc raft.RPC) bool {
 		if err := checkCall((*view).CurrentTerm(), rpc.Command); err != nil {
 			t.refused(err)
 			rpc.Respond(nil, err)
+			return true
+		}
+		if t.needless(*view, rpc) {
 			return true
 		}
 	}

@@ -204,6 +204,10 @@ func (s *Store) openRaft() error {
 		return fmt.Errorf("%w %s: start raft: %w", ErrDataDir, s.cfg.DataDir, err)
 	}
 	commits.start(s.raft)
+	s.transport.holds = func(index, term uint64) bool {
+		var l raft.Log
+		return logs.GetLog(index, &l) == nil && l.Term == term
+	}
 	s.transport.attach(s.raft)
 	return nil
 }
