@@ -36,14 +36,11 @@ func (p *progress) moves() {
 	p.since = time.Time{}
 }
 
-// stuck is how long something has waited in vain.
-func (p *progress) stuck() time.Duration {
+// waiting is since when something has waited in vain; zero: nothing does.
+func (p *progress) waiting() time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.since.IsZero() {
-		return 0
-	}
-	return time.Since(p.since)
+	return p.since
 }
 
 // answered notes the outcome of an entry.
@@ -59,12 +56,33 @@ func (p *progress) answered(err error) {
 // their heartbeats are answered while it does.
 func (s *Store) stuckLimit() time.Duration { return s.cfg.MaxHang + s.cfg.MaxHang/2 }
 
+// stuckSteps is how many times in a row the same thing must be seen waiting.
+const stuckSteps = 10
+
+// stuckCount counts looks, not time, for the reason that hangWatch does: a
+// leader whose process stood still comes back to one look that comes late.
+type stuckCount struct {
+	since time.Time
+	looks int
+}
+
+// look returns true when what waits has been seen waiting long enough.
+func (c *stuckCount) look(since time.Time) bool {
+	if since.IsZero() || !since.Equal(c.since) {
+		c.since, c.looks = since, 0
+		return false
+	}
+	c.looks++
+	return c.looks >= stuckSteps
+}
+
 // watchProgress ends the node when its leadership leads nowhere.
 func (s *Store) watchProgress(ctx context.Context, term uint64) {
-	for pause(ctx, s.stuckLimit()/10) {
-		if d := s.progress.stuck(); d > s.stuckLimit() {
+	var count stuckCount
+	for pause(ctx, s.stuckLimit()/stuckSteps) {
+		if since := s.progress.waiting(); count.look(since) {
 			s.fail(fmt.Errorf("%w: leader of term %d, and no entry was committed for %s; another node leads when this one has ended, and a restart mends it",
-				ErrStuck, term, d.Round(time.Millisecond)))
+				ErrStuck, term, time.Since(since).Round(time.Millisecond)))
 			return
 		}
 	}

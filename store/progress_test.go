@@ -17,17 +17,36 @@ func TestProgress(t *testing.T) {
 		p.answered(fmt.Errorf("%w: %w", ErrBusy, raft.ErrLeadershipTransferInProgress))
 		after(time.Second)
 		p.waits()
-		if d := p.stuck(); d != 2*time.Second {
+		if d := time.Since(p.waiting()); d != 2*time.Second {
 			t.Errorf("stuck for %s, want 2s: a refusal is no progress", d)
 		}
 		for _, err := range []error{nil, raft.ErrLeadershipLost} {
 			p.waits()
 			p.answered(err)
-			if d := p.stuck(); d != 0 {
-				t.Errorf("after %v: stuck for %s", err, d)
+			if since := p.waiting(); !since.IsZero() {
+				t.Errorf("after %v: stuck since %s", err, since)
 			}
 		}
 	})
+}
+
+// A leader whose process stood still while an entry waited is not stuck: it has
+// looked once, however late that was.
+func TestStandingStillIsNotStuck(t *testing.T) {
+	p := progress{since: time.Now().Add(-time.Hour)} // it stood still meanwhile
+	var count stuckCount
+	for range stuckSteps {
+		if count.look(p.waiting()) {
+			t.Fatal("stuck after standing still")
+		}
+	}
+	p.moves() // its peers' answers were read
+	p.waits() // something else waits
+	for i := range stuckSteps + 1 {
+		if got := count.look(p.waiting()); got != (i == stuckSteps) {
+			t.Errorf("look %d: %t", i, got)
+		}
+	}
 }
 
 // The third time that the same snapshot comes is an alarm.
