@@ -137,7 +137,13 @@ func (s *Store) integrityLoop(ctx context.Context) {
 		var sound []raft.Server
 		select {
 		case mark := <-marks:
+			if !s.stands(mark) {
+				continue
+			}
 			sound, finding = s.compare(ctx, mark)
+			if !s.stands(mark) {
+				finding = nil // it is about a state that is gone
+			}
 		case <-scrub.C:
 			finding = s.State().Verify(ctx)
 		case done = <-s.integrity.scrubNow:
@@ -152,6 +158,14 @@ func (s *Store) integrityLoop(ctx context.Context) {
 			close(done)
 		}
 	}
+}
+
+// stands says that the mark is one of the present state. One that was noted
+// before the state was replaced, by a reinstallation or by a leader's snapshot,
+// says nothing about the state that this node answers from now.
+func (s *Store) stands(mark fsm.Mark) bool {
+	digest, ok := s.machine.Mark(mark.Index)
+	return ok && digest == mark.Digest
 }
 
 // followMarks hands the newest mark over, again and again.

@@ -116,6 +116,63 @@ func TestWrongStateIsFoundAndReinstalled(t *testing.T) {
 	}
 }
 
+// heldAsk keeps a node's questions back until it has noted another mark.
+type heldAsk struct {
+	store.Peers
+	asks func() *storetest.Node
+	hold *atomic.Bool
+}
+
+func (p heldAsk) Check(ctx context.Context, node store.Target, q store.Question) (store.Answer, error) {
+	if p.hold.Load() {
+		if _, err := p.asks().Machine().WaitMark(ctx, q.Index); err != nil {
+			return store.Answer{}, err
+		}
+	}
+	return p.Peers.Check(ctx, node, q)
+}
+
+// What was noted of the wrong state is not held against the one that replaced it.
+func TestReinstalledStateIsNotJudgedByTheOldOne(t *testing.T) {
+	t.Parallel()
+	c := storetest.New(t, checkOften)
+	var hold atomic.Bool
+	var culprit *storetest.Node
+	c.Together(3, func(cfg *store.Config) {
+		if cfg.ID == "n1" {
+			cfg.Peers = heldAsk{Peers: c.Peers(cfg.BindAdvertise), asks: func() *storetest.Node { return culprit }, hold: &hold}
+		}
+	})
+	c.Write(register("web", "a", time.Minute))
+	c.AwaitSame()
+	culprit = c.Node("n1")
+	if c.Leader().ID == "n1" {
+		if err := culprit.Transfer(c.Context(), "n2"); err != nil {
+			t.Fatal(err)
+		}
+		c.LeaderOf("n2", "n3")
+	}
+	before := culprit.Metrics().Wrong
+	hold.Store(true)
+	if err := culprit.Corrupt(register("web", "ghost", time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	c.Await("the node to find its state wrong", func() bool { // the log moves on meanwhile
+		c.Write(register("web", "b", time.Minute))
+		return culprit.Metrics().Wrong > before
+	})
+	hold.Store(false)
+	c.Await("the node to answer again", func() bool { return culprit.Metrics().Reinstalls > 0 })
+	agreed := culprit.Metrics().Agreed
+	c.Await("a comparison of the new state", func() bool {
+		c.Write(register("web", "c", time.Minute))
+		return culprit.Metrics().Agreed > agreed
+	})
+	if n := culprit.Metrics().Reinstalls; n != 1 {
+		t.Errorf("reinstalled %d times", n)
+	}
+}
+
 // Without check entries nothing is found: the test above would fail.
 func TestNoChecksFindNothing(t *testing.T) {
 	t.Parallel()
