@@ -109,6 +109,26 @@ func TestDamagedNewestSnapshotIsNotNeeded(t *testing.T) {
 	}
 }
 
+// A folder that is not raft's is left alone.
+func TestForeignFolderBesideSnapshots(t *testing.T) {
+	t.Parallel()
+	c := storetest.New(t, few)
+	n := written(t, c)
+	want := content(n)
+	foreign := filepath.Join(n.Dir, "snapshots", "lost+found")
+	if err := os.Mkdir(foreign, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	n = c.Start("n1", store.Formation{})
+	c.AwaitReady(n)
+	if got := content(n); got != want {
+		t.Errorf("members have digest %016x, want %016x", got, want)
+	}
+	if _, err := os.Stat(foreign); err != nil {
+		t.Error(err)
+	}
+}
+
 // wantUnusable wants a refusal that says what to do.
 func wantUnusable(t *testing.T, err error) {
 	t.Helper()

@@ -107,8 +107,8 @@ func (f *foundSnapshots) checkMetas(dir string, log *slog.Logger) error {
 		return err
 	}
 	for _, e := range entries {
-		if !e.IsDir() || strings.HasSuffix(e.Name(), ".tmp") {
-			continue
+		if _, ok := snapshotIndex(e.Name()); !e.IsDir() || !ok {
+			continue // unfinished, or not raft's, as a file system's lost+found
 		}
 		if bad := checkSnapshotMeta(filepath.Join(dir, snapshotDir, e.Name())); bad != nil {
 			if err := f.setAside(dir, e.Name(), bad, log); err != nil {
@@ -147,14 +147,26 @@ func readWhole(snaps raft.SnapshotStore, meta *raft.SnapshotMeta) error {
 	return errors.Join(err, r.Close())
 }
 
-// setAside moves a damaged snapshot. Raft's names are term-index-milliseconds.
+// snapshotIndex reads raft's names, term-index-milliseconds.
+func snapshotIndex(id string) (index uint64, ok bool) {
+	parts := strings.Split(id, "-")
+	var numbers [3]uint64
+	for i, part := range parts {
+		n, err := strconv.ParseUint(part, 10, 64)
+		if len(parts) != len(numbers) || err != nil {
+			return 0, false
+		}
+		numbers[i] = n
+	}
+	return numbers[1], true
+}
+
+// setAside moves a damaged snapshot.
 func (f *foundSnapshots) setAside(dir, id string, cause error, log *slog.Logger) error {
 	f.damaged = append(f.damaged, fmt.Errorf("snapshot %s: %w", id, cause))
-	index := uint64(math.MaxUint64)
-	if parts := strings.Split(id, "-"); len(parts) == 3 {
-		if n, err := strconv.ParseUint(parts[1], 10, 64); err == nil {
-			index = n
-		}
+	index, ok := snapshotIndex(id)
+	if !ok {
+		index = math.MaxUint64 // what it covered is not known
 	}
 	f.covered = max(f.covered, index)
 	to := filepath.Join(dir, damagedDir)
@@ -179,10 +191,13 @@ func oldestSnapshot(snaps raft.SnapshotStore) (index uint64, ok bool) {
 }
 
 // verifyBase checks that the log, which has no gap between from and last, goes
-// on where the newest sound snapshot ends, and holds what the damaged ones held.
+// on where the newest sound snapshot ends, and holds what damaged ones held
+// beyond that. Older damaged ones are no loss: one that was being removed when
+// the process ended looks like that.
 func (f foundSnapshots) verifyBase(from, last uint64, log *slog.Logger) error {
+	lost := f.covered > f.sound
 	switch {
-	case len(f.damaged) > 0 && (from > f.sound+1 || last < f.covered):
+	case lost && (from > f.sound+1 || last < f.covered):
 		return fmt.Errorf("%w: %w, and the log (entries %d to %d) and the snapshots that are left do not make up for it",
 			ErrCorrupt, errors.Join(f.damaged...), from, last)
 	case from > f.sound+1 && last > f.sound:
