@@ -281,23 +281,28 @@ func (s *Store) HandOver() {
 	}
 }
 
-// waitCollected waits for collectLoop. Raft never answers an entry that lay in
-// its queue when it stopped; then the goroutine that waits for one is given up.
-func (s *Store) waitCollected() {
-	timer := time.NewTimer(time.Second)
+// waitCollected waits for collectLoop; false when it has not ended in time.
+func (s *Store) waitCollected(limit time.Duration) bool {
+	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
 	case <-s.collected:
+		return true
 	case <-timer.C:
-		s.log.Debug("an entry in raft's queue was never answered")
+		return false
 	}
 }
 
-// Close stops the node, in this order: (1) raft stops; (2) the transport's
-// connections close, which frees what still waits on a peer; (3) raft's
-// goroutines have ended; (4) the store's own end; (5) rings under construction
-// are done; (6) the log is closed. A node that failed does not wait for ever
-// for a disk that hangs. It is safe to call more than once.
+// answerLimit bounds the wait of a node that closes for raft's answers: raft
+// never answers an entry that lies in its queue when it stops.
+const answerLimit = 200 * time.Millisecond
+
+// Close stops the node, in this order: (1) what was proposed is answered, if
+// that is soon; (2) raft stops; (3) the transport's connections close, which
+// frees what still waits on a peer; (4) raft's goroutines have ended; (5) the
+// store's own end; (6) rings under construction are given up; (7) the log is
+// closed. A node that failed does not wait for ever for a disk that hangs. It is
+// safe to call more than once.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		closed := make(chan error, 1)
@@ -325,20 +330,23 @@ func (s *Store) close() error {
 	var errs []error
 	s.cancel(ErrClosed)
 	if s.raft != nil {
-		stopped := s.raft.Shutdown()             // 1
-		errs = append(errs, s.transport.Close()) // 2
+		if s.Failure() == nil {
+			s.waitCollected(answerLimit) // 1
+		}
+		stopped := s.raft.Shutdown()             // 2
+		errs = append(errs, s.transport.Close()) // 3
 		s.transport.CloseStreams()               //
-		errs = append(errs, stopped.Error())     // 3
+		errs = append(errs, stopped.Error())     // 4
 	} else if s.transport != nil {
 		errs = append(errs, s.transport.Close())
 	}
-	s.wg.Wait() // 4
-	if s.raft != nil {
-		s.waitCollected()
+	s.wg.Wait() // 5
+	if s.raft != nil && !s.waitCollected(time.Second) {
+		s.log.Debug("an entry in raft's queue was never answered")
 	}
-	s.machine.Close() // 5
+	s.machine.Close() // 6
 	if s.bolt != nil {
-		errs = append(errs, s.bolt.Close()) // 6
+		errs = append(errs, s.bolt.Close()) // 7
 	}
 	if s.tail != nil {
 		errs = append(errs, s.tail.close())
