@@ -101,3 +101,6 @@ func (s *Store) LogRange() (first, last uint64) {
 	last, _ = s.bolt.LastIndex()
 	return first, last
 }
+
+// CalledFromOutside is what a raft call of another cluster does.
+func (s *Store) CalledFromOutside(cluster string) { s.calledFromOutside(cluster) }

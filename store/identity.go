@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // clusterID tells clusters of one name apart: it is made of the founders' data
@@ -103,7 +104,10 @@ func (s *Store) calledFromOutside(from string) {
 	servers, _, err := s.configuration()
 	fresh := s.State().GroupCount() == 0
 	if err != nil || len(servers) != 1 || !fresh {
-		s.log.Warn("raft call from another cluster refused", "from cluster id", from, "own", s.ClusterID())
+		// One key for all: a stranger must not fill the log, whatever it calls itself.
+		if dropped, ok := s.strangers.pass("", time.Now()); ok {
+			s.log.Warn("raft call from another cluster refused", "from cluster id", from, "own", s.ClusterID(), "more since the last message", dropped)
+		}
 		return
 	}
 	s.fail(fmt.Errorf("%w: node id %q is taken: another cluster counts %s among its nodes, so this node lost its data directory there and is now a cluster of its own by mistake; "+

@@ -23,7 +23,7 @@ type raftLogger struct {
 }
 
 func newRaftLogger(out *slog.Logger) hclog.Logger {
-	return &raftLogger{out: out.With("component", "raft"), repeat: &repeats{last: make(map[string]*repeated)}}
+	return &raftLogger{out: out.With("component", "raft"), repeat: newRepeats()}
 }
 
 const (
@@ -36,6 +36,8 @@ type repeats struct {
 	mu   sync.Mutex // guards last
 	last map[string]*repeated
 }
+
+func newRepeats() *repeats { return &repeats{last: make(map[string]*repeated)} }
 
 type repeated struct {
 	at      time.Time

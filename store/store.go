@@ -48,6 +48,7 @@ type Store struct {
 	streamEnded chan struct{} // holds one
 	proposals   chan *proposal
 	progress    progress
+	strangers   *repeats      // refused calls of other clusters
 	underWay    chan struct{} // holds one for each batch that raft has
 	proposed    chan []*proposal
 	collected   chan struct{} // closed when collectLoop has ended
@@ -82,7 +83,7 @@ func Open(cfg Config) (_ *Store, err error) {
 		cfg: cfg, log: cfg.Logger, started: time.Now(), leases: newLeaseTable(), calls: newCalls(),
 		notify: make(chan bool, 16), streamEnded: make(chan struct{}, 1), proposals: make(chan *proposal, maxBatchSize),
 		underWay: make(chan struct{}, maxBatches), proposed: make(chan []*proposal, maxBatches), collected: make(chan struct{}),
-		integrity: newIntegrity(), disk: &diskWatch{},
+		integrity: newIntegrity(), disk: &diskWatch{}, strangers: newRepeats(),
 		ready: make(chan struct{}), invited: make(chan struct{}), failed: make(chan struct{}),
 	}
 	s.counters.ready = s.ready
