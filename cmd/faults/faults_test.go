@@ -47,17 +47,24 @@ func TestLeaseBounds(t *testing.T) {
 		End:   4200 * time.Millisecond,
 	}
 	b := leaseBounds(h, false)
-	if got := b.Changes(2 * s); got != 2 {
-		t.Errorf("changes after 2 s: %d", got)
-	}
-	if got := b.Changes(6 * s); got != 0 {
-		t.Errorf("changes after 6 s: %d", got)
-	}
-	if got := b.Unavailable(1 * s); got != 3*s {
-		t.Errorf("unavailable after 1 s: %v", got)
-	}
-	if got := b.Unavailable(2 * s); got != 2100*time.Millisecond {
-		t.Errorf("unavailable after 2 s: %v", got)
+	for _, tt := range []struct {
+		from, to    time.Duration
+		changes     int
+		unavailable time.Duration
+	}{
+		{2 * s, 20 * s, 2, 2100 * time.Millisecond},
+		{6 * s, 20 * s, 0, 0},
+		{1 * s, 20 * s, 2, 3 * s},
+		{0, 20 * s, 2, 4 * s},                      // nobody had noted a term yet
+		{1 * s, 2 * s, 0, 900 * time.Millisecond},  // the term of 5 s began later
+		{1 * s, 4 * s, 2, 2900 * time.Millisecond}, // or just then, and was noted late
+	} {
+		if got := b.Changes(tt.from, tt.to); got != tt.changes {
+			t.Errorf("changes between %v and %v: %d, want %d", tt.from, tt.to, got, tt.changes)
+		}
+		if got := b.Unavailable(tt.from, tt.to); got != tt.unavailable {
+			t.Errorf("unavailable between %v and %v: %v, want %v", tt.from, tt.to, got, tt.unavailable)
+		}
 	}
 }
 

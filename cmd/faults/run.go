@@ -262,27 +262,42 @@ func leaseBounds(h *load.History, noLoss bool) check.LeaseBounds {
 	slices.Sort(acked)
 	return check.LeaseBounds{
 		Slack: leaseSlack, End: h.End, NoLoss: noLoss,
-		Changes: func(since time.Duration) int {
-			var before, last uint64
-			for _, t := range h.Terms {
-				if t.At <= since {
-					before = max(before, t.Term)
-				}
-				last = max(last, t.Term)
-			}
-			return int(last - min(before, last))
-		},
-		Unavailable: func(since time.Duration) (sum time.Duration) {
-			at := since
+		Changes: func(from, to time.Duration) int { return termsBetween(h.Terms, from, to+termLag) },
+		Unavailable: func(from, to time.Duration) (sum time.Duration) {
 			for _, a := range append(acked, h.End) {
-				if a > at {
-					if gap := a - at; gap > outage {
-						sum += gap
-					}
-					at = a
+				if a <= from {
+					continue
+				}
+				if gap := min(a, to) - from; gap > outage {
+					sum += gap
+				}
+				if from = a; from >= to {
+					break
 				}
 			}
 			return sum
 		},
 	}
+}
+
+// termLag is how much later than it began a term is noted at the latest: a
+// node is asked that often, and has that long to answer.
+const termLag = 1500 * time.Millisecond
+
+// termsBetween counts the terms that may have begun between two moments. Before
+// the first that anybody noted there may have been none.
+func termsBetween(terms []load.Term, from, to time.Duration) int {
+	var lowest, before, last uint64
+	for _, t := range terms {
+		if lowest == 0 || t.Term < lowest {
+			lowest = t.Term
+		}
+		if t.At <= from {
+			before = max(before, t.Term)
+		}
+		if t.At <= to {
+			last = max(last, t.Term)
+		}
+	}
+	return int(last - min(max(before, lowest), last))
 }

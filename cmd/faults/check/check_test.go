@@ -83,12 +83,25 @@ func TestLeases(t *testing.T) {
 			l := tt.lease
 			l.Group, l.ID, l.TTL = "g", "a", 2*s
 			expect(t, Leases([]Lease{l}, tt.gone, LeaseBounds{
-				Changes:     func(time.Duration) int { return tt.changes },
-				Unavailable: func(time.Duration) time.Duration { return tt.unavailable },
+				Changes:     func(_, _ time.Duration) int { return tt.changes },
+				Unavailable: func(_, _ time.Duration) time.Duration { return tt.unavailable },
 				Slack:       s, End: 10 * s, NoLoss: tt.noLoss,
 			}), tt.want)
 		})
 	}
+}
+
+// TestLateLooksNoFurther: neither a leader nor an outage that came after a
+// member was gone excuses that it went late.
+func TestLateLooksNoFurther(t *testing.T) {
+	const s = time.Second
+	l := Lease{Group: "g", ID: "a", TTL: 2 * s, Beats: []Beat{{Sent: 1 * s, Acked: 1 * s}}, Stopped: 1 * s}
+	later := func(to time.Duration) int { return int(max(0, to-9*s) / s) }
+	expect(t, Leases([]Lease{l}, []Removal{{"n1", "g", "a", 8 * s}}, LeaseBounds{
+		Changes:     func(_, to time.Duration) int { return later(to) },
+		Unavailable: func(_, to time.Duration) time.Duration { return time.Duration(later(to)) * s },
+		Slack:       s, End: 40 * s,
+	}), "was seen to go 7s after")
 }
 
 func TestWatcher(t *testing.T) {

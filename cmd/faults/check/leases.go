@@ -37,10 +37,10 @@ type Removal struct {
 
 // LeaseBounds is what the end of a lease depends on.
 type LeaseBounds struct {
-	// Changes returns how many leaders may have begun after that moment.
-	Changes func(since time.Duration) int
-	// Unavailable is the time after that moment in which nothing could be committed.
-	Unavailable func(since time.Duration) time.Duration
+	// Changes returns how many leaders may have begun between two moments.
+	Changes func(from, to time.Duration) int
+	// Unavailable is the time between them in which nothing could be committed.
+	Unavailable func(from, to time.Duration) time.Duration
 	// Slack is for what else stands between the promise and its observer.
 	Slack time.Duration
 	// End of the observation.
@@ -145,11 +145,13 @@ func (l Lease) late(gone []Removal, bounds LeaseBounds) []Violation {
 			return nil
 		}
 	}
-	allowed := l.TTL*time.Duration(1+bounds.Changes(heard)) + bounds.Unavailable(heard) + bounds.Slack
 	at := bounds.End
 	if len(gone) > 0 {
 		at = gone[0].At
 	}
+	// What came after the end of the lease is no excuse for it.
+	changes, unavailable := bounds.Changes(heard, at), bounds.Unavailable(heard, at)
+	allowed := l.TTL*time.Duration(1+changes) + unavailable + bounds.Slack
 	if at-heard <= allowed {
 		return nil
 	}
@@ -158,5 +160,5 @@ func (l Lease) late(gone []Removal, bounds LeaseBounds) []Violation {
 		state = "was seen to go"
 	}
 	return []Violation{violation("leases", "%s/%s (TTL %v) %s %v after its last heartbeat; allowed are %v with %d leader changes and %v without a quorum",
-		l.Group, l.ID, l.TTL, state, at-heard, allowed, bounds.Changes(heard), bounds.Unavailable(heard))}
+		l.Group, l.ID, l.TTL, state, at-heard, allowed, changes, unavailable)}
 }
