@@ -48,6 +48,33 @@ func TestLedger(t *testing.T) {
 	}
 }
 
+func TestRemoval(t *testing.T) {
+	tests := map[string]struct {
+		registered, before Outcome
+		answer             Outcome
+		removed            bool
+		after              Outcome
+		want               string
+	}{
+		"removed":                            {OK, "", OK, true, OK, ""},
+		"lost before":                        {OK, "", OK, false, OK, "not there to be deregistered"},
+		"removed by an earlier, unknown one": {OK, Unknown, OK, false, OK, ""},
+		"unknown":                            {OK, "", Unknown, false, Unknown, ""},
+		"failed":                             {OK, "", Failed, false, "", ""},
+		"an unknown registration, removed":   {Unknown, "", OK, true, OK, ""},
+		"an unknown registration, not there": {Unknown, "", OK, false, Unknown, ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			e := &Entry{Group: "g", Seat: Seat{ID: "a"}, Registered: tt.registered, Deregistered: tt.before}
+			expect(t, e.Removal(tt.answer, tt.removed), tt.want)
+			if e.Deregistered != tt.after {
+				t.Errorf("deregistered: %q, want %q", e.Deregistered, tt.after)
+			}
+		})
+	}
+}
+
 func TestLeases(t *testing.T) {
 	const s = time.Second
 	beats := func(b ...Beat) []Beat { return b }

@@ -10,6 +10,23 @@ type Entry struct {
 	Deregistered Outcome `json:"deregistered,omitempty"` // empty: never tried
 }
 
+// Removal takes the answer to a deregistration, which may be tried again. Whose
+// registration was acknowledged is there to be removed the first time, however
+// often a node attempted the call.
+func (e *Entry) Removal(o Outcome, removed bool) (violations []Violation) {
+	switch {
+	case o == OK && (e.Registered == OK || removed):
+		if !removed && e.Deregistered == "" {
+			violations = append(violations, violation("ledger", "%s/%s was not there to be deregistered: its registration was acknowledged", e.Group, e.Seat.ID))
+		}
+		e.Deregistered = OK
+	case o == OK, o == Unknown:
+		// An unknown registration that was not there yet may still come.
+		e.Deregistered = Unknown
+	}
+	return violations
+}
+
 // mayBe says whether the member may be there and whether it may be missing.
 func (e Entry) mayBe() (there, gone bool) {
 	switch {

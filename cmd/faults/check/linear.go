@@ -135,7 +135,7 @@ func (s *seats) step(c *call) bool {
 			s[c.at].weight = c.Seat.Weight
 		}
 	case Deregister:
-		can = !c.Removed || !free
+		can = c.Removed == !free
 		s[c.at] = seat{}
 	}
 	return can || c.Outcome == Unknown

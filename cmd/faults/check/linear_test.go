@@ -32,8 +32,9 @@ func (h *history) update(from, to time.Duration, id string, weight uint32, o Out
 	return h.add(from, to, Op{Kind: Update, Seat: Seat{ID: id, Weight: weight}, Outcome: o})
 }
 
+// deregister removes somebody, if its outcome is known.
 func (h *history) deregister(from, to time.Duration, id string, o Outcome) *history {
-	return h.add(from, to, Op{Kind: Deregister, Seat: Seat{ID: id}, Outcome: o})
+	return h.add(from, to, Op{Kind: Deregister, Seat: Seat{ID: id}, Outcome: o, Removed: o == OK})
 }
 
 func (h *history) read(from, to time.Duration, seats ...Seat) *history {
@@ -63,7 +64,11 @@ func TestLinearizable(t *testing.T) {
 		"a lost update":                           {new(history).register(0, 1, "a", "one", OK).update(2, 3, "a", 7, OK).read(4, 5, a1), true},
 		"an update of a member that is not there": {new(history).update(0, 1, "a", 7, OK), true},
 		"absent although it is there":             {new(history).register(0, 1, "a", "one", OK).update(2, 3, "a", 7, Absent), true},
-		"removed although it is not there":        {new(history).add(0, 1, Op{Kind: Deregister, Seat: Seat{ID: "a"}, Removed: true}), true},
+		"not removed although it is there": {new(history).register(0, 1, "a", "one", OK).
+			add(2, 3, Op{Kind: Deregister, Seat: Seat{ID: "a"}}).read(4, 5), true},
+		"not removed, as nobody is there":   {new(history).add(0, 1, Op{Kind: Deregister, Seat: Seat{ID: "a"}}).read(2, 3), false},
+		"removed, and nobody knows whether": {new(history).register(0, 1, "a", "one", OK).deregister(2, 3, "a", Unknown).read(4, 5), false},
+		"removed although it is not there":  {new(history).add(0, 1, Op{Kind: Deregister, Seat: Seat{ID: "a"}, Removed: true}), true},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

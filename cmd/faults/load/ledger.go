@@ -54,15 +54,8 @@ func (l *Load) deregisterEntry(ctx context.Context, n *node, e *check.Entry) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ledgerTimeout)
 	defer cancel()
 	resp, err := n.registry.Deregister(ctx, &registrypb.DeregisterRequest{Group: e.Group, Id: e.Seat.ID})
-	switch o := outcome(err); {
-	case o == check.OK && (e.Registered == check.OK || resp.Removed):
-		e.Deregistered = check.OK
-	case o == check.OK:
-		// An unknown registration that was not there yet may still come.
-		e.Deregistered = check.Unknown
-	case o == check.Unknown:
-		e.Deregistered = check.Unknown
-	}
+	found := e.Removal(outcome(err), resp.GetRemoved())
+	l.note(func(h *History) { h.Found = append(h.Found, found...) })
 	if err == nil {
 		l.note(func(h *History) { h.Index = max(h.Index, resp.Index) })
 	}
