@@ -53,6 +53,14 @@ func (w *Watcher) Snapshot(group string, revision, fingerprint uint64, members [
 	w.at(revision, fingerprint)
 }
 
+// Unknown is an event that says that the group does not exist: before a node
+// has heard of it, and of a group that is never removed not afterwards.
+func (w *Watcher) Unknown(group string) {
+	if w.begun {
+		w.found = append(w.found, violation("watch", "%s: group %s, seen at revision %d, does not exist", w.Name, group, w.revision))
+	}
+}
+
 // Delta is an event that leads on from the revision from.
 func (w *Watcher) Delta(group string, from, revision, fingerprint uint64, put []Seat, removed []string) {
 	switch {
@@ -118,20 +126,23 @@ func (s *Session) Note(node, group string, index, revision uint64) {
 	if index < s.index {
 		s.found = append(s.found, violation("session", "%s: %s answers from index %d, asked was for at least %d", s.Name, node, index, s.index))
 	}
-	if s.revisions == nil {
-		s.revisions = make(map[string]uint64)
-	}
 	if before := s.revisions[group]; revision < before {
 		s.found = append(s.found, violation("session", "%s: %s answers from revision %d of %s, seen was %d", s.Name, node, revision, group, before))
 	}
 	if revision > index {
 		s.found = append(s.found, violation("session", "%s: %s answers from revision %d of %s at index %d", s.Name, node, revision, group, index))
 	}
-	s.index, s.revisions[group] = max(s.index, index), max(s.revisions[group], revision)
+	s.Wrote(group, index, revision)
 }
 
-// Wrote takes the index that a write was acknowledged with.
-func (s *Session) Wrote(index uint64) { s.index = max(s.index, index) }
+// Wrote takes the index that a write was acknowledged with, and the group's
+// revision after it: the next read must ask for that index, and know of both.
+func (s *Session) Wrote(group string, index, revision uint64) {
+	if s.revisions == nil {
+		s.revisions = make(map[string]uint64)
+	}
+	s.index, s.revisions[group] = max(s.index, index), max(s.revisions[group], revision)
+}
 
 // Violations returns what was found.
 func (s *Session) Violations() []Violation { return s.found }

@@ -12,28 +12,50 @@ import (
 
 const readTimeout = 2 * time.Second
 
-// session reads here and there and says each time what it has seen.
+// session reads here and there, and writes now and then, and says each time
+// what it has seen.
 func (l *Load) session(ctx context.Context, name string, r *rand.Rand) {
 	s := &check.Session{Name: name}
 	defer func() { l.note(func(h *History) { h.Found = append(h.Found, s.Violations()...) }) }()
 	for pause(ctx, between(r, 20*time.Millisecond, 60*time.Millisecond)) {
-		n, group := l.nodes[r.IntN(len(l.nodes))], l.linearGroup(r.IntN(linearGroups))
+		n, group := l.nodes[r.IntN(len(l.nodes))], l.StableGroups()[r.IntN(linearGroups+len(l.nodes))]
 		call, cancel := context.WithTimeout(ctx, readTimeout)
-		read := &registrypb.ReadOptions{MinIndex: s.Index()}
-		if r.IntN(2) == 0 {
-			resp, err := n.registry.Members(call, &registrypb.MembersRequest{Group: group, Read: read})
-			if rc := resp.GetReceipt(); err == nil {
-				s.Note(n.Node, group, rc.GetIndex(), rc.GetRevision())
-				l.views.Note(group, rc.GetRevision(), rc.GetFingerprint(), seatsOf(resp.Members), name+" at "+n.Node)
-			}
-		} else {
-			resp, err := n.registry.Match(call, &registrypb.MatchRequest{Group: group, Key: []byte("key"), Read: read})
-			if rc := resp.GetReceipt(); err == nil {
-				s.Note(n.Node, group, rc.GetIndex(), rc.GetRevision())
-				l.views.NoteRing(group, rc.GetRevision(), rc.GetFingerprint(), name+" at "+n.Node)
-			}
+		switch p := r.IntN(10); {
+		case p < 1:
+			l.sessionWrites(call, s, n, r)
+		case p < 5:
+			l.sessionLists(call, s, n, group)
+		default:
+			l.sessionMatches(call, s, n, group)
 		}
 		cancel()
+	}
+}
+
+// sessionWrites changes a member of the session's own, in a group that nobody
+// else looks for it.
+func (l *Load) sessionWrites(ctx context.Context, s *check.Session, n *node, r *rand.Rand) {
+	group := l.ledgerGroup(l.nodes[r.IntN(len(l.nodes))])
+	resp, err := n.registry.Register(ctx, &registrypb.RegisterRequest{
+		Group: group, Id: s.Name, Addr: "10.4.0.1:80", Weight: 1 + uint32(r.IntN(5)), Ttl: forever()})
+	if err == nil {
+		s.Wrote(group, resp.Index, resp.Revision)
+	}
+}
+
+func (l *Load) sessionLists(ctx context.Context, s *check.Session, n *node, group string) {
+	resp, err := n.registry.Members(ctx, &registrypb.MembersRequest{Group: group, Read: &registrypb.ReadOptions{MinIndex: s.Index()}})
+	if rc := resp.GetReceipt(); err == nil {
+		s.Note(n.Node, group, rc.GetIndex(), rc.GetRevision())
+		l.views.Note(group, rc.GetRevision(), rc.GetFingerprint(), seatsOf(resp.Members), s.Name+" at "+n.Node)
+	}
+}
+
+func (l *Load) sessionMatches(ctx context.Context, s *check.Session, n *node, group string) {
+	resp, err := n.registry.Match(ctx, &registrypb.MatchRequest{Group: group, Key: []byte("key"), Read: &registrypb.ReadOptions{MinIndex: s.Index()}})
+	if rc := resp.GetReceipt(); err == nil {
+		s.Note(n.Node, group, rc.GetIndex(), rc.GetRevision())
+		l.views.NoteRing(group, rc.GetRevision(), rc.GetFingerprint(), s.Name+" at "+n.Node)
 	}
 }
 

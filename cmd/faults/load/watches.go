@@ -20,10 +20,13 @@ type groupWatch struct {
 	w  *check.Watcher
 }
 
-// prefixWatch follows all groups of the load at one node.
+// prefixWatch follows all groups of the load at one node. Every other stream
+// resumes where the watch was, the rest start anew.
 type prefixWatch struct {
-	mu     sync.Mutex // guards groups
-	groups map[string]*check.Watcher
+	mu      sync.Mutex // guards the rest
+	groups  map[string]*check.Watcher
+	opened  bool // no event of the newest stream yet
+	streams int  // that had events
 }
 
 func (l *Load) startWatches(ctx context.Context) {
@@ -34,7 +37,7 @@ func (l *Load) startWatches(ctx context.Context) {
 			n.prefix.groups[group] = &check.Watcher{Name: "the watch of all groups at " + n.Node, Views: l.views, Gone: l.gone(n)}
 		}
 		l.watch.Go(func() { l.follow(ctx, n, n.group.request(l.linearGroup(0)), n.group.take) })
-		l.watch.Go(func() { l.follow(ctx, n, l.prefixRequest, n.prefix.take) })
+		l.watch.Go(func() { l.follow(ctx, n, n.prefix.request(l.cfg.Prefix), n.prefix.take) })
 	}
 }
 
@@ -69,8 +72,21 @@ func (g *groupWatch) request(group string) func() *registrypb.WatchRequest {
 	}
 }
 
-func (l *Load) prefixRequest() *registrypb.WatchRequest {
-	return &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Prefix{Prefix: l.cfg.Prefix}, ProgressInterval: durationpb.New(time.Second)}
+func (p *prefixWatch) request(prefix string) func() *registrypb.WatchRequest {
+	return func() *registrypb.WatchRequest {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		r := &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Prefix{Prefix: prefix}, ProgressInterval: durationpb.New(time.Second)}
+		if p.opened = true; p.streams%2 == 0 {
+			return r
+		}
+		for group, w := range p.groups {
+			if revision, fingerprint := w.Position(); revision != 0 {
+				r.Known = append(r.Known, &registrypb.KnownGroup{Group: group, Revision: revision, Fingerprint: fingerprint})
+			}
+		}
+		return r
+	}
 }
 
 func (g *groupWatch) take(e *registrypb.WatchEvent) {
@@ -82,6 +98,9 @@ func (g *groupWatch) take(e *registrypb.WatchEvent) {
 func (p *prefixWatch) take(e *registrypb.WatchEvent) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.opened {
+		p.opened, p.streams = false, p.streams+1
+	}
 	take(func(group string) *check.Watcher { return p.groups[group] }, e)
 }
 
@@ -94,6 +113,10 @@ func take(of func(group string) *check.Watcher, e *registrypb.WatchEvent) {
 	case *registrypb.WatchEvent_Delta:
 		if w, d := of(e.Delta.Group), e.Delta; w != nil {
 			w.Delta(d.Group, d.From, d.Revision, d.Fingerprint, seatsOf(d.Put), d.Removed)
+		}
+	case *registrypb.WatchEvent_UnknownGroup:
+		if w := of(e.UnknownGroup); w != nil {
+			w.Unknown(e.UnknownGroup)
 		}
 	}
 }
