@@ -103,6 +103,9 @@ func (s *session) run(ctx context.Context, seed uint64) (res Result, h *load.His
 		leases[i] = *l
 	}
 	found = append(found, check.Leases(leases, h.Removals, leaseBounds(h, s.kind.NoLoss))...)
+	if n := len(h.Marks); s.kind.NoLoss && n > 0 {
+		found = append(found, check.Shown(leases, h.Marks[0].At, h.Marks[n-1].At)...)
+	}
 	found = append(found, s.digests.Violations()...)
 	found = append(found, s.scanLogs()...)
 	var missing []check.Violation

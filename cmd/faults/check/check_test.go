@@ -117,6 +117,31 @@ func TestLeases(t *testing.T) {
 	}
 }
 
+// TestShown: where no member may be lost, one must have beaten all the time.
+func TestShown(t *testing.T) {
+	const s = time.Second
+	beats := func(from, to time.Duration) (b []Beat) {
+		for at := from; at <= to; at += s {
+			b = append(b, Beat{Sent: at, Acked: at})
+		}
+		return b
+	}
+	for name, tt := range map[string]struct {
+		lease Lease
+		want  string
+	}{
+		"through the fault":     {Lease{Beats: beats(1*s, 9*s)}, ""},
+		"came after it began":   {Lease{Beats: beats(4*s, 9*s)}, "not shown"},
+		"stopped before it was": {Lease{Beats: beats(1*s, 4*s), Stopped: 4 * s}, "not shown"},
+		"was kept from beating": {Lease{Beats: append(beats(1*s, 4*s), beats(7*s, 9*s)...)}, "not shown"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tt.lease.Group, tt.lease.ID, tt.lease.TTL = "g", "a", 2*s
+			expect(t, Shown([]Lease{tt.lease}, 3*s, 8*s), tt.want)
+		})
+	}
+}
+
 // TestLateLooksNoFurther: neither a leader nor an outage that came after a
 // member was gone excuses that it went late.
 func TestLateLooksNoFurther(t *testing.T) {

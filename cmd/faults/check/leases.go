@@ -16,8 +16,6 @@ type Lease struct {
 	Beats []Beat `json:"beats"`
 	// When the member stopped to beat on purpose; 0: it beats to the end.
 	Stopped time.Duration `json:"stopped,omitzero"`
-	// Deregistered members leave by their own will.
-	Deregistered bool `json:"deregistered,omitzero"`
 }
 
 // Beat is one sign of life. One without an answer may have been heard.
@@ -63,11 +61,9 @@ func Leases(leases []Lease, removals []Removal, bounds LeaseBounds) (violations 
 	for _, l := range leases {
 		gone := byID[[2]string{l.Group, l.ID}]
 		slices.SortFunc(gone, func(a, b Removal) int { return cmp.Compare(a.At, b.At) })
-		if !l.Deregistered {
-			violations = append(violations, l.early(gone)...)
-			violations = append(violations, l.late(gone, bounds)...)
-		}
-		if bounds.NoLoss && l.Stopped == 0 && !l.Deregistered {
+		violations = append(violations, l.early(gone)...)
+		violations = append(violations, l.late(gone, bounds)...)
+		if bounds.NoLoss && l.Stopped == 0 {
 			lost := l.lost()
 			at := lost
 			if len(gone) > 0 && (lost == 0 || gone[0].At < lost) {
@@ -80,6 +76,17 @@ func Leases(leases []Lease, removals []Removal, bounds LeaseBounds) (violations 
 		}
 	}
 	return violations
+}
+
+// Shown: that no member is lost was shown only if one beat all the time, from
+// before the first fault until the last was healed.
+func Shown(leases []Lease, fault, healed time.Duration) []Violation {
+	for _, l := range leases {
+		if l.Stopped == 0 && len(l.Beats) > 0 && l.Beats[0].Sent < fault && l.beatUntil(healed) {
+			return nil
+		}
+	}
+	return []Violation{violation("leases", "no member beat all the time from %v to %v: that none is lost was not shown", fault, healed)}
 }
 
 // beatUntil says whether the member sent at least twice in a TTL, until then:

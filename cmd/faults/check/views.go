@@ -83,7 +83,6 @@ type Digests struct {
 	mu    sync.Mutex // guards the rest
 	known map[uint64]digest
 	found []Violation
-	equal int
 }
 
 type digest struct {
@@ -104,16 +103,7 @@ func (d *Digests) Note(node string, index, sum uint64) {
 		d.known[index] = digest{sum, node}
 	case before.digest != sum:
 		d.found = append(d.found, violation("digests", "at index %d %s has the digest %016x and %s has %016x", index, before.node, before.digest, node, sum))
-	case before.node != node:
-		d.equal++
 	}
-}
-
-// Compared is how often two nodes had one index.
-func (d *Digests) Compared() int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.equal
 }
 
 // Violations returns what was found.

@@ -20,10 +20,17 @@ const (
 	beatEvery = 250 * time.Millisecond
 	// beatPatience is how long a beater waits for an answer before it goes to
 	// the next node.
-	beatPatience = time.Second
+	beatPatience = 800 * time.Millisecond
 	// stopEvery is how often one member of a beater stops to beat.
 	stopEvery = 1500 * time.Millisecond
+	// steadyMembers of a beater never stop, so that some beat through every
+	// fault. Their TTL is more than twice any pause that a beater makes.
+	steadyMembers = 2
+	steadyTTL     = 3 * time.Second
 )
+
+// shortTTLs are those of the members that may stop.
+var shortTTLs = []time.Duration{time.Second, 1500 * time.Millisecond, 2 * time.Second}
 
 // beater keeps some members alive, by streams or by single calls, at one node
 // as long as that answers, and then at the next. Now and then a member stops
@@ -74,7 +81,7 @@ func (b *beater) register(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, beatEvery)
 	defer cancel()
 	b.seq++
-	l := &check.Lease{Group: b.group, ID: fmt.Sprintf("%s%d", b.name, b.seq), TTL: []time.Duration{time.Second, 1500 * time.Millisecond, 3 * time.Second}[b.rand.IntN(3)]}
+	l := &check.Lease{Group: b.group, ID: fmt.Sprintf("%s%d", b.name, b.seq), TTL: b.drawTTL()}
 	sent := b.load.Now()
 	resp, err := b.node().registry.Register(ctx, &registrypb.RegisterRequest{Group: l.Group, Id: l.ID, Addr: "10.2.0.1:80", Ttl: durationpb.New(l.TTL)})
 	if err != nil {
@@ -87,9 +94,26 @@ func (b *beater) register(ctx context.Context) bool {
 	return true
 }
 
-// stopOne lets a member fall silent.
+// drawTTL makes the first members steady, and those that take their place.
+func (b *beater) drawTTL() time.Duration {
+	steady := 0
+	for _, l := range b.alive {
+		if l.TTL == steadyTTL {
+			steady++
+		}
+	}
+	if steady < steadyMembers {
+		return steadyTTL
+	}
+	return shortTTLs[b.rand.IntN(len(shortTTLs))]
+}
+
+// stopOne lets a member fall silent, if there is one that is not steady.
 func (b *beater) stopOne() {
 	for id, l := range b.alive {
+		if l.TTL == steadyTTL {
+			continue
+		}
 		b.load.note(func(*History) { l.Stopped = b.load.Now() })
 		delete(b.alive, id)
 		return
