@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"time"
 
@@ -81,18 +82,35 @@ func (h *httpServer) readyz(w http.ResponseWriter, r *http.Request) {
 		writeText(w, http.StatusServiceUnavailable, err.Error())
 		return
 	}
-	if text := r.URL.Query().Get("max_lag"); text != "" {
-		limit, err := time.ParseDuration(text)
-		if err != nil || limit < 0 {
-			writeText(w, http.StatusBadRequest, (&fsm.FieldError{Field: "max_lag", Limit: "a duration, for instance 10s", Got: strconv.Quote(text)}).Error())
-			return
-		}
-		if lag := h.server.store.Lag(); lag > limit {
-			writeText(w, http.StatusServiceUnavailable, fmt.Sprintf("last word from the leader %s ago", lag.Round(time.Millisecond)))
-			return
-		}
+	limit, asked, err := maxLag(r.URL.RawQuery)
+	if err != nil {
+		writeText(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	if lag := h.server.store.Lag(); asked && lag > limit {
+		writeText(w, http.StatusServiceUnavailable, fmt.Sprintf("last word from the leader %s ago", lag.Round(time.Millisecond)))
+		return
 	}
 	writeText(w, http.StatusOK, "ok")
+}
+
+// maxLag reads the query of a readiness probe. What it does not understand is
+// an error: a probe with a slip of the pen would find every node ready.
+func maxLag(query string) (limit time.Duration, asked bool, err error) {
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return 0, false, &fsm.FieldError{Field: "query", Limit: "max_lag=DURATION", Got: strconv.Quote(query)}
+	}
+	for name, given := range values {
+		if name != "max_lag" || len(given) != 1 {
+			return 0, false, &fsm.FieldError{Field: "query", Limit: "max_lag=DURATION, once", Got: strconv.Quote(query)}
+		}
+		if limit, err = time.ParseDuration(given[0]); err != nil || limit < 0 {
+			return 0, false, &fsm.FieldError{Field: "max_lag", Limit: "a duration, for instance 10s", Got: strconv.Quote(given[0])}
+		}
+		asked = true
+	}
+	return limit, asked, nil
 }
 
 func writeText(w http.ResponseWriter, code int, text string) {

@@ -1,0 +1,40 @@
+package rpc
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/werbenhu/registry/fsm"
+)
+
+// A readiness probe that is not understood is refused: it would find a node
+// ready that is not.
+func TestMaxLag(t *testing.T) {
+	for query, want := range map[string]struct {
+		limit time.Duration
+		asked bool
+		bad   string // field
+	}{
+		"":                      {},
+		"max_lag=10s":           {limit: 10 * time.Second, asked: true},
+		"max_lag=0s":            {asked: true},
+		"max_lag=":              {bad: "max_lag"},
+		"max_lag":               {bad: "max_lag"},
+		"max_lag=10":            {bad: "max_lag"},
+		"max_lag=-1s":           {bad: "max_lag"},
+		"max_lag=1h&max_lag=1s": {bad: "query"},
+		"maxlag=10s":            {bad: "query"},
+		"max_lag=10s&other=1":   {bad: "query"},
+		"max_lag=10s;":          {bad: "query"}, // net/url drops such a pair
+		"max_lag=%zz":           {bad: "query"},
+	} {
+		limit, asked, err := maxLag(query)
+		var field *fsm.FieldError
+		if bad := errors.As(err, &field); bad != (want.bad != "") || bad && field.Field != want.bad {
+			t.Errorf("%q: %v, want an error of %q", query, err, want.bad)
+		} else if !bad && (limit != want.limit || asked != want.asked) {
+			t.Errorf("%q: %v, %t, want %v, %t", query, limit, asked, want.limit, want.asked)
+		}
+	}
+}
