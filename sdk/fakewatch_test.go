@@ -269,9 +269,15 @@ func deltaOf(group string, from, to fakeVersion) *registrypb.GroupDelta {
 	return d
 }
 
-// list sends groups by prefix as snapshots, or the list of groups.
+// list sends groups by prefix as snapshots, or the list of groups. Of groups
+// that the watcher knows it says first which do not exist.
 func (w *fakeWatch) list(prefix string) []*registrypb.WatchEvent {
 	var out []*registrypb.WatchEvent
+	for _, k := range w.req.Known {
+		if !w.started && len(w.node.visibleLocked(k.Group)) == 0 {
+			out = append(out, &registrypb.WatchEvent{Event: &registrypb.WatchEvent_UnknownGroup{UnknownGroup: k.Group}})
+		}
+	}
 	list := &registrypb.GroupList{Index: w.node.cl.index}
 	for name := range w.node.cl.histories {
 		vs := w.node.visibleLocked(name)

@@ -294,6 +294,11 @@ func TestWatchPrefix(t *testing.T) {
 	cl.nodes[0].breakStreams()
 	cl.nodes[1].breakStreams()
 	until("a-2", 0)
+	gone := groups["a-2"].events
+	until("a-1", cl.write("a-1", memberIDs(4)...))
+	if n := groups["a-2"].events; n != gone {
+		t.Errorf("told %d times more that the group is gone", n-gone)
+	}
 	if groups["b-1"] != nil || len(groups["a-2"].members) != 0 {
 		t.Errorf("%+v", groups)
 	}

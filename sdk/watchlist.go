@@ -304,6 +304,9 @@ func (p *prefixWatch) run(ctx context.Context, w *Watch[GroupEvent]) error {
 
 func (p *prefixWatch) take(ctx context.Context, name string, e *registrypb.WatchEvent, w *Watch[GroupEvent]) error {
 	t := p.trackers[name]
+	if t == nil && e.GetUnknownGroup() != "" {
+		return nil // it was never shown, or that it is gone was: see vanished
+	}
 	if t == nil {
 		t = &tracker{c: p.c, group: name}
 		p.trackers[name] = t
