@@ -99,8 +99,8 @@ func (m *Machine) Apply(entries []Entry) []Result {
 		results[i].Index = e.Index
 	}
 	next, dirty := b.finish()
+	m.noteMarks(b.marks) // before those are woken who wait for the index of one
 	m.publish(next, b.created > 0)
-	m.noteMarks(b.marks)
 	for _, o := range m.observers {
 		o.Applied(next, b.changes, b.terms)
 	}

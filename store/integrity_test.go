@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/werbenhu/registry/store"
@@ -320,6 +321,21 @@ func TestDamagedMemoryEndsALonelyNode(t *testing.T) {
 	if m := member(n.State(), "web", "a"); m == nil || m.Addr != "a:1" {
 		t.Errorf("after the restart: %+v", m)
 	}
+}
+
+// A node that lags does not keep one waiting that needs a state: others are asked.
+func TestLaggingNodeGivesNoState(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t)
+		n := c.Start("n1", store.Formation{})
+		c.AwaitReady(n)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		began := time.Now()
+		if err := n.WriteState(ctx, n.State().Index()+1000, &bytes.Buffer{}); err == nil || time.Since(began) > 5*time.Second {
+			t.Errorf("after %s: %v", time.Since(began), err)
+		}
+	})
 }
 
 // A node that is wrong again and again has failing hardware: it ends.

@@ -44,7 +44,7 @@ func (s *Store) startLeading(ctx context.Context) (stop func()) {
 	l := &leadership{term: s.raft.CurrentTerm(), ctx: ctx, end: cancel, opened: make(chan struct{})}
 	s.lead.Store(l)
 	s.counters.led.Add(1)
-	s.progress.moves()
+	s.progress.begins()
 	var work sync.WaitGroup
 	work.Go(func() { s.leadTerm(l) })
 	work.Go(func() { s.watchProgress(ctx, l.term) })

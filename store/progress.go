@@ -29,7 +29,16 @@ func (p *progress) waits() {
 	}
 }
 
-// moves notes that an entry was applied, or that a new term begins.
+// begins notes that a new term does: what waits gets its time again.
+func (p *progress) begins() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.since.IsZero() {
+		p.since = time.Now()
+	}
+}
+
+// moves notes that raft has answered.
 func (p *progress) moves() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -20,6 +20,10 @@ func TestProgress(t *testing.T) {
 		if d := time.Since(p.waiting()); d != 2*time.Second {
 			t.Errorf("stuck for %s, want 2s: a refusal is no progress", d)
 		}
+		p.begins()
+		if d := time.Since(p.waiting()); d != 0 {
+			t.Errorf("stuck for %s in a new term: what raft left unanswered waits on, from now", d)
+		}
 		for _, err := range []error{nil, raft.ErrLeadershipLost} {
 			p.waits()
 			p.answered(err)

@@ -159,14 +159,17 @@ func (s *Store) keepReinstalled(ctx context.Context) {
 }
 
 // WriteState writes this node's state, of the index or a later one, for a node
-// that found its own to be wrong.
+// that found its own to be wrong. One that is not there within askTimeout does
+// not know when it will be: another node is asked.
 func (s *Store) WriteState(ctx context.Context, atLeast uint64, w io.Writer) error {
 	if err := s.Serving(); err != nil {
 		return err
 	}
-	state, err := s.WaitIndex(ctx, atLeast)
+	wait, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	state, err := s.WaitIndex(wait, atLeast)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: entry %d is not applied here", err, atLeast)
 	}
 	if err := state.Verify(ctx); err != nil {
 		return fmt.Errorf("%w: %w", ErrDiverged, err)
