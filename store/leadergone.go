@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -55,7 +57,7 @@ func (s *Store) knock(ctx context.Context, since time.Time) {
 			if !pause(ctx, time.Duration(steps)*goneStep) {
 				return
 			}
-			if s.misses(leader) && s.refuses(string(leader)) {
+			if s.misses(leader) && s.refuses(string(leader)) && !s.knowsNewerTerm(ctx, id) {
 				s.log.Info("the leader's process has ended; standing for election", "leader", string(id))
 				s.transport.standNow()
 			}
@@ -65,6 +67,35 @@ func (s *Store) knock(ctx context.Context, since time.Time) {
 			return
 		}
 	}
+}
+
+// knowsNewerTerm asks the voters that are left whether an election is on, or
+// over: a leader that stops hands over first, and its successor may have been
+// elected when this node has not heard of it yet. To stand against it would take
+// it down, because who stands at once asks nobody before (no pre-vote).
+func (s *Store) knowsNewerTerm(ctx context.Context, gone raft.ServerID) bool {
+	voters, err := s.voters()
+	if err != nil {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, goneStep)
+	defer cancel()
+	term := s.raft.CurrentTerm()
+	var newer atomic.Bool
+	var asked sync.WaitGroup
+	for _, v := range voters {
+		if v.ID == gone || v.ID == raft.ServerID(s.cfg.ID) {
+			continue
+		}
+		asked.Go(func() {
+			theirs, err := s.cfg.Peers.Term(ctx, s.target(string(v.Address), string(v.ID)))
+			if err == nil && theirs > term {
+				newer.Store(true)
+			}
+		})
+	}
+	asked.Wait()
+	return newer.Load() || s.raft.CurrentTerm() != term
 }
 
 // misses says that this node follows that leader, or none.

@@ -1,6 +1,8 @@
 package store_test
 
 import (
+	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -42,6 +44,49 @@ func TestEndedLeaderIsReplacedAtOnce(t *testing.T) {
 			})
 		})
 	}
+}
+
+// newerTerm makes a node believe that the others are a term ahead.
+type newerTerm struct {
+	store.Peers
+	lie *atomic.Bool
+}
+
+func (p newerTerm) Term(ctx context.Context, node store.Target) (uint64, error) {
+	term, err := p.Peers.Term(ctx, node)
+	if p.lie.Load() {
+		term++
+	}
+	return term, err
+}
+
+// Nobody stands against a leader that was elected meanwhile.
+func TestNobodyStandsAgainstANewerTerm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const timeout = 10 * time.Second
+		lie := &atomic.Bool{}
+		c := storetest.New(t)
+		c.Together(3, func(cfg *store.Config) {
+			cfg.ElectionTimeout = timeout
+			if cfg.ID == "n1" {
+				cfg.Peers = newerTerm{c.Peers(cfg.BindAdvertise), lie}
+			}
+		})
+		old := c.Leader()
+		if old.ID != "n3" { // so that n1 is the first to stand
+			if err := old.Transfer(c.Context(), "n3"); err != nil {
+				t.Fatal(err)
+			}
+			old = c.LeaderOf("n3")
+		}
+		c.AwaitSame()
+		lie.Store(true)
+		died := time.Now()
+		old.Kill()
+		if now := c.Leader(); now.ID != "n2" || time.Since(died) > timeout/4 {
+			t.Errorf("%s leads after %v", now.ID, time.Since(died))
+		}
+	})
 }
 
 // Connections that end are no reason to leave a leader that is there.
