@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,12 +12,15 @@ import (
 
 // slowSource has news when it is told to, and is level when it is told to be.
 type slowSource struct {
+	mu      sync.Mutex // guards the rest
 	news    []frame
 	wake    chan struct{}
 	settled bool
 }
 
 func (s *slowSource) poll(frames []frame) ([]frame, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if len(s.news) == 0 {
 		return frames, s.wake
 	}
@@ -25,10 +29,17 @@ func (s *slowSource) poll(frames []frame) ([]frame, <-chan struct{}) {
 	return frames, nil
 }
 
-func (s *slowSource) level(*fsm.State) bool { return s.settled }
+func (s *slowSource) level(*fsm.State) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.settled
+}
 
+// tell makes the source level, with news.
 func (s *slowSource) tell(news ...frame) {
-	s.news = news
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.news, s.settled = news, true
 	wake := s.wake
 	s.wake = make(chan struct{})
 	close(wake)
@@ -59,12 +70,11 @@ func TestProgressWaitsForWhatIsUnderWay(t *testing.T) {
 		if got := next(); got != "progress " || time.Since(start) != time.Second {
 			t.Errorf("%q after %v", got, time.Since(start))
 		}
-		src.settled = false // a ring is being built
-		time.AfterFunc(10*time.Second, func() {
-			src.settled = true
+		src.settled = false                            // a ring is being built
+		time.AfterFunc(9500*time.Millisecond, func() { // between two ticks
 			src.tell(newFrame([]byte("delta")))
 		})
-		if got := next(); got != "delta progress " || time.Since(start) != 11*time.Second {
+		if got := next(); got != "delta progress " || time.Since(start) != 10500*time.Millisecond {
 			t.Errorf("%q after %v", got, time.Since(start))
 		}
 		ctx, cancel := context.WithCancelCause(t.Context())

@@ -164,7 +164,7 @@ func perKey(goroutines int, d time.Duration, keys []string, c contender) time.Du
 	for g := range goroutines {
 		wg.Go(func() {
 			at, sum := g*len(keys)/goroutines, 0
-			for time.Since(start) < d {
+			for counts[g] == 0 || time.Since(start) < d {
 				for range 1024 {
 					if at++; at >= len(keys) {
 						at = 0
