@@ -7,10 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	"github.com/werbenhu/registry/cmd/faults/cluster"
+	"github.com/werbenhu/registry/cmd/faults/load"
+	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
 // Kinds that hold up a situation which others pass through in a moment.
@@ -19,6 +24,7 @@ var situationKinds = []Kind{
 		Needs: needsLinks, Config: oneSlowNode, Inject: deposedLeader},
 	{Name: "stop-leaders", About: "SIGSTOP of six leaders in turn, each for about as long as an election takes", Inject: stopLeaders},
 	{Name: "quiet-return", About: "a follower is cut off for 5 s: it does not raise its term", Needs: needsLinks, Inject: quietReturn},
+	{Name: "restart-alone", About: "a follower is killed and starts while it is cut off from the others: it answers no read before it has caught up", Needs: needsLinks, Inject: restartAlone},
 	{Name: "wiped-silent", About: "a node loses its data and finds nobody to join: it follows nobody", Inject: wipedSilent},
 	{Name: "foreign-data", About: "a node is started on the data of another: it refuses", Inject: foreignData},
 	{Name: "tripwire", About: "nothing happens for 8 s: no node finds its own state wrong", Inject: watchTripwire},
@@ -42,10 +48,34 @@ func deposedLeader(ctx context.Context, r *Run) error {
 		return err
 	}
 	r.Fault([]*cluster.Node{n}, "%s, which leads, is cut off", n.ID)
-	err := errors.Join(r.link(n, cluster.Link{Cut: true}, true, true), r.Hold(ctx, 4*time.Second))
+	err := errors.Join(r.link(n, cluster.Link{Cut: true}, true, true), r.readOwnWrites(ctx, r.Cluster.Others(n)[0], n, 4*time.Second))
 	r.Heal("%s is connected", n.ID)
 	r.Cluster.Network.Heal()
 	return err
+}
+
+// readOwnWrites writes at one node and reads at another. The load's clients do
+// not read there for long: their writes have no answer.
+func (r *Run) readOwnWrites(ctx context.Context, write, read *cluster.Node, d time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	group := fmt.Sprintf("own-%d", r.Seed)
+	for i := 0; ctx.Err() == nil; i++ {
+		id := fmt.Sprint(i)
+		if _, err := write.Registry().Register(ctx, &registrypb.RegisterRequest{Group: group, Id: id, Addr: "10.6.0.1:80", Ttl: durationpb.New(time.Hour)}); err != nil {
+			continue
+		}
+		call, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
+		resp, err := read.Registry().Members(call, &registrypb.MembersRequest{Group: group, Read: &registrypb.ReadOptions{Linearizable: true}})
+		cancel()
+		if err == nil && !slices.ContainsFunc(resp.Members, func(m *registrypb.Member) bool { return m.Id == id }) {
+			return fmt.Errorf("a linearizable read at %s does not have %s/%s, which %s acknowledged before", read.ID, group, id, write.ID)
+		}
+		if r.Hold(ctx, 100*time.Millisecond) != nil {
+			break
+		}
+	}
+	return nil
 }
 
 func stopLeaders(ctx context.Context, r *Run) error {
@@ -79,6 +109,33 @@ func quietReturn(ctx context.Context, r *Run) error {
 	if was, is := before.GetTerm(), after.GetTerm(); is != was {
 		errs = append(errs, fmt.Errorf("%s was cut off and raised its term from %d to %d", n.ID, was, is))
 	}
+	return errors.Join(errs...)
+}
+
+// restartAlone: what a node holds that has just started may be from long ago.
+func restartAlone(ctx context.Context, r *Run) error {
+	n, err := r.Follower(ctx)
+	if err != nil {
+		return err
+	}
+	r.Fault([]*cluster.Node{n}, "%s starts while it is cut off", n.ID)
+	errs := []error{n.Kill(), r.link(n, cluster.Link{Cut: true}, true, true), n.Start()}
+	for began := time.Now(); time.Since(began) < 3*time.Second; {
+		call, cancel := context.WithTimeout(ctx, time.Second)
+		resp, err := n.Registry().Members(call, &registrypb.MembersRequest{Group: r.Load.Groups()[0]})
+		cancel()
+		if err == nil {
+			errs = append(errs, fmt.Errorf("%s started alone and answers a read, as of index %d", n.ID, resp.Receipt.GetIndex()))
+			break
+		}
+		if load.Reason(err) == registrypb.ErrorDetail_UNKNOWN_GROUP {
+			errs = append(errs, fmt.Errorf("%s started alone and says of a group that there is none: %w", n.ID, err))
+			break
+		}
+		errs = append(errs, r.Hold(ctx, 50*time.Millisecond))
+	}
+	r.Heal("%s is connected", n.ID)
+	r.Cluster.Network.Heal()
 	return errors.Join(errs...)
 }
 

@@ -37,7 +37,7 @@ func (l *Load) registerEntry(ctx context.Context, n *node, e *check.Entry) {
 	defer cancel()
 	sent := l.Now()
 	resp, err := n.registry.Register(ctx, &registrypb.RegisterRequest{Group: e.Group, Id: e.Seat.ID, Addr: e.Seat.Addr, Ttl: forever()})
-	if e.Registered = outcome(err); e.Registered == check.Conflict {
+	if e.Registered = Outcome(err); e.Registered == check.Conflict {
 		l.found("ledger", "%s: %s/%s is new and conflicts: %v", n.Node, e.Group, e.Seat.ID, err)
 	}
 	if err != nil {
@@ -54,7 +54,7 @@ func (l *Load) deregisterEntry(ctx context.Context, n *node, e *check.Entry) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ledgerTimeout)
 	defer cancel()
 	resp, err := n.registry.Deregister(ctx, &registrypb.DeregisterRequest{Group: e.Group, Id: e.Seat.ID})
-	found := e.Removal(outcome(err), resp.GetRemoved())
+	found := e.Removal(Outcome(err), resp.GetRemoved())
 	l.note(func(h *History) { h.Found = append(h.Found, found...) })
 	if err == nil {
 		l.note(func(h *History) { h.Index = max(h.Index, resp.Index) })

@@ -60,7 +60,7 @@ func (l *Load) call(ctx context.Context, n *node, op *check.Op) {
 		if err == nil {
 			op.Members = seatsOf(resp.Members)
 			l.views.Note(op.Group, resp.Receipt.GetRevision(), resp.Receipt.GetFingerprint(), op.Members, "a read of "+n.Node)
-		} else if reason(err) == registrypb.ErrorDetail_UNKNOWN_GROUP {
+		} else if Reason(err) == registrypb.ErrorDetail_UNKNOWN_GROUP {
 			l.found("linearizable", "%s does not know group %s, which was there before", n.Node, op.Group)
 		}
 	case check.Register:
@@ -76,7 +76,7 @@ func (l *Load) call(ctx context.Context, n *node, op *check.Op) {
 	if op.Return == 0 {
 		op.Return = l.Now()
 	}
-	op.Outcome = outcome(err)
+	op.Outcome = Outcome(err)
 	if op.Kind == check.Read && err != nil {
 		op.Outcome = check.Failed
 	}

@@ -252,12 +252,12 @@ func between(r *rand.Rand, low, high time.Duration) time.Duration {
 	return low + time.Duration(r.Int64N(int64(high-low)))
 }
 
-// outcome tells what became of a write from the reason that its error carries.
-func outcome(err error) check.Outcome {
+// Outcome tells what became of a write from the reason that its error carries.
+func Outcome(err error) check.Outcome {
 	if err == nil {
 		return check.OK
 	}
-	switch reason(err) {
+	switch Reason(err) {
 	case registrypb.ErrorDetail_CONFLICT:
 		return check.Conflict
 	case registrypb.ErrorDetail_UNKNOWN_MEMBER:
@@ -270,7 +270,7 @@ func outcome(err error) check.Outcome {
 	return check.Unknown
 }
 
-func reason(err error) registrypb.ErrorDetail_Reason {
+func Reason(err error) registrypb.ErrorDetail_Reason {
 	for _, d := range status.Convert(err).Details() {
 		if detail, ok := d.(*registrypb.ErrorDetail); ok {
 			return detail.Reason

@@ -38,7 +38,7 @@ func TestOutcome(t *testing.T) {
 		"a code that misleads": {with(codes.FailedPrecondition, registrypb.ErrorDetail_UNSPECIFIED), check.Unknown},
 	}
 	for name, tt := range tests {
-		if got := outcome(tt.err); got != tt.want {
+		if got := Outcome(tt.err); got != tt.want {
 			t.Errorf("%s: %s, want %s", name, got, tt.want)
 		}
 	}
