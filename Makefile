@@ -46,6 +46,10 @@ e2e: ## run the tests on real processes, one line for each
 faults: ## inject faults into real processes, FAULTRUNS=20 runs of each kind (an hour; all kinds only as root)
 	go run ./cmd/faults -runs $(FAULTRUNS) -parallel 3
 
+.PHONY: mutants
+mutants: ## switch every protection off in turn and have faults and tests find it (half an hour; all kinds only as root)
+	go run ./cmd/faults -mutant all -parallel 2
+
 .PHONY: failover
 failover: ## time the loss of a leader, beside etcd where it is installed
 	go run ./cmd/faults/failover -rounds 30

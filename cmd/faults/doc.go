@@ -17,6 +17,19 @@
 // The exit code is 1 if there was one, 3 if runs are missing, and 2 for a
 // wrong flag.
 //
+// # Mutants
+//
+//	go run ./cmd/faults -mutant all              # make mutants
+//	go run ./cmd/faults -mutant read-check,greeting -finders kinds
+//
+// A [Mutant] is the registry with one protection switched off, by a small edit
+// of a source file that go build reads through an overlay: the sources stay as
+// they are. Faults are injected into it until a run finds a violation, of those
+// that the missing protection should cause, and the tests that should fail are
+// run with it too. The exit code is 1 if something did not find it that should.
+// The table is in mutants.go; go test fails when an edit does not fit its source
+// any more. A new protection gets its line there.
+//
 // # A further kind
 //
 // A [Kind] is one value in a file kind_*.go, in the list that the file's name

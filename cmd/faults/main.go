@@ -44,6 +44,8 @@ func main() {
 			&cli.BoolFlag{Name: "keep", Usage: "keep the evidence of every run, not only of violations"},
 			&cli.BoolFlag{Name: "list", Usage: "list the kinds"},
 			&cli.StringFlag{Name: "binary", Usage: "test the registry at `PATH` instead of building one"},
+			&cli.StringFlag{Name: "mutant", Usage: "switch the protections with these `NAMES` off, or all, each in turn, and find that out (make mutants)"},
+			&cli.StringFlag{Name: "finders", Usage: "what looks for mutants: kinds, tests or both", Value: "kinds,tests"},
 			&cli.StringFlag{Name: "evidence", Usage: "put evidence into `DIR` (default: a temporary folder)"},
 		},
 		Action: func(c *cli.Context) error { return action(c) },
@@ -67,7 +69,20 @@ func action(c *cli.Context) (err error) {
 	if h.runs < 1 || c.Int("parallel") < 1 {
 		return errors.New("-runs and -parallel must be at least 1")
 	}
+	var mutated []Mutant
+	if names := c.String("mutant"); names != "" {
+		if mutated, err = chooseMutants(names); err != nil {
+			return err
+		}
+	}
+	by, err := parseFinders(c.String("finders"))
+	if err != nil {
+		return err
+	}
 	if c.Bool("list") {
+		if mutated != nil {
+			return listMutants(os.Stdout, mutated)
+		}
 		return list(os.Stdout, chosen)
 	}
 	if h.env, err = newEnv(c.Context, c.String("binary")); err != nil {
@@ -82,6 +97,13 @@ func action(c *cli.Context) (err error) {
 		h.say("no faults of the network: %v", h.env.Isolation)
 	}
 	h.deadline = time.Now().Add(c.Duration("budget"))
+	if mutated != nil {
+		rows, err := h.allMutants(c.Context, mutated, by, c.Int("parallel"))
+		if err != nil {
+			return err
+		}
+		return h.reportMutants(os.Stdout, rows)
+	}
 	rows := h.all(c.Context, chosen, c.Int("parallel"))
 	return h.report(os.Stdout, rows)
 }

@@ -1,0 +1,172 @@
+//go:build linux
+
+package main
+
+import "regexp"
+
+// mutants are the protections that are switched off, one at a time, and what
+// must notice it. Old is the code that protects, New what stands there instead.
+//
+// A mutant without Kinds says in its Note what was tried. "Closed window" means
+// that the fault needs an order of events that nothing from outside brings about
+// within a reasonable number of runs; the test makes that order.
+var mutants = []Mutant{
+	// Leases and leadership.
+	{
+		Name: "expiry-term", Off: "an expiry counts only in the term of the leader that decided it",
+		Edits: []Edit{{"fsm/members.go", "if c.Term != b.term {", "if false {"}},
+		Tests: []Test{{"fsm", "TestExpire"}},
+		Note:  "Closed window: a proposal has to wait in the leader's queue while it loses leadership and gains it again.",
+	},
+	{
+		Name: "expiry-epoch", Off: "an expiry that a registration overtook is void",
+		Edits: []Edit{{"fsm/members.go", "m.LeaseID != l.LeaseId || m.Epoch != l.Epoch {", "m.LeaseID != l.LeaseId {"}},
+		Kinds: []string{"late-refresh"}, Runs: 4, Says: regexp.MustCompile("told that it is lost"),
+		Tests: []Test{{"fsm", "TestExpire"}},
+		Note:  "The load's members are registered once each; the kind was made for this.",
+	},
+	{
+		Name: "read-check", Off: "a linearizable read waits until a quorum confirmed the leader",
+		Edits: []Edit{{"store/read.go", "index := s.raft.CommitIndex()\n\tif err := s.confirm.wait(ctx, l); err != nil {", "index := s.raft.CommitIndex()\n\tif err := l.ctx.Err(); err != nil {"}},
+		Kinds: []string{"deposed-leader", "stop-leaders"}, Runs: 4, Says: regexp.MustCompile("no order explains|a linearizable read at"),
+		Tests: []Test{{"store", "TestDeposedLeaderAcknowledgesNothing"}},
+	},
+	{
+		Name: "beat-check", Off: "a heartbeat is acknowledged only after a quorum confirmed the leader",
+		Edits: []Edit{{"store/write.go", "lost = s.leases.renew(ids)\n\tif err := s.confirm.wait(ctx, l); err != nil {", "lost = s.leases.renew(ids)\n\tif err := ctx.Err(); err != nil {"}},
+		Kinds: []string{"last-beat"}, Runs: 4, Says: regexp.MustCompile("^leases|before the end of its lease"),
+		Tests: []Test{{"store", "TestDeposedLeaderAcknowledgesNothing"}},
+	},
+	{
+		Name: "stall-grace", Off: "a leader that stood still reads waiting heartbeats before it expires",
+		Edits: []Edit{{"store/leader.go", "\t\t\ts.leases.grace(stallGrace)\n", ""}},
+		Kinds: []string{"stop-all-one-leader"}, Runs: 3, Says: regexp.MustCompile("^leases"),
+		Note: "TestGrace is about the table alone and does not notice that nobody calls it.",
+	},
+	{
+		Name: "full-ttl", Off: "a new leader gives every lease its full TTL",
+		Edits: []Edit{{"store/lease.go", "t.fillLocked(machine.State())\n", "t.fillLocked(machine.State())\n\tfor _, l := range t.byID {\n\t\tl.deadline.Store(t.now())\n\t\tt.enqueueLocked(l)\n\t}\n"}},
+		Kinds: []string{"transfers"}, Runs: 2, Says: regexp.MustCompile("^leases"),
+		Tests: []Test{{"store", "TestLeaderChangeGivesTheFullTTL"}},
+	},
+	{
+		Name: "call-tokens", Off: "a write that a node attempts again takes effect once",
+		Edits: []Edit{{"store/calls.go", "if r, ok := c.done[string(a.Call)]; ok {", "if r, ok := c.done[string(a.Call)]; ok && false {"}},
+		Kinds: []string{"kill-amid-updates", "stop-leaders"}, Runs: 6, Says: regexp.MustCompile("no order explains|^ledger"),
+		Tests: []Test{{"store", "TestCallTakesEffectOnce"}},
+	},
+
+	// Raft and its transport.
+	{
+		Name: "pre-vote", Off: "who cannot win does not stand for election",
+		Edits: []Edit{{"store/store.go", "c.NoLegacyTelemetry = true\n", "c.NoLegacyTelemetry = true\n\tc.PreVoteDisabled = true\n"}},
+		Kinds: []string{"quiet-return"}, Runs: 2, Says: regexp.MustCompile("raised its term"),
+		Tests: []Test{{"store", "TestCutOffNodeKeepsItsTerm"}},
+	},
+	{
+		Name: "heartbeat-handler", Off: "heartbeats change raft's state on its main loop alone: raft's own handler instead",
+		Edits: []Edit{{"store/heartbeat.go", "handler := t.heartbeat\n", "handler := rafts\n"}},
+		Tests: []Test{{"store", "TestNewerHeartbeatDuringAWrite"}},
+		Note:  "Closed window: a newer leader's heartbeat has to come between two instructions of the old one's main loop.",
+	},
+	{
+		Name: "commit-cap", Off: "a notice of a commit goes no further than the entries that were sent",
+		Edits: []Edit{{"store/commits.go", "if index = min(index, last); !ok || index <= p.told {", "if !ok || index <= p.told {"}},
+		Tests: []Test{{"store", "TestCommitIsTold"}},
+		Note:  "Closed window: a follower has to keep a deposed leader's entries behind those that a new leader's pipeline sent.",
+	},
+	{
+		Name: "commit-term", Off: "a commit index is passed on only in the term that it was found in",
+		Edits: []Edit{{"store/commits.go", "return index, (*s).CurrentTerm() == term", "return index, true"}},
+		Tests: []Test{{"store", "TestCommitIsTold"}},
+		Note:  "Closed window: a deposed leader has to learn of a newer commit before its pipelines end.",
+	},
+	{
+		Name: "greeting", Off: "a node answers raft calls of its own cluster alone",
+		Edits: []Edit{{"store/greeting.go", "if string(id) == own {", "if own == own {"}},
+		Kinds: []string{"wiped-silent"}, Runs: 3, Says: regexp.MustCompile("nobody took it in"),
+		Tests: []Test{{"store", "TestRaftCallsOfAnotherClusterAreRefused"}},
+	},
+	{
+		Name: "hang-detection", Off: "a write to the disk that hangs ends the node",
+		Edits: []Edit{{"store/failstop.go", "\t\tw.hangs()\n", ""}},
+		Kinds: []string{"hanging-sync-follower"}, Runs: 1, Says: regexp.MustCompile("does not say|not within"),
+		Tests: []Test{{"store", "TestHungWriteIsFatal"}},
+	},
+
+	// Membership.
+	{
+		Name: "wiped-refusal", Off: "a node whose data directory is another is refused under its old id",
+		Edits: []Edit{{"store/membership.go", "if n.Incarnation == known.Incarnation {", "if true {"}},
+		Kinds: []string{"wiped-node"}, Runs: 2, Says: regexp.MustCompile("was wiped"),
+		Tests: []Test{{"store", "TestWipedNodeIsRefused"}},
+	},
+	{
+		Name: "data-identity", Off: "a data directory belongs to one node",
+		Edits: []Edit{{"store/datadir.go", "if have.ID != id {", "if false {"}},
+		Kinds: []string{"foreign-data"}, Runs: 2, Says: regexp.MustCompile("on the data of|belongs to node"),
+		Tests: []Test{{"store", "TestDataDirThatIsNotThisNodes"}},
+	},
+	{
+		Name: "peer-identity", Off: "a node answers only questions that are for it",
+		Edits: []Edit{{"store/identity.go", "if id != \"\" && id != s.cfg.ID {", "if false {"}},
+		Tests: []Test{{"store", "TestNewerTermIsNoConfirmation"}},
+		Note:  "Needs two nodes of one cluster that changed addresses within a moment; the votes that it guards are asked for at each node's newest address.",
+	},
+	{
+		Name: "ready", Off: "a node answers nothing before it has caught up since its start",
+		Edits: []Edit{{"store/read.go", "if s.catchUp(ctx) == nil {", "if true || s.catchUp(ctx) == nil {"}},
+		Kinds: []string{"restart-alone"}, Runs: 2, Says: regexp.MustCompile("started alone"),
+		Tests: []Test{{"store", "TestRestartNeedsNothing"}},
+	},
+
+	// What is on disk.
+	{
+		Name: "page-walk", Off: "the log's pages are checked before bbolt reads them",
+		Edits: []Edit{{"store/verify.go", "if err != nil || info.Size() == 0 {", "if err != nil || info.Size() >= 0 {"}},
+		Kinds: []string{"damaged-log"}, Runs: 6, Says: regexp.MustCompile("exit code|does not say|goes on"),
+		Tests: []Test{{"store", "TestAnyByteMayChange"}},
+	},
+	{
+		Name: "raft-tail", Off: "the tail tells of a log that was cut off or set back",
+		Edits: []Edit{{"store/store.go", "checkedStable{s.bolt}, s.tail.mark())", "checkedStable{s.bolt}, tailMark{})"}},
+		Kinds: []string{"damaged-log"}, Runs: 8, Says: regexp.MustCompile("exit code|does not say|goes on"),
+		Tests: []Test{{"store", "TestDamagedLogIsRefusedAndTheAdviceWorks"}},
+	},
+	{
+		Name: "entry-checksums", Off: "every log entry has a checksum",
+		Edits: []Edit{{"store/checked.go", "case len(l.Extensions) != 8 || binary.LittleEndian.Uint64(l.Extensions) != entrySum(l):", "case len(l.Extensions) != 8:"}},
+		Kinds: []string{"damaged-entries"}, Runs: 2, Says: regexp.MustCompile("exit code|does not say|goes on"),
+		Tests: []Test{{"store", "TestDamagedEntryEndsTheNodeThatReadsIt"}},
+	},
+	{
+		Name: "snapshot-checksum", Off: "a start reads the snapshots whole",
+		Edits: []Edit{{"store/snapshots.go", "bad := readWhole(snaps, meta)", "bad := error(nil)"}},
+		Kinds: []string{"damaged-snapshot"}, Runs: 6, Says: regexp.MustCompile("does not say that a snapshot is damaged"),
+		Tests: []Test{{"store", "TestDamagedNewestSnapshotIsNotNeeded"}},
+	},
+	{
+		Name: "snapshot-meta", Off: "raft's notes of a snapshot have a checksum",
+		Edits: []Edit{{"store/snapshots.go", "if err == nil && string(sum) != metaSum(meta) {", "if err == nil && len(sum) == 0 {"}},
+		Kinds: []string{"damaged-snapshot"}, Runs: 10, Says: regexp.MustCompile("does not say that a snapshot is damaged"),
+		Tests: []Test{{"store", "TestAnyByteMayChange"}},
+	},
+
+	// A wrong state. The node skips one entry of the log.
+	{
+		Name: "wrong-state", Off: "nothing: a node skips an entry, and the tripwire must find and mend it",
+		Edits: []Edit{skipsAnEntry, importsOS},
+		Kinds: []string{"tripwire"}, Runs: 2, Says: regexp.MustCompile("its rings are the others' since then"),
+	},
+	{
+		Name: "wrong-state-unwatched", Off: "the tripwire, and a node skips an entry: clients must notice",
+		Edits: []Edit{skipsAnEntry, importsOS, {"store/integrity.go", "if s.cfg.CheckInterval < 0 {", "if true {"}},
+		Kinds: []string{"tripwire"}, Runs: 2, Says: regexp.MustCompile("^(digests|views|linearizable|ledger|watch)"),
+		Tests: []Test{{"store", "TestWrongStateIsFoundAndReinstalled"}},
+	},
+}
+
+var (
+	skipsAnEntry = Edit{"store/machine.go", "if l.Type == raft.LogCommand {\n\t\te.Data = l.Data\n", "if l.Type == raft.LogCommand && (l.Index != 300 || !slices.Contains(os.Args, \"-id=n2\")) {\n\t\te.Data = l.Data\n"}
+	importsOS    = Edit{"store/machine.go", "\t\"io\"\n\t\"sync\"\n", "\t\"io\"\n\t\"os\"\n\t\"slices\"\n\t\"sync\"\n"}
+)
