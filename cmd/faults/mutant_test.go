@@ -28,7 +28,10 @@ func TestMutants(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	packages := listed(t)
+	var packages map[string]listedPackage
+	if !testing.Short() { // it compiles what the packages import
+		packages = listed(t)
+	}
 	seen := make(map[string]bool)
 	for _, m := range mutants {
 		t.Run(m.Name, func(t *testing.T) {
@@ -56,7 +59,9 @@ func TestMutants(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			typeCheck(t, root, edited, packages)
+			if !testing.Short() {
+				typeCheck(t, root, edited, packages)
+			}
 		})
 	}
 }
