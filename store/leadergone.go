@@ -54,10 +54,10 @@ func (s *Store) knock(ctx context.Context, since time.Time) {
 	}
 	for wait := probeEvery; wait < maxProbeWait && s.misses(leader); wait *= 2 {
 		if s.refuses(string(leader)) {
-			if !pause(ctx, time.Duration(steps)*goneStep) {
+			if !pause(ctx, s.silence()+time.Duration(steps)*goneStep) {
 				return
 			}
-			if s.misses(leader) && s.refuses(string(leader)) && !s.knowsNewerTerm(ctx, id) {
+			if s.misses(leader) && !s.raft.LastContact().After(since) && s.refuses(string(leader)) && !s.knowsNewerTerm(ctx, id) {
 				s.log.Info("the leader's process has ended; standing for election", "leader", string(id))
 				s.transport.standNow()
 			}
@@ -97,6 +97,11 @@ func (s *Store) knowsNewerTerm(ctx context.Context, gone raft.ServerID) bool {
 	asked.Wait()
 	return newer.Load() || s.raft.CurrentTerm() != term
 }
+
+// silence is for how long nothing is heard of a leader that is gone: it would
+// have sent a heartbeat meanwhile, which it does every tenth to fifth of the
+// election timeout. A firewall that refuses new connections ends no leader.
+func (s *Store) silence() time.Duration { return s.cfg.ElectionTimeout / 4 }
 
 // misses says that this node follows that leader, or none.
 func (s *Store) misses(leader raft.ServerAddress) bool {

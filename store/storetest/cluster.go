@@ -127,7 +127,9 @@ func (c *Cluster) TryOpen(id string, edit ...func(*store.Config)) (*Node, error)
 	}
 	bind := cfg.BindAdvertise
 	cfg.Listener = ln
-	cfg.DialRaft = dialer(c.Net, bind)
+	if cfg.DialRaft == nil {
+		cfg.DialRaft = dialer(c.Net, bind)
+	}
 	if cfg.Peers == nil {
 		cfg.Peers = peers{cluster: c, from: bind}
 	}
