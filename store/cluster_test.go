@@ -142,6 +142,24 @@ func TestRestartNeedsNothing(t *testing.T) {
 	}
 }
 
+// What a node holds that has just started may be from long ago.
+func TestRestartedNodeIsNotReadyAlone(t *testing.T) {
+	t.Parallel()
+	c := storetest.New(t)
+	c.Three()
+	c.AwaitSame()
+	n := c.Node(others(c, c.Leader())[0])
+	n.Stop()
+	c.Net.Isolate(n.Bind)
+	n = c.Start(n.ID, store.Formation{})
+	c.Await("an attempt to be elected", func() bool { return n.Status().Role == "candidate" })
+	if n.IsReady() {
+		t.Error("it is ready without a word of the others")
+	}
+	c.Net.Heal()
+	c.AwaitReady(n)
+}
+
 func TestBadConfig(t *testing.T) {
 	t.Parallel()
 	c := storetest.New(t)
