@@ -30,7 +30,8 @@ var diskKinds = []Kind{
 	{Name: "full-disk-follower", About: "a follower's disk is full: it ends and says so, also when it starts on it; with room it is back", Needs: needsMounts, Inject: fullDisk(false), Expect: nodeFails},
 	{Name: "damaged-log", About: "a killed node's log is changed, cut or set back: it is refused, and comes back by remove and join", Inject: damagedLog(anyDamage)},
 	{Name: "damaged-entries", About: "a killed node's log entries are changed, and its pages are not: it is refused, and comes back by remove and join", Inject: damagedLog(changedEntries)},
-	{Name: "damaged-snapshot", About: "a killed node's newest snapshot is damaged: it starts from the older one", Config: manySnapshots, Inject: damagedSnapshot},
+	{Name: "damaged-snapshot", About: "a killed node's newest snapshot is damaged: it starts from the older one", Config: manySnapshots, Inject: damagedSnapshot(anyByte)},
+	{Name: "changed-snapshot-meta", About: "a killed node's newest snapshot says another index in its meta.json: it starts from the older one", Config: manySnapshots, Inject: damagedSnapshot(otherIndex)},
 }
 
 // nodeFails is what a node says that ends because of its disk.
@@ -203,7 +204,36 @@ func damageLog(ctx context.Context, r *Run, d damage) error {
 	return r.rejoin(ctx, n)
 }
 
-func damagedSnapshot(ctx context.Context, r *Run) error {
+// anyByte changes one byte of a snapshot.
+func anyByte(r *Run, dir string) (file string, data []byte, err error) {
+	file = []string{"state.bin", "meta.json"}[r.Rand.IntN(2)]
+	if data, err = os.ReadFile(filepath.Join(dir, file)); err == nil {
+		data[r.Rand.IntN(len(data))] ^= 0x20
+	}
+	return file, data, err
+}
+
+var snapshotIndex = regexp.MustCompile(`"Index":\d+`)
+
+// otherIndex changes the last digit of a snapshot's index, to another digit.
+func otherIndex(_ *Run, dir string) (file string, data []byte, err error) {
+	file = "meta.json"
+	if data, err = os.ReadFile(filepath.Join(dir, file)); err != nil {
+		return file, nil, err
+	}
+	at := snapshotIndex.FindIndex(data)
+	if at == nil {
+		return file, nil, fmt.Errorf("%s/%s names no index", dir, file)
+	}
+	data[at[1]-1] ^= 1
+	return file, data, nil
+}
+
+func damagedSnapshot(damage func(r *Run, dir string) (string, []byte, error)) func(context.Context, *Run) error {
+	return func(ctx context.Context, r *Run) error { return damageSnapshot(ctx, r, damage) }
+}
+
+func damageSnapshot(ctx context.Context, r *Run, damage func(r *Run, dir string) (string, []byte, error)) error {
 	n := r.Cluster.Nodes[r.Rand.IntN(len(r.Cluster.Nodes))]
 	var found []string
 	err := within(ctx, mendLimit, func() (err error) {
@@ -223,15 +253,14 @@ func damagedSnapshot(ctx context.Context, r *Run) error {
 	if found, err = snapshotFolders(n); err != nil {
 		return err
 	}
-	file := filepath.Join(found[len(found)-1], []string{"state.bin", "meta.json"}[r.Rand.IntN(2)])
-	data, err := os.ReadFile(file)
+	dir := found[len(found)-1]
+	file, data, err := damage(r, dir)
 	if err != nil {
 		return err
 	}
-	data[r.Rand.IntN(len(data))] ^= 0x20
 	since := logSize(n)
-	r.Heal("%s starts with a damaged %s", n.ID, filepath.Base(file))
-	if err := errors.Join(os.WriteFile(file, data, 0o600), n.Start()); err != nil {
+	r.Heal("%s starts with a damaged %s", n.ID, file)
+	if err := errors.Join(os.WriteFile(filepath.Join(dir, file), data, 0o600), n.Start()); err != nil {
 		return err
 	}
 	return within(ctx, mendLimit, func() error {

@@ -110,14 +110,14 @@ var mutants = []Mutant{
 	{
 		Name: "peer-identity", Off: "a node answers only questions that are for it",
 		Edits: []Edit{{"store/identity.go", "if id != \"\" && id != s.cfg.ID {", "if false {"}},
-		Tests: []Test{{"store", "TestNewerTermIsNoConfirmation"}},
+		Tests: []Test{{"store", "TestQuestionsForOthers"}},
 		Note:  "Needs two nodes of one cluster that changed addresses within a moment; the votes that it guards are asked for at each node's newest address.",
 	},
 	{
 		Name: "ready", Off: "a node answers nothing before it has caught up since its start",
 		Edits: []Edit{{"store/read.go", "if s.catchUp(ctx) == nil {", "if true || s.catchUp(ctx) == nil {"}},
 		Kinds: []string{"restart-alone"}, Runs: 2, Says: regexp.MustCompile("started alone"),
-		Tests: []Test{{"store", "TestRestartNeedsNothing"}},
+		Tests: []Test{{"store", "TestRestartedNodeIsNotReadyAlone"}},
 	},
 
 	// What is on disk.
@@ -148,7 +148,7 @@ var mutants = []Mutant{
 	{
 		Name: "snapshot-meta", Off: "raft's notes of a snapshot have a checksum",
 		Edits: []Edit{{"store/snapshots.go", "if err == nil && string(sum) != metaSum(meta) {", "if err == nil && len(sum) == 0 {"}},
-		Kinds: []string{"damaged-snapshot"}, Runs: 10, Says: regexp.MustCompile("does not say that a snapshot is damaged"),
+		Kinds: []string{"changed-snapshot-meta"}, Runs: 2, Says: regexp.MustCompile("does not say that a snapshot is damaged"),
 		Tests: []Test{{"store", "TestAnyByteMayChange"}},
 	},
 
