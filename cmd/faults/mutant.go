@@ -143,8 +143,10 @@ func failure(out string) string {
 	if !failed.MatchString(out) {
 		return ""
 	}
-	if found := complaint.FindStringSubmatch(out); found != nil {
-		return found[1] + found[2]
+	for _, found := range complaint.FindAllStringSubmatch(out, -1) {
+		if said := found[1] + found[2]; !strings.HasPrefix(said, "repeat with ") { // a randomised test's seed
+			return said
+		}
 	}
 	return "it fails"
 }

@@ -158,9 +158,10 @@ func TestStaleMutant(t *testing.T) {
 
 func TestFailure(t *testing.T) {
 	for out, want := range map[string]string{
-		"--- FAIL: TestX (0.01s)\n    x_test.go:7: lost a member\nFAIL\n":    "lost a member",
-		"panic: test timed out after 3m0s\n\ngoroutine 1":                    "panic: test timed out after 3m0s",
-		"# store\nstore/x.go:7:2: undefined: y\nFAIL store [build failed]\n": "",
+		"--- FAIL: TestX (0.01s)\n    x_test.go:7: lost a member\nFAIL\n":                        "lost a member",
+		"--- FAIL: TestX (0.01s)\n    x_test.go:7: repeat with -seed=7\n    x_test.go:9: lost\n": "lost",
+		"panic: test timed out after 3m0s\n\ngoroutine 1":                                        "panic: test timed out after 3m0s",
+		"# store\nstore/x.go:7:2: undefined: y\nFAIL store [build failed]\n":                     "",
 		"ok  \tstore\t0.1s\n": "",
 	} {
 		if got := failure(out); got != want {

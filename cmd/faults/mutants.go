@@ -16,7 +16,7 @@ var mutants = []Mutant{
 		Name: "expiry-term", Off: "an expiry counts only in the term of the leader that decided it",
 		Edits: []Edit{{"fsm/members.go", "if c.Term != b.term {", "if false {"}},
 		Tests: []Test{{"fsm", "TestExpire"}},
-		Note:  "Closed window: a proposal has to wait in the leader's queue while it loses leadership and gains it again.",
+		Note:  "Closed window: a proposal has to wait in the leader's queue while it loses leadership and gains it again. Tried: transfers and stop-leaders, 3 runs each.",
 	},
 	{
 		Name: "expiry-epoch", Off: "an expiry that a registration overtook is void",
@@ -67,19 +67,19 @@ var mutants = []Mutant{
 		Name: "heartbeat-handler", Off: "heartbeats change raft's state on its main loop alone: raft's own handler instead",
 		Edits: []Edit{{"store/heartbeat.go", "handler := t.heartbeat\n", "handler := rafts\n"}},
 		Tests: []Test{{"store", "TestNewerHeartbeatDuringAWrite"}},
-		Note:  "Closed window: a newer leader's heartbeat has to come between two instructions of the old one's main loop.",
+		Note:  "Closed window: a newer leader's heartbeat has to come while the old one's main loop takes an entry. Tried: nemesis, 3 runs; stop-leaders, 11 runs.",
 	},
 	{
 		Name: "commit-cap", Off: "a notice of a commit goes no further than the entries that were sent",
 		Edits: []Edit{{"store/commits.go", "if index = min(index, last); !ok || index <= p.told {", "if !ok || index <= p.told {"}},
 		Tests: []Test{{"store", "TestCommitIsTold"}},
-		Note:  "Closed window: a follower has to keep a deposed leader's entries behind those that a new leader's pipeline sent.",
+		Note:  "Closed window: a follower has to keep a deposed leader's entries behind those that a new leader's pipeline sent. Tried: partition-leader and nemesis, 3 runs each.",
 	},
 	{
 		Name: "commit-term", Off: "a commit index is passed on only in the term that it was found in",
 		Edits: []Edit{{"store/commits.go", "return index, (*s).CurrentTerm() == term", "return index, true"}},
 		Tests: []Test{{"store", "TestCommitIsTold"}},
-		Note:  "Closed window: a deposed leader has to learn of a newer commit before its pipelines end.",
+		Note:  "Closed window: a deposed leader has to learn of a newer commit before its pipelines end. Tried: stop-leaders and nemesis, 3 runs each.",
 	},
 	{
 		Name: "greeting", Off: "a node answers raft calls of its own cluster alone",
@@ -111,7 +111,7 @@ var mutants = []Mutant{
 		Name: "peer-identity", Off: "a node answers only questions that are for it",
 		Edits: []Edit{{"store/identity.go", "if id != \"\" && id != s.cfg.ID {", "if false {"}},
 		Tests: []Test{{"store", "TestQuestionsForOthers"}},
-		Note:  "Needs two nodes of one cluster that changed addresses within a moment; the votes that it guards are asked for at each node's newest address.",
+		Note:  "Closed window: two nodes of one cluster have to change addresses within the time of one question. Tried: moved-node, 3 runs.",
 	},
 	{
 		Name: "ready", Off: "a node answers nothing before it has caught up since its start",
