@@ -67,7 +67,7 @@ var mutants = []Mutant{
 		Name: "heartbeat-handler", Off: "heartbeats change raft's state on its main loop alone: raft's own handler instead",
 		Edits: []Edit{{"store/heartbeat.go", "handler := t.heartbeat\n", "handler := rafts\n"}},
 		Tests: []Test{{"store", "TestNewerHeartbeatDuringAWrite"}},
-		Note:  "Closed window: a newer leader's heartbeat has to come while the old one's main loop takes an entry. Tried: nemesis, 3 runs; stop-leaders, 11 runs.",
+		Note:  "Closed window: a newer leader's heartbeat has to come while the old one's main loop takes an entry. Tried: nemesis, 3 runs; stop-leaders, 15 runs.",
 	},
 	{
 		Name: "commit-cap", Off: "a notice of a commit goes no further than the entries that were sent",
