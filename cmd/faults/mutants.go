@@ -40,7 +40,7 @@ var mutants = []Mutant{
 	{
 		Name: "stall-grace", Off: "a leader that stood still reads waiting heartbeats before it expires",
 		Edits: []Edit{{"store/leader.go", "\t\t\ts.leases.grace(stallGrace)\n", ""}},
-		Kinds: []string{"stop-all-one-leader"}, Runs: 3, Says: regexp.MustCompile("^leases"),
+		Kinds: []string{"stop-all-one-leader"}, Runs: 8, Says: regexp.MustCompile("^leases"),
 		Note: "TestGrace is about the table alone and does not notice that nobody calls it.",
 	},
 	{
