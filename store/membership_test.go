@@ -168,6 +168,7 @@ func TestMovedNodeComesBack(t *testing.T) {
 	c.AwaitKnown()
 	n := follower(c)
 	n.Kill()
+	c.Write(register("web", "a", time.Minute)) // raft notices, and then does not race with the change of the address
 	moved := c.Start(n.ID, store.Formation{}, func(cfg *store.Config) { cfg.BindAdvertise, cfg.Addr = "elsewhere:1", "elsewhere:2" })
 	c.AwaitReady(moved)
 	c.Await("the new address", func() bool {
