@@ -34,6 +34,9 @@ func needsStrace(*Env) error {
 // function is called.
 func (r *Run) tamper(ctx context.Context, n *cluster.Node, how string) (stop func() error, err error) {
 	said := filepath.Join(r.Cluster.Dir, n.ID+".strace")
+	if err := os.Remove(said); err != nil && !errors.Is(err, os.ErrNotExist) { // of a run before
+		return nil, err
+	}
 	cmd := exec.Command("strace", "-f", "-o", said, "-p", fmt.Sprint(n.PID()), "-e", "trace=fsync,fdatasync", "-e", "inject=fsync,fdatasync:"+how)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
@@ -59,16 +62,18 @@ func (r *Run) tamper(ctx context.Context, n *cluster.Node, how string) (stop fun
 		<-ended
 		return err
 	}
-	err = within(ctx, 10*time.Second, func() error { // it works when it has seen a call
+	// It works when it has seen a call, and may have ended by then, because the
+	// call that failed ended the node.
+	err = within(ctx, 10*time.Second, func() error {
+		if info, err := os.Stat(said); err == nil && info.Size() > 0 {
+			return nil
+		}
 		select {
 		case <-ended:
-			return fmt.Errorf("strace of %s ended", n.ID)
+			return fmt.Errorf("strace of %s ended and has seen nothing", n.ID)
 		default:
-		}
-		if info, err := os.Stat(said); err != nil || info.Size() == 0 {
 			return fmt.Errorf("strace of %s has seen nothing yet", n.ID)
 		}
-		return nil
 	})
 	if err != nil {
 		return nil, errors.Join(err, stop())
