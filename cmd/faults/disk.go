@@ -3,9 +3,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -161,7 +163,7 @@ func smallDisk(n *cluster.Node, mebibytes int) (room, back func() error, err err
 	if err := unix.Mount("registry-faults", n.Dir, "tmpfs", 0, fmt.Sprintf("size=%dm", mebibytes)); err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("mount: %w", err), os.Remove(n.Dir), os.Rename(aside, n.Dir))
 	}
-	if err := os.CopyFS(n.Dir, os.DirFS(aside)); err != nil {
+	if err := errors.Join(os.CopyFS(n.Dir, os.DirFS(aside)), punch(filepath.Join(n.Dir, "raft.db"))); err != nil {
 		return nil, nil, errors.Join(err, unix.Unmount(n.Dir, 0))
 	}
 	room = func() error { return os.Remove(filepath.Join(n.Dir, filler)) }
@@ -172,6 +174,35 @@ func smallDisk(n *cluster.Node, mebibytes int) (room, back func() error, err err
 		return errors.Join(unix.Unmount(n.Dir, 0), os.Remove(n.Dir), os.Rename(aside, n.Dir))
 	}
 	return room, back, nil
+}
+
+// punch gives back what a file has of empty pages: the log's file has room
+// ahead, as holes, which its copy has filled.
+func punch(path string) (err error) {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	page, empty := make([]byte, 4096), make([]byte, 4096)
+	for at := int64(0); ; at += int64(len(page)) {
+		if _, err := f.ReadAt(page, at); err != nil {
+			return unlessEOF(err)
+		}
+		if !bytes.Equal(page, empty) {
+			continue
+		}
+		if err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, at, int64(len(page))); err != nil {
+			return fmt.Errorf("punch a hole: %w", err)
+		}
+	}
+}
+
+func unlessEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
 }
 
 const filler = "filler"

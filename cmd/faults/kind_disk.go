@@ -12,9 +12,13 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	"github.com/werbenhu/registry/cmd/faults/cluster"
+	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
 // A node that ends by itself takes its clients' connections with it: on a busy
@@ -122,7 +126,9 @@ func fullDisk(leads bool) func(context.Context, *Run) error {
 		if err := fill(n.Dir); err != nil {
 			return err
 		}
-		if err := r.endsSaying(ctx, n, since, "storage failed", "no space left on device", "free some space"); err != nil {
+		stop := r.growLog(ctx, r.Cluster.Others(n)[0])
+		err = r.endsSaying(ctx, n, since, "storage failed", "no space left on device", "free some space")
+		if stop(); err != nil {
 			return err
 		}
 		since = logSize(n) // the disk is still full
@@ -132,6 +138,30 @@ func fullDisk(leads bool) func(context.Context, *Run) error {
 		r.Heal("room on the disk of %s", n.ID)
 		return errors.Join(room(), n.Start(), r.Cluster.AwaitHealth(ctx))
 	}
+}
+
+// growLog writes large entries through a node until it is stopped, or a bound is
+// reached: the log's file has pages that are free, and a node with a full disk
+// goes on until it has used them up.
+func (r *Run) growLog(ctx context.Context, via *cluster.Node) (stop func()) {
+	const callers, calls = 4, 2000
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	for i := range callers {
+		wg.Go(func() {
+			req := &registrypb.RegisterRequest{
+				Group: fmt.Sprintf("large-%d", r.Seed), Id: fmt.Sprint("caller-", i), Addr: "10.8.0.1:80",
+				Ttl: durationpb.New(time.Hour), Instance: fmt.Appendf(nil, "caller-%d--------", i),
+			}
+			for n := 0; n < calls && ctx.Err() == nil; n++ {
+				req.Meta = map[string]string{"x": strings.Repeat(string(rune('a'+n%26)), 8000)}
+				call, done := context.WithTimeout(ctx, 2*time.Second)
+				_, _ = via.Registry().Register(call, req) // that it is tried is enough
+				done()
+			}
+		})
+	}
+	return func() { cancel(); wg.Wait() }
 }
 
 // damage is what a log may suffer while its node does not run. old is a copy
