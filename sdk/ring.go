@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -285,6 +286,7 @@ func buildView(group string, old *View, st *step) (*View, error) {
 	v := &View{
 		group: group, members: members, revision: st.revision, index: st.index,
 		empty: refusal(group, ReasonEmptyGroup, "no member of the group owns keys"),
+		held:  slices.ContainsFunc(members, func(m Member) bool { return m.State == StateHeld }),
 	}
 	if prev == nil {
 		v.ring, err = ring.New(st.params, ringMembers(members))
@@ -393,35 +395,16 @@ func (r *Ring) unreachable(err error, last bool) {
 }
 
 // Match returns the member that owns the key: by the newest ring that this
-// process knows. Of an owner that is StateHeld, Fallback names who stands in.
-// Errors are ErrEmptyGroup, ErrUnknownGroup, ErrStale and ErrClosed.
-func (r *Ring) Match(key string) (Member, error) {
-	v := r.view.Load()
-	if v.refuse != nil {
-		return Member{}, v.refuse
-	}
-	i := v.ring.Match(key)
-	if i < 0 {
-		return Member{}, v.empty
-	}
-	if v.members[i].State == StateHeld {
-		return v.heldOwner(i, key), nil
-	}
-	return v.members[i], nil // here, and not by View.Match: it is one copy less
-}
+// process knows. The member is the ring's own, not to be changed; one that is
+// StateHeld is a copy whose Fallback names who stands in. Errors are ErrEmptyGroup,
+// ErrUnknownGroup, ErrStale and ErrClosed.
+func (r *Ring) Match(key string) (*Member, error) { return r.view.Load().Match(key) }
 
 // Serving appends to dst the first n members to ask for the key: its owners,
 // those that are not held before those that are.
 func (r *Ring) Serving(dst []Member, key string, n int) ([]Member, error) {
 	return r.view.Load().Serving(dst, key, n)
 }
-
-// Owner is Match without a copy: the member is the ring's own, not to be
-// changed, and has no Fallback. It costs the bare ring and a look at the member;
-// Match copies some 170 bytes, which takes half as long again. What needs the
-// member's place alone has the bare ring's own speed with View: its Ring's Match
-// is an index into its Members.
-func (r *Ring) Owner(key string) (*Member, error) { return r.view.Load().Owner(key) }
 
 // MatchN appends to dst the first n distinct owners of the key, the owner
 // first; fewer when fewer members own keys, never none.

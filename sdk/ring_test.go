@@ -252,9 +252,8 @@ func TestRingMatchesAsThePackageRing(t *testing.T) {
 	for i, key := range keys {
 		want := bare.Member(bare.Match(key)).ID
 		one, err := r.Match(key)
-		own, _ := r.Owner(key)
 		three, err3 := r.MatchN(nil, key, 3)
-		if err != nil || err3 != nil || one.ID != want || own.ID != want || batch[i].ID != want || three[0].ID != want || len(three) != 3 || one.Addr != want+":80" {
+		if err != nil || err3 != nil || one.ID != want || batch[i].ID != want || three[0].ID != want || len(three) != 3 || one.Addr != want+":80" {
 			t.Fatalf("%s: %v %v %v %v, want %s", key, one, batch[i], three, errors.Join(err, err3), want)
 		}
 	}
@@ -264,7 +263,6 @@ func TestRingMatchesAsThePackageRing(t *testing.T) {
 	out := make([]*Member, 0, len(keys))
 	for name, f := range map[string]func(){
 		"Match":      func() { _, _ = r.Match("user-id-1") },
-		"Owner":      func() { _, _ = r.Owner("user-id-1") },
 		"MatchBatch": func() { _, _ = r.MatchBatch(out, keys) },
 	} {
 		if n := testing.AllocsPerRun(100, f); n != 0 {

@@ -17,41 +17,13 @@ type View struct {
 
 	refuse error // why the view is not to be matched with
 	empty  error // for a ring without points
+	held   bool  // some member is: Match has to look at the owner's state
 	epoch  int
 }
 
-// Match returns the member that owns the key.
-func (v *View) Match(key string) (Member, error) {
-	if v.refuse != nil {
-		return Member{}, v.refuse
-	}
-	i := v.ring.Match(key)
-	if i < 0 {
-		return Member{}, v.empty
-	}
-	if v.members[i].State == StateHeld {
-		return v.heldOwner(i, key), nil
-	}
-	return v.members[i], nil
-}
-
-// heldOwner is the held owner of a key with its fallback.
-func (v *View) heldOwner(i int, key string) Member {
-	m := v.members[i]
-	v.standIn(&m, key)
-	return m
-}
-
-// standIn names who stands in for the held owner of a key.
-func (v *View) standIn(owner *Member, key string) {
-	if f := v.ring.Fallback(key); f >= 0 {
-		owner.Fallback = &v.members[f]
-	}
-}
-
-// Owner is Match without a copy: the member is the view's own, not to be changed,
-// and has no Fallback.
-func (v *View) Owner(key string) (*Member, error) {
+// Match returns the member that owns the key. It is the view's own, not to be
+// changed; one that is held is a copy, with its fallback.
+func (v *View) Match(key string) (*Member, error) {
 	if v.refuse != nil {
 		return nil, v.refuse
 	}
@@ -59,7 +31,24 @@ func (v *View) Owner(key string) (*Member, error) {
 	if i < 0 {
 		return nil, v.empty
 	}
+	if v.held && v.members[i].State == StateHeld {
+		return v.heldOwner(i, key), nil
+	}
 	return &v.members[i], nil
+}
+
+// heldOwner is the held owner of a key with its fallback.
+func (v *View) heldOwner(i int, key string) *Member {
+	m := v.members[i]
+	v.standIn(&m, key)
+	return &m
+}
+
+// standIn names who stands in for the held owner of a key.
+func (v *View) standIn(owner *Member, key string) {
+	if f := v.ring.Fallback(key); f >= 0 {
+		owner.Fallback = &v.members[f]
+	}
 }
 
 // MatchN appends to dst the first n distinct owners of the key.

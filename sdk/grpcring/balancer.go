@@ -81,7 +81,7 @@ func (b *ringBalancer) UpdateClientConnState(s balancer.ClientConnState) error {
 		b.children[m.ID] = c
 		slots[u.members[i]] = slot{child: c, held: m.State == sdk.StateHeld}
 	}
-	if _, err := u.view.Owner(""); err != nil { // too old, unknown, empty, closed
+	if _, err := u.view.Match(""); err != nil { // too old, unknown, empty, closed
 		b.fail(err)
 	} else {
 		b.picker, b.failed = newPicker(cfg, u.view, slots, b.next), false

@@ -47,7 +47,7 @@ func watchRoll(ring *sdk.Ring) *roll {
 func owners(v *sdk.View, keys []string) []string {
 	out := make([]string, len(keys))
 	for i, key := range keys {
-		if m, err := v.Owner(key); err == nil {
+		if m, err := v.Match(key); err == nil {
 			out[i] = m.ID
 		}
 	}
