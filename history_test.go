@@ -122,22 +122,27 @@ func (m *model) change() {
 type historyWatcher struct {
 	m       *model
 	name    string
+	atOnce  bool // told before the ring is built
 	stream  grpc.ServerStreamingClient[registrypb.WatchEvent]
 	cut     context.CancelFunc
 	members map[string]ring.Member
 
 	revision, fingerprint  uint64
 	streams, deltas, whole int
+	early                  int // deltas before their rings
 }
 
 // resume opens a stream to a node, from where the watcher is.
 func (w *historyWatcher) resume() {
 	w.m.t.Helper()
 	w.close()
+	if w.atOnce && w.m.rnd.IntN(2) == 0 {
+		w.fingerprint = w.m.prints[w.revision] // else 0, not compared, or what was told
+	}
 	w.m.call(func(_ context.Context, api registrypb.RegistryClient) error {
 		ctx, cancel := context.WithCancel(w.m.t.Context())
 		stream, err := api.Watch(ctx, &registrypb.WatchRequest{
-			Target: &registrypb.WatchRequest_Group{Group: "web"}, Revision: w.revision, Fingerprint: w.fingerprint,
+			Target: &registrypb.WatchRequest_Group{Group: "web"}, Revision: w.revision, Fingerprint: w.fingerprint, AtOnce: w.atOnce,
 		})
 		w.stream, w.cut = stream, cancel
 		return err
@@ -203,12 +208,22 @@ func (w *historyWatcher) take(e *registrypb.WatchEvent) {
 	default:
 		return
 	}
+	if w.fingerprint == 0 {
+		w.early++
+	}
+	if w.fingerprint == 0 && !w.atOnce {
+		w.m.t.Fatalf("%s: no fingerprint", w.name)
+	}
+	told := w.fingerprint
+	if told == 0 {
+		told = w.m.prints[w.revision]
+	}
 	for _, p := range put {
 		w.members[p.Id] = ring.Member{ID: p.Id, Weight: int(p.Weight), State: ring.State(p.State)}
 	}
 	if want, known := w.m.at[w.revision]; !known {
 		w.m.t.Fatalf("%s: the group never was at revision %d", w.name, w.revision)
-	} else if got := words(w.members); got != want || w.fingerprint != w.m.prints[w.revision] {
+	} else if got := words(w.members); got != want || told != w.m.prints[w.revision] {
 		w.m.t.Fatalf("%s: at revision %d\n%s%016x, want\n%s%016x", w.name, w.revision, got, w.fingerprint, want, w.m.prints[w.revision])
 	}
 }
@@ -299,7 +314,7 @@ func TestRandomHistory(t *testing.T) {
 	}
 	var watchers []*historyWatcher
 	for i := range 6 {
-		w := &historyWatcher{m: m, name: fmt.Sprintf("watcher %d", i)}
+		w := &historyWatcher{m: m, name: fmt.Sprintf("watcher %d", i), atOnce: i%2 == 1}
 		w.follow(m.last)
 		watchers = append(watchers, w)
 		t.Cleanup(w.close)
@@ -347,7 +362,10 @@ func TestRandomHistory(t *testing.T) {
 	}
 	for _, w := range watchers {
 		w.follow(m.last)
-		t.Logf("%s: %d streams, %d deltas, %d snapshots", w.name, w.streams, w.deltas, w.whole)
+		t.Logf("%s: %d streams, %d deltas, %d before their rings, %d snapshots", w.name, w.streams, w.deltas, w.early, w.whole)
+	}
+	if watchers[1].early == 0 {
+		t.Error("nobody was told at once")
 	}
 	if overrun > 0 && watchers[0].whole == whole {
 		t.Error("the history was overrun, and a watcher was not started over")

@@ -251,6 +251,10 @@ func TestWatchOfAPrefixResumes(t *testing.T) {
 		}
 	}
 	changed := in("a-2", "two")
+	// A node that is behind would say that it knows no such groups.
+	if _, err := c.apis[1].Members(t.Context(), &registrypb.MembersRequest{Group: "a-3", Read: &registrypb.ReadOptions{MinIndex: changed.Index}}); err != nil {
+		t.Fatal(err)
+	}
 	resumed := open(1, append(known, &registrypb.KnownGroup{Group: "a-9", Revision: 1, Fingerprint: 2})...)
 	deltas, unknown := 0, 0
 	for done := false; !done; {

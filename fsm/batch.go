@@ -1,6 +1,8 @@
 package fsm
 
 import (
+	"slices"
+
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
 
 	"github.com/werbenhu/registry/ring"
@@ -31,8 +33,16 @@ type openGroup struct {
 	Group
 	txn   *iradix.Txn[*Member]
 	count int // members in txn
-	// stale says that the ring has to be looked at again.
-	stale bool
+	// stale says that readers see a change: the ring has to be looked at again.
+	stale   bool
+	old     *Group   // as it was; nil for a new one
+	touched []string // ids of the members that readers may see changed
+}
+
+// changed is a group that readers see changed, and how.
+type changed struct {
+	group  *Group
+	change *GroupChange
 }
 
 func newBatch(s *State, rings *ringBuilder) *batch {
@@ -53,7 +63,7 @@ func (b *batch) group(name string) *openGroup {
 	if old == nil {
 		return nil
 	}
-	return b.track(&openGroup{Group: *old, txn: old.members.Txn(), count: old.members.Len()})
+	return b.track(&openGroup{Group: *old, txn: old.members.Txn(), count: old.members.Len(), old: old})
 }
 
 // createGroup adds an empty group. Its digest is counted when it is closed.
@@ -100,6 +110,7 @@ func (b *batch) put(g *openGroup, m *Member) {
 	b.changes = append(b.changes, Change{Group: g.Name, Prev: old, Next: m})
 	if m.ModifiedIndex == b.index {
 		g.Revision, g.stale = b.index, true
+		g.touched = append(g.touched, m.ID)
 	}
 }
 
@@ -108,6 +119,7 @@ func (b *batch) remove(g *openGroup, m *Member) {
 	b.forget(g, m)
 	b.changes = append(b.changes, Change{Group: g.Name, Prev: m})
 	g.Revision, g.stale = b.index, true
+	g.touched = append(g.touched, m.ID)
 }
 
 func (b *batch) forget(g *openGroup, m *Member) {
@@ -125,10 +137,10 @@ func (b *batch) fence(group, id, instance string) {
 	b.next.digest += delta
 }
 
-// finish closes the groups and returns the next state, and the groups whose
-// rings have to be looked at.
-func (b *batch) finish() (*State, []*Group) {
-	var dirty []*Group
+// finish closes the groups and returns the next state, and the groups that
+// readers see changed.
+func (b *batch) finish() (*State, []changed) {
+	var dirty []changed
 	if len(b.order) > 0 {
 		b.groups = b.next.groups.Txn()
 	}
@@ -140,7 +152,7 @@ func (b *batch) finish() (*State, []*Group) {
 		b.next.digest += head
 		b.groups.Insert([]byte(g.Name), &g)
 		if open.stale {
-			dirty = append(dirty, &g)
+			dirty = append(dirty, changed{&g, open.change(&g, b.index)})
 		}
 	}
 	if b.groups != nil {
@@ -151,4 +163,24 @@ func (b *batch) finish() (*State, []*Group) {
 	}
 	next := b.next
 	return &next, dirty
+}
+
+// change is what readers see changed from the group as it was to the one that it became.
+func (o *openGroup) change(now *Group, index uint64) *GroupChange {
+	c := &GroupChange{Group: now.Name, Revision: now.Revision, Index: index, Params: now.Params}
+	was := func(string) *Member { return nil }
+	if o.old != nil {
+		c.From, was = o.old.Revision, o.old.Member
+	}
+	slices.Sort(o.touched)
+	for _, id := range slices.Compact(o.touched) {
+		before, m := was(id), now.Member(id)
+		if before != nil && (m == nil || m.CreatedIndex != before.CreatedIndex) {
+			c.Removed = append(c.Removed, id)
+		}
+		if m != nil && (before == nil || before.ModifiedIndex != m.ModifiedIndex) {
+			c.Put = append(c.Put, m)
+		}
+	}
+	return c
 }

@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"maps"
 	"slices"
 	"sync"
 
@@ -16,33 +17,35 @@ const (
 	feedBytes   = 8 << 20 // of the members in them
 )
 
-// RingChange is one step of a group: from one published ring to the next. It
-// never changes, so it is encoded once, whoever watches.
-type RingChange struct {
+// GroupChange is one step of a group: from one published ring to the next, or
+// from one applied revision to the next, before the ring is built. It never
+// changes, so it is encoded once, whoever watches.
+type GroupChange struct {
 	Group string
-	// From is the revision of the ring before, 0 before the first one;
-	// Revision that of the ring after. Under lasting change a step spans
-	// several revisions of the group.
+	// From is the revision before, 0 before the first one; Revision the one
+	// after. Under lasting change a step from ring to ring spans several
+	// revisions of the group, and so does one of several entries applied together.
 	From, Revision uint64
 	Index          uint64
 	Params         ring.Params
-	Fingerprint    uint64
-	Put            []*Member
-	Removed        []string
+	Fingerprint    uint64 // of the ring after; 0 while there is none
+	// Removed goes before Put: a member that went and came again may be in both.
+	Removed []string
+	Put     []*Member
 
 	once    sync.Once
 	encoded any
 }
 
 // Encoded returns what encode makes of the change; it is called once.
-func (c *RingChange) Encoded(encode func(*RingChange) any) any {
+func (c *GroupChange) Encoded(encode func(*GroupChange) any) any {
 	c.once.Do(func() { c.encoded = encode(c) })
 	return c.encoded
 }
 
 // changeBetween compares two views of a group; prev may be nil.
-func changeBetween(group string, prev, next *RingView) *RingChange {
-	c := &RingChange{
+func changeBetween(group string, prev, next *RingView) *GroupChange {
+	c := &GroupChange{
 		Group: group, Revision: next.Revision, Index: next.Index,
 		Params: next.Ring.Params(), Fingerprint: next.Ring.Fingerprint(),
 	}
@@ -72,7 +75,7 @@ func changeBetween(group string, prev, next *RingView) *RingChange {
 }
 
 // size counts members, and about the bytes that remembering them costs.
-func (c *RingChange) size() (members, bytes int) {
+func (c *GroupChange) size() (members, bytes int) {
 	for _, m := range c.Put {
 		bytes += len(m.ID) + len(m.Addr)
 		for _, p := range m.Meta {
@@ -85,26 +88,36 @@ func (c *RingChange) size() (members, bytes int) {
 
 // feed keeps the last changes of a group and wakes those that wait for the
 // next. A watcher holds a revision and never a change, so one that does not
-// read holds no memory here.
+// read holds no memory here. A group has one of its revisions and one of its
+// rings.
 //
 //	published  12 → 15 → 16 → 20
 //	a watcher at 15 gets 15→16, 16→20
 //	one at 14, or at 3, which is gone, gets the whole group at 20
 type feed struct {
-	mu      sync.Mutex    // guards the rest
-	changes []*RingChange // appended to; what was appended is never written again
-	members int           // in changes
-	bytes   int           // of them
-	dropped int           // elements before changes that its array still holds
-	wake    chan struct{} // closed and replaced at every publication
+	mu      sync.Mutex     // guards the rest
+	head    uint64         // revision after the last change
+	changes []*GroupChange // that lead there; appended to, and what was appended is never written again
+	members int            // in changes
+	bytes   int            // of them
+	dropped int            // elements before changes that its array still holds
+	wake    chan struct{}  // closed and replaced at every publication
 }
 
-func (f *feed) publish(c *RingChange) {
+// begin makes a feed start at a revision that no change leads to.
+func (f *feed) begin(revision uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if n := len(f.changes); n > 0 && f.changes[n-1].Revision != c.From {
+	f.head = revision
+}
+
+func (f *feed) publish(c *GroupChange) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.head != c.From {
 		f.changes, f.members, f.bytes, f.dropped = nil, 0, 0, 0 // no chain leads over a gap
 	}
+	f.head = c.Revision
 	f.changes = append(f.changes, c)
 	f.count(c, 1)
 	drop := 0
@@ -119,7 +132,7 @@ func (f *feed) publish(c *RingChange) {
 	f.wakeLocked()
 }
 
-func (f *feed) count(c *RingChange, sign int) {
+func (f *feed) count(c *GroupChange, sign int) {
 	members, bytes := c.size()
 	f.members += sign * members
 	f.bytes += sign * bytes
@@ -152,32 +165,88 @@ const changesAtOnce = 16
 // after returns the first changes that lead on from a revision, at most
 // changesAtOnce, none at the newest; ok is false when none is known to. wake is
 // closed at the next publication. The slice is shared: it is not to be changed.
-func (f *feed) after(revision uint64) (changes []*RingChange, wake <-chan struct{}, ok bool) {
+func (f *feed) after(revision uint64) (changes []*GroupChange, wake <-chan struct{}, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.wake == nil {
 		f.wake = make(chan struct{})
 	}
-	n := len(f.changes)
-	if n == 0 {
-		return nil, f.wake, false
+	all, ok := f.sinceLocked(revision)
+	end := min(len(all), changesAtOnce)
+	return all[:end:end], f.wake, ok
+}
+
+// news returns a channel that is closed at the next publication.
+func (f *feed) news() <-chan struct{} {
+	_, wake, _ := f.after(0)
+	return wake
+}
+
+// between returns all changes that lead from one revision to a later one; ok is
+// false when they are not known to. The slice is shared: it is not to be changed.
+func (f *feed) between(from, to uint64) (changes []*GroupChange, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	all, ok := f.sinceLocked(from)
+	if !ok || from == to {
+		return nil, ok
 	}
-	if f.changes[n-1].Revision == revision {
-		return nil, f.wake, true
-	}
-	for i := n - 1; i >= 0; i-- {
-		if f.changes[i].From == revision {
-			end := min(n, i+changesAtOnce)
-			return f.changes[i:end:end], f.wake, true
+	for i, c := range all {
+		if c.Revision == to {
+			return all[: i+1 : i+1], true
 		}
 	}
-	return nil, f.wake, false
+	return nil, false
+}
+
+// sinceLocked returns the changes that lead on from a revision, none at the
+// newest; ok is false when none is known to.
+func (f *feed) sinceLocked(revision uint64) (changes []*GroupChange, ok bool) {
+	if f.head == revision {
+		return nil, true
+	}
+	for i := len(f.changes) - 1; i >= 0; i-- {
+		if f.changes[i].From == revision {
+			return f.changes[i:], true
+		}
+	}
+	return nil, false
+}
+
+// joined makes one change of several that follow each other.
+func joined(changes []*GroupChange) *GroupChange {
+	last := changes[len(changes)-1]
+	c := &GroupChange{Group: last.Group, From: changes[0].From, Revision: last.Revision, Index: last.Index, Params: last.Params}
+	now := make(map[string]*Member) // nil: gone
+	was := make(map[string]bool)    // it was there before
+	for _, one := range changes {
+		for _, id := range one.Removed {
+			if _, seen := now[id]; !seen {
+				was[id] = true
+			}
+			now[id] = nil
+		}
+		for _, m := range one.Put {
+			if _, seen := now[m.ID]; !seen {
+				was[m.ID] = m.CreatedIndex <= c.From
+			}
+			now[m.ID] = m
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(now)) {
+		if m := now[id]; m != nil {
+			c.Put = append(c.Put, m)
+		} else if was[id] {
+			c.Removed = append(c.Removed, id)
+		}
+	}
+	return c
 }
 
 // hubNames bounds the publications that the hub remembers.
 const hubNames = 4096
 
-// hub says which groups' rings were published, for those that follow many.
+// hub says which groups have news, for those that follow many.
 type hub struct {
 	mu    sync.Mutex // guards the rest
 	names []string   // the last publications

@@ -58,6 +58,7 @@ type Machine struct {
 	state     atomic.Pointer[State]
 	observers []Observer
 	rings     *ringBuilder
+	hub       hub // of groups' revisions
 
 	mu      sync.Mutex // guards the rest
 	waiters indexWaiters
@@ -104,10 +105,24 @@ func (m *Machine) Apply(entries []Entry) []Result {
 	for _, o := range m.observers {
 		o.Applied(next, b.changes, b.terms)
 	}
-	for _, g := range dirty {
-		m.rings.build(g)
-	}
+	m.announce(dirty)
 	return results
+}
+
+// announce tells watchers of what changed, and then has the rings built.
+func (m *Machine) announce(dirty []changed) {
+	if len(dirty) == 0 {
+		return
+	}
+	names := make([]string, len(dirty))
+	for i, d := range dirty {
+		names[i] = d.group.Name
+		d.group.cell.revisions.publish(d.change)
+	}
+	m.hub.publish(names...)
+	for _, d := range dirty {
+		m.rings.build(d.group)
+	}
 }
 
 func (m *Machine) publish(next *State, created bool) {

@@ -43,6 +43,7 @@ func (m *Machine) Install(next *State) {
 		m.rings.build(g)
 	}
 	m.rings.hub.publish() // of those that are gone nothing else is heard
+	m.hub.publish()
 }
 
 // ReadSnapshot reads a snapshot without a machine, to inspect it. The groups
@@ -156,6 +157,7 @@ func (r *snapshotReader) openGroup(in *fsmpb.Group) error {
 		return fmt.Errorf("group %q: %w", in.Name, err)
 	}
 	g.Revision = in.Revision
+	g.cell.revisions.begin(in.Revision)
 	r.group = g
 	return nil
 }

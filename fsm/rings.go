@@ -38,11 +38,12 @@ func (v *RingView) Member(i int) *Member { return v.members[i] }
 // ringCell is where a group's ring is published. All versions of a group
 // share one, so a ring outlives the state that asked for it.
 type ringCell struct {
-	name string
-	view atomic.Pointer[RingView]
-	feed feed
-	urge chan struct{} // holds one: somebody waits for this ring
-	pace paces         // of this group alone
+	name      string
+	view      atomic.Pointer[RingView]
+	feed      feed          // of the rings
+	revisions feed          // of the group's revisions, ahead of the rings
+	urge      chan struct{} // holds one: somebody waits for this ring
+	pace      paces         // of this group alone
 
 	mu       sync.Mutex    // guards the rest
 	building bool          // a goroutine builds this ring
@@ -55,8 +56,9 @@ type ringCell struct {
 // time for a group, at most one for two processors in all. A group that
 // changes during its build is built once more, from its newest revision.
 //
-// A change after a quiet moment is built at once. Under lasting change the
-// builds together take no more than 4 % of the processors, so that
+// A change after a quiet moment is built at once if someone watches rings, and
+// otherwise when the answer to it and what is told of it are on their way, which
+// building would hold up. Under lasting change the builds together take no more than 4 % of the processors, so that
 // a registration costs the cluster a log entry and not three rings: several
 // changes of a group then go into one build. With watchers waiting for its next
 // step, a group has three times that. Rings that a reader waits for are not held
@@ -66,7 +68,7 @@ type ringBuilder struct {
 	slots   chan struct{}
 	small   chan struct{} // slots of rings of at most smallPoints
 	pace    paces
-	hub     hub
+	hub     hub // of rings
 
 	counters ringCounters
 
@@ -77,6 +79,10 @@ type ringBuilder struct {
 	ctx    context.Context // ends with close
 	cancel context.CancelFunc
 }
+
+// settleTime is what the ring of a group waits for that nobody watches or asks
+// for. Three nodes on two processors have told all watchers of a change by then.
+const settleTime = 10 * time.Millisecond
 
 // buildBurst is the time that builds may take at once after a quiet moment,
 // before they are held to their share.
@@ -187,6 +193,15 @@ func (c *ringCell) retire() {
 	close(c.built)
 	c.built = make(chan struct{})
 	c.feed.wakeAll()
+	c.revisions.wakeAll()
+}
+
+// hurry lets the ring's next build not wait for its turn.
+func (c *ringCell) hurry() {
+	select {
+	case c.urge <- struct{}{}:
+	default:
+	}
 }
 
 // build sees to it that the group's ring reaches its revision.
@@ -220,7 +235,11 @@ func (b *ringBuilder) build(g *Group) {
 func (b *ringBuilder) admit(c *ringCell) chan struct{} {
 	if c.view.Load() != nil {
 		watched := c.feed.awaited()
-		if !wait(b.ctx, c.urge, max(b.pace.owed(watched), c.pace.owed(watched))) {
+		owed := max(b.pace.owed(watched), c.pace.owed(watched))
+		if !watched {
+			owed = max(owed, settleTime)
+		}
+		if !wait(b.ctx, c.urge, owed) {
 			return nil
 		}
 	}
@@ -250,7 +269,7 @@ func (b *ringBuilder) run(c *ringCell) {
 		}
 		start := time.Now()
 		view := b.buildView(c)
-		var change *RingChange
+		var change *GroupChange
 		if view != nil { // only this goroutine publishes here
 			change = changeBetween(c.name, c.view.Load(), view)
 		}
@@ -265,6 +284,9 @@ func (b *ringBuilder) run(c *ringCell) {
 		c.mu.Lock()
 		if view != nil {
 			c.view.Store(view)
+			if c.feed.awaited() {
+				b.machine.hub.publish(c.name) // who follows revisions may wait for this ring
+			}
 			c.feed.publish(change)
 			b.hub.publish(c.name)
 		}
@@ -330,10 +352,7 @@ func (g *Group) WaitRing(ctx context.Context, index uint64) (*RingView, error) {
 		if gone {
 			return nil, fmt.Errorf("ring of group %q: %w", g.Name, ErrReplaced)
 		}
-		select {
-		case g.cell.urge <- struct{}{}:
-		default:
-		}
+		g.cell.hurry()
 		select {
 		case <-built:
 		case <-ctx.Done():

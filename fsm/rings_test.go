@@ -230,7 +230,7 @@ func TestWatchedGroupsAreBuiltSooner(t *testing.T) {
 	l.must(register(newSeat("web", "a", "10.0.0.1:80", "one")))
 	settle(t, l.m)
 	l.m.rings.pace.quiet.spent(time.Hour) // far beyond the share of the unwatched
-	w := l.m.WatchGroup("web", 0, 0)
+	w := l.m.WatchGroup(KnownGroup{Name: "web"}, WithRing)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	if _, err := nextStep(ctx, w); err != nil {

@@ -9,7 +9,7 @@ import (
 // what it has, or a view to start over from, or that the group does not exist.
 type Step struct {
 	Group   string
-	Changes []*RingChange
+	Changes []*GroupChange
 	View    *RingView
 	Unknown bool
 }
@@ -20,17 +20,39 @@ type Step struct {
 type GroupWatch struct {
 	machine  *Machine
 	name     string
+	timing   Timing
 	cell     *ringCell
 	revision uint64
 	told     bool // that the group does not exist
+
+	// With AtOnce: the fingerprint that the ring at the revision has to have,
+	// while that is not known; 0 for none.
+	unproven uint64
 }
 
-// WatchGroup returns a watcher that has seen the given revision of the group
-// with the given ring fingerprint; revision 0: nothing.
-func (m *Machine) WatchGroup(name string, revision, fingerprint uint64) *GroupWatch {
-	w := &GroupWatch{machine: m, name: name, revision: revision}
-	if g := m.State().Group(name); g != nil && revision != 0 {
-		if v := g.Ring(); v != nil && v.Revision == revision && v.Ring.Fingerprint() != fingerprint {
+// Timing is when a watcher is told of a change of a group.
+type Timing int
+
+const (
+	// WithRing tells of a change with the ring that it leads to, when that is built.
+	WithRing Timing = iota
+	// AtOnce tells of a change when it is applied.
+	AtOnce
+)
+
+// WatchGroup returns a watcher that has seen what it knows of the group: a
+// revision, at which the ring had that fingerprint; revision 0: nothing. With
+// AtOnce, a fingerprint of 0 is not compared.
+func (m *Machine) WatchGroup(known KnownGroup, timing Timing) *GroupWatch {
+	w := &GroupWatch{machine: m, name: known.Name, revision: known.Revision, timing: timing}
+	if timing == AtOnce {
+		if known.Revision != 0 {
+			w.unproven = known.Fingerprint
+		}
+		return w
+	}
+	if g := m.State().Group(known.Name); g != nil && known.Revision != 0 {
+		if v := g.Ring(); v != nil && v.Revision == known.Revision && v.Ring.Fingerprint() != known.Fingerprint {
 			w.revision = 0
 		}
 	}
@@ -50,29 +72,107 @@ func (w *GroupWatch) Poll() (Step, <-chan struct{}) {
 			if w.told {
 				return Step{}, created
 			}
-			w.told, w.revision, w.cell = true, 0, nil
+			w.told, w.revision, w.unproven, w.cell = true, 0, 0, nil
 			return Step{Group: w.name, Unknown: true}, nil
 		}
 		w.told = false
 		w.cell = g.cell
-		changes, wake, ok := w.cell.feed.after(w.revision)
-		if again := w.machine.State().Group(w.name); again == nil || again.cell != w.cell {
-			continue // a snapshot replaced the group: nothing wakes this cell any more
+		step, wake := w.next()
+		if wake == nil {
+			return step, nil
 		}
-		if ok && w.revision != 0 {
-			if len(changes) == 0 {
-				return Step{}, wake
-			}
-			w.revision = changes[len(changes)-1].Revision
-			return Step{Group: w.name, Changes: changes}, nil
-		}
-		view := w.cell.view.Load()
-		if view == nil {
-			return Step{}, wake // its first ring is being built
-		}
-		w.revision = view.Revision
-		return Step{Group: w.name, View: view}, nil
+		if again := w.machine.State().Group(w.name); again != nil && again.cell == w.cell {
+			return Step{}, wake
+		} // else a snapshot replaced the group: nothing wakes this cell any more
 	}
+}
+
+func (w *GroupWatch) next() (Step, <-chan struct{}) {
+	if w.timing == AtOnce {
+		return w.nextRevision()
+	}
+	changes, wake, ok := w.cell.feed.after(w.revision)
+	if ok && w.revision != 0 {
+		return w.follow(changes, wake)
+	}
+	view := w.cell.view.Load()
+	if view == nil {
+		return Step{}, wake // its first ring is being built
+	}
+	w.revision = view.Revision
+	return Step{Group: w.name, View: view}, nil
+}
+
+// follow takes changes that lead on from the watcher's revision.
+func (w *GroupWatch) follow(changes []*GroupChange, wake <-chan struct{}) (Step, <-chan struct{}) {
+	if len(changes) == 0 {
+		return Step{}, wake
+	}
+	w.revision = changes[len(changes)-1].Revision
+	return Step{Group: w.name, Changes: changes}, nil
+}
+
+// nextRevision is next with AtOnce. A watcher that starts gets the newest ring's
+// view, from which the revisions lead on:
+//
+//	rings      12 ──────── 17 (being built)
+//	revisions  12 14 15 16 17
+//	a watcher without a state gets the view of 12, then 12→14 … 16→17
+//	one at 15 whose fingerprint is to be proven waits for the ring of 17
+//	and gets 15→17, with its fingerprint, as one change
+func (w *GroupWatch) nextRevision() (Step, <-chan struct{}) {
+	if w.unproven != 0 {
+		if step, wake, ok := w.prove(); ok {
+			return step, wake
+		}
+	}
+	changes, wake, ok := w.cell.revisions.after(w.revision)
+	if ok && w.revision != 0 {
+		return w.follow(changes, wake)
+	}
+	built := w.cell.feed.news() // before the view is looked at
+	view := w.cell.view.Load()
+	if view != nil {
+		_, _, ok = w.cell.revisions.after(view.Revision)
+	}
+	if view == nil || !ok { // a ring that is too old leads nowhere
+		w.cell.hurry()
+		return Step{}, built
+	}
+	w.revision = view.Revision
+	return Step{Group: w.name, View: view}, nil
+}
+
+// prove looks whether the watcher's state is one of this group, by the ring's
+// fingerprint: the cluster may have been rebuilt, and know a revision of that
+// number by chance. The ring of a later revision serves as well, because the
+// watcher can build it of what it is sent. ok is false when there is nothing to
+// wait for and nothing to be sent: the state is proven or, with revision 0, given up.
+func (w *GroupWatch) prove() (step Step, wake <-chan struct{}, ok bool) {
+	built := w.cell.feed.news() // before the view is looked at
+	view := w.cell.view.Load()
+	_, _, known := w.cell.revisions.after(w.revision)
+	if known && (view == nil || view.Revision < w.revision) {
+		w.cell.hurry()
+		return Step{}, built, true
+	}
+	print := w.unproven
+	w.unproven = 0
+	if known && view.Revision == w.revision && view.Ring.Fingerprint() == print {
+		return Step{}, nil, false
+	}
+	var changes []*GroupChange
+	if known {
+		changes, _ = w.cell.revisions.between(w.revision, view.Revision)
+	}
+	if len(changes) == 0 {
+		w.revision = 0
+		return Step{}, nil, false
+	}
+	c := joined(changes)
+	c.Fingerprint = view.Ring.Fingerprint()
+	w.revision = c.Revision
+	return Step{Group: w.name, Changes: []*GroupChange{c}}, nil, true
 }
 
 // Level tells whether the watcher has been given all of the group that is in a
@@ -82,7 +182,7 @@ func (w *GroupWatch) Level(s *State) bool {
 	if g == nil {
 		return w.told
 	}
-	return !w.told && w.cell == g.cell && w.revision >= g.Revision
+	return !w.told && w.cell == g.cell && w.unproven == 0 && w.revision >= g.Revision
 }
 
 // PrefixWatch follows all groups whose names start with a prefix. It is for
@@ -90,6 +190,8 @@ func (w *GroupWatch) Level(s *State) bool {
 type PrefixWatch struct {
 	machine *Machine
 	prefix  string
+	timing  Timing
+	hub     *hub
 	seen    uint64
 	started bool
 	groups  map[string]*GroupWatch
@@ -99,10 +201,16 @@ type PrefixWatch struct {
 
 // WatchPrefix returns a watcher that has seen what it knows of: groups at
 // revisions. Of those that do not exist it is told, too.
-func (m *Machine) WatchPrefix(prefix string, known ...KnownGroup) *PrefixWatch {
-	w := &PrefixWatch{machine: m, prefix: prefix, groups: make(map[string]*GroupWatch), queued: make(map[string]bool)}
+func (m *Machine) WatchPrefix(prefix string, timing Timing, known ...KnownGroup) *PrefixWatch {
+	w := &PrefixWatch{
+		machine: m, prefix: prefix, timing: timing, hub: &m.rings.hub,
+		groups: make(map[string]*GroupWatch), queued: make(map[string]bool),
+	}
+	if timing == AtOnce {
+		w.hub = &m.hub
+	}
 	for _, k := range known {
-		w.groups[k.Name] = m.WatchGroup(k.Name, k.Revision, k.Fingerprint)
+		w.groups[k.Name] = m.WatchGroup(k, timing)
 	}
 	return w
 }
@@ -122,7 +230,7 @@ const stepsAtOnce = 16
 // to look again.
 func (w *PrefixWatch) Poll() ([]Step, <-chan struct{}) {
 	for {
-		names, next, wake, ok := w.machine.rings.hub.since(w.seen)
+		names, next, wake, ok := w.hub.since(w.seen)
 		if !ok || !w.started {
 			names = w.all()
 		}
@@ -168,7 +276,7 @@ func (w *PrefixWatch) steps() []Step {
 		name := w.queue[0]
 		g := w.groups[name]
 		if g == nil {
-			g = w.machine.WatchGroup(name, 0, 0)
+			g = w.machine.WatchGroup(KnownGroup{Name: name}, w.timing)
 			w.groups[name] = g
 		}
 		if step, wake := g.Poll(); wake == nil {

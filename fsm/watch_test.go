@@ -28,12 +28,18 @@ func nextStep(ctx context.Context, w *GroupWatch) (Step, error) {
 // A watcher of a group goes on when a snapshot replaces the state, and is told
 // of what the snapshot holds.
 func TestWatchGoesOnAfterARestore(t *testing.T) {
+	for name, timing := range map[string]Timing{"with the ring": WithRing, "at once": AtOnce} {
+		t.Run(name, func(t *testing.T) { testRestore(t, timing) })
+	}
+}
+
+func testRestore(t *testing.T, timing Timing) {
 	l := newLog(t)
 	l.must(register(newSeat("web", "a", "10.0.0.1:80", "one")))
 	settle(t, l.m)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	w := l.m.WatchGroup("web", 0, 0)
+	w := l.m.WatchGroup(KnownGroup{Name: "web"}, timing)
 	if step, err := nextStep(ctx, w); err != nil || step.View == nil || step.View.Ring.Len() != 1 {
 		t.Fatalf("first step %+v, %v", step, err)
 	}
@@ -68,9 +74,9 @@ func TestWatchGoesOnAfterARestore(t *testing.T) {
 // known starts over.
 func TestFeedChainsOrStartsOver(t *testing.T) {
 	var f feed
-	f.publish(&RingChange{Revision: 12})
-	f.publish(&RingChange{From: 12, Revision: 15})
-	f.publish(&RingChange{From: 15, Revision: 16})
+	f.publish(&GroupChange{Revision: 12})
+	f.publish(&GroupChange{From: 12, Revision: 15})
+	f.publish(&GroupChange{From: 15, Revision: 16})
 	for from, want := range map[uint64]int{12: 2, 15: 1, 16: 0} {
 		if changes, _, ok := f.after(from); !ok || len(changes) != want {
 			t.Errorf("after %d: %d changes, %t, want %d", from, len(changes), ok, want)
@@ -80,7 +86,7 @@ func TestFeedChainsOrStartsOver(t *testing.T) {
 		t.Error("a way was found from a revision that was never published")
 	}
 	_, wake, _ := f.after(16)
-	f.publish(&RingChange{From: 20, Revision: 21}) // a gap: nothing leads over it
+	f.publish(&GroupChange{From: 20, Revision: 21}) // a gap: nothing leads over it
 	select {
 	case <-wake:
 	default:
@@ -90,7 +96,7 @@ func TestFeedChainsOrStartsOver(t *testing.T) {
 		t.Error("a way was found over a gap")
 	}
 	for i := range uint64(2 * feedChanges) {
-		f.publish(&RingChange{From: 21 + i, Revision: 22 + i})
+		f.publish(&GroupChange{From: 21 + i, Revision: 22 + i})
 	}
 	if len(f.changes) > feedChanges {
 		t.Errorf("%d changes are remembered, at most %d", len(f.changes), feedChanges)
@@ -101,7 +107,7 @@ func TestFeedChainsOrStartsOver(t *testing.T) {
 // ring is still being built is missing.
 func TestLevelWaitsForTheRing(t *testing.T) {
 	l := newLog(t)
-	group, prefix := l.m.WatchGroup("web", 0, 0), l.m.WatchPrefix("w")
+	group, prefix := l.m.WatchGroup(KnownGroup{Name: "web"}, WithRing), l.m.WatchPrefix("w", WithRing)
 	check := func(when string, want bool) {
 		t.Helper()
 		for {
@@ -133,6 +139,202 @@ func TestLevelWaitsForTheRing(t *testing.T) {
 	check("the next ring is there", true)
 }
 
+// A watcher that is told at once does not wait for rings, and one that starts
+// without a state begins with the newest ring there is.
+func TestAtOnceDoesNotWaitForTheRing(t *testing.T) {
+	l := newLog(t)
+	l.must(register(newSeat("web", "a", "10.0.0.1:80", "one")))
+	settle(t, l.m)
+	first := l.m.State().Group("web").Revision
+	group, prefix := l.m.WatchGroup(KnownGroup{Name: "web"}, AtOnce), l.m.WatchPrefix("w", AtOnce)
+	ringed := l.m.WatchGroup(KnownGroup{Name: "web"}, WithRing)
+	take(t, group, "web: view of a")
+	take(t, ringed, "web: view of a")
+	if got := drainPrefix(prefix); got != "web: view of a" {
+		t.Errorf("prefix: %s", got)
+	}
+	release := holdBuilds(l.m)
+	defer release()
+	l.must(register(newSeat("web", "b", "10.0.0.2:80", "one")))
+	l.must(deregister("web", "a", ""))
+	last := l.m.State().Group("web").Revision
+	take(t, group, fmt.Sprintf("web: %d→%d +b; %d→%d -a", first, last-1, last-1, last))
+	take(t, ringed, "")
+	if got, want := drainPrefix(prefix), fmt.Sprintf("web: %d→%d +b; %d→%d -a", first, last-1, last-1, last); got != want {
+		t.Errorf("prefix: %s, want %s", got, want)
+	}
+	if s := l.m.State(); !group.Level(s) || !prefix.Level(s) || ringed.Level(s) {
+		t.Error("the ring is awaited by those who do not want it, or not by the one who does")
+	}
+	late := l.m.WatchGroup(KnownGroup{Name: "web"}, AtOnce)
+	take(t, late, fmt.Sprintf("web: view of a; %d→%d +b; %d→%d -a", first, last-1, last-1, last))
+}
+
+// A group's first ring is awaited even so, because a watcher starts from it.
+func TestAtOnceStartsWithTheFirstRing(t *testing.T) {
+	l := newLog(t)
+	group, prefix := l.m.WatchGroup(KnownGroup{Name: "web"}, AtOnce), l.m.WatchPrefix("w", AtOnce)
+	take(t, group, "web: unknown")
+	release := holdBuilds(l.m)
+	l.must(register(newSeat("web", "a", "10.0.0.1:80", "one")))
+	l.must(register(newSeat("web", "b", "10.0.0.1:80", "one")))
+	take(t, group, "")
+	if got := drainPrefix(prefix); got != "" {
+		t.Errorf("prefix: %s", got)
+	}
+	_, groupWake := group.Poll()
+	_, prefixWake := prefix.Poll()
+	release()
+	settle(t, l.m)
+	for _, wake := range []<-chan struct{}{groupWake, prefixWake} {
+		select {
+		case <-wake:
+		case <-time.After(10 * time.Second):
+			t.Fatal("nobody told the watcher of the first ring")
+		}
+	}
+	take(t, group, "web: view of a b")
+	if got := drainPrefix(prefix); got != "web: view of a b" {
+		t.Errorf("prefix: %s", got)
+	}
+}
+
+// Entries that are applied together make one step of what is left of them.
+func TestEntriesAppliedTogetherMakeOneStep(t *testing.T) {
+	l := newLog(t)
+	l.must(register(newSeat("web", "a", "10.0.0.1:80", "one")))
+	settle(t, l.m)
+	group := l.m.WatchGroup(KnownGroup{Name: "web"}, AtOnce)
+	take(t, group, "web: view of a")
+	first := l.m.State().Group("web").Revision
+	l.batch(
+		register(newSeat("web", "b", "10.0.0.2:80", "one")),
+		register(newSeat("web", "c", "10.0.0.3:80", "one")),
+		deregister("web", "b", ""),
+		register(newSeat("web", "a", "10.0.0.1:80", "one")), // a refresh: nobody sees it
+		deregister("web", "c", "another"),
+		register(newSeat("web", "c", "10.0.0.4:80", "one")),
+	)
+	take(t, group, fmt.Sprintf("web: %d→%d +c", first, l.m.State().Group("web").Revision))
+}
+
+// A member that went and came again in one step is one that was there before,
+// for those who are told of the step and the next one together.
+func TestJoinedChangesRemoveWhatWasThere(t *testing.T) {
+	l := newLog(t)
+	l.must(register(newSeat("web", "a", "10.0.0.1:80", "one")))
+	l.must(register(newSeat("web", "b", "10.0.0.2:80", "one")))
+	settle(t, l.m)
+	v := l.m.State().Group("web").Ring()
+	at := v.Revision
+	release := holdBuilds(l.m)
+	l.batch(deregister("web", "a", ""), register(newSeat("web", "a", "10.0.0.1:80", "two")))
+	l.batch(register(newSeat("web", "c", "10.0.0.3:80", "one")))
+	l.batch(deregister("web", "a", ""), deregister("web", "c", ""), register(newSeat("web", "b", "10.0.0.9:80", "one")))
+	// The ring that is proven with is the last one.
+	w := l.m.WatchGroup(KnownGroup{Name: "web", Revision: at + 2, Fingerprint: 77}, AtOnce)
+	take(t, w, "")
+	release()
+	settle(t, l.m)
+	take(t, w, fmt.Sprintf("web: %d→%d +b -a", at+2, at+6))
+}
+
+// A watcher that goes on at once from a fingerprint is not told anything before
+// a ring has proven that its state is one of this group.
+func TestAtOnceProvesWhatIsKnown(t *testing.T) {
+	l := newLog(t)
+	l.must(register(newSeat("web", "a", "10.0.0.1:80", "one")))
+	settle(t, l.m)
+	v := l.m.State().Group("web").Ring()
+	at, right := v.Revision, v.Ring.Fingerprint()
+	resume := func(revision, fingerprint uint64) *GroupWatch {
+		return l.m.WatchGroup(KnownGroup{Name: "web", Revision: revision, Fingerprint: fingerprint}, AtOnce)
+	}
+	take(t, resume(at, right), "")
+	take(t, resume(at, 0), "")
+	take(t, resume(at, right+1), "web: view of a")
+	take(t, resume(at+5, right), "web: view of a")
+
+	release := holdBuilds(l.m)
+	l.must(register(newSeat("web", "b", "10.0.0.2:80", "one")))
+	l.must(register(newSeat("web", "c", "10.0.0.3:80", "one")))
+	take(t, resume(at, right), fmt.Sprintf("web: %d→%d +b; %d→%d +c", at, at+1, at+1, at+2))
+	waiting, blind := resume(at+1, 77), resume(at+1, 0)
+	take(t, waiting, "")
+	if waiting.Level(l.m.State()) {
+		t.Error("level without a proof")
+	}
+	take(t, blind, fmt.Sprintf("web: %d→%d +c", at+1, at+2))
+	release()
+	settle(t, l.m)
+	now := l.m.State().Group("web").Ring().Ring.Fingerprint()
+	step, wake := waiting.Poll()
+	if wake != nil || len(step.Changes) != 1 || step.Changes[0].Fingerprint != now || step.Changes[0].From != at+1 || !waiting.Level(l.m.State()) {
+		t.Errorf("%s, level %t, want one change with fingerprint %016x", stepWords(step), waiting.Level(l.m.State()), now)
+	}
+}
+
+// take checks all steps that a watcher has now.
+func take(t *testing.T, w *GroupWatch, want string) {
+	t.Helper()
+	var got []string
+	for {
+		step, wake := w.Poll()
+		if wake != nil {
+			break
+		}
+		got = append(got, stepWords(step))
+	}
+	if s := joinWords(got); s != want {
+		t.Errorf("%s, want %s", s, want)
+	}
+}
+
+func drainPrefix(w *PrefixWatch) string {
+	var got []string
+	for {
+		steps, wake := w.Poll()
+		if wake != nil {
+			return joinWords(got)
+		}
+		for _, s := range steps {
+			got = append(got, stepWords(s))
+		}
+	}
+}
+
+func joinWords(steps []string) string {
+	for i := 1; i < len(steps); i++ {
+		_, steps[i], _ = strings.Cut(steps[i], ": ")
+	}
+	return strings.Join(steps, "; ")
+}
+
+func stepWords(s Step) string {
+	var words []string
+	switch {
+	case s.Unknown:
+		words = append(words, "unknown")
+	case s.View != nil:
+		of := "view of"
+		for i := range s.View.Ring.Len() {
+			of += " " + s.View.Member(i).ID
+		}
+		words = append(words, of)
+	}
+	for _, c := range s.Changes {
+		word := fmt.Sprintf("%d→%d", c.From, c.Revision)
+		for _, m := range c.Put {
+			word += " +" + m.ID
+		}
+		for _, id := range c.Removed {
+			word += " -" + id
+		}
+		words = append(words, word)
+	}
+	return s.Group + ": " + strings.Join(words, "; ")
+}
+
 // A watcher that knows groups is told of what changed in them, of those that
 // are gone, and of those that it does not know.
 func TestPrefixGoesOnFromKnownGroups(t *testing.T) {
@@ -150,7 +352,7 @@ func TestPrefixGoesOnFromKnownGroups(t *testing.T) {
 	l.must(register(newSeat("w2", "b", "10.0.0.2:80", "one")))
 	settle(t, l.m)
 	got := map[string]string{}
-	w := l.m.WatchPrefix("w", known...)
+	w := l.m.WatchPrefix("w", WithRing, known...)
 	for {
 		steps, wake := w.Poll()
 		if wake != nil {
@@ -180,7 +382,7 @@ func TestStepsAreSmall(t *testing.T) {
 	l := newLog(t)
 	l.must(register(newSeat("web", "m", "10.0.0.1:80", "one")))
 	settle(t, l.m)
-	w := l.m.WatchGroup("web", 0, 0)
+	w := l.m.WatchGroup(KnownGroup{Name: "web"}, WithRing)
 	if step, _ := w.Poll(); step.View == nil {
 		t.Fatal("no view")
 	}
@@ -209,9 +411,9 @@ func TestStepsAreSmall(t *testing.T) {
 // change is remembered whatever its size.
 func TestFeedIsBoundedInBytes(t *testing.T) {
 	var f feed
-	change := func(i, n int) *RingChange {
+	change := func(i, n int) *GroupChange {
 		m := &Member{ID: "m", Meta: []Pair{{"k", strings.Repeat("x", n)}}}
-		return &RingChange{From: uint64(i), Revision: uint64(i + 1), Put: []*Member{m}}
+		return &GroupChange{From: uint64(i), Revision: uint64(i + 1), Put: []*Member{m}}
 	}
 	for i := range feedChanges - 1 {
 		f.publish(change(i+1, feedBytes/100))

@@ -112,6 +112,10 @@ func (s *Server) whileServing(cancel context.CancelCauseFunc) (stop func() bool)
 }
 
 func (s *Server) watchSource(req *registrypb.WatchRequest) (source, time.Duration, error) {
+	timing := fsm.WithRing
+	if req.AtOnce {
+		timing = fsm.AtOnce
+	}
 	every := defaultProgress
 	if req.ProgressInterval != nil {
 		every = req.ProgressInterval.AsDuration()
@@ -127,7 +131,8 @@ func (s *Server) watchSource(req *registrypb.WatchRequest) (source, time.Duratio
 		if err := fsm.ValidateName("group", target.Group); err != nil {
 			return nil, 0, err
 		}
-		return &groupSource{s.store.Machine().WatchGroup(target.Group, req.Revision, req.Fingerprint), s.metrics.Watches, req.Revision == 0}, every, nil
+		known := fsm.KnownGroup{Name: target.Group, Revision: req.Revision, Fingerprint: req.Fingerprint}
+		return &groupSource{s.store.Machine().WatchGroup(known, timing), s.metrics.Watches, req.Revision == 0}, every, nil
 	case *registrypb.WatchRequest_Prefix:
 		if len(target.Prefix) > fsm.MaxNameLength {
 			return nil, 0, &fsm.FieldError{Field: "prefix", Limit: fmt.Sprintf("at most %d bytes", fsm.MaxNameLength), Got: fmt.Sprintf("%d bytes", len(target.Prefix))}
@@ -144,7 +149,7 @@ func (s *Server) watchSource(req *registrypb.WatchRequest) (source, time.Duratio
 				known = append(known, fsm.KnownGroup{Name: k.GetGroup(), Revision: k.GetRevision(), Fingerprint: k.GetFingerprint()})
 			}
 		}
-		return prefixSource{s.store.Machine().WatchPrefix(target.Prefix, known...), s.metrics.Watches}, every, nil
+		return prefixSource{s.store.Machine().WatchPrefix(target.Prefix, timing, known...), s.metrics.Watches}, every, nil
 	case *registrypb.WatchRequest_Groups:
 		return newGroupsSource(s.store.Machine()), every, nil
 	case *registrypb.WatchRequest_Nodes:
@@ -211,7 +216,7 @@ func encodeView(group string, v *fsm.RingView) frame {
 	return encode(&registrypb.WatchEvent{Event: &registrypb.WatchEvent_Snapshot{Snapshot: snap}})
 }
 
-func encodeChange(c *fsm.RingChange) any {
+func encodeChange(c *fsm.GroupChange) any {
 	delta := &registrypb.GroupDelta{
 		Group: c.Group, From: c.From, Revision: c.Revision, Index: c.Index, Fingerprint: c.Fingerprint,
 		Config: configToWire(c.Params), Put: make([]*registrypb.Member, len(c.Put)), Removed: c.Removed,
@@ -231,7 +236,7 @@ type groupsSource struct {
 }
 
 func newGroupsSource(m *fsm.Machine) *groupsSource {
-	return &groupsSource{machine: m, watch: m.WatchPrefix("")}
+	return &groupsSource{machine: m, watch: m.WatchPrefix("", fsm.WithRing)}
 }
 
 func (g *groupsSource) poll(frames []frame) ([]frame, <-chan struct{}) {

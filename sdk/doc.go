@@ -42,7 +42,8 @@
 //
 // Client.Ring keeps a group's ring in this process: Match then asks nobody, and
 // goes on while no node can be reached. Client.Watch tells of the changes of a
-// group, and WatchPrefix, WatchGroups and WatchNodes of more.
+// group as soon as a node has applied them, before the ring that they lead to is
+// built; WatchPrefix, WatchGroups and WatchNodes tell of more.
 //
 //	ring, err := client.Ring(ctx, "web", sdk.WithDiskCopy("/var/lib/gateway/ring"))
 //	m, err := ring.Match("user-id-1")

@@ -238,7 +238,12 @@ func (w *fakeWatch) group(name string) []*registrypb.WatchEvent {
 	}
 	var out []*registrypb.WatchEvent
 	for i := from + 1; i < len(vs); i++ {
-		out = append(out, &registrypb.WatchEvent{Event: &registrypb.WatchEvent_Delta{Delta: deltaOf(name, vs[i-1], vs[i])}})
+		d := deltaOf(name, vs[i-1], vs[i])
+		if w.req.AtOnce && (w.started || w.req.Revision == 0) {
+			d.Fingerprint = 0
+		}
+		w.started = true
+		out = append(out, &registrypb.WatchEvent{Event: &registrypb.WatchEvent_Delta{Delta: d}})
 	}
 	return out
 }

@@ -46,19 +46,39 @@ type tracker struct {
 	floor, floorPrint uint64
 	rebuilt           bool // the floor went down since the last step
 
-	// revision and fingerprint of the state; revision 0 without one.
+	// revision and fingerprint of the state; revision 0 without one, fingerprint
+	// 0 where the node told of a change at once, before it had a ring.
 	revision, fingerprint uint64
 	unknown               bool // the state is that the group does not exist
 	resync                bool // the next event must be a snapshot
+
+	// With atOnce such changes are asked for, and state is what they led to.
+	atOnce bool
+	state  func() (ring.Params, []Member)
 }
 
 // request resumes from the state, if there is one to lead on from.
 func (t *tracker) request() *registrypb.WatchRequest {
-	r := &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Group{Group: t.group}}
-	if !t.resync && !t.rebuilt {
+	r := &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Group{Group: t.group}, AtOnce: t.atOnce}
+	if t.settle(); !t.resync && !t.rebuilt {
 		r.Revision, r.Fingerprint = t.revision, t.fingerprint
 	}
 	return r
+}
+
+// settle computes the fingerprint of a state that no node has yet told it of.
+func (t *tracker) settle() {
+	if !t.atOnce || t.revision == 0 || t.fingerprint != 0 {
+		return
+	}
+	params, members := t.state()
+	r, err := ring.New(params, ringMembers(members))
+	if err != nil {
+		t.resync = true // of a newer server: start over
+		return
+	}
+	t.fingerprint = r.Fingerprint()
+	t.floorPrint = t.fingerprint // the floor is where the state is
 }
 
 // started tells whether there is a state.
@@ -93,6 +113,9 @@ func (t *tracker) takeUnknown(ctx context.Context) (*step, error) {
 func (t *tracker) takeSnapshot(ctx context.Context, s *registrypb.GroupSnapshot) (*step, error) {
 	if s.GetRevision() == 0 {
 		return nil, errGap
+	}
+	if s.GetRevision() <= t.revision {
+		t.settle()
 	}
 	if !t.believable(s) {
 		if err := t.ask(ctx); err != nil {
@@ -130,6 +153,7 @@ func (t *tracker) takeDelta(d *registrypb.GroupDelta) (*step, error) {
 // below it. It returns errBehind if the leader is where this client was, or
 // further.
 func (t *tracker) ask(ctx context.Context) error {
+	t.settle()
 	var r Receipt
 	_, _, err := t.c.Group(ctx, t.group, Linearizable(), WithReceipt(&r))
 	switch {

@@ -408,6 +408,55 @@ func TestWatchThatIsRefused(t *testing.T) {
 	}
 }
 
+// A watch is told before the ring is built, and goes on from there over a new
+// stream as one that knows the ring; with fingerprints it waits for the ring.
+func TestWatchIsToldAtOnce(t *testing.T) {
+	for name, tt := range map[string]struct {
+		opts  []WatchOption
+		print bool
+	}{
+		"at once":           {},
+		"with fingerprints": {[]WatchOption{WithFingerprints()}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cl := newFakeWatched(t, 1)
+			requests := make(chan *registrypb.WatchRequest, 10)
+			cl.nodes[0].script(func(_ context.Context, method string, req any) error {
+				if r, ok := req.(*registrypb.WatchRequest); ok && method == "Watch" {
+					requests <- r
+				}
+				return nil
+			})
+			cl.write("g", memberIDs(2)...)
+			w, err := cl.client(cl.target(), fastProgress).Watch(t.Context(), "g", tt.opts...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			next(t, w)
+			if r := <-requests; r.AtOnce == tt.print {
+				t.Errorf("at once: %t", r.AtOnce)
+			}
+			cl.write("g", memberIDs(3)...)
+			last := cl.newest("g")
+			want := uint64(0)
+			if tt.print {
+				want = last.fingerprint
+			}
+			if e := next(t, w); e.Reset || e.Revision != last.revision || e.Fingerprint != want {
+				t.Errorf("%+v, want revision %d and fingerprint %016x", e, last.revision, want)
+			}
+			cl.nodes[0].breakStreams()
+			if r := <-requests; r.Revision != last.revision || r.Fingerprint != last.fingerprint {
+				t.Errorf("the next stream goes on from %d, %016x, want %d, %016x", r.Revision, r.Fingerprint, last.revision, last.fingerprint)
+			}
+			revision := cl.write("g", memberIDs(4)...)
+			if e := next(t, w); e.Reset || e.Revision != revision || len(e.Put) != 1 {
+				t.Errorf("after a new stream: %+v", e)
+			}
+		})
+	}
+}
+
 // An event that does not lead on from the one before is not taken.
 func TestTrackerTakesNoDeltaOverAGap(t *testing.T) {
 	tr := &tracker{c: &Client{}, group: "g"}

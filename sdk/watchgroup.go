@@ -27,7 +27,8 @@ type GroupEvent struct {
 	From     uint64
 	Revision uint64
 	Index    uint64
-	// Fingerprint of the ring of the group now.
+	// Fingerprint of the ring of the group now, or 0 where the event came before
+	// its node had built it: see WithFingerprints.
 	Fingerprint uint64
 	// VirtualNodes and Bound are the ring's parameters.
 	VirtualNodes int
@@ -108,15 +109,40 @@ func (g *groupCell) event() (GroupEvent, bool) {
 	return e, true
 }
 
+// WatchOption changes how a Watch or WatchPrefix works.
+type WatchOption func(*watchOptions)
+
+type watchOptions struct{ fingerprints bool }
+
+// WithFingerprints makes every event name the fingerprint of the group's ring.
+// It comes when the node has built that ring: some milliseconds later in a group
+// of a thousand members, and under lasting change with others in one event.
+func WithFingerprints() WatchOption { return func(o *watchOptions) { o.fingerprints = true } }
+
+func watchOptionsOf(opts []WatchOption) (o watchOptions) {
+	for _, opt := range opts {
+		opt(&o)
+	}
+	return o
+}
+
+// track returns a tracker for the cell, of which it is the only writer.
+func (o watchOptions) track(c *Client, cell *groupCell) *tracker {
+	return &tracker{c: c, group: cell.group, atOnce: !o.fingerprints, state: func() (ring.Params, []Member) {
+		return cell.last.params, cell.members
+	}}
+}
+
 // Watch follows one group, which need not exist yet. The first event is the
-// group as it is, or that it is unknown. The watch ends with ctx.
-func (c *Client) Watch(ctx context.Context, group string) (*Watch[GroupEvent], error) {
+// group as it is, or that it is unknown; the next ones come as soon as the node
+// has applied a change. The watch ends with ctx.
+func (c *Client) Watch(ctx context.Context, group string, opts ...WatchOption) (*Watch[GroupEvent], error) {
 	if err := c.ready("watch", &registrypb.MembersRequest{Group: group}); err != nil {
 		return nil, err
 	}
 	cell := &groupCell{group: group}
 	return newWatch(ctx, c, cell.event, func(ctx context.Context, w *Watch[GroupEvent]) error {
-		t := &tracker{c: c, group: group}
+		t := watchOptionsOf(opts).track(c, cell)
 		f := &follower{
 			c: c, what: "group " + group, every: c.cfg.progress, request: t.request,
 			progress: func(asOf time.Time) {
@@ -152,8 +178,13 @@ func (t *tracker) follow(ctx context.Context, s *session, e *registrypb.WatchEve
 }
 
 // checkResumed builds the ring that the first delta of a resumed stream leads
-// to. A cluster that was rebuilt may by chance know a revision of that number.
+// to. A cluster that was rebuilt may by chance know a revision of that number. A
+// delta without a fingerprint comes from a node that has compared the one that
+// the stream was opened with.
 func checkResumed(members []Member, s *step) error {
+	if s.fingerprint == 0 {
+		return nil
+	}
 	r, err := ring.New(s.params, ringMembers(merge(members, s)))
 	if err != nil {
 		return fmt.Errorf("%w: %w", errGap, err)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/werbenhu/registry/ring"
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
@@ -221,14 +222,14 @@ func nodesFromProto(l *registrypb.NodeList) NodesEvent {
 // WatchPrefix follows all groups whose names start with prefix, those that come
 // to exist included; without a prefix, all groups. Each event is of one group,
 // and the order is kept within a group. The watch ends with ctx.
-func (c *Client) WatchPrefix(ctx context.Context, prefix string) (*Watch[GroupEvent], error) {
+func (c *Client) WatchPrefix(ctx context.Context, prefix string, opts ...WatchOption) (*Watch[GroupEvent], error) {
 	if err := c.open(); err != nil {
 		return nil, err
 	}
 	if err := checkText("watch", "prefix", prefix); err != nil {
 		return nil, err
 	}
-	p := &prefixWatch{c: c, prefix: prefix, trackers: map[string]*tracker{}, cells: map[string]*groupCell{}}
+	p := &prefixWatch{c: c, prefix: prefix, opts: watchOptionsOf(opts), trackers: map[string]*tracker{}, cells: map[string]*groupCell{}}
 	return newWatch(ctx, c, p.event, p.run)
 }
 
@@ -237,6 +238,7 @@ func (c *Client) WatchPrefix(ctx context.Context, prefix string) (*Watch[GroupEv
 type prefixWatch struct {
 	c        *Client
 	prefix   string
+	opts     watchOptions
 	trackers map[string]*tracker
 	cells    map[string]*groupCell
 	queue    []*groupCell // with news, each once
@@ -254,7 +256,7 @@ const (
 // request goes on from what is known of the groups, as far as there is room:
 // the others start with a snapshot.
 func (p *prefixWatch) request() *registrypb.WatchRequest {
-	r := &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Prefix{Prefix: p.prefix}}
+	r := &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Prefix{Prefix: p.prefix}, AtOnce: !p.opts.fingerprints}
 	room := maxKnownBytes
 	for name, t := range p.trackers {
 		own := t.request()
@@ -308,7 +310,7 @@ func (p *prefixWatch) take(ctx context.Context, name string, e *registrypb.Watch
 		return nil // it was never shown, or that it is gone was: see vanished
 	}
 	if t == nil {
-		t = &tracker{c: p.c, group: name}
+		t = p.track(name, w)
 		p.trackers[name] = t
 	}
 	st, err := t.take(ctx, e)
@@ -327,6 +329,17 @@ func (p *prefixWatch) take(ctx context.Context, name string, e *registrypb.Watch
 	}
 	p.apply(t, st, w)
 	return nil
+}
+
+// track returns a tracker for a group; there is a cell for as long as the
+// tracker has a state.
+func (p *prefixWatch) track(name string, w *Watch[GroupEvent]) *tracker {
+	return &tracker{c: p.c, group: name, atOnce: !p.opts.fingerprints, state: func() (ring.Params, []Member) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		cell := p.cells[name]
+		return cell.last.params, cell.members
+	}}
 }
 
 func (p *prefixWatch) apply(t *tracker, st *step, w *Watch[GroupEvent]) {

@@ -2052,7 +2052,13 @@ type WatchRequest struct {
 	ProgressInterval *durationpb.Duration `protobuf:"bytes,7,opt,name=progress_interval,json=progressInterval,proto3" json:"progress_interval,omitempty"`
 	// For a prefix: go on after these, as for one group; groups that are not
 	// named start with a snapshot. At most 10,000.
-	Known         []*KnownGroup `protobuf:"bytes,8,rep,name=known,proto3" json:"known,omitempty"`
+	Known []*KnownGroup `protobuf:"bytes,8,rep,name=known,proto3" json:"known,omitempty"`
+	// For groups: tell of a change when it is applied, not when the ring that it
+	// leads to is built, which takes a while for a large group and under lasting
+	// change. A delta then has no fingerprint, but for the first one of a stream
+	// that goes on from a fingerprint; to go on from a revision without, leave the
+	// fingerprint 0, and it is not compared.
+	AtOnce        bool `protobuf:"varint,9,opt,name=at_once,json=atOnce,proto3" json:"at_once,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2156,6 +2162,13 @@ func (x *WatchRequest) GetKnown() []*KnownGroup {
 		return x.Known
 	}
 	return nil
+}
+
+func (x *WatchRequest) GetAtOnce() bool {
+	if x != nil {
+		return x.AtOnce
+	}
+	return false
 }
 
 type isWatchRequest_Target interface {
@@ -2497,10 +2510,11 @@ type GroupDelta struct {
 	From     uint64 `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"`
 	Revision uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
 	Index    uint64 `protobuf:"varint,4,opt,name=index,proto3" json:"index,omitempty"`
-	// Of the ring after the delta.
+	// Of the ring after the delta; 0 in a delta that was sent before it was built.
 	Fingerprint uint64       `protobuf:"fixed64,5,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
 	Config      *GroupConfig `protobuf:"bytes,6,opt,name=config,proto3" json:"config,omitempty"`
-	// Members that are new or changed, and ids of those that are gone.
+	// Members that are new or changed, and, to be taken first, ids of those that
+	// are gone; one that went and came again may be in both.
 	Put           []*Member `protobuf:"bytes,7,rep,name=put,proto3" json:"put,omitempty"`
 	Removed       []string  `protobuf:"bytes,8,rep,name=removed,proto3" json:"removed,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -3594,7 +3608,7 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\rPHASE_WAITING\x10\x01\x12\x11\n" +
 	"\rPHASE_HOLDING\x10\x02\x12\x13\n" +
 	"\x0fPHASE_RELEASING\x10\x03\x12\x12\n" +
-	"\x0ePHASE_ACCEPTED\x10\x04\"\xb1\x02\n" +
+	"\x0ePHASE_ACCEPTED\x10\x04\"\xca\x02\n" +
 	"\fWatchRequest\x12\x16\n" +
 	"\x05group\x18\x01 \x01(\tH\x00R\x05group\x12\x18\n" +
 	"\x06prefix\x18\x02 \x01(\tH\x00R\x06prefix\x12\x18\n" +
@@ -3603,7 +3617,8 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\brevision\x18\x05 \x01(\x04R\brevision\x12 \n" +
 	"\vfingerprint\x18\x06 \x01(\x06R\vfingerprint\x12F\n" +
 	"\x11progress_interval\x18\a \x01(\v2\x19.google.protobuf.DurationR\x10progressInterval\x12-\n" +
-	"\x05known\x18\b \x03(\v2\x17.registry.v1.KnownGroupR\x05knownB\b\n" +
+	"\x05known\x18\b \x03(\v2\x17.registry.v1.KnownGroupR\x05known\x12\x17\n" +
+	"\aat_once\x18\t \x01(\bR\x06atOnceB\b\n" +
 	"\x06target\"`\n" +
 	"\n" +
 	"KnownGroup\x12\x14\n" +

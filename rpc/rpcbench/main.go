@@ -10,6 +10,9 @@
 // before the writer had its answer counts below zero. After that the member and
 // the key go again, which is not counted.
 //
+// Events come as soon as a change is applied; with -rings each comes with the
+// ring that it leads to, and waits until that is built.
+//
 // The sides alternate in blocks, so that a disturbance of the machine meets
 // both. etcd is Debian's etcd-server, if it is installed; without it the ratios
 // are missing.
@@ -33,6 +36,7 @@ type config struct {
 	rate     float64 // a second
 	block    int     // changes of one side before it is the other's turn
 	sizes    []int   // members of the group beforehand
+	rings    bool    // wait for the ring of every change
 	registry string  // the program; built if empty
 	etcd     string  // the program
 }
@@ -43,6 +47,7 @@ func main() {
 	flag.Float64Var(&c.rate, "rate", 20, "changes a second")
 	flag.IntVar(&c.block, "block", 25, "changes of one side before the other's turn")
 	sizes := flag.String("sizes", "10,100,1000,10000", "members of the group, comma-separated")
+	flag.BoolVar(&c.rings, "rings", false, "watch changes together with their rings, as a local ring does")
 	flag.StringVar(&c.registry, "registry", "", "registry program (default: built from this source)")
 	flag.StringVar(&c.etcd, "etcd", "etcd", "etcd program")
 	flag.Parse()
@@ -100,7 +105,7 @@ func run(ctx context.Context, out io.Writer, c config) (err error) {
 			}
 		}
 	}()
-	ours, err := startRegistry(ctx, c.registry, dir)
+	ours, err := startRegistry(ctx, c.registry, dir, !c.rings)
 	if err != nil {
 		return err
 	}

@@ -22,9 +22,10 @@ type registrySide struct {
 	conns   []*grpc.ClientConn
 	apis    []registrypb.RegistryClient
 	watches group
+	atOnce  bool // do not wait for rings
 }
 
-func startRegistry(ctx context.Context, program, dir string) (_ *registrySide, err error) {
+func startRegistry(ctx context.Context, program, dir string, atOnce bool) (_ *registrySide, err error) {
 	if program == "" {
 		program = filepath.Join(dir, "registry")
 		cmd := exec.CommandContext(ctx, "go", "build", "-o", program, "github.com/werbenhu/registry/cmd/registry")
@@ -33,7 +34,7 @@ func startRegistry(ctx context.Context, program, dir string) (_ *registrySide, e
 			return nil, fmt.Errorf("build the registry: %w\n%s", err, out)
 		}
 	}
-	s := &registrySide{}
+	s := &registrySide{atOnce: atOnce}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
@@ -98,7 +99,7 @@ func (s *registrySide) remove(ctx context.Context, size, node int, name string) 
 func (s *registrySide) watch(ctx context.Context, size int, seen func(int, string)) error {
 	for node, api := range s.apis {
 		stream, err := api.Watch(ctx, &registrypb.WatchRequest{
-			Target: &registrypb.WatchRequest_Group{Group: groupOf(size)}, ProgressInterval: durationpb.New(time.Minute),
+			Target: &registrypb.WatchRequest_Group{Group: groupOf(size)}, ProgressInterval: durationpb.New(time.Minute), AtOnce: s.atOnce,
 		}, grpc.MaxCallRecvMsgSize(64<<20))
 		if err != nil {
 			return err

@@ -22,7 +22,7 @@ type viewKey struct {
 }
 
 type view struct {
-	fingerprint uint64
+	fingerprint uint64 // 0: not known, said before the ring was built
 	members     uint64
 	listed      bool // members is known
 	by          string
@@ -49,14 +49,30 @@ func (v *Views) note(group string, revision uint64, got view) {
 	switch {
 	case !known:
 		v.known[key] = got
-	case before.fingerprint != got.fingerprint:
+		return
+	case before.fingerprint != got.fingerprint && before.fingerprint != 0 && got.fingerprint != 0:
 		v.found = append(v.found, violation("views", "group %s at revision %d has the fingerprint %016x by %s and %016x by %s",
 			group, revision, before.fingerprint, before.by, got.fingerprint, got.by))
-	case !before.listed:
-		v.known[key] = got
-	case got.listed && before.members != got.members:
+		return
+	case before.listed && got.listed && before.members != got.members:
 		v.found = append(v.found, violation("views", "group %s at revision %d has other members by %s than by %s", group, revision, got.by, before.by))
+		return
 	}
+	if before.fingerprint == 0 {
+		before.fingerprint = got.fingerprint
+	}
+	if !before.listed {
+		before.members, before.listed = got.members, got.listed
+	}
+	v.known[key] = before
+}
+
+// Fingerprint is what somebody said that a group's ring has at a revision; 0 if
+// nobody has.
+func (v *Views) Fingerprint(group string, revision uint64) uint64 {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.known[viewKey{group, revision}].fingerprint
 }
 
 // Violations returns what was found.

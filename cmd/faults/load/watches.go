@@ -14,14 +14,16 @@ import (
 
 const watchRetry = 50 * time.Millisecond
 
-// groupWatch follows one group at one node and resumes where it was.
+// groupWatch follows one group at one node and resumes where it was. Every other
+// stream tells of changes at once, the rest with their rings.
 type groupWatch struct {
-	mu sync.Mutex // guards w
-	w  *check.Watcher
+	mu      sync.Mutex // guards the rest
+	w       *check.Watcher
+	streams int
 }
 
 // prefixWatch follows all groups of the load at one node. Every other stream
-// resumes where the watch was, the rest start anew.
+// resumes where the watch was, the rest start anew; two of four tell at once.
 type prefixWatch struct {
 	mu      sync.Mutex // guards the rest
 	groups  map[string]*check.Watcher
@@ -68,7 +70,8 @@ func (g *groupWatch) request(group string) func() *registrypb.WatchRequest {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		revision, fingerprint := g.w.Position()
-		return &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Group{Group: group}, Revision: revision, Fingerprint: fingerprint, ProgressInterval: durationpb.New(time.Second)}
+		g.streams++
+		return &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Group{Group: group}, Revision: revision, Fingerprint: fingerprint, ProgressInterval: durationpb.New(time.Second), AtOnce: g.streams%2 == 1}
 	}
 }
 
@@ -76,7 +79,7 @@ func (p *prefixWatch) request(prefix string) func() *registrypb.WatchRequest {
 	return func() *registrypb.WatchRequest {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		r := &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Prefix{Prefix: prefix}, ProgressInterval: durationpb.New(time.Second)}
+		r := &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Prefix{Prefix: prefix}, ProgressInterval: durationpb.New(time.Second), AtOnce: p.streams&2 != 0}
 		if p.opened = true; p.streams%2 == 0 {
 			return r
 		}
