@@ -24,7 +24,7 @@ func newApp(e *env) *cli.App {
 		Commands: []*cli.Command{
 			serveCommand(e), devCommand(e), healthCommand(e),
 			registerCommand(e), deregisterCommand(e), membersCommand(e), memberCommand(e),
-			groupsCommand(e), groupCommand(e), matchCommand(e),
+			groupsCommand(e), groupCommand(e), watchCommand(e), matchCommand(e),
 			ringCommand(e), clusterCommand(e), benchCommand(e),
 			versionCommand(e), completionCommand(e), exitCodesCommand(e), helpCommand(),
 		},

@@ -67,6 +67,10 @@ func TestUsageErrors(t *testing.T) {
 		{"too many groups", "members a b", []string{`unexpected argument "b"`}},
 		{"missing key", "match web", []string{"KEY is missing"}},
 		{"no owners wanted", "match -n 0 web k", []string{"-n is 0"}},
+		{"watch of nothing", "watch", []string{"GROUP is missing"}},
+		{"watch of two groups", "watch a b", []string{`unexpected argument "b"`}},
+		{"watch of two prefixes", "watch -prefix a b", []string{`unexpected argument "b"`}},
+		{"no events wanted", "watch web -n 0", []string{"-n is 0"}},
 		{"register without a group", "register -id i -addr h:1", []string{"-group is required"}},
 		{"register without an id", "register -group g -addr h:1", []string{"-id is required"}},
 		{"register without an address", "register -group g -id i", []string{"-addr is required"}},
@@ -108,6 +112,7 @@ func TestHelp(t *testing.T) {
 	golden(t, "help.txt", ok(t, "help"))
 	golden(t, "help-exit-codes.txt", ok(t, "help", "exit-codes"))
 	golden(t, "help-match.txt", ok(t, "match", "-help"))
+	golden(t, "help-watch.txt", ok(t, "help", "watch"))
 	golden(t, "help-serve.txt", ok(t, "serve", "-h"))
 	golden(t, "help-ring.txt", ok(t, "help", "ring"))
 	if ok(t, "-h") != ok(t, "help") || ok(t, "exit-codes") != ok(t, "help", "exit-codes") {
@@ -123,6 +128,7 @@ func TestCompletion(t *testing.T) {
 		{"commands", "", []string{"serve", "match", "ring"}},
 		{"subcommands", "ring", []string{"stats", "digest"}},
 		{"flags with one dash", "match -j", []string{"-json"}},
+		{"flags of watch", "watch -f", []string{"-fingerprints"}},
 		{"flags with two dashes", "serve --bi", []string{"--bind", "--bind-advertise"}},
 		{"shells", "completion", []string{"bash", "zsh", "fish"}},
 		{"nothing after --", "register --", nil},

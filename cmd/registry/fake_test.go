@@ -39,11 +39,13 @@ type fake struct {
 	nodes       []*registrypb.NodeStatus
 	batches     []int // keys of each MatchMany
 	events      chan string
+	news        chan *registrypb.WatchEvent // for the watch that is open
 }
 
 type fakeGroup struct {
-	config  *registrypb.GroupConfig
-	members []*registrypb.Member
+	config   *registrypb.GroupConfig
+	members  []*registrypb.Member
+	revision uint64 // if it is above those of the members
 }
 
 func startFake(t *testing.T) *fake {
@@ -54,7 +56,7 @@ func startFake(t *testing.T) *fake {
 	}
 	f := &fake{
 		addr: l.Addr().String(), health: grpchealth.NewServer(), groups: map[string]*fakeGroup{},
-		fail: map[string]error{}, events: make(chan string, 64),
+		fail: map[string]error{}, events: make(chan string, 64), news: make(chan *registrypb.WatchEvent),
 	}
 	s := grpc.NewServer()
 	registrypb.RegisterRegistryServer(s, f)
@@ -139,6 +141,7 @@ func (f *fake) receipt(g *fakeGroup) *registrypb.Receipt {
 	if g != nil && r.Fingerprint == 0 {
 		r.Fingerprint = g.ring().Fingerprint()
 	}
+	r.Revision = g.revision
 	for _, m := range g.members {
 		r.Revision = max(r.Revision, m.ModifiedIndex)
 	}

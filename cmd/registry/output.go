@@ -22,6 +22,13 @@ func writeJSON(w io.Writer, v any) error {
 	return enc.Encode(v)
 }
 
+// writeJSONLine prints one JSON value on one line, in one write.
+func writeJSONLine(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
 // jsonArray prints the elements of an array as they come, one a line.
 type jsonArray struct {
 	w     *bufio.Writer

@@ -27,7 +27,7 @@ func TestReadingCommands(t *testing.T) {
 		{Id: "n3", Bind: "10.0.1.3:7370", Addr: "10.0.1.3:9800", Error: "connection refused"},
 	}
 	for _, args := range []string{
-		"members web", "groups", "group get web", "match web user-1 user-2", "match -n 2 web user-1",
+		"members web", "groups", "group get web", "watch -n 1 web", "match web user-1 user-2", "match -n 2 web user-1",
 		"cluster status", "ring stats web", "ring locate -n 2 web user-1 user-2", "ring digest web",
 		"ring plan web -join web-4:2 -leave web-1 -weight web-2=3", "ring plan web -drain web-2 -virtual-nodes 128 -bound 1.10",
 	} {
@@ -66,6 +66,7 @@ func TestJSONShapes(t *testing.T) {
 		{"ring show", "ring show web -json", "group virtual_nodes fingerprint points.0.hash points.0.member points.0.index"},
 		{"match", "match web k -json", "0.group 0.key 0.member.id 0.member.addr 0.index 0.revision 0.fingerprint"},
 		{"match -n", "match web k -n 2 -json", "0.members.1.id"},
+		{"watch", "watch web -n 1 -json", "group reset rebuilt unknown from revision index fingerprint virtual_nodes bound put.0.id removed"},
 		{"members", "members web -json", "0.id 0.addr 0.weight 0.state 0.meta.zone"},
 		{"cluster status", "cluster status -json", "leader term nodes.0.id nodes.0.bind nodes.0.addr nodes.0.role nodes.0.applied_index nodes.0.digest"},
 	}
