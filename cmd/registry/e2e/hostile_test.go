@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"os"
 	"slices"
 	"strconv"
@@ -56,13 +57,20 @@ func TestHostileInput(t *testing.T) {
 	c.hostileFrames(rand.New(rand.NewPCG(seed, 1)), frames)
 	c.hostileCalls()
 	t.Logf("%d malformed connections in %v; an honest client meanwhile: %s", frames, ms(time.Since(began)), client.figures())
+	eventually(t, patience, "nodes as they were", func() error { return recovered(before, footprints(c)) })
 	if now := statusTerm(t, leader); now != term { // a machine that is busy elsewhere does that, too
 		t.Logf("the term went from %d to %d", term, now)
 	}
 
 	began = time.Now()
 	held := c.holdIdle(others, idle)
-	t.Logf("%d idle connections after %v; memory before and now: %v, %v", len(held), ms(time.Since(began)), before, footprints(c))
+	full := footprints(c)
+	t.Logf("%d idle connections after %v; nodes before and now: %v, %v", len(held), ms(time.Since(began)), before, full)
+	for i, f := range full {
+		if f.goroutines > 3*2*idle { // three for a connection of gRPC
+			t.Errorf("node %d has %d goroutines, with %d idle connections on each port", i, f.goroutines, idle)
+		}
+	}
 	enough := c.pressIdle(others)
 	leader.kill()
 	_, took := newLeader(t, others[0], leader.id)
@@ -78,8 +86,8 @@ func TestHostileInput(t *testing.T) {
 		_ = conn.Close()
 	}
 	leader.start()
-	eventually(t, patience, "memory and files that come back", func() error { return recovered(before, footprints(c)) })
-	t.Logf("memory after: %v", footprints(c))
+	eventually(t, patience, "memory, files and goroutines that come back", func() error { return recovered(before, footprints(c)) })
+	t.Logf("nodes after: %v", footprints(c))
 	client.end()
 	c.settled(3)
 }
@@ -229,10 +237,12 @@ func (c *cluster) pressIdle(nodes []*node) (enough func() []net.Conn) {
 
 // footprint is what a process holds, where the system tells.
 type footprint struct {
-	mib, files int
+	mib, files, goroutines int
 }
 
-func (f footprint) String() string { return fmt.Sprintf("%d MiB in %d files", f.mib, f.files) }
+func (f footprint) String() string {
+	return fmt.Sprintf("%d MiB, %d files, %d goroutines", f.mib, f.files, f.goroutines)
+}
 
 func footprints(c *cluster) (all []footprint) {
 	for _, n := range c.nodes {
@@ -248,16 +258,45 @@ func footprints(c *cluster) (all []footprint) {
 				f.mib = kib >> 10
 			}
 		}
+		eventually(c.t, patience, "a count of goroutines", func() (err error) {
+			f.goroutines, err = goroutines(n)
+			return err
+		})
 		all = append(all, f)
 	}
 	return all
 }
 
+// goroutines is the node's own count.
+func goroutines(n *node) (int, error) {
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Second}
+	resp, err := client.Get("http://" + n.addr + "/metrics")
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if v, ok := strings.CutPrefix(line, "go_goroutines "); ok {
+			return strconv.Atoi(strings.TrimSpace(v))
+		}
+	}
+	return 0, fmt.Errorf("%s says %s and no goroutines", n.addr, resp.Status)
+}
+
 // recovered compares. The runtime gives memory back to the system slowly, so
-// that what it may keep is generous; files are exact but for peers' connections.
+// that what it may keep is generous; files and goroutines are exact but for
+// those of peers' connections, of which a leader has more.
 func recovered(before, now []footprint) error {
+	most := 0
+	for _, f := range before {
+		most = max(most, f.goroutines)
+	}
 	for i := range now {
-		if now[i].files > before[i].files+20 || now[i].mib > before[i].mib+400 {
+		if now[i].files > before[i].files+20 || now[i].mib > before[i].mib+400 || now[i].goroutines > most+40 {
 			return fmt.Errorf("node %d: %v, before %v", i, now[i], before[i])
 		}
 	}
