@@ -137,3 +137,20 @@ func TestClockOverlay(t *testing.T) {
 		t.Errorf("time.Now is unchanged, %v", err)
 	}
 }
+
+// A run is made once more if all that it found is that it showed nothing.
+func TestOnlyUnshownRunsAreRepeated(t *testing.T) {
+	unshown := check.Shown(nil, 0, time.Second)
+	wrong := check.Violation{Checker: "views", Text: "two rings"}
+	for name, tt := range map[string]struct {
+		found []check.Violation
+		want  bool
+	}{
+		"nothing": {nil, false}, "not shown": {unshown, true}, "wrong": {[]check.Violation{wrong}, false},
+		"both": {append(unshown, wrong), false},
+	} {
+		if got := onlyUnshown(tt.found); got != tt.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}

@@ -180,7 +180,8 @@ func (h *harness) kind(ctx context.Context, row *row, k Kind) {
 			row.fail(fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
 		}
 	}()
-	for i := 0; i < h.runs && ctx.Err() == nil && time.Now().Before(h.deadline); i++ {
+	again := 0
+	for i := 0; i < h.runs && ctx.Err() == nil && time.Now().Before(h.deadline); {
 		seed := h.seed + uint64(i)
 		if s == nil {
 			var err error
@@ -196,6 +197,14 @@ func (h *harness) kind(ctx context.Context, row *row, k Kind) {
 			}
 			return
 		}
+		if onlyUnshown(res.Violations) && again < maxAgain {
+			again++
+			row.Again++
+			h.say("%-24s seed %d: once more: %s", res.Kind, res.Seed, res.Violations[0].Text)
+			continue
+		}
+		again = 0
+		i++
 		h.judge(s, &res, history, drawings)
 		row.add(res)
 		if len(res.Violations) > 0 || k.Fresh {
@@ -203,6 +212,14 @@ func (h *harness) kind(ctx context.Context, row *row, k Kind) {
 			s = nil
 		}
 	}
+}
+
+// maxAgain is how often a run is made once more that did not show what it was
+// for. Then it counts as a violation.
+const maxAgain = 2
+
+func onlyUnshown(found []check.Violation) bool {
+	return len(found) > 0 && !slices.ContainsFunc(found, func(v check.Violation) bool { return !v.Unshown })
 }
 
 func (h *harness) endSession(s *session, row *row) {

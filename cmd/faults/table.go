@@ -21,6 +21,7 @@ type row struct {
 	Kind    string   `json:"kind"`
 	Wanted  int      `json:"wanted"`
 	Runs    []Result `json:"runs"`
+	Again   int      `json:"again,omitempty"` // runs made once more
 	Skipped string   `json:"skipped,omitempty"`
 	Errors  []string `json:"errors,omitempty"` // of the harness
 }
@@ -64,6 +65,13 @@ func (h *harness) report(w io.Writer, rows []*row) error {
 		}
 	} else if err := printTable(w, rows); err != nil {
 		return err
+	}
+	again := 0
+	for _, r := range rows {
+		again += r.Again
+	}
+	if again > 0 && !h.json {
+		fmt.Fprintf(w, "%d runs were made once more, because the machine had kept the clients from beating\n", again)
 	}
 	violations, missing, failed := 0, 0, []string(nil)
 	for _, r := range rows {

@@ -19,6 +19,9 @@ import "fmt"
 type Violation struct {
 	Checker string `json:"checker"`
 	Text    string `json:"text"`
+	// Unshown: nothing went wrong, but the run did not show what it was for,
+	// because the machine kept the clients from it.
+	Unshown bool `json:"unshown,omitempty"`
 }
 
 func (v Violation) String() string { return v.Checker + ": " + v.Text }

@@ -14,17 +14,20 @@ import (
 
 const watchRetry = 50 * time.Millisecond
 
-// groupWatch follows one group at one node and resumes where it was. Every other
-// stream tells of changes at once, the rest with their rings.
+// groupWatch follows one group at one node and resumes where it was. At every
+// other node it is told of changes at once, at the rest with their rings; the
+// watch of a prefix there is the other way round. A watch keeps to one, because
+// with rings a node may be behind what it has told at once.
 type groupWatch struct {
-	mu      sync.Mutex // guards the rest
-	w       *check.Watcher
-	streams int
+	atOnce bool
+	mu     sync.Mutex // guards w
+	w      *check.Watcher
 }
 
 // prefixWatch follows all groups of the load at one node. Every other stream
-// resumes where the watch was, the rest start anew; two of four tell at once.
+// resumes where the watch was, the rest start anew.
 type prefixWatch struct {
+	atOnce  bool
 	mu      sync.Mutex // guards the rest
 	groups  map[string]*check.Watcher
 	opened  bool // no event of the newest stream yet
@@ -32,9 +35,9 @@ type prefixWatch struct {
 }
 
 func (l *Load) startWatches(ctx context.Context) {
-	for _, n := range l.nodes {
-		n.group = &groupWatch{w: &check.Watcher{Name: "the watch of a group at " + n.Node, Views: l.views}}
-		n.prefix = &prefixWatch{groups: make(map[string]*check.Watcher)}
+	for i, n := range l.nodes {
+		n.group = &groupWatch{atOnce: i%2 == 0, w: &check.Watcher{Name: "the watch of a group at " + n.Node, Views: l.views}}
+		n.prefix = &prefixWatch{atOnce: i%2 == 1, groups: make(map[string]*check.Watcher)}
 		for _, group := range l.Groups() {
 			n.prefix.groups[group] = &check.Watcher{Name: "the watch of all groups at " + n.Node, Views: l.views, Gone: l.gone(n)}
 		}
@@ -70,8 +73,7 @@ func (g *groupWatch) request(group string) func() *registrypb.WatchRequest {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		revision, fingerprint := g.w.Position()
-		g.streams++
-		return &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Group{Group: group}, Revision: revision, Fingerprint: fingerprint, ProgressInterval: durationpb.New(time.Second), AtOnce: g.streams%2 == 1}
+		return &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Group{Group: group}, Revision: revision, Fingerprint: fingerprint, ProgressInterval: durationpb.New(time.Second), AtOnce: g.atOnce}
 	}
 }
 
@@ -79,7 +81,7 @@ func (p *prefixWatch) request(prefix string) func() *registrypb.WatchRequest {
 	return func() *registrypb.WatchRequest {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		r := &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Prefix{Prefix: prefix}, ProgressInterval: durationpb.New(time.Second), AtOnce: p.streams&2 != 0}
+		r := &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Prefix{Prefix: prefix}, ProgressInterval: durationpb.New(time.Second), AtOnce: p.atOnce}
 		if p.opened = true; p.streams%2 == 0 {
 			return r
 		}
