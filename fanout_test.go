@@ -211,7 +211,7 @@ func (w *watchers) open(conn *grpc.ClientConn) grpc.ClientStream {
 	if err != nil {
 		w.tb.Fatal(err)
 	}
-	req := &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Group{Group: "web"}, ProgressInterval: durationpb.New(time.Hour)}
+	req := &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Group{Group: "web"}, ProgressInterval: durationpb.New(time.Hour), AtOnce: true}
 	if err := stream.SendMsg(req); err != nil {
 		w.tb.Fatal(err)
 	}

@@ -61,11 +61,11 @@ func (f *follower) next() *registrypb.WatchEvent {
 			if e.Delta.From != f.revision {
 				f.t.Fatalf("delta from %d, the watcher is at %d", e.Delta.From, f.revision)
 			}
-			for _, m := range e.Delta.Put {
-				f.members[m.Id] = m
-			}
 			for _, id := range e.Delta.Removed {
 				delete(f.members, id)
+			}
+			for _, m := range e.Delta.Put {
+				f.members[m.Id] = m
 			}
 			f.config, f.revision = e.Delta.Config, e.Delta.Revision
 			f.check(e.Delta.Fingerprint)

@@ -10,11 +10,16 @@ import (
 
 // Bounds of the changes that a group remembers for watchers that are a little
 // behind, and for those that come back. A watcher that is further behind gets
-// the whole group again.
+// the whole group again. With twice feedGroups groups or more each has its part
+// of what so many may remember, so that all of them together stay bounded, but
+// feedLeast changes at least, and those that the newest ring does not hold yet:
+// a watcher that starts is given that ring and what came after it.
 const (
 	feedChanges = 1024
 	feedMembers = 16 << 10
 	feedBytes   = 8 << 20 // of the members in them
+	feedGroups  = 64
+	feedLeast   = 4
 )
 
 // GroupChange is one step of a group: from one published ring to the next, or
@@ -111,7 +116,11 @@ func (f *feed) begin(revision uint64) {
 	f.head = revision
 }
 
-func (f *feed) publish(c *GroupChange) {
+// publish adds a change. There are so many groups, and the newest ring is of
+// the revision built. It returns the channel that those wait on who are to be
+// told, nil for nobody: to close it takes a while when they are many, which is
+// not for the goroutine that applies, nor under a lock.
+func (f *feed) publish(c *GroupChange, groups int, built uint64) (wake chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.head != c.From {
@@ -121,7 +130,7 @@ func (f *feed) publish(c *GroupChange) {
 	f.changes = append(f.changes, c)
 	f.count(c, 1)
 	drop := 0
-	for left := len(f.changes); left > feedChanges || left > 1 && (f.members > feedMembers || f.bytes > feedBytes); left-- {
+	for len(f.changes)-drop > 1 && f.tooMany(drop, groups, built) {
 		f.count(f.changes[drop], -1)
 		drop++
 	}
@@ -129,7 +138,18 @@ func (f *feed) publish(c *GroupChange) {
 	if f.dropped += drop; f.dropped > len(f.changes) {
 		f.changes, f.dropped = slices.Clone(f.changes), 0 // lets go of what was dropped
 	}
-	f.wakeLocked()
+	wake, f.wake = f.wake, nil
+	return wake
+}
+
+// tooMany tells whether another change has to go, after the first drop.
+func (f *feed) tooMany(drop, groups int, built uint64) bool {
+	left := len(f.changes) - drop
+	if left > feedChanges || f.members > feedMembers || f.bytes > feedBytes {
+		return true
+	}
+	part := max(1, groups/feedGroups)
+	return f.changes[drop].Revision <= built && (left > max(feedLeast, feedChanges/part) || f.bytes > feedBytes/part)
 }
 
 func (f *feed) count(c *GroupChange, sign int) {
@@ -148,10 +168,6 @@ func (f *feed) awaited() bool {
 func (f *feed) wakeAll() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.wakeLocked()
-}
-
-func (f *feed) wakeLocked() {
 	if f.wake != nil {
 		close(f.wake)
 		f.wake = nil
@@ -176,10 +192,11 @@ func (f *feed) after(revision uint64) (changes []*GroupChange, wake <-chan struc
 	return all[:end:end], f.wake, ok
 }
 
-// news returns a channel that is closed at the next publication.
-func (f *feed) news() <-chan struct{} {
-	_, wake, _ := f.after(0)
-	return wake
+// reached tells whether a revision was published.
+func (f *feed) reached(revision uint64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.head >= revision
 }
 
 // between returns all changes that lead from one revision to a later one; ok is
@@ -254,8 +271,9 @@ type hub struct {
 	wake  chan struct{}
 }
 
-// publish notes one group, or without a name that any may have changed.
-func (h *hub) publish(names ...string) {
+// publish notes groups, or without a name that any may have changed. The
+// channel that it returns is to be closed: see feed.publish.
+func (h *hub) publish(names ...string) (wake chan struct{}) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if len(names) == 0 {
@@ -267,9 +285,16 @@ func (h *hub) publish(names ...string) {
 	if over := len(h.names) - hubNames; over > 0 {
 		h.names = h.names[over:]
 	}
-	if h.wake != nil {
-		close(h.wake)
-		h.wake = nil
+	wake, h.wake = h.wake, nil
+	return wake
+}
+
+// closeAll closes the channels that are not nil.
+func closeAll(wakes ...chan struct{}) {
+	for _, wake := range wakes {
+		if wake != nil {
+			close(wake)
+		}
 	}
 }
 

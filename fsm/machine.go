@@ -114,12 +114,18 @@ func (m *Machine) announce(dirty []changed) {
 	if len(dirty) == 0 {
 		return
 	}
+	groups := m.State().GroupCount()
 	names := make([]string, len(dirty))
+	wakes := make([]chan struct{}, 0, len(dirty)+1)
 	for i, d := range dirty {
 		names[i] = d.group.Name
-		d.group.cell.revisions.publish(d.change)
+		built := uint64(0)
+		if v := d.group.Ring(); v != nil {
+			built = v.Revision
+		}
+		wakes = append(wakes, d.group.cell.revisions.publish(d.change, groups, built))
 	}
-	m.hub.publish(names...)
+	m.rings.wake(append(wakes, m.hub.publish(names...)))
 	for _, d := range dirty {
 		m.rings.build(d.group)
 	}

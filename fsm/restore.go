@@ -42,8 +42,7 @@ func (m *Machine) Install(next *State) {
 	for g := range next.Groups {
 		m.rings.build(g)
 	}
-	m.rings.hub.publish() // of those that are gone nothing else is heard
-	m.hub.publish()
+	closeAll(m.rings.hub.publish(), m.hub.publish()) // of those that are gone nothing else is heard
 }
 
 // ReadSnapshot reads a snapshot without a machine, to inspect it. The groups

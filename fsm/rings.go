@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,15 +41,17 @@ func (v *RingView) Member(i int) *Member { return v.members[i] }
 type ringCell struct {
 	name      string
 	view      atomic.Pointer[RingView]
-	feed      feed          // of the rings
-	revisions feed          // of the group's revisions, ahead of the rings
-	urge      chan struct{} // holds one: somebody waits for this ring
-	pace      paces         // of this group alone
+	feed      feed                        // of the rings
+	revisions feed                        // of the group's revisions, ahead of the rings
+	lastJoin  atomic.Pointer[GroupChange] // several of them as one
+	urge      chan struct{}               // holds one: somebody waits for this ring
+	pace      paces                       // of this group alone
 
 	mu       sync.Mutex    // guards the rest
 	building bool          // a goroutine builds this ring
 	target   uint64        // the revision to build
 	gone     bool          // a restore replaced the group: no ring comes any more
+	wanted   bool          // a watcher of revisions waits for the next ring
 	built    chan struct{} // closed and replaced at every publication
 }
 
@@ -58,11 +61,12 @@ type ringCell struct {
 //
 // A change after a quiet moment is built at once if someone watches rings, and
 // otherwise when the answer to it and what is told of it are on their way, which
-// building would hold up. Under lasting change the builds together take no more than 4 % of the processors, so that
-// a registration costs the cluster a log entry and not three rings: several
-// changes of a group then go into one build. With watchers waiting for its next
-// step, a group has three times that. Rings that a reader waits for are not held
-// back. A small ring waits for no large one: they have slots of their own.
+// building would hold up. Under lasting change the builds together take no more
+// than 4 % of the processors, so that a registration costs the cluster a log
+// entry and not three rings: several changes of a group then go into one build.
+// With watchers waiting for its next step, a group has three times that. Rings
+// that a reader waits for are not held back. A small ring waits for no large
+// one: they have slots of their own.
 type ringBuilder struct {
 	machine *Machine
 	slots   chan struct{}
@@ -177,6 +181,21 @@ func (b *ringBuilder) newCell(name string) *ringCell {
 	}
 }
 
+// wake closes channels that many may wait on, beside the goroutine that applies.
+func (b *ringBuilder) wake(wakes []chan struct{}) {
+	wakes = slices.DeleteFunc(wakes, func(wake chan struct{}) bool { return wake == nil })
+	if len(wakes) == 0 {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		closeAll(wakes...)
+		return
+	}
+	b.wg.Go(func() { closeAll(wakes...) })
+}
+
 func (b *ringBuilder) close() {
 	b.mu.Lock()
 	b.closed = true
@@ -194,6 +213,17 @@ func (c *ringCell) retire() {
 	c.built = make(chan struct{})
 	c.feed.wakeAll()
 	c.revisions.wakeAll()
+}
+
+// awaitRing returns a channel that is closed at the next publication of a ring,
+// whose build does not wait for its turn. The caller looks at the ring once more
+// before it waits.
+func (c *ringCell) awaitRing() <-chan struct{} {
+	c.hurry()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wanted = true
+	return c.built
 }
 
 // hurry lets the ring's next build not wait for its turn.
@@ -231,10 +261,12 @@ func (b *ringBuilder) build(g *Group) {
 // admit waits for the turn of a build and takes a slot, which it returns; nil
 // when the builder is closing. A group's first ring is due at once, because a
 // node that starts has all to build, and so is one that somebody waits for:
-// pacing is for changes that nobody has asked about.
-func (b *ringBuilder) admit(c *ringCell) chan struct{} {
+// pacing is for changes that nobody has asked about. watched says that someone
+// watched the ring before this one: who was told of it has had no time to ask for
+// the next.
+func (b *ringBuilder) admit(c *ringCell, watched bool) chan struct{} {
 	if c.view.Load() != nil {
-		watched := c.feed.awaited()
+		watched = watched || c.feed.awaited()
 		owed := max(b.pace.owed(watched), c.pace.owed(watched))
 		if !watched {
 			owed = max(owed, settleTime)
@@ -262,8 +294,9 @@ func (b *ringBuilder) admit(c *ringCell) chan struct{} {
 // run builds until the ring is at the newest revision.
 func (b *ringBuilder) run(c *ringCell) {
 	defer b.counters.pending.Add(-1)
+	watched := false
 	for {
-		slots := b.admit(c)
+		slots := b.admit(c, watched)
 		if slots == nil {
 			return // closing; whoever waits for the ring has a context
 		}
@@ -281,24 +314,33 @@ func (b *ringBuilder) run(c *ringCell) {
 		c.pace.spent(took)
 		b.pace.spent(min(took, buildBurst/5)) // a large ring delays itself, not the others
 		<-slots
+		var wakes []chan struct{}
 		c.mu.Lock()
 		if view != nil {
+			watched = c.feed.awaited()
 			c.view.Store(view)
-			if c.feed.awaited() {
-				b.machine.hub.publish(c.name) // who follows revisions may wait for this ring
+			if c.wanted {
+				wakes = append(wakes, b.machine.hub.publish(c.name))
+				c.wanted = false
 			}
-			c.feed.publish(change)
-			b.hub.publish(c.name)
+			wakes = append(wakes, c.feed.publish(change, b.machine.State().GroupCount(), view.Revision), b.hub.publish(c.name))
 		}
 		c.gone = c.gone || view == nil // a restore may have retired it meanwhile
-		close(c.built)
+		wakes = append(wakes, c.built)
 		c.built = make(chan struct{})
-		if view == nil || view.Revision >= c.target {
+		done := view == nil || view.Revision >= c.target
+		if done {
 			c.building = false
-			c.mu.Unlock()
-			return
+			select {
+			case <-c.urge: // of someone who has that ring now
+			default:
+			}
 		}
 		c.mu.Unlock()
+		closeAll(wakes...)
+		if done {
+			return
+		}
 	}
 }
 

@@ -175,9 +175,11 @@ func TestCloseWaitsForTheBuildUnderWay(t *testing.T) {
 	settle(t, l.m)
 	cell := l.m.State().Group("web").cell
 	cell.mu.Lock() // the build cannot publish
+	built := l.m.RingStats().Builds
+	cell.hurry()
 	l.m.rings.wg.Go(func() { l.m.rings.run(cell) })
 	deadline := time.Now().Add(10 * time.Second)
-	for len(l.m.rings.small) == 0 && buildsUnderWay() == 0 && time.Now().Before(deadline) {
+	for l.m.RingStats().Builds == built && time.Now().Before(deadline) {
 		runtime.Gosched()
 	}
 	closed := make(chan struct{})
@@ -263,5 +265,52 @@ func TestSmallRingsWaitForNoLargeOne(t *testing.T) {
 	}
 	for range cap(l.m.rings.slots) {
 		<-l.m.rings.slots
+	}
+}
+
+// A ring that nobody watches waits until a change has been told; one that was
+// watched before does not.
+func TestUnwatchedRingsWaitAMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLog(t)
+		defer l.m.Close()
+		l.must(register(newSeat("web", "a", "10.0.0.1:80", "one")))
+		synctest.Wait()
+		c := l.m.State().Group("web").cell
+		for watched, want := range map[bool]time.Duration{true: 0, false: settleTime} {
+			began := time.Now()
+			<-l.m.rings.admit(c, watched)
+			if took := time.Since(began); took != want {
+				t.Errorf("watched %t: waited %v, want %v", watched, took, want)
+			}
+		}
+		if c.awaitRing(); c.feed.awaited() {
+			t.Error("who waits for one ring watches rings")
+		}
+		began := time.Now()
+		<-l.m.rings.admit(c, false)
+		if took := time.Since(began); took != 0 {
+			t.Errorf("hurried: waited %v", took)
+		}
+	})
+}
+
+// What urged a ring on does not urge the next one on.
+func TestUrgeEndsWithItsRing(t *testing.T) {
+	l := newLog(t)
+	l.must(register(newSeat("web", "a", "10.0.0.1:80", "one")))
+	settle(t, l.m)
+	release := holdBuilds(l.m)
+	l.must(register(newSeat("web", "b", "10.0.0.1:80", "one")))
+	c := l.m.State().Group("web").cell
+	built := c.awaitRing()
+	c.hurry() // the build may have taken the first
+	release()
+	<-built
+	settle(t, l.m)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.urge) != 0 {
+		t.Error("an urge was left")
 	}
 }

@@ -21,13 +21,18 @@ type GroupWatch struct {
 	machine  *Machine
 	name     string
 	timing   Timing
+	known    uint64 // the revision that it began with
 	cell     *ringCell
-	revision uint64
-	told     bool // that the group does not exist
+	revision uint64 // of what it was given; 0 for nothing
+	told     bool   // that the group does not exist
 
-	// With AtOnce: the fingerprint that the ring at the revision has to have,
-	// while that is not known; 0 for none.
+	// unproven, with AtOnce, is the fingerprint that the ring at the revision has
+	// to have, while that is not known; 0 for none.
 	unproven uint64
+	// least is the revision of the ring to start over with, 0 for any: what the
+	// watcher may have been told before, elsewhere, is not taken back.
+	least    uint64
+	starting bool // least is set
 }
 
 // Timing is when a watcher is told of a change of a group.
@@ -44,14 +49,15 @@ const (
 // revision, at which the ring had that fingerprint; revision 0: nothing. With
 // AtOnce, a fingerprint of 0 is not compared.
 func (m *Machine) WatchGroup(known KnownGroup, timing Timing) *GroupWatch {
-	w := &GroupWatch{machine: m, name: known.Name, revision: known.Revision, timing: timing}
-	if timing == AtOnce {
-		if known.Revision != 0 {
-			w.unproven = known.Fingerprint
-		}
+	w := &GroupWatch{machine: m, name: known.Name, known: known.Revision, revision: known.Revision, timing: timing}
+	if known.Revision == 0 {
 		return w
 	}
-	if g := m.State().Group(known.Name); g != nil && known.Revision != 0 {
+	if timing == AtOnce {
+		w.unproven = known.Fingerprint
+		return w
+	}
+	if g := m.State().Group(known.Name); g != nil {
 		if v := g.Ring(); v != nil && v.Revision == known.Revision && v.Ring.Fingerprint() != known.Fingerprint {
 			w.revision = 0
 		}
@@ -72,12 +78,12 @@ func (w *GroupWatch) Poll() (Step, <-chan struct{}) {
 			if w.told {
 				return Step{}, created
 			}
-			w.told, w.revision, w.unproven, w.cell = true, 0, 0, nil
+			w.told, w.known, w.revision, w.unproven, w.starting, w.cell = true, 0, 0, 0, false, nil
 			return Step{Group: w.name, Unknown: true}, nil
 		}
 		w.told = false
 		w.cell = g.cell
-		step, wake := w.next()
+		step, wake := w.next(g)
 		if wake == nil {
 			return step, nil
 		}
@@ -87,20 +93,33 @@ func (w *GroupWatch) Poll() (Step, <-chan struct{}) {
 	}
 }
 
-func (w *GroupWatch) next() (Step, <-chan struct{}) {
-	if w.timing == AtOnce {
-		return w.nextRevision()
+// next leads on from the watcher's revision, or starts over:
+//
+//	rings      12 ──────── 17 (being built)
+//	revisions  12 14 15 16 17
+//	WithRing, at 12: waits, and gets 12→17 with the ring of 17
+//	AtOnce, at 12: gets 12→14 … 16→17
+//	AtOnce, at 15, with a fingerprint to be proven: waits for the ring of 17,
+//	and gets 15→17 with its fingerprint as one change
+//	AtOnce, without a state: waits for the ring of 17, because it may have been
+//	told of 17 at another node
+func (w *GroupWatch) next(g *Group) (Step, <-chan struct{}) {
+	if w.unproven != 0 {
+		if step, wake, ok := w.prove(); ok {
+			return step, wake
+		}
 	}
-	changes, wake, ok := w.cell.feed.after(w.revision)
-	if ok && w.revision != 0 {
-		return w.follow(changes, wake)
+	if w.timing == AtOnce && w.revision != 0 {
+		if changes, wake, ok := w.cell.revisions.after(w.revision); ok {
+			return w.follow(changes, wake)
+		} // else it may have been overrun, and rings lead on
 	}
-	view := w.cell.view.Load()
-	if view == nil {
-		return Step{}, wake // its first ring is being built
+	if w.revision != 0 {
+		if changes, wake, ok := w.cell.feed.after(w.revision); ok {
+			return w.follow(changes, wake)
+		}
 	}
-	w.revision = view.Revision
-	return Step{Group: w.name, View: view}, nil
+	return w.startOver(g)
 }
 
 // follow takes changes that lead on from the watcher's revision.
@@ -108,38 +127,33 @@ func (w *GroupWatch) follow(changes []*GroupChange, wake <-chan struct{}) (Step,
 	if len(changes) == 0 {
 		return Step{}, wake
 	}
-	w.revision = changes[len(changes)-1].Revision
+	w.revision, w.starting = changes[len(changes)-1].Revision, false
 	return Step{Group: w.name, Changes: changes}, nil
 }
 
-// nextRevision is next with AtOnce. A watcher that starts gets the newest ring's
-// view, from which the revisions lead on:
-//
-//	rings      12 ──────── 17 (being built)
-//	revisions  12 14 15 16 17
-//	a watcher without a state gets the view of 12, then 12→14 … 16→17
-//	one at 15 whose fingerprint is to be proven waits for the ring of 17
-//	and gets 15→17, with its fingerprint, as one change
-func (w *GroupWatch) nextRevision() (Step, <-chan struct{}) {
-	if w.unproven != 0 {
-		if step, wake, ok := w.prove(); ok {
-			return step, wake
+// startOver gives the watcher a ring's view, once there is one that is late enough.
+func (w *GroupWatch) startOver(g *Group) (Step, <-chan struct{}) {
+	told := max(w.known, w.revision)
+	w.revision = 0
+	if !w.starting {
+		w.starting, w.least = true, told
+		if told == 0 && w.timing == AtOnce {
+			w.least = g.Revision
 		}
 	}
-	changes, wake, ok := w.cell.revisions.after(w.revision)
-	if ok && w.revision != 0 {
-		return w.follow(changes, wake)
-	}
-	built := w.cell.feed.news() // before the view is looked at
+	w.least = min(w.least, g.Revision)           // of a group that a snapshot brought, too
+	_, published, _ := w.cell.revisions.after(0) // before the view is looked at
 	view := w.cell.view.Load()
-	if view != nil {
-		_, _, ok = w.cell.revisions.after(view.Revision)
+	if view == nil || view.Revision < w.least {
+		built := w.cell.awaitRing()
+		if view = w.cell.view.Load(); view == nil || view.Revision < w.least {
+			return Step{}, built
+		}
 	}
-	if view == nil || !ok { // a ring that is too old leads nowhere
-		w.cell.hurry()
-		return Step{}, built
+	if w.timing == AtOnce && !w.cell.revisions.reached(view.Revision) {
+		return Step{}, published // a build saw the state before its change was published
 	}
-	w.revision = view.Revision
+	w.revision, w.starting = view.Revision, false
 	return Step{Group: w.name, View: view}, nil
 }
 
@@ -147,30 +161,42 @@ func (w *GroupWatch) nextRevision() (Step, <-chan struct{}) {
 // fingerprint: the cluster may have been rebuilt, and know a revision of that
 // number by chance. The ring of a later revision serves as well, because the
 // watcher can build it of what it is sent. ok is false when there is nothing to
-// wait for and nothing to be sent: the state is proven or, with revision 0, given up.
+// wait for and nothing to be sent: the state is proven, or with revision 0 given up.
 func (w *GroupWatch) prove() (step Step, wake <-chan struct{}, ok bool) {
-	built := w.cell.feed.news() // before the view is looked at
+	changes, published, known := w.cell.revisions.after(w.revision)
 	view := w.cell.view.Load()
-	_, _, known := w.cell.revisions.after(w.revision)
 	if known && (view == nil || view.Revision < w.revision) {
-		w.cell.hurry()
-		return Step{}, built, true
+		built := w.cell.awaitRing()
+		if view = w.cell.view.Load(); view == nil || view.Revision < w.revision {
+			return Step{}, built, true
+		}
+	}
+	if known && !w.cell.revisions.reached(view.Revision) {
+		return Step{}, published, true // a build saw the state before its change was published
 	}
 	print := w.unproven
 	w.unproven = 0
-	if known && view.Revision == w.revision && view.Ring.Fingerprint() == print {
+	switch {
+	case known && view.Revision > w.revision:
+		if changes, known = w.cell.revisions.between(w.revision, view.Revision); known {
+			return w.sendJoined(changes, view)
+		}
+	case known && view.Ring.Fingerprint() == print:
 		return Step{}, nil, false
 	}
-	var changes []*GroupChange
-	if known {
-		changes, _ = w.cell.revisions.between(w.revision, view.Revision)
+	w.revision = 0
+	return Step{}, nil, false
+}
+
+// sendJoined gives the changes up to a ring as one. It is kept for the next
+// watcher, because those that lost one node go on at another together.
+func (w *GroupWatch) sendJoined(changes []*GroupChange, view *RingView) (Step, <-chan struct{}, bool) {
+	c := w.cell.lastJoin.Load()
+	if c == nil || c.From != w.revision || c.Revision != view.Revision {
+		c = joined(changes)
+		c.Fingerprint = view.Ring.Fingerprint()
+		w.cell.lastJoin.Store(c)
 	}
-	if len(changes) == 0 {
-		w.revision = 0
-		return Step{}, nil, false
-	}
-	c := joined(changes)
-	c.Fingerprint = view.Ring.Fingerprint()
 	w.revision = c.Revision
 	return Step{Group: w.name, Changes: []*GroupChange{c}}, nil, true
 }

@@ -74,9 +74,9 @@ func testRestore(t *testing.T, timing Timing) {
 // known starts over.
 func TestFeedChainsOrStartsOver(t *testing.T) {
 	var f feed
-	f.publish(&GroupChange{Revision: 12})
-	f.publish(&GroupChange{From: 12, Revision: 15})
-	f.publish(&GroupChange{From: 15, Revision: 16})
+	f.publish(&GroupChange{Revision: 12}, 1, 0)
+	f.publish(&GroupChange{From: 12, Revision: 15}, 1, 0)
+	f.publish(&GroupChange{From: 15, Revision: 16}, 1, 0)
 	for from, want := range map[uint64]int{12: 2, 15: 1, 16: 0} {
 		if changes, _, ok := f.after(from); !ok || len(changes) != want {
 			t.Errorf("after %d: %d changes, %t, want %d", from, len(changes), ok, want)
@@ -86,7 +86,7 @@ func TestFeedChainsOrStartsOver(t *testing.T) {
 		t.Error("a way was found from a revision that was never published")
 	}
 	_, wake, _ := f.after(16)
-	f.publish(&GroupChange{From: 20, Revision: 21}) // a gap: nothing leads over it
+	closeAll(f.publish(&GroupChange{From: 20, Revision: 21}, 1, 0)) // a gap: nothing leads over it
 	select {
 	case <-wake:
 	default:
@@ -96,7 +96,7 @@ func TestFeedChainsOrStartsOver(t *testing.T) {
 		t.Error("a way was found over a gap")
 	}
 	for i := range uint64(2 * feedChanges) {
-		f.publish(&GroupChange{From: 21 + i, Revision: 22 + i})
+		f.publish(&GroupChange{From: 21 + i, Revision: 22 + i}, 1, 0)
 	}
 	if len(f.changes) > feedChanges {
 		t.Errorf("%d changes are remembered, at most %d", len(f.changes), feedChanges)
@@ -166,8 +166,120 @@ func TestAtOnceDoesNotWaitForTheRing(t *testing.T) {
 	if s := l.m.State(); !group.Level(s) || !prefix.Level(s) || ringed.Level(s) {
 		t.Error("the ring is awaited by those who do not want it, or not by the one who does")
 	}
+	// One that starts may have been told of all that at another node.
 	late := l.m.WatchGroup(KnownGroup{Name: "web"}, AtOnce)
-	take(t, late, fmt.Sprintf("web: view of a; %d→%d +b; %d→%d -a", first, last-1, last-1, last))
+	take(t, late, "")
+	overrun := l.m.WatchGroup(KnownGroup{Name: "web", Revision: last - 1, Fingerprint: 0}, AtOnce)
+	l.m.State().Group("web").cell.revisions.changes = nil
+	take(t, overrun, "")
+	release()
+	settle(t, l.m)
+	take(t, late, "web: view of b")
+	take(t, overrun, "web: view of b")
+}
+
+// A ring may be built of a state whose change is still to be published to those
+// who are told at once: they wait for that, and miss nothing.
+func TestAtOnceWaitsForAChangeThatARingHas(t *testing.T) {
+	l := newLog(t)
+	l.must(register(newSeat("web", "a", "10.0.0.1:80", "one")))
+	settle(t, l.m)
+	g := l.m.State().Group("web")
+	at, print := g.Revision, g.Ring().Ring.Fingerprint()
+	l.must(register(newSeat("web", "b", "10.0.0.2:80", "one")))
+	settle(t, l.m)
+	change := g.cell.revisions.changes[1]
+	g.cell.revisions.head, g.cell.revisions.changes = at, g.cell.revisions.changes[:1] // as it is for a moment
+	starts := l.m.WatchGroup(KnownGroup{Name: "web"}, AtOnce)
+	proven := l.m.WatchGroup(KnownGroup{Name: "web", Revision: at, Fingerprint: print}, AtOnce)
+	for name, w := range map[string]*GroupWatch{"starts": starts, "proven": proven} {
+		step, wake := w.Poll()
+		if wake == nil {
+			t.Errorf("%s: %s", name, stepWords(step))
+			continue
+		}
+		select {
+		case <-wake:
+			t.Errorf("%s: woken too early", name)
+		default:
+		}
+		defer func() {
+			select {
+			case <-wake:
+			default:
+				t.Errorf("%s: not woken", name)
+			}
+		}()
+	}
+	closeAll(g.cell.revisions.publish(change, 1, at))
+	take(t, starts, "web: view of a b")
+	take(t, proven, fmt.Sprintf("web: %d→%d +b", at, change.Revision))
+}
+
+// Another node may tell of steps that this one takes together: its watchers do
+// not go back to the ring before them.
+func TestAtOnceDoesNotGoBack(t *testing.T) {
+	for name, known := range map[string]KnownGroup{
+		"inside a batch": {Name: "web", Revision: 2, Fingerprint: 77}, "inside a batch, unproven": {Name: "web", Revision: 2},
+		"with nothing that it says": {Name: "web"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLog(t)
+			l.must(register(newSeat("web", "a", "10.0.0.1:80", "one")))
+			settle(t, l.m)
+			release := holdBuilds(l.m)
+			l.batch(register(newSeat("web", "b", "10.0.0.2:80", "one")), register(newSeat("web", "c", "10.0.0.3:80", "one")))
+			w := l.m.WatchGroup(known, AtOnce)
+			take(t, w, "")
+			if w.Level(l.m.State()) {
+				t.Error("level with nothing sent")
+			}
+			release()
+			settle(t, l.m)
+			take(t, w, "web: view of a b c")
+		})
+	}
+}
+
+// A watcher that goes on from a revision that is not known here is not level
+// before it was given something, and not kept from an older state: the cluster
+// may have been rebuilt.
+func TestUnknownRevisionIsNotLevel(t *testing.T) {
+	for name, timing := range map[string]Timing{"with the ring": WithRing, "at once": AtOnce} {
+		t.Run(name, func(t *testing.T) {
+			l := newLog(t)
+			release := holdBuilds(l.m)
+			l.must(register(newSeat("web", "a", "10.0.0.1:80", "one")))
+			w := l.m.WatchGroup(KnownGroup{Name: "web", Revision: 1000}, timing)
+			take(t, w, "")
+			if w.Level(l.m.State()) {
+				t.Error("level with nothing sent")
+			}
+			release()
+			settle(t, l.m)
+			take(t, w, "web: view of a")
+		})
+	}
+}
+
+// Watchers that go on together share what they are sent.
+func TestJoinedChangesAreShared(t *testing.T) {
+	l := newLog(t)
+	l.must(register(newSeat("web", "a", "10.0.0.1:80", "one")))
+	settle(t, l.m)
+	v := l.m.State().Group("web").Ring()
+	l.must(register(newSeat("web", "b", "10.0.0.2:80", "one")))
+	l.must(register(newSeat("web", "c", "10.0.0.3:80", "one")))
+	settle(t, l.m)
+	var first *GroupChange
+	for i := range 3 {
+		step, _ := l.m.WatchGroup(KnownGroup{Name: "web", Revision: v.Revision, Fingerprint: v.Ring.Fingerprint()}, AtOnce).Poll()
+		if i == 0 {
+			first = step.Changes[0]
+		} else if step.Changes[0] != first {
+			t.Error("made again")
+		}
+	}
 }
 
 // A group's first ring is awaited even so, because a watcher starts from it.
@@ -416,17 +528,38 @@ func TestFeedIsBoundedInBytes(t *testing.T) {
 		return &GroupChange{From: uint64(i), Revision: uint64(i + 1), Put: []*Member{m}}
 	}
 	for i := range feedChanges - 1 {
-		f.publish(change(i+1, feedBytes/100))
+		f.publish(change(i+1, feedBytes/100), 1, 0)
 	}
 	if n := len(f.changes); n < 90 || n > 100 {
 		t.Errorf("%d changes of a hundredth of the bound are remembered", n)
 	}
-	f.publish(change(feedChanges, 2*feedBytes))
+	f.publish(change(feedChanges, 2*feedBytes), 1, 0)
 	if n := len(f.changes); n != 1 {
 		t.Errorf("%d changes, want the one that is larger than the bound", n)
 	}
-	f.publish(change(feedChanges+1, 1))
+	f.publish(change(feedChanges+1, 1), 1, 0)
 	if members, bytes := f.changes[0].size(); len(f.changes) != 1 || f.members != members || f.bytes != bytes {
 		t.Errorf("%d changes, %d members, %d bytes", len(f.changes), f.members, f.bytes)
+	}
+}
+
+// All groups together remember no more than some of them might, but what leads
+// on from the newest ring.
+func TestManyGroupsRememberLessEach(t *testing.T) {
+	const last = 2 * feedChanges
+	for _, tt := range []struct{ groups, behind, want int }{
+		{1, 0, feedChanges}, {2 * feedGroups, 0, feedChanges / 2}, {MaxGroups, 0, feedLeast},
+		{MaxGroups, 100, 100}, {MaxGroups, last, feedChanges},
+	} {
+		var f feed
+		for i := range uint64(last) {
+			f.publish(&GroupChange{From: i, Revision: i + 1, Removed: []string{"m"}}, tt.groups, i+1-min(i+1, uint64(tt.behind)))
+		}
+		if n := len(f.changes); n != tt.want {
+			t.Errorf("%+v: %d changes are remembered", tt, n)
+		}
+		if _, ok := f.between(last-uint64(tt.want), last); !ok {
+			t.Errorf("%+v: they lead nowhere", tt)
+		}
 	}
 }

@@ -66,9 +66,25 @@ func (t *tracker) request() *registrypb.WatchRequest {
 	return r
 }
 
+// settled tells whether the state's fingerprint is known.
+func (t *tracker) settled() bool { return !t.atOnce || t.revision == 0 || t.fingerprint != 0 }
+
+// toSettle is the number of points that settle has to make.
+func (t *tracker) toSettle() int {
+	if t.settled() {
+		return 0
+	}
+	params, members := t.state()
+	weight := 0
+	for _, m := range members {
+		weight += m.Weight
+	}
+	return weight * params.VirtualNodes
+}
+
 // settle computes the fingerprint of a state that no node has yet told it of.
 func (t *tracker) settle() {
-	if !t.atOnce || t.revision == 0 || t.fingerprint != 0 {
+	if t.settled() {
 		return
 	}
 	params, members := t.state()

@@ -247,18 +247,26 @@ type prefixWatch struct {
 	checked map[string]bool // groups whose first delta of the session was checked
 }
 
-// What a new stream is told of what is known already: a request has a limit.
+// What a new stream is told of what is known already: a request has a limit, and
+// computing the fingerprints of rings that no node has told of takes time, which
+// these points of theirs keep below a second.
 const (
 	maxKnownGroups = 10_000
 	maxKnownBytes  = 512 << 10
+	maxKnownPoints = 4 << 20
 )
 
 // request goes on from what is known of the groups, as far as there is room:
 // the others start with a snapshot.
 func (p *prefixWatch) request() *registrypb.WatchRequest {
 	r := &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Prefix{Prefix: p.prefix}, AtOnce: !p.opts.fingerprints}
-	room := maxKnownBytes
+	room, points := maxKnownBytes, maxKnownPoints
 	for name, t := range p.trackers {
+		need := t.toSettle()
+		if need > points {
+			continue
+		}
+		points -= need
 		own := t.request()
 		if room -= len(name) + 32; room < 0 || len(r.Known) == maxKnownGroups {
 			break

@@ -2055,9 +2055,10 @@ type WatchRequest struct {
 	Known []*KnownGroup `protobuf:"bytes,8,rep,name=known,proto3" json:"known,omitempty"`
 	// For groups: tell of a change when it is applied, not when the ring that it
 	// leads to is built, which takes a while for a large group and under lasting
-	// change. A delta then has no fingerprint, but for the first one of a stream
-	// that goes on from a fingerprint; to go on from a revision without, leave the
-	// fingerprint 0, and it is not compared.
+	// change. A delta then has no fingerprint, unless it ends at a ring. A stream
+	// that goes on from a fingerprint begins with such a delta, or the node has
+	// compared it with the ring of that very revision. To go on from a revision
+	// without, leave the fingerprint 0, and it is not compared.
 	AtOnce        bool `protobuf:"varint,9,opt,name=at_once,json=atOnce,proto3" json:"at_once,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2401,8 +2402,8 @@ type WatchEvent_Nodes struct {
 }
 
 type WatchEvent_Progress struct {
-	// How fresh the stream is: all changes up to an index have been sent, those
-	// of rings included that were being built. While one is, there is none.
+	// How fresh the stream is: all changes up to an index have been sent. While a
+	// ring is being built that the watcher is to be sent, there is none.
 	Progress *Progress `protobuf:"bytes,6,opt,name=progress,proto3,oneof"`
 }
 
