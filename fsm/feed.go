@@ -12,7 +12,7 @@ import (
 // behind, and for those that come back. A watcher that is further behind gets
 // the whole group again. With twice feedGroups groups or more each has its part
 // of what so many may remember, so that all of them together stay bounded, but
-// feedLeast changes at least, and those that the newest ring does not hold yet:
+// feedLeast small changes at least, and those that the newest ring does not hold yet:
 // a watcher that starts is given that ring and what came after it.
 const (
 	feedChanges = 1024

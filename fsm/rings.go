@@ -43,7 +43,7 @@ type ringCell struct {
 	view      atomic.Pointer[RingView]
 	feed      feed                        // of the rings
 	revisions feed                        // of the group's revisions, ahead of the rings
-	lastJoin  atomic.Pointer[GroupChange] // several of them as one
+	lastJoin  atomic.Pointer[GroupChange] // several of them as one, up to the view
 	urge      chan struct{}               // holds one: somebody waits for this ring
 	pace      paces                       // of this group alone
 
@@ -215,13 +215,15 @@ func (c *ringCell) retire() {
 	c.revisions.wakeAll()
 }
 
-// awaitRing returns a channel that is closed at the next publication of a ring,
-// whose build does not wait for its turn. The caller looks at the ring once more
-// before it waits.
-func (c *ringCell) awaitRing() <-chan struct{} {
-	c.hurry()
+// awaitRing returns a channel that is closed at the next publication of a ring;
+// with hurry its build does not wait for its turn. The caller looks at the ring
+// once more before it waits.
+func (c *ringCell) awaitRing(hurry bool) <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if hurry {
+		c.hurry() // under the lock: a build that ends takes urges back
+	}
 	c.wanted = true
 	return c.built
 }
@@ -319,6 +321,7 @@ func (b *ringBuilder) run(c *ringCell) {
 		if view != nil {
 			watched = c.feed.awaited()
 			c.view.Store(view)
+			c.lastJoin.Store(nil)
 			if c.wanted {
 				wakes = append(wakes, b.machine.hub.publish(c.name))
 				c.wanted = false

@@ -284,7 +284,7 @@ func TestUnwatchedRingsWaitAMoment(t *testing.T) {
 				t.Errorf("watched %t: waited %v, want %v", watched, took, want)
 			}
 		}
-		if c.awaitRing(); c.feed.awaited() {
+		if c.awaitRing(true); c.feed.awaited() {
 			t.Error("who waits for one ring watches rings")
 		}
 		began := time.Now()
@@ -303,7 +303,7 @@ func TestUrgeEndsWithItsRing(t *testing.T) {
 	release := holdBuilds(l.m)
 	l.must(register(newSeat("web", "b", "10.0.0.1:80", "one")))
 	c := l.m.State().Group("web").cell
-	built := c.awaitRing()
+	built := c.awaitRing(true)
 	c.hurry() // the build may have taken the first
 	release()
 	<-built

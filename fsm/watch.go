@@ -115,11 +115,30 @@ func (w *GroupWatch) next(g *Group) (Step, <-chan struct{}) {
 		} // else it may have been overrun, and rings lead on
 	}
 	if w.revision != 0 {
-		if changes, wake, ok := w.cell.feed.after(w.revision); ok {
+		changes, wake, ok := w.cell.feed.after(w.revision)
+		switch {
+		case ok && len(changes) == 0 && w.timing == AtOnce:
+			return w.atNewestRing()
+		case ok:
 			return w.follow(changes, wake)
 		}
 	}
 	return w.startOver(g)
+}
+
+// atNewestRing leads on from the newest ring where no revisions did: the ring
+// came ahead of them, or they are forgotten and the next ring leads on.
+func (w *GroupWatch) atNewestRing() (Step, <-chan struct{}) {
+	_, published, _ := w.cell.revisions.after(0)
+	if !w.cell.revisions.reached(w.revision) {
+		return Step{}, published
+	}
+	if changes, wake, ok := w.cell.revisions.after(w.revision); ok {
+		return w.follow(changes, wake)
+	}
+	built := w.cell.awaitRing(false)
+	changes, _, _ := w.cell.feed.after(w.revision)
+	return w.follow(changes, built)
 }
 
 // follow takes changes that lead on from the watcher's revision.
@@ -145,7 +164,7 @@ func (w *GroupWatch) startOver(g *Group) (Step, <-chan struct{}) {
 	_, published, _ := w.cell.revisions.after(0) // before the view is looked at
 	view := w.cell.view.Load()
 	if view == nil || view.Revision < w.least {
-		built := w.cell.awaitRing()
+		built := w.cell.awaitRing(true)
 		if view = w.cell.view.Load(); view == nil || view.Revision < w.least {
 			return Step{}, built
 		}
@@ -166,7 +185,7 @@ func (w *GroupWatch) prove() (step Step, wake <-chan struct{}, ok bool) {
 	changes, published, known := w.cell.revisions.after(w.revision)
 	view := w.cell.view.Load()
 	if known && (view == nil || view.Revision < w.revision) {
-		built := w.cell.awaitRing()
+		built := w.cell.awaitRing(true)
 		if view = w.cell.view.Load(); view == nil || view.Revision < w.revision {
 			return Step{}, built, true
 		}

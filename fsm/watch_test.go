@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -280,6 +281,113 @@ func TestJoinedChangesAreShared(t *testing.T) {
 			t.Error("made again")
 		}
 	}
+	l.must(register(newSeat("web", "d", "10.0.0.4:80", "one")))
+	settle(t, l.m)
+	if l.m.State().Group("web").cell.lastJoin.Load() != nil {
+		t.Error("kept beyond its ring")
+	}
+}
+
+// overrun applies more changes than are remembered.
+func overrun(l *log) {
+	for i := range feedChanges/2 + 5 {
+		id := "x" + itoa(i) + "-" + itoa(int(l.index))
+		l.must(register(newSeat("web", id, "10.0.0.9:80", id)))
+		l.must(deregister("web", id, ""))
+	}
+}
+
+// A watcher of a prefix whose revisions are forgotten goes on with the next ring.
+func TestAtOnceOverrunGoesOnWithTheRing(t *testing.T) {
+	for _, resumes := range []bool{false, true} {
+		t.Run(fmt.Sprintf("resumes=%t", resumes), func(t *testing.T) {
+			l := newLog(t)
+			l.must(register(newSeat("web", "a", "10.0.0.1:80", "one")))
+			settle(t, l.m)
+			v := l.m.State().Group("web").Ring()
+			var known []KnownGroup
+			if resumes {
+				known = append(known, KnownGroup{Name: "web", Revision: v.Revision, Fingerprint: v.Ring.Fingerprint()})
+			}
+			w := l.m.WatchPrefix("w", AtOnce, known...)
+			drainPrefix(w)
+			release := holdBuilds(l.m)
+			overrun(l)
+			l.must(register(newSeat("web", "b", "10.0.0.2:80", "one")))
+			if got := drainPrefix(w); got != "" {
+				t.Errorf("got %s before there was a ring", got)
+			}
+			_, wake := w.Poll()
+			release()
+			settle(t, l.m)
+			awaitClosed(t, wake)
+			last := l.m.State().Group("web").Revision
+			if got, want := drainPrefix(w), fmt.Sprintf("web: %d→%d +b", v.Revision, last); got != want {
+				t.Errorf("got %s, want %s", got, want)
+			}
+		})
+	}
+}
+
+func awaitClosed(t *testing.T, wake <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-wake:
+	case <-time.After(10 * time.Second):
+		t.Fatal("nobody told the watcher")
+	}
+}
+
+// duringApply calls f once, when a state was published and its changes were not.
+type duringApply struct{ f func() }
+
+func (d *duringApply) Applied(*State, []Change, []uint64) {
+	if f := d.f; f != nil {
+		d.f = nil
+		f()
+	}
+}
+func (d *duringApply) Restored(*State) {}
+
+// A watcher at a ring that came ahead of the revisions is told of the next change
+// at once, and not with its ring.
+func TestAtOnceAtARingThatCameAhead(t *testing.T) {
+	for _, far := range []bool{false, true} {
+		t.Run(fmt.Sprintf("overrun=%t", far), func(t *testing.T) {
+			during := &duringApply{}
+			l := newLog(t, during)
+			l.must(register(newSeat("web", "a", "10.0.0.1:80", "one")))
+			settle(t, l.m)
+			w := l.m.WatchGroup(KnownGroup{Name: "web"}, AtOnce)
+			take(t, w, "web: view of a")
+			release := holdBuilds(l.m)
+			l.must(register(newSeat("web", "b", "10.0.0.2:80", "one"))) // its build waits for a slot
+			if far {
+				overrun(l)
+			}
+			var wake <-chan struct{}
+			during.f = func() {
+				release()
+				g := l.m.State().Group("web")
+				for g.Ring().Revision < g.Revision {
+					runtime.Gosched()
+				}
+				if !far { // it knows of that ring from another node
+					w = l.m.WatchGroup(KnownGroup{Name: "web", Revision: g.Revision}, AtOnce)
+				}
+				for wake == nil {
+					_, wake = w.Poll()
+				}
+			}
+			l.must(register(newSeat("web", "c", "10.0.0.3:80", "one")))
+			release = holdBuilds(l.m)
+			defer release()
+			last := l.m.State().Group("web").Revision
+			l.must(register(newSeat("web", "d", "10.0.0.4:80", "one")))
+			awaitClosed(t, wake)
+			take(t, w, fmt.Sprintf("web: %d→%d +d", last, last+1))
+		})
+	}
 }
 
 // A group's first ring is awaited even so, because a watcher starts from it.
@@ -298,13 +406,8 @@ func TestAtOnceStartsWithTheFirstRing(t *testing.T) {
 	_, prefixWake := prefix.Poll()
 	release()
 	settle(t, l.m)
-	for _, wake := range []<-chan struct{}{groupWake, prefixWake} {
-		select {
-		case <-wake:
-		case <-time.After(10 * time.Second):
-			t.Fatal("nobody told the watcher of the first ring")
-		}
-	}
+	awaitClosed(t, groupWake)
+	awaitClosed(t, prefixWake)
 	take(t, group, "web: view of a b")
 	if got := drainPrefix(prefix); got != "web: view of a b" {
 		t.Errorf("prefix: %s", got)
