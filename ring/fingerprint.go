@@ -35,16 +35,35 @@ func (r *Ring) digest() uint64 {
 		buf = append(append(buf, uint8(len(member.ID))), member.ID...)
 	}
 	buf = le.AppendUint32(buf, uint32(r.table.n))
-	for i, h := range r.table.all() {
-		buf = le.AppendUint64(buf, h)
-		buf = le.AppendUint32(buf, number[r.table.ownerAt(i)])
-		if len(buf) >= 16<<10 {
-			d.Write(buf) // a Digest's Write never fails
-			buf = buf[:0]
+	d.Write(buf) // a Digest's Write never fails
+	r.table.writePoints(d, number)
+	return d.Sum64()
+}
+
+// writePoints writes every point in order: u64 hash, u32 number of its owner. It
+// goes over the buckets by itself, because a large ring's fingerprint is most of
+// what its change costs.
+func (t *table) writePoints(d *xxhash.Digest, number []uint32) {
+	const size = 12
+	var buf [1024 * size]byte
+	mask, b, o := t.mask(), t.b&63, t.o&63
+	n := 0
+	for bucket := range 1 << t.b {
+		from, to := t.start[bucket], t.start[bucket+1]
+		top := uint64(bucket) << ((64 - b) & 63)
+		heads, tails := t.head[from:to], t.tail[from:to]
+		for i, head := range heads {
+			rest := uint64(head&^mask)<<32 | uint64(tails[i])<<o
+			point := buf[n : n+size : n+size]
+			binary.LittleEndian.PutUint64(point, top|rest>>b)
+			binary.LittleEndian.PutUint32(point[8:], number[head&mask])
+			if n += size; n == len(buf) {
+				d.Write(buf[:])
+				n = 0
+			}
 		}
 	}
-	d.Write(buf)
-	return d.Sum64()
+	d.Write(buf[:n])
 }
 
 // Bytes returns the memory of the ring in bytes: at most 9 for a point, 32 and its id for a member,
