@@ -105,7 +105,7 @@ func (w *GroupWatch) Poll() (Step, <-chan struct{}) {
 //	told of 17 at another node
 func (w *GroupWatch) next(g *Group) (Step, <-chan struct{}) {
 	if w.unproven != 0 {
-		if step, wake, ok := w.prove(); ok {
+		if step, wake, ok := w.prove(g); ok {
 			return step, wake
 		}
 	}
@@ -181,8 +181,11 @@ func (w *GroupWatch) startOver(g *Group) (Step, <-chan struct{}) {
 // number by chance. The ring of a later revision serves as well, because the
 // watcher can build it of what it is sent. ok is false when there is nothing to
 // wait for and nothing to be sent: the state is proven, or with revision 0 given up.
-func (w *GroupWatch) prove() (step Step, wake <-chan struct{}, ok bool) {
+func (w *GroupWatch) prove(g *Group) (step Step, wake <-chan struct{}, ok bool) {
 	changes, published, known := w.cell.revisions.after(w.revision)
+	if !known && g.Revision >= w.revision && !w.cell.revisions.reached(g.Revision) {
+		return Step{}, published, true // the revision is about to be published
+	}
 	view := w.cell.view.Load()
 	if known && (view == nil || view.Revision < w.revision) {
 		built := w.cell.awaitRing(true)

@@ -60,18 +60,24 @@ type tracker struct {
 // request resumes from the state, if there is one to lead on from.
 func (t *tracker) request() *registrypb.WatchRequest {
 	r := &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Group{Group: t.group}, AtOnce: t.atOnce}
-	if t.settle(); !t.resync && !t.rebuilt {
+	if !t.resumes() {
+		return r
+	}
+	if t.settle(); t.resumes() {
 		r.Revision, r.Fingerprint = t.revision, t.fingerprint
 	}
 	return r
 }
 
+// resumes tells whether the next stream goes on from the state.
+func (t *tracker) resumes() bool { return !t.resync && !t.rebuilt }
+
 // settled tells whether the state's fingerprint is known.
 func (t *tracker) settled() bool { return !t.atOnce || t.revision == 0 || t.fingerprint != 0 }
 
-// toSettle is the number of points that settle has to make.
+// toSettle is the number of points that a request has to make.
 func (t *tracker) toSettle() int {
-	if t.settled() {
+	if t.settled() || !t.resumes() {
 		return 0
 	}
 	params, members := t.state()
@@ -93,8 +99,24 @@ func (t *tracker) settle() {
 		t.resync = true // of a newer server: start over
 		return
 	}
-	t.fingerprint = r.Fingerprint()
-	t.floorPrint = t.fingerprint // the floor is where the state is
+	t.print(r.Fingerprint())
+}
+
+// print notes the fingerprint of the state, which is where the floor is.
+func (t *tracker) print(fingerprint uint64) { t.fingerprint, t.floorPrint = fingerprint, fingerprint }
+
+// settleBy is settle where a node sends what it has at the state's revision: of
+// the same members it makes the same ring.
+func (t *tracker) settleBy(s *registrypb.GroupSnapshot) {
+	if t.settled() {
+		return
+	}
+	params, members := t.state()
+	if params == paramsFromProto(s.GetConfig()) && slices.Equal(ringMembers(members), ringMembers(sortedMembers(s.GetMembers()))) {
+		t.print(s.GetFingerprint())
+		return
+	}
+	t.settle()
 }
 
 // started tells whether there is a state.
@@ -130,8 +152,8 @@ func (t *tracker) takeSnapshot(ctx context.Context, s *registrypb.GroupSnapshot)
 	if s.GetRevision() == 0 {
 		return nil, errGap
 	}
-	if s.GetRevision() <= t.revision {
-		t.settle()
+	if s.GetRevision() == t.revision {
+		t.settleBy(s)
 	}
 	if !t.believable(s) {
 		if err := t.ask(ctx); err != nil {
@@ -169,7 +191,6 @@ func (t *tracker) takeDelta(d *registrypb.GroupDelta) (*step, error) {
 // below it. It returns errBehind if the leader is where this client was, or
 // further.
 func (t *tracker) ask(ctx context.Context) error {
-	t.settle()
 	var r Receipt
 	_, _, err := t.c.Group(ctx, t.group, Linearizable(), WithReceipt(&r))
 	switch {
@@ -177,6 +198,9 @@ func (t *tracker) ask(ctx context.Context) error {
 		r = Receipt{}
 	case err != nil:
 		return fmt.Errorf("%w, and the leader cannot be asked: %w", errBehind, err)
+	}
+	if r.Revision == t.floor {
+		t.settle()
 	}
 	if r.Revision > t.floor || r.Revision == t.floor && r.Fingerprint == t.floorPrint && t.floor != 0 {
 		return errBehind

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/werbenhu/registry/ring"
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
@@ -454,6 +455,45 @@ func TestWatchIsToldAtOnce(t *testing.T) {
 				t.Errorf("after a new stream: %+v", e)
 			}
 		})
+	}
+}
+
+// A group that was left out of a request, because its ring is large, is not
+// computed when a node sends the same again, and not believed when it differs.
+func TestSnapshotOfTheSameStateIsNotComputed(t *testing.T) {
+	members := []Member{{ID: "a", Weight: 1}, {ID: "b", Weight: 2}}
+	params := ring.Params{VirtualNodes: 64}
+	r, err := ring.New(params, ringMembers(members))
+	if err != nil {
+		t.Fatal(err)
+	}
+	newTracker := func() *tracker {
+		tr := &tracker{c: &Client{}, group: "g", atOnce: true, state: func() (ring.Params, []Member) { return params, members }}
+		tr.commit(&step{revision: 7})
+		return tr
+	}
+	snapshot := func(weight uint32, print uint64) *registrypb.GroupSnapshot {
+		return &registrypb.GroupSnapshot{
+			Group: "g", Revision: 7, Fingerprint: print, Config: &registrypb.GroupConfig{VirtualNodes: 64},
+			Members: []*registrypb.Member{{Id: "a", Weight: 1}, {Id: "b", Weight: weight}},
+		}
+	}
+	tr := newTracker()
+	tr.settleBy(snapshot(2, 77)) // not computed, or it would be another
+	if tr.fingerprint != 77 || tr.floorPrint != 77 {
+		t.Errorf("%x, %x", tr.fingerprint, tr.floorPrint)
+	}
+	tr = newTracker()
+	tr.settleBy(snapshot(3, 77))
+	if tr.fingerprint != r.Fingerprint() || tr.believable(snapshot(3, 77)) {
+		t.Errorf("other members: %x, want %x", tr.fingerprint, r.Fingerprint())
+	}
+	tr = newTracker()
+	if n := tr.toSettle(); n != 3*64 {
+		t.Errorf("%d points", n)
+	}
+	if tr.resync = true; tr.toSettle() != 0 || tr.request().Revision != 0 || tr.fingerprint != 0 {
+		t.Error("a stream that does not go on from the state computes its ring")
 	}
 }
 
