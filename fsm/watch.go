@@ -182,7 +182,7 @@ func (w *GroupWatch) startOver(g *Group) (Step, <-chan struct{}) {
 // watcher can build it of what it is sent. ok is false when there is nothing to
 // wait for and nothing to be sent: the state is proven, or with revision 0 given up.
 func (w *GroupWatch) prove(g *Group) (step Step, wake <-chan struct{}, ok bool) {
-	changes, published, known := w.cell.revisions.after(w.revision)
+	_, published, known := w.cell.revisions.after(w.revision)
 	if !known && g.Revision >= w.revision && !w.cell.revisions.reached(g.Revision) {
 		return Step{}, published, true // the revision is about to be published
 	}
@@ -200,7 +200,7 @@ func (w *GroupWatch) prove(g *Group) (step Step, wake <-chan struct{}, ok bool) 
 	w.unproven = 0
 	switch {
 	case known && view.Revision > w.revision:
-		if changes, known = w.cell.revisions.between(w.revision, view.Revision); known {
+		if changes, known := w.cell.revisions.between(w.revision, view.Revision); known {
 			return w.sendJoined(changes, view)
 		}
 	case known && view.Ring.Fingerprint() == print:
