@@ -358,9 +358,7 @@ func TestStalledWatchersDelayNobody(t *testing.T) {
 	var last uint64
 	for i := range changes {
 		last = write("large", 7<<10+i%2)
-		if i%100 == 99 {
-			reading.until(last)
-		}
+		reading.until(last) // so that every change is a step: rings that nobody watches are built for several
 	}
 	if reading.resets != 1 {
 		t.Errorf("the watcher that reads was started over %d times", reading.resets-1)
