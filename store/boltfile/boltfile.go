@@ -46,7 +46,6 @@ const (
 	noFreelist     = ^uint64(0)
 	flagBranch     = 0x01
 	flagLeaf       = 0x02
-	flagMeta       = 0x04
 	flagFreelist   = 0x10
 	flagBucket     = 0x01 // of a leaf element
 	maxDepth       = 64
@@ -129,10 +128,7 @@ func metaAt(r io.ReaderAt, size, at int64) (meta, bool) {
 	if _, err := r.ReadAt(buf, at); err != nil {
 		return meta{}, false
 	}
-	if order.Uint16(buf[8:]) != flagMeta {
-		return meta{}, false
-	}
-	b := buf[headerSize:]
+	b := buf[headerSize:] // bbolt takes a meta page by its checksum, whatever its header says
 	sum := fnv.New64a()
 	_, _ = sum.Write(b[:metaSize-8]) // a hash never fails
 	m := meta{
