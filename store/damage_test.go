@@ -8,6 +8,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -89,6 +91,22 @@ func TestDamagedNewestSnapshotIsNotNeeded(t *testing.T) {
 		"meta cut":        func(t *testing.T, s string) { cut(t, filepath.Join(s, "meta.json"), 60) },
 		"meta empty":      func(t *testing.T, s string) { cut(t, filepath.Join(s, "meta.json"), 0) },
 		"checksum damage": func(t *testing.T, s string) { flip(t, filepath.Join(s, "meta.sum"), 1) },
+		"another index, and a crash before the checksum": func(t *testing.T, s string) {
+			meta := filepath.Join(s, "meta.json")
+			data, err := os.ReadFile(meta)
+			if err != nil {
+				t.Fatal(err)
+			}
+			index := regexp.MustCompile(`"Index":(\d+)`)
+			at, err := strconv.Atoi(string(index.FindSubmatch(data)[1]))
+			if err != nil {
+				t.Fatal(err)
+			}
+			data = index.ReplaceAll(data, fmt.Appendf(nil, `"Index":%d`, at-1))
+			if err := errors.Join(os.WriteFile(meta, data, 0o600), os.Remove(filepath.Join(s, "meta.sum"))); err != nil {
+				t.Fatal(err)
+			}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

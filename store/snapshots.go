@@ -55,7 +55,8 @@ type summedSink struct {
 }
 
 // Close adds the checksum to a snapshot that is in its place by then. One that
-// lacks it, because of a crash in between, is used all the same.
+// lacks it, because of a crash in between, is used all the same if its index and
+// term are those of its name.
 func (s *summedSink) Close() error {
 	s.once.Do(func() {
 		if s.closeErr = s.SnapshotSink.Close(); s.closeErr != nil {
@@ -124,12 +125,18 @@ func checkSnapshotMeta(path string) error {
 	if err != nil {
 		return err
 	}
-	if !json.Valid(meta) {
-		return fmt.Errorf("%s is no JSON", snapshotMeta)
+	var said struct{ Index, Term uint64 }
+	if err := json.Unmarshal(meta, &said); err != nil {
+		return fmt.Errorf("%s is no JSON: %w", snapshotMeta, err)
+	}
+	// The name says both, too. It is all there is to compare with after a crash
+	// between the two files.
+	if name := filepath.Base(path); !strings.HasPrefix(name, fmt.Sprintf("%d-%d-", said.Term, said.Index)) {
+		return fmt.Errorf("%s has term %d and index %d, the snapshot is named %s", snapshotMeta, said.Term, said.Index, name)
 	}
 	sum, err := os.ReadFile(filepath.Join(path, snapshotSum))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // an older version's, or a crash came before it
+		return nil // a crash came before it
 	}
 	if err == nil && string(sum) != metaSum(meta) {
 		err = fmt.Errorf("%s does not have the checksum that it was written with", snapshotMeta)
