@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/werbenhu/registry/fsm"
+	"github.com/werbenhu/registry/fsm/rings"
 	"github.com/werbenhu/registry/store"
 )
 
@@ -58,6 +59,10 @@ type Config struct {
 	// While less is free there, on the leader or on so many voters that no
 	// majority has room, new members and groups are refused; 0: no mark.
 	MinFreeDisk uint64
+	// RingMemory is the budget in bytes of the rings of the groups that this node is
+	// asked about, and of building them; at least 16 MiB; 0: the default, 512 MiB.
+	// Rings that do not fit go, the least recently used first.
+	RingMemory int64
 	// SnapshotInterval is how often the node looks whether a snapshot is due;
 	// each time up to twice as long. At least 100 ms; 0: the default, 20 s.
 	SnapshotInterval time.Duration
@@ -84,6 +89,7 @@ func DefaultConfig() Config {
 		SnapshotThreshold: store.DefaultSnapshotThreshold,
 		SnapshotInterval:  store.DefaultSnapshotInterval,
 		MinFreeDisk:       store.DefaultMinFreeDisk,
+		RingMemory:        rings.DefaultMemory,
 		Version:           "dev",
 	}
 }
@@ -123,6 +129,9 @@ func (c Config) Validate() error {
 	}
 	if c.SnapshotInterval != 0 && c.SnapshotInterval < 100*time.Millisecond {
 		errs = append(errs, &fsm.FieldError{Field: "-snapshot-interval", Limit: "at least 100ms", Got: c.SnapshotInterval.String()})
+	}
+	if c.RingMemory != 0 && c.RingMemory < rings.MinMemory {
+		errs = append(errs, &fsm.FieldError{Field: "-ring-memory", Limit: fmt.Sprintf("at least %d bytes (16MiB)", rings.MinMemory), Got: strconv.FormatInt(c.RingMemory, 10)})
 	}
 	if c.JoinTimeout <= 0 {
 		errs = append(errs, &fsm.FieldError{Field: "-join-timeout", Limit: "more than 0", Got: c.JoinTimeout.String()})

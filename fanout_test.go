@@ -132,8 +132,8 @@ type rawEvent struct{ kind byte }
 
 // Kinds by the number of the event's field.
 const (
-	rawSnapshot = 1
-	rawDelta    = 2
+	rawSnapshot = 7
+	rawDelta    = 8
 )
 
 type rawCodec struct{ encoding.CodecV2 }
@@ -211,7 +211,7 @@ func (w *watchers) open(conn *grpc.ClientConn) grpc.ClientStream {
 	if err != nil {
 		w.tb.Fatal(err)
 	}
-	req := &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Group{Group: "web"}, ProgressInterval: durationpb.New(time.Hour), AtOnce: true}
+	req := &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Group{Group: "web"}, ProgressInterval: durationpb.New(time.Hour)}
 	if err := stream.SendMsg(req); err != nil {
 		w.tb.Fatal(err)
 	}

@@ -136,27 +136,22 @@ func (m *model) built() {
 type historyWatcher struct {
 	m       *model
 	name    string
-	atOnce  bool // told before the ring is built
 	stream  grpc.ServerStreamingClient[registrypb.WatchEvent]
 	cut     context.CancelFunc
 	members map[string]ring.Member
 
 	revision, fingerprint  uint64
 	streams, deltas, whole int
-	early                  int // deltas before their rings
 }
 
 // resume opens a stream to a node, from where the watcher is.
 func (w *historyWatcher) resume() {
 	w.m.t.Helper()
 	w.close()
-	if w.atOnce && w.m.rnd.IntN(2) == 0 {
-		w.fingerprint = w.m.prints[w.revision] // else 0, not compared, or what was told
-	}
 	w.m.call(func(_ context.Context, api registrypb.RegistryClient) error {
 		ctx, cancel := context.WithCancel(w.m.t.Context())
 		stream, err := api.Watch(ctx, &registrypb.WatchRequest{
-			Target: &registrypb.WatchRequest_Group{Group: "web"}, Revision: w.revision, Fingerprint: w.fingerprint, AtOnce: w.atOnce,
+			Target: &registrypb.WatchRequest_Group{Group: "web"}, Revision: w.revision, Fingerprint: w.fingerprint,
 		})
 		w.stream, w.cut = stream, cancel
 		return err
@@ -222,22 +217,12 @@ func (w *historyWatcher) take(e *registrypb.WatchEvent) {
 	default:
 		return
 	}
-	if w.fingerprint == 0 {
-		w.early++
-	}
-	if w.fingerprint == 0 && !w.atOnce {
-		w.m.t.Fatalf("%s: no fingerprint", w.name)
-	}
-	told := w.fingerprint
-	if told == 0 {
-		told = w.m.prints[w.revision]
-	}
 	for _, p := range put {
 		w.members[p.Id] = ring.Member{ID: p.Id, Weight: int(p.Weight), State: ring.State(p.State)}
 	}
 	if want, known := w.m.at[w.revision]; !known {
 		w.m.t.Fatalf("%s: the group never was at revision %d", w.name, w.revision)
-	} else if got := words(w.members); got != want || told != w.m.prints[w.revision] {
+	} else if got := words(w.members); got != want || w.fingerprint != w.m.prints[w.revision] {
 		w.m.t.Fatalf("%s: at revision %d\n%s%016x, want\n%s%016x", w.name, w.revision, got, w.fingerprint, want, w.m.prints[w.revision])
 	}
 }
@@ -328,7 +313,7 @@ func TestRandomHistory(t *testing.T) {
 	}
 	var watchers []*historyWatcher
 	for i := range 6 {
-		w := &historyWatcher{m: m, name: fmt.Sprintf("watcher %d", i), atOnce: i%2 == 1}
+		w := &historyWatcher{m: m, name: fmt.Sprintf("watcher %d", i)}
 		w.follow(m.last)
 		watchers = append(watchers, w)
 		t.Cleanup(w.close)
@@ -377,10 +362,7 @@ func TestRandomHistory(t *testing.T) {
 	}
 	for _, w := range watchers {
 		w.follow(m.last)
-		t.Logf("%s: %d streams, %d deltas, %d before their rings, %d snapshots", w.name, w.streams, w.deltas, w.early, w.whole)
-	}
-	if watchers[1].early == 0 {
-		t.Error("nobody was told at once")
+		t.Logf("%s: %d streams, %d deltas, %d snapshots", w.name, w.streams, w.deltas, w.whole)
 	}
 	for i, before := range whole {
 		if overrun > 0 && watchers[i].whole == before {

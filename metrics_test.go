@@ -98,8 +98,14 @@ func TestMetricsFollowEvents(t *testing.T) {
 	follower := (leader + 1) % 3
 	kept := c.register(t, follower, nil)
 	c.register(t, follower, func(r *registrypb.RegisterRequest) { r.Id = "other" })
-	for _, n := range c.nodes {
+	for i, n := range c.nodes {
 		awaitSample(t, n, "registry_members", atLeast(2))
+		awaitSample(t, n, "registry_ring_builds_total", exactly(0)) // nobody has asked yet
+		if _, err := c.apis[i].Match(t.Context(), &registrypb.MatchRequest{Group: "web", Key: []byte("key")}); err != nil {
+			t.Fatal(err)
+		}
+		awaitSample(t, n, "registry_rings", exactly(1))
+		awaitSample(t, n, "registry_ring_memory_bytes", atLeast(1))
 		awaitSample(t, n, "registry_groups", exactly(1))
 		awaitSample(t, n, "registry_ring_builds_total", atLeast(1))
 		awaitSample(t, n, "registry_ring_builds_pending", exactly(0))

@@ -66,17 +66,16 @@ func (b *batch) setGroup(c *fsmpb.SetGroup) Result {
 		return Result{Revision: at, Err: fmt.Errorf("%w: %q is at %d, not at %d", ErrRevisionMismatch, c.Group, at, c.ExpectedRevision)}
 	}
 	if g != nil {
-		before, after := g.weight*uint64(g.Params.VirtualNodes), g.weight*uint64(params.VirtualNodes)
-		if err := b.pointsFit(before, after); err != nil {
+		if err := pointsFit(g.Points(), g.weight*uint64(params.VirtualNodes)); err != nil {
 			return Result{Revision: g.Revision, Err: err}
 		}
-		b.next.points += after - before
 	} else {
 		var err error
 		if g, err = b.createGroup(c.Group); err != nil {
 			return Result{Err: err}
 		}
 	}
-	g.Params, g.Revision, g.stale = params, b.index, true
+	g.setParams(params)
+	g.Revision, g.stale = b.index, true
 	return Result{Revision: g.Revision}
 }

@@ -157,16 +157,18 @@ func TestTermStart(t *testing.T) {
 // recorder notes what observers are told.
 type recorder struct {
 	changes  []Change
+	groups   []GroupChange
 	terms    []uint64
 	restored int
 	check    func(*State)
 }
 
-func (r *recorder) Applied(s *State, changes []Change, terms []uint64) {
-	r.changes = append(r.changes, changes...)
-	r.terms = append(r.terms, terms...)
+func (r *recorder) Applied(u *Update) {
+	r.changes = append(r.changes, u.Changes...)
+	r.groups = append(r.groups, u.Groups...)
+	r.terms = append(r.terms, u.Terms...)
 	if r.check != nil {
-		r.check(s)
+		r.check(u.State)
 	}
 }
 

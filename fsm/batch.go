@@ -15,8 +15,7 @@ type batch struct {
 	index uint64
 	term  uint64
 
-	rings  *ringBuilder
-	groups *iradix.Txn[*Group]
+	groups *table[*Group]
 	nodes  *iradix.Txn[*Node]
 	open   map[string]*openGroup
 	order  []*openGroup // as opened, so that nothing ranges over the map
@@ -31,22 +30,14 @@ type batch struct {
 // openGroup is a group with its members' tree in a transaction.
 type openGroup struct {
 	Group
-	txn   *iradix.Txn[*Member]
-	count int // members in txn
-	// stale says that readers see a change: the ring has to be looked at again.
-	stale   bool
+	txn     *table[*Member]
+	stale   bool     // readers see a change
 	old     *Group   // as it was; nil for a new one
 	touched []string // ids of the members that readers may see changed
 }
 
-// changed is a group that readers see changed, and how.
-type changed struct {
-	group  *Group
-	change *GroupChange
-}
-
-func newBatch(s *State, rings *ringBuilder) *batch {
-	return &batch{next: *s, rings: rings, open: make(map[string]*openGroup)}
+func newBatch(s *State) *batch {
+	return &batch{next: *s, open: make(map[string]*openGroup)}
 }
 
 func (b *batch) begin(e Entry) {
@@ -63,7 +54,7 @@ func (b *batch) group(name string) *openGroup {
 	if old == nil {
 		return nil
 	}
-	return b.track(&openGroup{Group: *old, txn: old.members.Txn(), count: old.members.Len(), old: old})
+	return b.track(&openGroup{Group: *old, txn: old.members.IsoCopy(), old: old})
 }
 
 // createGroup adds an empty group. Its digest is counted when it is closed.
@@ -75,9 +66,8 @@ func (b *batch) createGroup(name string) (*openGroup, error) {
 		Group: Group{
 			Name:   name,
 			Params: ring.Params{VirtualNodes: ring.DefaultVirtualNodes},
-			cell:   b.rings.newCell(name),
 		},
-		txn: iradix.New[*Member]().Txn(),
+		txn: newTable[*Member](),
 	}
 	b.created++
 	return b.track(g), nil
@@ -97,14 +87,13 @@ func (b *batch) track(g *openGroup) *openGroup {
 // put stores a member and keeps the sums of its group.
 func (b *batch) put(g *openGroup, m *Member) {
 	m.digest = memberDigest(g.Name, m)
-	old, had := g.txn.Insert([]byte(m.ID), m)
+	old, had := g.txn.Set(m.ID, m)
 	if had {
 		b.forget(g, old)
 	}
-	g.count++
 	b.next.members++
 	g.weight += uint64(m.Weight)
-	b.next.points += uint64(m.Weight) * uint64(g.Params.VirtualNodes)
+	g.inputs.Add(m.ID, g.points(m))
 	g.digest += m.digest
 	b.next.digest += m.digest
 	b.changes = append(b.changes, Change{Group: g.Name, Prev: old, Next: m})
@@ -115,7 +104,7 @@ func (b *batch) put(g *openGroup, m *Member) {
 }
 
 func (b *batch) remove(g *openGroup, m *Member) {
-	g.txn.Delete([]byte(m.ID))
+	g.txn.Delete(m.ID)
 	b.forget(g, m)
 	b.changes = append(b.changes, Change{Group: g.Name, Prev: m})
 	g.Revision, g.stale = b.index, true
@@ -123,10 +112,9 @@ func (b *batch) remove(g *openGroup, m *Member) {
 }
 
 func (b *batch) forget(g *openGroup, m *Member) {
-	g.count--
 	b.next.members--
 	g.weight -= uint64(m.Weight)
-	b.next.points -= uint64(m.Weight) * uint64(g.Params.VirtualNodes)
+	g.inputs.Remove(m.ID, g.points(m))
 	g.digest -= m.digest
 	b.next.digest -= m.digest
 }
@@ -139,38 +127,38 @@ func (b *batch) fence(group, id, instance string) {
 
 // finish closes the groups and returns the next state, and the groups that
 // readers see changed.
-func (b *batch) finish() (*State, []changed) {
-	var dirty []changed
+func (b *batch) finish() (*State, []GroupChange) {
+	var changes []GroupChange
 	if len(b.order) > 0 {
-		b.groups = b.next.groups.Txn()
+		b.groups = b.next.groups.IsoCopy()
 	}
 	for _, open := range b.order {
 		g := open.Group
-		g.members = open.txn.Commit()
+		g.members = open.txn
 		head := groupHeadDigest(&g)
 		g.digest += head
 		b.next.digest += head
-		b.groups.Insert([]byte(g.Name), &g)
+		b.groups.Set(g.Name, &g)
 		if open.stale {
-			dirty = append(dirty, changed{&g, open.change(&g, b.index)})
+			changes = append(changes, open.change(&g))
 		}
 	}
 	if b.groups != nil {
-		b.next.groups = b.groups.Commit()
+		b.next.groups = b.groups
 	}
 	if b.nodes != nil {
 		b.next.nodes = b.nodes.Commit()
 	}
 	next := b.next
-	return &next, dirty
+	return &next, changes
 }
 
 // change is what readers see changed from the group as it was to the one that it became.
-func (o *openGroup) change(now *Group, index uint64) *GroupChange {
-	c := &GroupChange{Group: now.Name, Revision: now.Revision, Index: index, Params: now.Params}
+func (o *openGroup) change(now *Group) GroupChange {
+	c := GroupChange{Prev: o.old, Next: now}
 	was := func(string) *Member { return nil }
 	if o.old != nil {
-		c.From, was = o.old.Revision, o.old.Member
+		was = o.old.Member
 	}
 	slices.Sort(o.touched)
 	for _, id := range slices.Compact(o.touched) {
@@ -183,4 +171,17 @@ func (o *openGroup) change(now *Group, index uint64) *GroupChange {
 		}
 	}
 	return c
+}
+
+// setParams changes the parameters of the group's ring.
+func (o *openGroup) setParams(p ring.Params) {
+	if p.VirtualNodes == o.Params.VirtualNodes {
+		o.Params = p
+		return
+	}
+	o.Params, o.inputs = p, ring.Inputs{}
+	o.txn.Scan(func(_ string, m *Member) bool {
+		o.inputs.Add(m.ID, o.points(m))
+		return true
+	})
 }

@@ -17,22 +17,15 @@ func members(b *testing.B, n int) *log {
 		}
 		l.m.Apply(entries)
 	}
-	settle(b, l.m)
 	return l
 }
 
-// BenchmarkApply measures the apply path alone: the ring builds that follow
-// run beside it and are held here.
+// BenchmarkApply measures the machine without observers.
 func BenchmarkApply(b *testing.B) {
 	for _, n := range []int{1000, 100_000} {
 		for _, batch := range []int{1, 64, 1024} {
 			b.Run(fmt.Sprintf("members=%d/batch=%d", n, batch), func(b *testing.B) {
 				l := members(b, n)
-				release := holdBuilds(l.m)
-				b.Cleanup(func() {
-					release()
-					l.m.Close()
-				})
 				// Takeovers: each changes the member, the group and the fences.
 				entries := make([]Entry, batch)
 				round := 0
@@ -67,29 +60,18 @@ func BenchmarkSnapshot(b *testing.B) {
 	}
 }
 
-// BenchmarkRestore is until the state is published; rings=true is until every
-// ring is built.
 func BenchmarkRestore(b *testing.B) {
 	n := 100_000
 	if testing.Short() {
 		n = 1_000
 	}
-	for _, rings := range []bool{false, true} {
-		b.Run(fmt.Sprintf("members=%d/rings=%t", n, rings), func(b *testing.B) {
-			data := snapshotBytes(b, members(b, n).m.State())
-			b.SetBytes(int64(len(data)))
-			for b.Loop() {
-				m := New()
-				if err := m.Restore(newReader(data)); err != nil {
-					b.Fatal(err)
-				}
-				if rings {
-					settle(b, m)
-				}
-				b.StopTimer()
-				m.Close()
-				b.StartTimer()
+	b.Run(fmt.Sprintf("members=%d", n), func(b *testing.B) {
+		data := snapshotBytes(b, members(b, n).m.State())
+		b.SetBytes(int64(len(data)))
+		for b.Loop() {
+			if err := New().Restore(newReader(data)); err != nil {
+				b.Fatal(err)
 			}
-		})
-	}
+		}
+	})
 }

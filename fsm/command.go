@@ -11,7 +11,9 @@ import (
 )
 
 // envelopeVersion is what Encode writes and the only one that decode accepts.
-const envelopeVersion = 1
+// Version 1 bounded the points of all rings together, so its log would be
+// applied to another state.
+const envelopeVersion = 2
 
 // Encode puts a command into the envelope of a log entry.
 func Encode(cmd *fsmpb.Command) ([]byte, error) {

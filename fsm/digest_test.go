@@ -98,7 +98,7 @@ func TestDigestSeesEveryField(t *testing.T) {
 	seen := map[uint64]string{base().m.State().Digest(): "base"}
 	member := func(edit func(*Member)) func(*log) {
 		return func(l *log) {
-			b := newBatch(l.m.State(), l.m.rings)
+			b := newBatch(l.m.State())
 			m := *l.member("web", "a")
 			edit(&m)
 			b.put(b.group("web"), &m)

@@ -46,7 +46,8 @@ func TestBadEntriesStopTheNode(t *testing.T) {
 	}{
 		{"no envelope", []byte("not an entry"), nil},
 		{"envelope of version 0", with(func(e *fsmpb.Entry) { e.Version = 0 }), errVersion},
-		{"envelope of version 2", with(func(e *fsmpb.Entry) { e.Version = 2 }), errVersion},
+		{"envelope of version 1", with(func(e *fsmpb.Entry) { e.Version = 1 }), errVersion},
+		{"envelope of a later version", with(func(e *fsmpb.Entry) { e.Version = envelopeVersion + 1 }), errVersion},
 		{"wrong checksum", with(func(e *fsmpb.Entry) { e.Checksum++ }), errChecksum},
 		{"no payload", with(func(e *fsmpb.Entry) { e.Payload = nil }), errChecksum},
 		{"empty payload", sealed(t, nil), errCommand},

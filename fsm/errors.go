@@ -22,9 +22,6 @@ var (
 	ErrExhausted = errors.New("limit reached")
 )
 
-// ErrReplaced: a snapshot replaced the state that was asked; ask the new one.
-var ErrReplaced = errors.New("state was replaced by a snapshot")
-
 // ErrInvalid is what every [FieldError] is.
 var ErrInvalid = errors.New("invalid argument")
 

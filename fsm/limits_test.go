@@ -49,8 +49,8 @@ func TestFencesAreBounded(t *testing.T) {
 	roundTrip(t, l.m)
 }
 
-// A ring of exactly MaxPoints is allowed, one more weight is not. The members
-// are drained in the same batch: they count, but no ring of that size is built.
+// A ring of exactly MaxPoints is allowed, one more weight is not. Draining
+// members count: they may come back.
 func TestPointsAreBounded(t *testing.T) {
 	const most = ring.MaxPoints / ring.DefaultVirtualNodes // sum of weights
 	l := newLog(t)
@@ -91,8 +91,8 @@ func TestPointsAreBounded(t *testing.T) {
 
 func TestGroupsAreBounded(t *testing.T) {
 	l := newLog(t)
-	// All but one group, without their rings.
-	b := newBatch(l.m.State(), l.m.rings)
+	// All but one group.
+	b := newBatch(l.m.State())
 	for i := range MaxGroups - 1 {
 		l.index++
 		b.begin(Entry{Index: l.index, Term: 1})
@@ -113,10 +113,81 @@ func TestGroupsAreBounded(t *testing.T) {
 			t.Errorf("command %d: got %v, want %v", i, r[i].Err, want)
 		}
 	}
+	for name, tt := range map[string]struct {
+		cmd  *fsmpb.Command
+		want error
+	}{
+		"a new group":          {setGroup("more", 64, 0, 0), ErrExhausted},
+		"a member's new group": {register(newSeat("more", "a", "10.0.0.1:80", "one")), ErrExhausted},
+		"another member":       {register(newSeat("last", "b", "10.0.0.1:80", "one")), nil},
+		"other parameters":     {setGroup("last", 64, 0, 0), nil},
+	} {
+		if err := l.m.State().CheckRoom(tt.cmd); !errors.Is(err, tt.want) {
+			t.Errorf("%s: CheckRoom says %v, want %v", name, err, tt.want)
+		}
+	}
 	if n := l.m.State().GroupCount(); n != MaxGroups || l.m.State().Group("more") != nil {
 		t.Errorf("%d groups", n)
 	}
 	if _, err := ReadSnapshot(newReader(snapshotBytes(t, l.m.State()))); err != nil {
 		t.Errorf("a full state does not restore: %v", err)
+	}
+}
+
+// The members of all groups are bounded, by CheckRoom before the log and by Apply
+// in any case. Who is there stays.
+func TestMembersOfAllGroupsAreBounded(t *testing.T) {
+	l := newLog(t)
+	l.must(register(newSeat("web", "a", "10.0.0.1:80", "one")))
+	almost := *l.m.State()
+	almost.members = MaxTotalMembers - 1
+	l.m.state.Store(&almost)
+	last := register(newSeat("web", "last", "10.0.0.1:80", "one"))
+	if err := l.m.State().CheckRoom(last); err != nil {
+		t.Errorf("the last member: %v", err)
+	}
+	r := l.batch(last, register(newSeat("web", "more", "10.0.0.1:80", "one")))
+	if r[0].Err != nil || !errors.Is(r[1].Err, ErrExhausted) {
+		t.Errorf("the last member: %v, one more: %v", r[0].Err, r[1].Err)
+	}
+	for name, tt := range map[string]struct {
+		cmd  *fsmpb.Command
+		want error
+	}{
+		"a new member":       {register(newSeat("web", "more", "10.0.0.1:80", "one")), ErrExhausted},
+		"in a new group":     {register(newSeat("new", "a", "10.0.0.1:80", "one")), ErrExhausted},
+		"a refresh":          {register(newSeat("web", "a", "10.0.0.1:80", "one")), nil},
+		"a group of its own": {setGroup("empty", 64, 0, 0), nil},
+		"a weight":           {updateMember("web", "a", 2, 0), nil},
+		"another's place":    {register(newSeat("web", "last", "10.0.0.1:80", "two")), nil},
+		"a member that goes": {deregister("web", "a", ""), nil},
+	} {
+		s := l.m.State()
+		if err := s.CheckRoom(tt.cmd); !errors.Is(err, tt.want) {
+			t.Errorf("%s: CheckRoom says %v, want %v", name, err, tt.want)
+		}
+		if err := l.apply(tt.cmd).Err; !errors.Is(err, tt.want) {
+			t.Errorf("%s: Apply says %v, want %v", name, err, tt.want)
+		}
+		l.m.state.Store(s)
+	}
+}
+
+func TestMemberCountFollowsTheGroups(t *testing.T) {
+	h := newHistory(t, random(t))
+	for range historyLength() {
+		h.step()
+		s, sum := h.log.m.State(), 0
+		for g := range s.Groups {
+			sum += g.Len()
+		}
+		if s.MemberCount() != sum {
+			t.Fatalf("entry %d: counts %d members, the groups have %d", s.Index(), s.MemberCount(), sum)
+		}
+	}
+	s := h.log.m.State()
+	restored, err := ReadSnapshot(newReader(snapshotBytes(t, s)))
+	if err != nil || restored.MemberCount() != s.MemberCount() {
+		t.Errorf("restored: %d members, want %d, %v", restored.MemberCount(), s.MemberCount(), err)
 	}
 }

@@ -42,14 +42,31 @@ type Change struct {
 	Prev, Next *Member
 }
 
+// GroupChange is what readers see changed of one group, from the revision of
+// Prev to that of Next.
+type GroupChange struct {
+	Prev, Next *Group // Prev is nil for a new group
+	// Removed goes before Put: a member that went and came again may be in both.
+	// Both are ordered by id.
+	Removed []string
+	Put     []*Member
+}
+
+// Update is what one call of Apply did.
+type Update struct {
+	State   *State
+	Changes []Change      // of members, in the order of the log
+	Groups  []GroupChange // one for each group that readers see changed
+	Terms   []uint64      // whose first entry was applied, in order
+}
+
 // Observer is told of every change, on the goroutine that applies: it must be
 // quick and must not call back into the Machine's writing methods.
 type Observer interface {
-	// Applied is called after the state was published. terms holds the terms
-	// whose first entry was in the batch, in order.
-	Applied(state *State, changes []Change, terms []uint64)
+	// Applied is called after the state was published.
+	Applied(*Update)
 	// Restored is called after a snapshot replaced the state.
-	Restored(state *State)
+	Restored(*State)
 }
 
 // Machine applies the log. Apply and Restore are called by one goroutine at a
@@ -57,27 +74,19 @@ type Observer interface {
 type Machine struct {
 	state     atomic.Pointer[State]
 	observers []Observer
-	rings     *ringBuilder
-	hub       hub // of groups' revisions
 
 	mu      sync.Mutex // guards the rest
 	waiters indexWaiters
-	created chan struct{} // closed and replaced whenever groups come or go
-	nodes   chan struct{} // closed and replaced whenever nodes or the leader change
 	marks   []Mark        // by index
 	marked  chan struct{} // closed and replaced by every mark
 }
 
 // New returns an empty machine. The observers are told in their order.
 func New(observers ...Observer) *Machine {
-	m := &Machine{observers: observers, created: make(chan struct{}), marked: make(chan struct{}), nodes: make(chan struct{})}
-	m.rings = newRingBuilder(m)
+	m := &Machine{observers: observers, marked: make(chan struct{})}
 	m.state.Store(newState())
 	return m
 }
-
-// Close waits for the ring builds that are under way; no more are started.
-func (m *Machine) Close() { m.rings.close() }
 
 // State is the present state; it costs one atomic load.
 func (m *Machine) State() *State { return m.state.Load() }
@@ -85,7 +94,7 @@ func (m *Machine) State() *State { return m.state.Load() }
 // Apply applies committed entries in order and publishes the outcome once. It
 // panics with a [CorruptEntryError] when an entry cannot be decoded.
 func (m *Machine) Apply(entries []Entry) []Result {
-	b := newBatch(m.State(), m.rings)
+	b := newBatch(m.State())
 	results := make([]Result, len(entries))
 	for i, e := range entries {
 		b.begin(e)
@@ -99,69 +108,20 @@ func (m *Machine) Apply(entries []Entry) []Result {
 		}
 		results[i].Index = e.Index
 	}
-	next, dirty := b.finish()
+	next, groups := b.finish()
 	m.noteMarks(b.marks) // before those are woken who wait for the index of one
-	m.publish(next, b.created > 0)
+	m.publish(next)
 	for _, o := range m.observers {
-		o.Applied(next, b.changes, b.terms)
+		o.Applied(&Update{State: next, Changes: b.changes, Groups: groups, Terms: b.terms})
 	}
-	m.announce(dirty)
 	return results
 }
 
-// announce tells watchers of what changed, and then has the rings built.
-func (m *Machine) announce(dirty []changed) {
-	if len(dirty) == 0 {
-		return
-	}
-	groups := m.State().GroupCount()
-	names := make([]string, len(dirty))
-	wakes := make([]chan struct{}, 0, len(dirty)+1)
-	for i, d := range dirty {
-		names[i] = d.group.Name
-		built := uint64(0)
-		if v := d.group.Ring(); v != nil {
-			built = v.Revision
-		}
-		wakes = append(wakes, d.group.cell.revisions.publish(d.change, groups, built))
-	}
-	m.rings.wake(append(wakes, m.hub.publish(names...)))
-	for _, d := range dirty {
-		m.rings.build(d.group)
-	}
-}
-
-func (m *Machine) publish(next *State, created bool) {
-	old := m.state.Swap(next)
+func (m *Machine) publish(next *State) {
+	m.state.Store(next)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.waiters.reached(next.index)
-	if created {
-		close(m.created)
-		m.created = make(chan struct{})
-	}
-	if !old.sameNodes(next) {
-		close(m.nodes)
-		m.nodes = make(chan struct{})
-	}
-}
-
-func (s *State) sameNodes(other *State) bool {
-	return s.nodes == other.nodes && s.term == other.term && s.leader == other.leader
-}
-
-// groupCreated returns a channel that is closed when groups come or go.
-func (m *Machine) groupCreated() <-chan struct{} {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.created
-}
-
-// nodesChanged returns a channel that is closed when nodes or the leader change.
-func (m *Machine) nodesChanged() <-chan struct{} {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.nodes
 }
 
 // WaitIndex waits until the index is applied and returns a state that has it.

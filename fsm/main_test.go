@@ -41,9 +41,7 @@ type log struct {
 }
 
 func newLog(tb testing.TB, observers ...Observer) *log {
-	m := New(observers...)
-	tb.Cleanup(m.Close)
-	return &log{tb: tb, m: m, term: 1}
+	return &log{tb: tb, m: New(observers...), term: 1}
 }
 
 func (l *log) entry(cmd *fsmpb.Command) Entry {

@@ -25,7 +25,7 @@ func (b *batch) register(c *fsmpb.Register, timeMS int64) Result {
 	g := b.group(c.Group)
 	var old *Member
 	if g != nil {
-		old, _ = g.txn.Get([]byte(c.Id))
+		old, _ = g.txn.Get(c.Id)
 	}
 	if old != nil && old.Instance != instance && old.Addr != c.Addr && old.Hold == 0 && !c.TakeOver {
 		return Result{Err: fmt.Errorf("%w: %q in group %q is at %s", ErrConflict, c.Id, c.Group, old.Addr)}
@@ -100,40 +100,55 @@ func pairs(in []*fsmpb.Pair) []Pair {
 	return out
 }
 
-// roomFor checks the bound on a ring's points before a member of that weight
-// takes old's place. Draining members count: they may come back.
+// MaxTotalMembers bounds the members of all groups together. One takes about a
+// kilobyte on every node.
+const MaxTotalMembers = 1 << 21
+
+// roomFor checks the bounds on members, and on a ring's points, before a member
+// of that weight takes old's place. Draining members count: they may come back.
 func (b *batch) roomFor(g *openGroup, old *Member, weight uint64) error {
-	k, members := uint64(ring.DefaultVirtualNodes), 0
+	k, before, members := uint64(ring.DefaultVirtualNodes), uint64(0), 0
 	if g != nil {
-		k, members = uint64(g.Params.VirtualNodes), g.count
+		k, before, members = uint64(g.Params.VirtualNodes), g.Points(), g.txn.Len()
 		weight += g.weight
 	}
-	if old != nil {
+	switch {
+	case old != nil:
 		weight -= uint64(old.Weight)
-	} else if members >= ring.MaxMembers {
+	case members >= ring.MaxMembers:
 		return exhausted("members of a group", ring.MaxMembers)
+	case b.next.members >= MaxTotalMembers:
+		return exhausted("members of all groups", MaxTotalMembers)
 	}
-	before := uint64(0)
-	if g != nil {
-		before = g.weight * k
-	}
-	return b.pointsFit(before, weight*k)
+	return pointsFit(before, weight*k)
 }
 
-// MaxTotalPoints bounds the points of all rings together: about 600 MB on
-// every node.
-const MaxTotalPoints = 1 << 26
+// CheckRoom refuses a command that this state has no room for, before it is
+// proposed: a cluster that is full writes no log. Apply decides in any case.
+func (s *State) CheckRoom(cmd *fsmpb.Command) error {
+	var name, id string
+	switch op := cmd.Op.(type) {
+	case *fsmpb.Command_Register:
+		name, id = op.Register.Group, op.Register.Id
+	case *fsmpb.Command_SetGroup:
+		name = op.SetGroup.Group
+	default:
+		return nil
+	}
+	g := s.Group(name)
+	if g == nil && s.GroupCount() >= MaxGroups {
+		return exhausted("groups", MaxGroups)
+	}
+	if id != "" && s.members >= MaxTotalMembers && (g == nil || g.Member(id) == nil) {
+		return exhausted("members of all groups", MaxTotalMembers)
+	}
+	return nil
+}
 
-// pointsFit checks the bounds on points before one ring's number changes.
-func (b *batch) pointsFit(before, after uint64) error {
-	if after <= before {
-		return nil // also where a limit of a newer version is exceeded: it shrinks
-	}
-	if after > ring.MaxPoints {
+// pointsFit checks the bound on points before a ring's number changes.
+func pointsFit(before, after uint64) error {
+	if after > before && after > ring.MaxPoints { // one that shrinks may be above it
 		return exhausted("points of a ring (virtual nodes × weights)", ring.MaxPoints)
-	}
-	if b.next.points-before+after > MaxTotalPoints {
-		return exhausted("points of all rings (virtual nodes × weights)", MaxTotalPoints)
 	}
 	return nil
 }
@@ -154,7 +169,7 @@ func (b *batch) deregister(c *fsmpb.Deregister) Result {
 		}
 		return Result{}
 	}
-	m, _ := g.txn.Get([]byte(c.Id))
+	m, _ := g.txn.Get(c.Id)
 	if m != nil && instance == "" {
 		instance = m.Instance
 	}
@@ -184,7 +199,7 @@ func (b *batch) expire(c *fsmpb.Expire) Result {
 		if g == nil {
 			continue
 		}
-		m, _ := g.txn.Get([]byte(l.Id))
+		m, _ := g.txn.Get(l.Id)
 		if m == nil || m.LeaseID != l.LeaseId || m.Epoch != l.Epoch {
 			continue
 		}

@@ -16,7 +16,7 @@ import (
 // Restore replaces the state by a snapshot's. The new state is built aside and
 // published only when it is whole; on an error the old one stays.
 func (m *Machine) Restore(r io.Reader) error {
-	next, err := m.ReadState(r)
+	next, err := ReadSnapshot(r)
 	if err != nil {
 		return err
 	}
@@ -24,36 +24,20 @@ func (m *Machine) Restore(r io.Reader) error {
 	return nil
 }
 
-// ReadState reads a snapshot for Install.
-func (m *Machine) ReadState(r io.Reader) (*State, error) { return readSnapshot(r, m.rings) }
-
-// Install replaces the state by one that ReadState of this machine returned.
-// Like Apply, it is called by one goroutine at a time.
+// Install replaces the state by one that ReadSnapshot returned. Like Apply, it
+// is called by one goroutine at a time.
 func (m *Machine) Install(next *State) {
-	old := m.State()
 	m.forgetMarks()
-	m.publish(next, true)
+	m.publish(next)
 	for _, o := range m.observers {
 		o.Restored(next)
 	}
-	for g := range old.Groups {
-		g.cell.retire()
-	}
-	for g := range next.Groups {
-		m.rings.build(g)
-	}
-	closeAll(m.rings.hub.publish(), m.hub.publish()) // of those that are gone nothing else is heard
 }
 
-// ReadSnapshot reads a snapshot without a machine, to inspect it. The groups
-// of the returned state have no rings.
+// ReadSnapshot reads a snapshot. Its errors are [ErrCorruptSnapshot].
 func ReadSnapshot(r io.Reader) (*State, error) {
-	return readSnapshot(r, newRingBuilder(nil))
-}
-
-func readSnapshot(r io.Reader, rings *ringBuilder) (*State, error) {
 	sr := &snapshotReader{in: &hashingReader{r: bufio.NewReaderSize(r, 1<<16), sum: xxhash.New()}}
-	sr.batch = newBatch(newState(), rings)
+	sr.batch = newBatch(newState())
 	for !sr.done {
 		if err := sr.next(); err != nil {
 			return nil, fmt.Errorf("%w: record %d: %w", ErrCorruptSnapshot, sr.records, err)
@@ -156,7 +140,6 @@ func (r *snapshotReader) openGroup(in *fsmpb.Group) error {
 		return fmt.Errorf("group %q: %w", in.Name, err)
 	}
 	g.Revision = in.Revision
-	g.cell.revisions.begin(in.Revision)
 	r.group = g
 	return nil
 }

@@ -19,7 +19,9 @@ import (
 // state's digest. Groups, members and nodes come in the order of their names,
 // so equal states have equal snapshots.
 
-const snapshotVersion = 1
+// snapshotVersion is what is written and read. The state of version 1 bounded
+// the points of all rings together.
+const snapshotVersion = 2
 
 // maxSnapshotRecord bounds one record when reading: the largest, a member with
 // full metadata, stays far below.

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
+	"github.com/tidwall/btree"
 
 	"github.com/werbenhu/registry/ring"
 )
@@ -15,10 +16,9 @@ type State struct {
 	term    uint64
 	leader  string
 	digest  uint64
-	points  uint64 // of all rings, draining members' included
-	members int    // of all groups
+	members int // of all groups
 
-	groups *iradix.Tree[*Group]
+	groups *table[*Group]
 	nodes  *iradix.Tree[*Node]
 	fences fences
 }
@@ -30,10 +30,15 @@ type Group struct {
 	// Revision is the log index of the last change that readers can see.
 	Revision uint64
 
-	weight  uint64 // sum over all members, whatever their state
+	inputs  ring.Inputs // of the ring
+	weight  uint64      // sum over all members, whatever their state
 	digest  uint64
-	members *iradix.Tree[*Member]
-	cell    *ringCell
+	members *table[*Member]
+}
+
+// points is how many the member has in a ring of the group.
+func (g *Group) points(m *Member) int {
+	return ring.Member{Weight: int(m.Weight), State: m.State}.Points(g.Params.VirtualNodes)
 }
 
 // Member is one seat of a group. A published member never changes.
@@ -81,9 +86,20 @@ type Node struct {
 	digest uint64
 }
 
+// table is a map ordered by its keys. A published one never changes: who changes
+// one works on its IsoCopy, which copies the nodes on the path to each change and
+// shares the rest.
+type table[V any] = btree.Map[string, V]
+
+// tableDegree is a compromise: a member takes about 50 bytes of its group's table,
+// and a change copies less than a kilobyte for each level.
+const tableDegree = 16
+
+func newTable[V any]() *table[V] { return btree.NewMap[string, V](tableDegree) }
+
 func newState() *State {
 	return &State{
-		groups: iradix.New[*Group](),
+		groups: newTable[*Group](),
 		nodes:  iradix.New[*Node](),
 		fences: newFences(),
 	}
@@ -104,27 +120,37 @@ func (s *State) Digest() uint64 { return s.digest }
 
 // Group returns the named group, or nil.
 func (s *State) Group(name string) *Group {
-	g, _ := s.groups.Get([]byte(name))
+	g, _ := s.groups.Get(name)
 	return g
 }
 
 // Groups calls yield for every group, ordered by name, until it returns false.
 func (s *State) Groups(yield func(*Group) bool) {
-	s.groups.Root().Walk(func(_ []byte, g *Group) bool { return !yield(g) })
+	s.groups.Scan(func(_ string, g *Group) bool { return yield(g) })
 }
 
 // GroupsFrom is Groups from the first group on whose name is not before the given one.
 func (s *State) GroupsFrom(name string) func(yield func(*Group) bool) {
 	return func(yield func(*Group) bool) {
-		it := s.groups.Root().Iterator()
-		it.SeekLowerBound([]byte(name))
-		for _, g, ok := it.Next(); ok && yield(g); _, g, ok = it.Next() {
-		}
+		s.groups.Ascend(name, func(_ string, g *Group) bool { return yield(g) })
 	}
 }
 
 // GroupCount is the number of groups.
 func (s *State) GroupCount() int { return s.groups.Len() }
+
+// MemberCount is the number of members of all groups, whatever their state.
+func (s *State) MemberCount() int { return s.members }
+
+// NodesVersion is comparable: equal values mean equal nodes and the same leader.
+type NodesVersion struct {
+	nodes  *iradix.Tree[*Node]
+	term   uint64
+	leader string
+}
+
+// NodesVersion tells which nodes and which leader the state has.
+func (s *State) NodesVersion() NodesVersion { return NodesVersion{s.nodes, s.term, s.leader} }
 
 // Node returns the named node, or nil.
 func (s *State) Node(id string) *Node {
@@ -139,17 +165,24 @@ func (s *State) Nodes(yield func(*Node) bool) {
 
 // Member returns the named member, or nil.
 func (g *Group) Member(id string) *Member {
-	m, _ := g.members.Get([]byte(id))
+	m, _ := g.members.Get(id)
 	return m
 }
 
 // Members calls yield for every member, ordered by id, until it returns false.
 func (g *Group) Members(yield func(*Member) bool) {
-	g.members.Root().Walk(func(_ []byte, m *Member) bool { return !yield(m) })
+	g.members.Scan(func(_ string, m *Member) bool { return yield(m) })
 }
 
 // Len is the number of members, whatever their state.
 func (g *Group) Len() int { return g.members.Len() }
+
+// Fingerprint is that of the group's ring at this revision; see package ring.
+func (g *Group) Fingerprint() uint64 { return g.inputs.Fingerprint(g.Params) }
+
+// Points is at least the number of points of the group's ring: draining members
+// are counted.
+func (g *Group) Points() uint64 { return g.weight * uint64(g.Params.VirtualNodes) }
 
 // Digest is the group's part of the state's digest.
 func (g *Group) Digest() uint64 { return g.digest }

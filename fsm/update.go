@@ -16,7 +16,7 @@ func (b *batch) updateMember(c *fsmpb.UpdateMember) Result {
 	if g == nil {
 		return Result{Err: fmt.Errorf("%w: %q", ErrUnknownGroup, c.Group)}
 	}
-	old, _ := g.txn.Get([]byte(c.Id))
+	old, _ := g.txn.Get(c.Id)
 	if err := mayUpdate(old, c); err != nil {
 		return Result{Revision: g.Revision, Err: err}
 	}

@@ -5,78 +5,7 @@ import (
 	"errors"
 	"testing"
 	"testing/synctest"
-	"time"
 )
-
-func TestWaitRing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := newLog(t)
-		release := holdBuilds(l.m)
-		defer release()
-		l.must(register(newSeat("web", "a", "10.0.0.1:80", "one")))
-		g := l.m.State().Group("web")
-
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		if _, err := g.WaitRing(ctx, l.index); !errors.Is(err, context.DeadlineExceeded) {
-			t.Fatalf("got %v", err)
-		}
-		var view *RingView
-		go func() { view, _ = g.WaitRing(t.Context(), l.index) }()
-		synctest.Wait()
-		if view != nil {
-			t.Fatal("got a ring that was not built")
-		}
-		release()
-		synctest.Wait()
-		if view == nil || view.Revision != g.Revision {
-			t.Fatalf("got %+v after the build", view)
-		}
-	})
-}
-
-// Who waits for a ring of a state that a snapshot replaces is told, and does
-// not wait for ever: nobody builds that ring any more.
-func TestWaitRingOfAReplacedState(t *testing.T) {
-	for name, data := range map[string][]byte{
-		"with the group":    snapshotBytes(t, smallState(t).m.State()),
-		"without the group": snapshotBytes(t, newState()),
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				l := newLog(t)
-				release := holdBuilds(l.m)
-				defer release()
-				l.must(register(newSeat("web", "z", "10.0.0.1:80", "one")))
-				g := l.m.State().Group("web")
-				early := make(chan error, 1)
-				go func() {
-					_, err := g.WaitRing(t.Context(), l.index)
-					early <- err
-				}()
-				synctest.Wait()
-				if err := l.m.Restore(newReader(data)); err != nil {
-					t.Fatal(err)
-				}
-				release()
-				synctest.Wait()
-				select {
-				case err := <-early:
-					if !errors.Is(err, ErrReplaced) {
-						t.Errorf("got %v, want ErrReplaced", err)
-					}
-				default:
-					t.Fatal("still waits")
-				}
-				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-				defer cancel()
-				if _, err := g.WaitRing(ctx, l.index); !errors.Is(err, ErrReplaced) {
-					t.Errorf("who comes later gets %v, want ErrReplaced", err)
-				}
-			})
-		})
-	}
-}
 
 func TestWaitIndex(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -125,4 +54,30 @@ func TestWaitIndexWakesOnRestore(t *testing.T) {
 			t.Error("still waits")
 		}
 	})
+}
+
+func TestWaitersAreServedByIndex(t *testing.T) {
+	var h indexWaiters
+	far, near, gone := h.add(9), h.add(3), h.add(4)
+	h.remove(gone)
+	h.remove(gone) // twice does no harm
+	h.reached(2)
+	select {
+	case <-near.done:
+		t.Error("woken before its index")
+	default:
+	}
+	h.reached(5)
+	<-near.done
+	select {
+	case <-far.done:
+		t.Error("woken before its index")
+	case <-gone.done:
+		t.Error("woken after it left")
+	default:
+	}
+	if h.reached(9); h.Len() != 0 {
+		t.Errorf("%d left", h.Len())
+	}
+	<-far.done
 }

@@ -164,7 +164,29 @@ func BenchmarkNew(b *testing.B) {
 	}
 }
 
+// The fingerprint is taken of all members anew; compare with Inputs.
 func BenchmarkFingerprint(b *testing.B) {
+	r := benchRing(b, 3906)
+	b.ReportAllocs()
+	for b.Loop() {
+		benchSink += int(r.Fingerprint())
+	}
+}
+
+// One change of a member, and the fingerprint after it.
+func BenchmarkInputs(b *testing.B) {
+	p := DefaultParams()
+	in, points := InputsOf(p, benchMembers(3906)), DefaultVirtualNodes
+	b.ReportAllocs()
+	for b.Loop() {
+		in.Remove("webserver-1234", points)
+		points ^= DefaultVirtualNodes ^ 2*DefaultVirtualNodes
+		in.Add("webserver-1234", points)
+		benchSink += int(in.Fingerprint(p))
+	}
+}
+
+func BenchmarkDigest(b *testing.B) {
 	r := benchRing(b, 3906)
 	for b.Loop() {
 		benchSink += int(r.digest())

@@ -58,7 +58,7 @@ func (b *bounder) shed() bool {
 		if !b.over(m) {
 			continue
 		}
-		hashes = appendPointHashes(hashes[:0], member.ID, 0, member.points(b.r.params.VirtualNodes))
+		hashes = appendPointHashes(hashes[:0], member.ID, 0, member.Points(b.r.params.VirtualNodes))
 		for i := len(hashes) - 1; i >= 0 && b.over(m); i-- {
 			at := b.r.positionOf(hashes, i, uint32(m))
 			size := b.r.arcAt(at)

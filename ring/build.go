@@ -17,7 +17,7 @@ type source struct {
 func newSource(members []Member, k int) source {
 	first := make([]int, len(members)+1)
 	for m, member := range members {
-		first[m+1] = first[m] + member.points(k)
+		first[m+1] = first[m] + member.Points(k)
 	}
 	return source{members, first}
 }

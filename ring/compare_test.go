@@ -126,6 +126,9 @@ func compareNaive(r *Ring, n *naive) error {
 	if got, want := r.Fingerprint(), n.fingerprint(); got != want {
 		return fmt.Errorf("fingerprint %#x, want %#x", got, want)
 	}
+	if got, want := r.Digest(), n.digest(); got != want {
+		return fmt.Errorf("digest %#x, want %#x", got, want)
+	}
 	return nil
 }
 

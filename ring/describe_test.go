@@ -150,6 +150,10 @@ func TestParseSaved(t *testing.T) {
 		want error
 	}{
 		"another weight":   {strings.Replace(good, `"weight":1`, `"weight":2`, 1), ErrFingerprint},
+		"a draining one":   {strings.Replace(good, `"weight":1`, `"weight":1,"state":"draining"`, 1), ErrFingerprint},
+		"another bound":    {strings.Replace(good, `"bound":1100`, `"bound":1200`, 1), ErrFingerprint},
+		"another digest":   {strings.Replace(good, `"digest":"0x`, `"digest":"0xf`, 1), ErrSaved},
+		"no digest":        {strings.Replace(good, mustJSON(Hex64(r.Digest())), `"0x0"`, 1), ErrDigest},
 		"an unknown field": {strings.Replace(good, `"params"`, `"x":1,"params"`, 1), ErrSaved},
 		"data after it":    {good + "{}", ErrSaved},
 		"half of it":       {good[:len(good)/2], ErrSaved},
@@ -159,5 +163,9 @@ func TestParseSaved(t *testing.T) {
 		if _, err := ParseSaved([]byte(test.text)); !errors.Is(err, test.want) {
 			t.Errorf("%s: %v, want %v", name, err, test.want)
 		}
+	}
+	collide(t, func(h uint64) uint64 { return h ^ 1 })
+	if _, err := ParseSaved([]byte(good)); !errors.Is(err, ErrDigest) {
+		t.Errorf("a ring built differently: %v, want %v", err, ErrDigest)
 	}
 }

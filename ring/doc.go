@@ -64,7 +64,33 @@
 //
 // # Fingerprint
 //
-// The fingerprint is XXH64 over the following bytes; all integers are little endian:
+// The fingerprint names the inputs: the members that have points, their numbers of points, and the
+// parameters. All integers are little endian. Each member with points has the hash
+//
+//	XXH64(u8 length of the id, the id, u32 number of its points)
+//
+// and S is the sum of these hashes modulo 2^64. The fingerprint is XXH64 over the following 24 bytes:
+//
+//	u32  version of this specification: 1
+//	u32  K
+//	u32  B, the parameter, not the bound that was kept
+//	u32  number of members with points
+//	u64  S
+//
+// A draining member is not in it, nor is the difference between active and held. No value is special,
+// 0 included. A change of any formula in this comment raises the version.
+//
+// S is a sum so that it can be kept by differences: a change of a member takes its old hash out and adds
+// its new one (Inputs). That costs two hashes, whatever the number of members. So the fingerprint of
+// every state of a set is known as soon as the state is, before any ring of it is built.
+//
+// Rings with equal fingerprints send every key to the same id. The converse does not hold: K = 128 with
+// a weight of 2 and K = 256 with a weight of 1 lead to the same points, and differ in their fingerprints.
+//
+// # Digest
+//
+// The digest is of the points, and shows whether two rings were built alike. It is XXH64 over the following
+// bytes; all integers are little endian:
 //
 //	u32  number of members with points
 //	     for each, in the byte order of ids:   u8 length of the id, the id
@@ -83,7 +109,16 @@
 //	0xe57778753c6ebe1c  webserver1, i = 1
 //	0xe70adbfe61e459fe  webserver1, i = 57    the first that is at least the key's
 //
-// and so webserver1 owns it. The fingerprint is 0x63a9843e583371c6 (testdata/ring/three.json).
+// and so webserver1 owns it. For the fingerprint, webserver1 has the hash 0xd27e35d2f8192354, of the bytes
+//
+//	0a 77 65 62 73 65 72 76 65 72 31 40 00 00 00
+//
+// With 0xda152d32c9b2c3b8 of webserver2 and 0x91371844e70e981f of webserver3, S is 0x3dca7b4aa8da7f2b. The
+// fingerprint is 0xb165142c2734d5c0, of the bytes
+//
+//	01 00 00 00  40 00 00 00  00 00 00 00  03 00 00 00  2b 7f da a8 4a 7b ca 3d
+//
+// and the digest is 0x63a9843e583371c6 (testdata/ring/three.json).
 //
 // # Relation to other rings
 //
@@ -96,6 +131,9 @@
 //
 // Without a bound no key moves between two members that both stay as they are; with a bound a few
 // do. The ring takes at most 9 bytes a point, and MaxPoints and MaxMembers limit it. Halving or doubling K
-// moves about half of the keys. XXH64 does not resist ids or keys that are chosen to collide: such ids
-// can make the division uneven, but not wrong, and a lookup then takes the logarithm of the points.
+// moves about half of the keys.
+//
+// Fingerprint and digest find accidents, not forgery: ids can be chosen so that two sets share a
+// fingerprint. Nor does XXH64 resist ids or keys that are chosen to collide: such ids can make the
+// division uneven, but not wrong, and a lookup then takes the logarithm of the points.
 package ring

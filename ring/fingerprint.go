@@ -6,72 +6,65 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// Fingerprint returns a digest of the ring, computed once: XXH64 over the ids that have points and
-// over the ordered list of (hash, owner), in the byte layout of the package comment. Rings with equal
-// fingerprints send every key to the same id; it does not depend on the CPU or the order of arrival.
-// Draining members, the difference between active and held, and the parameters themselves are not
-// in it, except through the points they lead to.
-func (r *Ring) Fingerprint() uint64 { return r.fingerprint() }
+// Version is the version of the ring's specification in the package comment. It is part of every
+// fingerprint, so rings of two formulas never share one.
+const Version = 1
 
-// Verify says whether the points in memory still give the fingerprint; it costs as much as building it.
-func (r *Ring) Verify() bool { return r.digest() == r.fingerprint() }
+// Inputs sums up the members that have points, for the fingerprint. It is kept by differences: a
+// change of a member costs two hashes, whatever the number of members. The zero value is that of
+// a set without members.
+type Inputs struct {
+	members uint32 // that have points
+	sum     uint64 // of inputHash, modulo 2^64
+}
 
-// digest writes to XXH64, all integers little endian:
-//
-//	u32 members with points; for each, in the order of ids: u8 length of the id, the id
-//	u32 points; for each, in ring order: u64 hash, u32 number of the owner in the list above
-func (r *Ring) digest() uint64 {
-	d := xxhash.New()
+// Add counts a member with so many points. One without points changes nothing.
+func (in *Inputs) Add(id string, points int) {
+	if points > 0 {
+		in.members++
+		in.sum += inputHash(id, points)
+	}
+}
+
+// Remove takes out a member that Add counted with so many points.
+func (in *Inputs) Remove(id string, points int) {
+	if points > 0 {
+		in.members--
+		in.sum -= inputHash(id, points)
+	}
+}
+
+// Fingerprint returns the fingerprint of the members and the parameters, as the package comment
+// specifies it: XXH64 over, little endian, u32 Version, u32 virtual nodes, u32 bound, u32 members with
+// points, u64 sum of their hashes.
+func (in Inputs) Fingerprint(p Params) uint64 {
 	le := binary.LittleEndian
-	number := make([]uint32, len(r.members))
-	buf := le.AppendUint32(nil, uint32(r.owners))
-	next := uint32(0)
-	for m, member := range r.members {
-		if member.State == Draining {
-			continue
-		}
-		number[m] = next
-		next++
-		buf = append(append(buf, uint8(len(member.ID))), member.ID...)
-	}
-	buf = le.AppendUint32(buf, uint32(r.table.n))
-	d.Write(buf) // a Digest's Write never fails
-	r.table.writePoints(d, number)
-	return d.Sum64()
+	var buf [24]byte
+	le.PutUint32(buf[0:], Version)
+	le.PutUint32(buf[4:], uint32(p.VirtualNodes))
+	le.PutUint32(buf[8:], uint32(p.Bound))
+	le.PutUint32(buf[12:], in.members)
+	le.PutUint64(buf[16:], in.sum)
+	return xxhash.Sum64(buf[:])
 }
 
-// writePoints writes every point in order: u64 hash, u32 number of its owner. It
-// goes over the buckets by itself, because a large ring's fingerprint is most of
-// what its change costs.
-func (t *table) writePoints(d *xxhash.Digest, number []uint32) {
-	const size = 12
-	var buf [1024 * size]byte
-	mask, b, o := t.mask(), t.b&63, t.o&63
-	n := 0
-	for bucket := range 1 << t.b {
-		from, to := t.start[bucket], t.start[bucket+1]
-		top := uint64(bucket) << ((64 - b) & 63)
-		heads, tails := t.head[from:to], t.tail[from:to]
-		for i, head := range heads {
-			rest := uint64(head&^mask)<<32 | uint64(tails[i])<<o
-			point := buf[n : n+size : n+size]
-			binary.LittleEndian.PutUint64(point, top|rest>>b)
-			binary.LittleEndian.PutUint32(point[8:], number[head&mask])
-			if n += size; n == len(buf) {
-				d.Write(buf[:])
-				n = 0
-			}
-		}
-	}
-	d.Write(buf[:n])
+// inputHash is XXH64 over u8 length of the id, the id, u32 points, little endian.
+func inputHash(id string, points int) uint64 {
+	var buf [1 + MaxIDLength + 4]byte
+	b := append(append(buf[:0], uint8(len(id))), id...)
+	return xxhash.Sum64(binary.LittleEndian.AppendUint32(b, uint32(points)))
 }
 
-// Bytes returns the memory of the ring in bytes: at most 9 for a point, 32 and its id for a member,
-// and 8 for each arc that the bound moved.
-func (r *Ring) Bytes() int {
-	n := r.table.bytes() + 8*len(r.moved)
-	for _, m := range r.members {
-		n += 32 + len(m.ID)
+// InputsOf returns the sum of the members. Their ids are at most MaxIDLength bytes.
+func InputsOf(p Params, members []Member) Inputs {
+	var in Inputs
+	for _, m := range members {
+		in.Add(m.ID, m.Points(p.VirtualNodes))
 	}
-	return n
+	return in
 }
+
+// Fingerprint returns the fingerprint of what the ring was built from. Equal fingerprints mean
+// equal owners of every key, as far as accidents go: ids can be chosen so that two sums collide. It
+// says nothing about how the points were built; see Digest. Each call hashes every member.
+func (r *Ring) Fingerprint() uint64 { return InputsOf(r.params, r.members).Fingerprint(r.params) }

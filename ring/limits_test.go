@@ -95,6 +95,7 @@ func TestLookupsAllocateNothing(t *testing.T) {
 			"MatchBatch":  func() { r.MatchBatch(one, keys) },
 			"Member":      func() { r.Member(7) },
 			"Fingerprint": func() { r.Fingerprint() },
+			"Digest":      func() { r.Digest() },
 		} {
 			if n := testing.AllocsPerRun(100, f); n != 0 {
 				t.Errorf("bound %d: %s allocates %v times", bound, name, n)
@@ -160,7 +161,26 @@ func readOnce(t *testing.T, r *Ring, key string) {
 	if batch := r.MatchBatch(nil, []string{key, key}); int(batch[1]) != owner {
 		t.Errorf("Match %d, MatchBatch %v", owner, batch)
 	}
-	if first, again := r.Fingerprint(), r.Fingerprint(); first != again {
+	if r.Fingerprint() != InputsOf(r.params, r.members).Fingerprint(r.params) {
 		t.Error("the fingerprint changed")
+	}
+	if r.Digest() != r.digest() {
+		t.Error("the digest changed")
+	}
+}
+
+// Several readers may be the first to ask for the digest. Run with -race.
+func TestDigestFromManyReaders(t *testing.T) {
+	for range 20 {
+		r := mustNew(t, Params{VirtualNodes: 64}, benchMembers(3))
+		var readers sync.WaitGroup
+		for range 4 {
+			readers.Go(func() {
+				if r.Digest() != r.digest() {
+					t.Error("another digest than that of the points")
+				}
+			})
+		}
+		readers.Wait()
 	}
 }

@@ -59,7 +59,7 @@ func (r *Ring) pointAt(at int) Point {
 		rank++
 	}
 	m := r.members[p.Member]
-	for i, h := range appendPointHashes(nil, m.ID, 0, m.points(r.params.VirtualNodes)) {
+	for i, h := range appendPointHashes(nil, m.ID, 0, m.Points(r.params.VirtualNodes)) {
 		if h != p.Hash {
 			continue
 		}

@@ -80,8 +80,8 @@ func (m Member) Validate() error {
 	return nil
 }
 
-// points returns how many points the member has when a weight of one has k.
-func (m Member) points(k int) int {
+// Points returns how many points the member has when a weight of one has k.
+func (m Member) Points(k int) int {
 	if m.State == Draining {
 		return 0
 	}
@@ -109,7 +109,7 @@ func canonical(p Params, members []Member) ([]Member, int, error) {
 		if i > 0 && sorted[i-1].ID == m.ID {
 			return nil, 0, fmt.Errorf("%w: %q", ErrDuplicate, m.ID)
 		}
-		if total += m.points(p.VirtualNodes); total > MaxPoints {
+		if total += m.Points(p.VirtualNodes); total > MaxPoints {
 			return nil, 0, fmt.Errorf("%w: more than %d points (virtual nodes %d × the sum of the weights)", ErrTooLarge, MaxPoints, p.VirtualNodes)
 		}
 	}

@@ -49,16 +49,16 @@ func (r *Ring) changeTo(p Params, sorted []Member, limit int) *change {
 		case side < 0:
 			m := r.members[old]
 			c.index[old], c.order[old] = 0, rank-1
-			spans = append(spans, span{m.ID, 0, m.points(had), edit{order: rank - 1, remove: true}})
+			spans = append(spans, span{m.ID, 0, m.Points(had), edit{order: rank - 1, remove: true}})
 			c.same = false
 			old++
 		case side > 0:
-			spans = append(spans, span{sorted[i].ID, 0, sorted[i].points(has), edit{order: rank, owner: uint32(i)}})
+			spans = append(spans, span{sorted[i].ID, 0, sorted[i].Points(has), edit{order: rank, owner: uint32(i)}})
 			i++
 		default:
 			c.index[old], c.order[old] = uint32(i), rank
 			c.same = c.same && old == i
-			before, after := r.members[old].points(had), sorted[i].points(has)
+			before, after := r.members[old].Points(had), sorted[i].Points(has)
 			e := edit{order: rank, owner: uint32(i), remove: after < before}
 			spans = append(spans, span{sorted[i].ID, min(before, after), max(before, after), e})
 			old, i = old+1, i+1

@@ -162,7 +162,28 @@ func (n *naive) tryBound() bool {
 	return true
 }
 
+// fingerprint looks at the inputs alone, so that it needs no points.
 func (n *naive) fingerprint() uint64 {
+	count, sum := 0, new(big.Int)
+	for _, m := range n.members {
+		if m.State != Draining {
+			hash := xxhash.Sum64([]byte(string([]byte{byte(len(m.ID))}) + m.ID + naiveBytes(n.params.VirtualNodes*m.Weight)))
+			sum.Add(sum, new(big.Int).SetUint64(hash))
+			count++
+		}
+	}
+	sum.Mod(sum, new(big.Int).Lsh(big.NewInt(1), 64))
+	text := naiveBytes(1) + naiveBytes(n.params.VirtualNodes) + naiveBytes(n.params.Bound) + naiveBytes(count)
+	text += naiveBytes(int(sum.Uint64()&0xffffffff)) + naiveBytes(int(sum.Uint64()>>32))
+	return xxhash.Sum64([]byte(text))
+}
+
+// naiveBytes is a u32, little endian.
+func naiveBytes(v int) string {
+	return string([]byte{byte(v), byte(v >> 8), byte(v >> 16), byte(v >> 24)})
+}
+
+func (n *naive) digest() uint64 {
 	var out []byte
 	var ids []string
 	for _, m := range n.members {

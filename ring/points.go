@@ -41,7 +41,7 @@ func (r *Ring) indexes() [][]uint32 {
 	all := make([][]uint32, len(r.members))
 	var hashes []uint64
 	for m, member := range r.members {
-		hashes = appendPointHashes(hashes[:0], member.ID, 0, member.points(r.params.VirtualNodes))
+		hashes = appendPointHashes(hashes[:0], member.ID, 0, member.Points(r.params.VirtualNodes))
 		order := make([]uint32, len(hashes))
 		for i := range order {
 			order[i] = uint32(i)

@@ -27,7 +27,7 @@ func TestOrderOfArrivalDoesNotMatter(t *testing.T) {
 			here = append(here, members[i])
 			r = mustWith(t, r, p, here)
 		}
-		if r.Fingerprint() != want.Fingerprint() || Diff(r, want) != nil {
+		if r.Fingerprint() != want.Fingerprint() || r.Digest() != want.Digest() || Diff(r, want) != nil {
 			t.Fatalf("other ring after another order of %v", members)
 		}
 	}
@@ -37,10 +37,10 @@ func TestOrderOfArrivalDoesNotMatter(t *testing.T) {
 func changed(a, b []Member) map[string]bool {
 	points := map[string]int{}
 	for _, m := range a {
-		points[m.ID] += m.points(64)
+		points[m.ID] += m.Points(64)
 	}
 	for _, m := range b {
-		points[m.ID] -= m.points(64)
+		points[m.ID] -= m.Points(64)
 	}
 	ids := map[string]bool{}
 	for id, n := range points {
@@ -93,7 +93,7 @@ func TestHeldMemberKeepsItsKeys(t *testing.T) {
 	p := DefaultParams()
 	a := mustNew(t, p, []Member{{ID: "a", Weight: 1}, {ID: "b", Weight: 1}})
 	b := mustWith(t, a, p, []Member{{ID: "a", Weight: 1, State: Held}, {ID: "b", Weight: 1}})
-	if d := Diff(a, b); d != nil || a.Fingerprint() != b.Fingerprint() {
+	if d := Diff(a, b); d != nil || a.Fingerprint() != b.Fingerprint() || a.Digest() != b.Digest() {
 		t.Fatalf("holding moved %v", d)
 	}
 	if b.Member(0).State != Held {
@@ -116,7 +116,7 @@ func TestWeightsNest(t *testing.T) {
 				t.Fatalf("x became heavier, but %+v", d)
 			}
 		}
-		if back := mustWith(t, after, p, members); Diff(back, r) != nil || back.Fingerprint() != r.Fingerprint() {
+		if back := mustWith(t, after, p, members); Diff(back, r) != nil || back.Digest() != r.Digest() {
 			t.Fatal("the way back leads to another ring")
 		}
 	}
@@ -172,7 +172,7 @@ func TestBoundWalksSoFar(t *testing.T) {
 		if r.Bound() != want {
 			t.Errorf("%d points between: bound %d, want %d", between, r.Bound(), want)
 		}
-		if n := newNaive(p, members); n.bound != want || n.fingerprint() != r.Fingerprint() {
+		if n := newNaive(p, members); n.bound != want || n.digest() != r.Digest() {
 			t.Errorf("%d points between: bound %d in the naive ring", between, n.bound)
 		}
 	}

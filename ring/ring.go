@@ -17,7 +17,7 @@ type Ring struct {
 	moved   []moved  // arcs that the bound gave to another owner, by position
 	bound   int      // the bound in force, per mille; 0 is off
 
-	fingerprint func() uint64
+	kept func() uint64 // digest, once
 }
 
 // Hash returns the place of a key on the circle: XXH64 with seed 0.
@@ -56,12 +56,12 @@ func (r *Ring) With(p Params, members []Member) (*Ring, error) {
 func assemble(p Params, sorted []Member, t *table) *Ring {
 	r := &Ring{params: p, members: sorted, table: t}
 	for _, m := range sorted {
-		if m.points(p.VirtualNodes) > 0 {
+		if m.Points(p.VirtualNodes) > 0 {
 			r.owners++
 		}
 	}
 	r.applyBound()
-	r.fingerprint = sync.OnceValue(r.digest)
+	r.kept = sync.OnceValue(r.digest)
 	return r
 }
 

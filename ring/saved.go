@@ -12,30 +12,37 @@ import (
 var (
 	// ErrSaved: the data is not a saved ring.
 	ErrSaved = errors.New("ring: invalid saved ring")
-	// ErrFingerprint: the ring that the saved members lead to is not the one that was saved.
+	// ErrFingerprint: the members and parameters are not those that were saved.
 	ErrFingerprint = errors.New("ring: fingerprint differs")
+	// ErrDigest: the ring built of the saved members has other points or owners than the saved ring.
+	ErrDigest = errors.New("ring: digest differs")
 )
 
-// Saved is all it takes to build a ring again, and the fingerprint that it must then have.
+// Saved is all it takes to build a ring again, and the fingerprint and the digest that it must then
+// have.
 type Saved struct {
 	Params      Params   `json:"params"`
 	Members     []Member `json:"members"`
 	Fingerprint Hex64    `json:"fingerprint"`
+	Digest      Hex64    `json:"digest"`
 }
 
-// Save returns what it takes to build the ring again.
+// Save returns what it takes to build the ring again. It takes the digest of the ring.
 func (r *Ring) Save() Saved {
-	return Saved{Params: r.params, Members: r.Members(), Fingerprint: Hex64(r.Fingerprint())}
+	return Saved{Params: r.params, Members: r.Members(), Fingerprint: Hex64(r.Fingerprint()), Digest: Hex64(r.Digest())}
 }
 
-// Ring builds the saved ring. Errors are those of New, and ErrFingerprint.
+// Ring builds the saved ring. Errors are those of New, ErrFingerprint and ErrDigest.
 func (s Saved) Ring() (*Ring, error) {
 	r, err := New(s.Params, s.Members)
 	if err != nil {
 		return nil, err
 	}
 	if got := Hex64(r.Fingerprint()); got != s.Fingerprint {
-		return nil, fmt.Errorf("%w: built %v, saved %v", ErrFingerprint, got, s.Fingerprint)
+		return nil, fmt.Errorf("%w: members and parameters have %v, saved %v", ErrFingerprint, got, s.Fingerprint)
+	}
+	if got := Hex64(r.Digest()); got != s.Digest {
+		return nil, fmt.Errorf("%w: built %v, saved %v", ErrDigest, got, s.Digest)
 	}
 	return r, nil
 }

@@ -61,7 +61,7 @@ func (r *Ring) Stats() Stats {
 	total := r.totalWeight()
 	for m, share := range r.Shares() {
 		member := r.members[m]
-		s.Shares[m] = MemberShare{member, member.points(r.params.VirtualNodes), share, toFair(share, member, total)}
+		s.Shares[m] = MemberShare{member, member.Points(r.params.VirtualNodes), share, toFair(share, member, total)}
 	}
 	for _, m := range r.moved {
 		s.MovedShare = s.MovedShare.Add(Share{Lo: r.arcAt(int(m.at))})

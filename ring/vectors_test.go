@@ -23,6 +23,7 @@ type vector struct {
 	Members     []Member      `json:"members"`
 	BoundInUse  int           `json:"bound_in_use,omitempty"`
 	Fingerprint Hex64         `json:"fingerprint"`
+	Digest      Hex64         `json:"digest"`
 	Keys        []vectorKey   `json:"keys"`
 	Points      []PointRecord `json:"points"`
 }
@@ -56,7 +57,7 @@ func boundVector() []Member {
 // generate fills in what the naive implementation says.
 func (v vector) generate() vector {
 	n := newNaive(v.Params, v.Members)
-	v.BoundInUse, v.Fingerprint = n.bound, Hex64(n.fingerprint())
+	v.BoundInUse, v.Fingerprint, v.Digest = n.bound, Hex64(n.fingerprint()), Hex64(n.digest())
 	for _, key := range []string{"", "a", "user-id-1", "user-id-2", "user-id-3", "ключ", strings.Repeat("k", 33), strings.Repeat("long", 1024)} {
 		h := naiveHash(key)
 		v.Keys = append(v.Keys, vectorKey{key, Hex64(h), n.owners(h, 3)})
@@ -125,12 +126,26 @@ func TestVectors(t *testing.T) {
 	}
 }
 
+// The example of the package comment is the vector "three".
+func TestPackageCommentShowsTheVector(t *testing.T) {
+	comment, err := os.ReadFile("doc.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := newNaive(vectorInputs["three"].Params, vectorInputs["three"].Members)
+	for _, want := range []Hex64{Hex64(n.fingerprint()), Hex64(n.digest())} {
+		if !bytes.Contains(comment, []byte(want.String())) {
+			t.Errorf("doc.go does not show %v", want)
+		}
+	}
+}
+
 // requireVector checks the ring against a file.
 func requireVector(t *testing.T, v vector) {
 	t.Helper()
 	r := mustNew(t, v.Params, v.Members)
-	if Hex64(r.Fingerprint()) != v.Fingerprint || r.Bound() != v.BoundInUse {
-		t.Errorf("fingerprint %#x, bound %d", r.Fingerprint(), r.Bound())
+	if Hex64(r.Fingerprint()) != v.Fingerprint || Hex64(r.Digest()) != v.Digest || r.Bound() != v.BoundInUse {
+		t.Errorf("fingerprint %#x, digest %#x, bound %d", r.Fingerprint(), r.Digest(), r.Bound())
 	}
 	var points []PointRecord
 	for p := range r.Points() {

@@ -10,9 +10,13 @@ func TestVerifyFindsDamagedPoints(t *testing.T) {
 	if !r.Verify() {
 		t.Fatal("a sound ring is found damaged")
 	}
+	fingerprint := r.Fingerprint()
 	owner := r.table.ownerAt(7)
 	r.table.setOwner(7, 1-owner)
 	if r.Verify() {
 		t.Error("a point with another owner is not found")
+	}
+	if r.Fingerprint() != fingerprint {
+		t.Error("the fingerprint depends on the points")
 	}
 }

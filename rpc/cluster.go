@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/werbenhu/registry/fsm"
+	"github.com/werbenhu/registry/fsm/rings"
 	"github.com/werbenhu/registry/rpc/peerpb"
 	"github.com/werbenhu/registry/rpc/registrypb"
 	"github.com/werbenhu/registry/store"
@@ -22,16 +23,29 @@ import (
 // statusTimeout bounds the wait for one node's word in a status.
 const statusTimeout = 2 * time.Second
 
-func nodeStatus(st store.Status, g *fsm.Group) *registrypb.NodeStatus {
+func nodeStatus(st store.Status) *registrypb.NodeStatus {
 	n := &registrypb.NodeStatus{
 		Id: st.ID, Bind: st.Bind, Addr: st.Addr, Version: st.Version, Role: st.Role, Voter: st.Voter, Ready: st.Ready,
 		AppliedIndex: st.AppliedIndex, CommitIndex: st.CommitIndex, Digest: st.Digest, Lag: durationpb.New(st.Lag), Alarms: st.Alarms,
 	}
-	if g != nil {
-		if view := g.Ring(); view != nil {
-			n.Fingerprint, n.Revision = view.Ring.Fingerprint(), view.Revision
-		}
+	return n
+}
+
+// ownStatus is this node's, with the asked group's ring, which is built for that.
+func (s *Server) ownStatus(ctx context.Context, st store.Status, group string) *registrypb.NodeStatus {
+	n := nodeStatus(st)
+	state := s.store.State()
+	g := state.Group(group)
+	if g == nil {
+		return n
 	}
+	n.Revision, n.Fingerprint = g.Revision, g.Fingerprint()
+	view, _, err := s.store.Rings().Get(ctx, state, g, rings.Need{Index: state.Index()})
+	if err != nil {
+		n.Alarms = append(n.Alarms, err.Error())
+		return n
+	}
+	n.Revision, n.Fingerprint, n.RingDigest = view.Revision, view.Fingerprint, view.Ring.Digest()
 	return n
 }
 
@@ -44,7 +58,7 @@ func (s *Server) Status(ctx context.Context, req *registrypb.StatusRequest) (*re
 	var wg sync.WaitGroup
 	for i, server := range st.Configuration {
 		if string(server.ID) == st.ID {
-			resp.Nodes[i] = nodeStatus(st, s.store.State().Group(req.Group))
+			wg.Go(func() { resp.Nodes[i] = s.ownStatus(ctx, st, req.Group) })
 			continue
 		}
 		wg.Go(func() { resp.Nodes[i] = s.askStatus(ctx, server, req.Group) })

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/werbenhu/registry/fsm"
+	"github.com/werbenhu/registry/fsm/rings"
 	"github.com/werbenhu/registry/rpc/registrypb"
 	"github.com/werbenhu/registry/store"
 )
@@ -36,6 +37,8 @@ var wireErrors = []wireError{
 	{store.ErrNotReady, codes.Unavailable, registrypb.ErrorDetail_NOT_READY},
 	{store.ErrDiverged, codes.Unavailable, registrypb.ErrorDetail_NOT_READY},
 	{errStale, codes.Unavailable, registrypb.ErrorDetail_STALE},
+	{rings.ErrBusy, codes.Unavailable, registrypb.ErrorDetail_BUSY},
+	{rings.ErrTooLarge, codes.ResourceExhausted, registrypb.ErrorDetail_EXHAUSTED},
 	{fsm.ErrUnknownGroup, codes.NotFound, registrypb.ErrorDetail_UNKNOWN_GROUP},
 	{fsm.ErrUnknownMember, codes.NotFound, registrypb.ErrorDetail_UNKNOWN_MEMBER},
 	{errEmptyGroup, codes.FailedPrecondition, registrypb.ErrorDetail_EMPTY_GROUP},

@@ -190,7 +190,7 @@ func (p *Peers) Check(ctx context.Context, node store.Target, q store.Question) 
 func ringsToWire(rings []store.RingMark) []*peerpb.GroupRing {
 	out := make([]*peerpb.GroupRing, len(rings))
 	for i, r := range rings {
-		out[i] = &peerpb.GroupRing{Group: r.Group, Revision: r.Revision, Fingerprint: r.Fingerprint}
+		out[i] = &peerpb.GroupRing{Group: r.Group, Fingerprint: r.Fingerprint, Digest: r.Digest}
 	}
 	return out
 }
@@ -198,7 +198,7 @@ func ringsToWire(rings []store.RingMark) []*peerpb.GroupRing {
 func ringsFromWire(rings []*peerpb.GroupRing) []store.RingMark {
 	out := make([]store.RingMark, len(rings))
 	for i, r := range rings {
-		out[i] = store.RingMark{Group: r.GetGroup(), Revision: r.GetRevision(), Fingerprint: r.GetFingerprint()}
+		out[i] = store.RingMark{Group: r.GetGroup(), Fingerprint: r.GetFingerprint(), Digest: r.GetDigest()}
 	}
 	return out
 }

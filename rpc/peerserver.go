@@ -111,10 +111,10 @@ func (p *peerServer) Invite(ctx context.Context, req *peerpb.InviteRequest) (*pe
 	return &peerpb.InviteResponse{Id: p.store().ID()}, nil
 }
 
-func (p *peerServer) Status(_ context.Context, req *peerpb.StatusRequest) (*peerpb.StatusResponse, error) {
+func (p *peerServer) Status(ctx context.Context, req *peerpb.StatusRequest) (*peerpb.StatusResponse, error) {
 	st := p.store().Status()
 	return &peerpb.StatusResponse{
-		Node: nodeStatus(st, p.store().State().Group(req.Group)), Leader: st.LeaderID, Term: st.Term, Cluster: st.Cluster,
+		Node: p.server.ownStatus(ctx, st, req.Group), Leader: st.LeaderID, Term: st.Term, Cluster: st.Cluster,
 		LowDisk: p.store().LowDisk() != nil,
 	}, nil
 }

@@ -3,10 +3,12 @@ package rpc
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/werbenhu/registry/fsm"
+	"github.com/werbenhu/registry/fsm/rings"
 	"github.com/werbenhu/registry/ring"
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
@@ -40,37 +42,55 @@ func (s *Server) state(ctx context.Context, opts *registrypb.ReadOptions) (*fsm.
 	return state, index, err
 }
 
-// group returns a group and its ring, as fresh as the options ask.
-func (s *Server) group(ctx context.Context, name string, opts *registrypb.ReadOptions) (*fsm.State, *fsm.Group, *fsm.RingView, error) {
+// answer is what a read is answered from.
+type answer struct {
+	state *fsm.State
+	group *fsm.Group
+	view  *rings.View
+	lag   time.Duration // the node's, or the ring's if that is longer
+}
+
+// ring returns a group and its ring, as fresh as the options ask.
+func (s *Server) ring(ctx context.Context, name string, opts *registrypb.ReadOptions) (answer, error) {
 	if err := fsm.ValidateName("group", name); err != nil {
-		return nil, nil, nil, err
+		return answer{}, err
 	}
 	state, index, err := s.state(ctx, opts)
 	if err != nil {
-		return nil, nil, nil, err
+		return answer{}, err
 	}
-	g := state.Group(name)
-	if g == nil {
-		return nil, nil, nil, fmt.Errorf("%w: %q", fsm.ErrUnknownGroup, name)
+	a := answer{state: state, group: state.Group(name)}
+	if a.group == nil {
+		return answer{}, fmt.Errorf("%w: %q", fsm.ErrUnknownGroup, name)
 	}
-	view := g.Ring()
-	if index > 0 || view == nil {
-		if view, err = g.WaitRing(ctx, index); err != nil {
-			return nil, nil, nil, err
-		}
+	need := rings.Need{Index: index}
+	if max := opts.GetMaxStaleness(); max != nil {
+		delay := max.AsDuration()
+		need.Delay = &delay
 	}
-	return state, g, view, nil
+	view, delay, err := s.store.Rings().Get(ctx, state, a.group, need)
+	a.view, a.lag = view, max(delay, s.store.Lag())
+	return a, err
 }
 
-// receipt says what an answer from the ring was computed from. A ring that is
-// a moment behind the state says so by its own index.
-func (s *Server) receipt(state *fsm.State, g *fsm.Group, view *fsm.RingView) *registrypb.Receipt {
-	r := &registrypb.Receipt{Index: state.Index(), Lag: durationpb.New(s.store.Lag()), Node: s.store.ID()}
-	if view != nil {
-		r.Revision, r.Fingerprint = view.Revision, view.Ring.Fingerprint()
-		if view.Revision != g.Revision {
-			r.Index = view.Index
-		}
+// ringReceipt says what an answer from a ring was computed from. A ring that is a
+// moment behind the state says so by its own index, and by the lag.
+func (s *Server) ringReceipt(a answer) *registrypb.Receipt {
+	r := &registrypb.Receipt{
+		Index: a.state.Index(), Revision: a.view.Revision, Fingerprint: a.view.Fingerprint,
+		Lag: durationpb.New(a.lag), Node: s.store.ID(), ClusterId: s.store.ClusterID(),
+	}
+	if a.view.Revision != a.group.Revision {
+		r.Index = a.view.Index
+	}
+	return r
+}
+
+// receipt says what an answer from the state was computed from; g may be nil.
+func (s *Server) receipt(state *fsm.State, g *fsm.Group) *registrypb.Receipt {
+	r := &registrypb.Receipt{Index: state.Index(), Lag: durationpb.New(s.store.Lag()), Node: s.store.ID(), ClusterId: s.store.ClusterID()}
+	if g != nil {
+		r.Revision, r.Fingerprint = g.Revision, g.Fingerprint()
 	}
 	return r
 }
@@ -93,16 +113,17 @@ func (s *Server) Match(ctx context.Context, req *registrypb.MatchRequest) (*regi
 	if err != nil {
 		return nil, toStatus(err)
 	}
-	state, g, view, err := s.group(ctx, req.Group, req.Read)
+	a, err := s.ring(ctx, req.Group, req.Read)
 	if err != nil {
 		return nil, toStatus(err)
 	}
+	view := a.view
 	var buf [8]int
 	owners := view.Ring.MatchN(buf[:0], string(req.Key), n)
 	if len(owners) == 0 {
 		return nil, toStatus(fmt.Errorf("%w: %q", errEmptyGroup, req.Group))
 	}
-	resp := &registrypb.MatchResponse{Receipt: s.receipt(state, g, view), Members: make([]*registrypb.Member, len(owners))}
+	resp := &registrypb.MatchResponse{Receipt: s.ringReceipt(a), Members: make([]*registrypb.Member, len(owners))}
 	for i, o := range owners {
 		resp.Members[i] = memberToWire(view.Member(o))
 	}
@@ -121,12 +142,12 @@ func (s *Server) MatchMany(ctx context.Context, req *registrypb.MatchManyRequest
 	if err != nil {
 		return nil, toStatus(err)
 	}
-	state, g, view, err := s.group(ctx, req.Group, req.Read)
+	a, err := s.ring(ctx, req.Group, req.Read)
 	if err != nil {
 		return nil, toStatus(err)
 	}
-	many := newManyMatcher(view, len(req.Keys), n)
-	many.resp.Receipt = s.receipt(state, g, view)
+	many := newManyMatcher(a.view, len(req.Keys), n)
+	many.resp.Receipt = s.ringReceipt(a)
 	for i, key := range req.Keys {
 		if i%64 == 0 && ctx.Err() != nil {
 			return nil, toStatus(ctx.Err()) // nobody waits any more
@@ -139,7 +160,7 @@ func (s *Server) MatchMany(ctx context.Context, req *registrypb.MatchManyRequest
 }
 
 // fallback is the ring's, asked for only where the owner is held.
-func fallback(view *fsm.RingView, owner int, key string) int {
+func fallback(view *rings.View, owner int, key string) int {
 	if view.Member(owner).State != ring.Held {
 		return -1
 	}
@@ -148,13 +169,13 @@ func fallback(view *fsm.RingView, owner int, key string) int {
 
 // manyMatcher collects the owners of keys, and each of them once.
 type manyMatcher struct {
-	view  *fsm.RingView
+	view  *rings.View
 	resp  *registrypb.MatchManyResponse
 	place map[int]uint32 // ring index → index in resp.Members
 	buf   []int
 }
 
-func newManyMatcher(view *fsm.RingView, keys, n int) *manyMatcher {
+func newManyMatcher(view *rings.View, keys, n int) *manyMatcher {
 	return &manyMatcher{
 		view: view, place: make(map[int]uint32),
 		resp: &registrypb.MatchManyResponse{Owners: make([]uint32, 0, keys*n)},
@@ -223,23 +244,11 @@ func (s *Server) Members(ctx context.Context, req *registrypb.MembersRequest) (*
 	if g == nil {
 		return nil, toStatus(fmt.Errorf("%w: %q", fsm.ErrUnknownGroup, req.Group))
 	}
-	// The members are of the group's revision; so is the fingerprint.
-	view, err := g.WaitRing(ctx, state.Index())
-	if err != nil {
-		return nil, toStatus(err)
+	resp := &registrypb.MembersResponse{
+		Config: configToWire(g.Params), Receipt: s.receipt(state, g), Members: make([]*registrypb.Member, 0, g.Len()),
 	}
-	resp := &registrypb.MembersResponse{Config: configToWire(g.Params), Receipt: s.receipt(state, g, view)}
-	if view.Revision == g.Revision {
-		resp.Members = make([]*registrypb.Member, 0, g.Len())
-		for m := range g.Members {
-			resp.Members = append(resp.Members, memberToWire(m))
-		}
-		return resp, nil
-	}
-	// The ring is newer than the state that was read: answer from the ring.
-	resp.Config = configToWire(view.Ring.Params())
-	for i := range view.Ring.Len() {
-		resp.Members = append(resp.Members, memberToWire(view.Member(i)))
+	for m := range g.Members {
+		resp.Members = append(resp.Members, memberToWire(m))
 	}
 	return resp, nil
 }
@@ -250,7 +259,7 @@ func (s *Server) Groups(ctx context.Context, req *registrypb.GroupsRequest) (*re
 	if err != nil {
 		return nil, toStatus(err)
 	}
-	resp := &registrypb.GroupsResponse{Receipt: s.receipt(state, nil, nil)}
+	resp := &registrypb.GroupsResponse{Receipt: s.receipt(state, nil)}
 	for g := range state.Groups {
 		resp.Groups = append(resp.Groups, groupToWire(g))
 	}

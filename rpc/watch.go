@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/werbenhu/registry/fsm"
+	"github.com/werbenhu/registry/fsm/watch"
 	"github.com/werbenhu/registry/rpc/metrics"
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
@@ -30,8 +31,9 @@ type source interface {
 	// poll appends frames, few at a time, or returns a channel that is closed
 	// when to ask again.
 	poll(frames []frame) ([]frame, <-chan struct{})
-	// level tells whether all of a state was sent.
-	level(*fsm.State) bool
+	// Level returns the applied index up to which everything was sent with the
+	// frames of the last poll; ok is false when more is to come.
+	Level() (index uint64, ok bool)
 }
 
 // Watch implements the public service. It sends on the caller's own goroutine
@@ -48,7 +50,8 @@ func (s *Server) Watch(req *registrypb.WatchRequest, stream grpc.ServerStreaming
 	defer cancel(nil)
 	defer context.AfterFunc(s.ctx, func() { cancel(errStopping) })()
 	defer s.whileServing(cancel)()
-	w := &watcher{source: src, state: s.store.State, progress: s.progress, every: every, timer: time.NewTimer(every)}
+	// The first progress is due with the first state.
+	w := &watcher{source: src, progress: s.progress, every: every, timer: time.NewTimer(every), late: true}
 	defer w.timer.Stop()
 	for {
 		frames, err := w.next(ctx)
@@ -67,16 +70,16 @@ func (s *Server) Watch(req *registrypb.WatchRequest, stream grpc.ServerStreaming
 // watcher is one stream: its source, and when it is told how fresh it is.
 type watcher struct {
 	source
-	state    func() *fsm.State
-	progress func(*fsm.State) frame
+	progress func(index uint64) frame
 	every    time.Duration
 	timer    *time.Timer
 	late     bool // progress is due
 	frames   []frame
 }
 
-// next waits for what is to be sent: news, and progress where it is due and
-// nothing more is on its way.
+// next waits for what is to be sent: news, and progress where it is due and the
+// watcher has everything up to some index. Under lasting change that is so
+// whenever it keeps up.
 func (w *watcher) next(ctx context.Context) ([]frame, error) {
 	clear(w.frames)
 	for ctx.Err() == nil {
@@ -86,14 +89,17 @@ func (w *watcher) next(ctx context.Context) ([]frame, error) {
 			w.late = true
 		default:
 		}
-		if state := w.state(); w.late && w.level(state) {
-			frames = append(frames, w.progress(state))
+		if index, ok := w.Level(); ok && w.late {
+			frames = append(frames, w.progress(index))
 			w.late = false
 			w.timer.Reset(w.every)
 		}
 		if len(frames) > 0 {
 			w.frames = frames
 			return frames, nil
+		}
+		if wake == nil {
+			continue // news that make no frame
 		}
 		select {
 		case <-wake:
@@ -112,10 +118,6 @@ func (s *Server) whileServing(cancel context.CancelCauseFunc) (stop func() bool)
 }
 
 func (s *Server) watchSource(req *registrypb.WatchRequest) (source, time.Duration, error) {
-	timing := fsm.WithRing
-	if req.AtOnce {
-		timing = fsm.AtOnce
-	}
 	every := defaultProgress
 	if req.ProgressInterval != nil {
 		every = req.ProgressInterval.AsDuration()
@@ -126,40 +128,58 @@ func (s *Server) watchSource(req *registrypb.WatchRequest) (source, time.Duratio
 	if err := s.store.Serving(); err != nil {
 		return nil, 0, err
 	}
+	hub, encoder := s.store.Watches(), encoder{s.store.ClusterID()}
 	switch target := req.Target.(type) {
 	case *registrypb.WatchRequest_Group:
 		if err := fsm.ValidateName("group", target.Group); err != nil {
 			return nil, 0, err
 		}
-		known := fsm.KnownGroup{Name: target.Group, Revision: req.Revision, Fingerprint: req.Fingerprint}
-		return &groupSource{s.store.Machine().WatchGroup(known, timing), s.metrics.Watches, req.Revision == 0}, every, nil
+		known := s.known(req, target.Group, req.Revision, req.Fingerprint)
+		return &groupSource{hub.Group(known), encoder, s.metrics.Watches, req.Revision == 0}, every, nil
 	case *registrypb.WatchRequest_Prefix:
-		if len(target.Prefix) > fsm.MaxNameLength {
-			return nil, 0, &fsm.FieldError{Field: "prefix", Limit: fmt.Sprintf("at most %d bytes", fsm.MaxNameLength), Got: fmt.Sprintf("%d bytes", len(target.Prefix))}
+		known, err := s.knownOfPrefix(req, target.Prefix)
+		if err != nil {
+			return nil, 0, err
 		}
-		if len(req.Known) > maxKnown {
-			return nil, 0, &fsm.FieldError{Field: "known", Limit: fmt.Sprintf("at most %d groups", maxKnown), Got: fmt.Sprint(len(req.Known))}
-		}
-		known := make([]fsm.KnownGroup, 0, len(req.Known))
-		for _, k := range req.Known {
-			if err := fsm.ValidateName("known.group", k.GetGroup()); err != nil {
-				return nil, 0, err
-			}
-			if strings.HasPrefix(k.GetGroup(), target.Prefix) {
-				known = append(known, fsm.KnownGroup{Name: k.GetGroup(), Revision: k.GetRevision(), Fingerprint: k.GetFingerprint()})
-			}
-		}
-		return prefixSource{s.store.Machine().WatchPrefix(target.Prefix, timing, known...), s.metrics.Watches}, every, nil
+		return prefixSource{hub.Prefix(target.Prefix, known...), encoder, s.metrics.Watches}, every, nil
 	case *registrypb.WatchRequest_Groups:
-		return newGroupsSource(s.store.Machine()), every, nil
+		return groupsSource{hub.Groups()}, every, nil
 	case *registrypb.WatchRequest_Nodes:
-		return nodesSource{s.store.Machine().WatchNodes()}, every, nil
+		return nodesSource{hub.Nodes()}, every, nil
 	}
 	return nil, 0, &fsm.FieldError{Field: "target", Limit: "group, prefix, groups or nodes", Got: "none"}
 }
 
+// known is what the watcher has of a group: nothing that is of another cluster.
+func (s *Server) known(req *registrypb.WatchRequest, group string, revision, fingerprint uint64) watch.Known {
+	if req.ClusterId != "" && req.ClusterId != s.store.ClusterID() {
+		return watch.Known{Group: group}
+	}
+	return watch.Known{Group: group, Revision: revision, Fingerprint: fingerprint}
+}
+
+func (s *Server) knownOfPrefix(req *registrypb.WatchRequest, prefix string) ([]watch.Known, error) {
+	if len(prefix) > fsm.MaxNameLength {
+		return nil, &fsm.FieldError{Field: "prefix", Limit: fmt.Sprintf("at most %d bytes", fsm.MaxNameLength), Got: fmt.Sprintf("%d bytes", len(prefix))}
+	}
+	if len(req.Known) > maxKnown {
+		return nil, &fsm.FieldError{Field: "known", Limit: fmt.Sprintf("at most %d groups", maxKnown), Got: fmt.Sprint(len(req.Known))}
+	}
+	known := make([]watch.Known, 0, len(req.Known))
+	for _, k := range req.Known {
+		if err := fsm.ValidateName("known.group", k.GetGroup()); err != nil {
+			return nil, err
+		}
+		if strings.HasPrefix(k.GetGroup(), prefix) {
+			known = append(known, s.known(req, k.GetGroup(), k.GetRevision(), k.GetFingerprint()))
+		}
+	}
+	return known, nil
+}
+
 type groupSource struct {
-	*fsm.GroupWatch
+	*watch.GroupWatch
+	encoder
 	counts *metrics.Watches
 	anew   bool // the watcher knows nothing of the group
 }
@@ -169,15 +189,14 @@ func (g *groupSource) poll(frames []frame) ([]frame, <-chan struct{}) {
 	if wake != nil {
 		return frames, wake
 	}
-	g.counts.Step(len(step.Changes), step.View != nil, g.anew)
+	g.counts.Step(len(step.Changes), step.Snapshot != nil, g.anew)
 	g.anew = false
-	return stepFrames(frames, step), nil
+	return g.frames(frames, step), nil
 }
 
-func (g *groupSource) level(s *fsm.State) bool { return g.Level(s) }
-
 type prefixSource struct {
-	*fsm.PrefixWatch
+	*watch.PrefixWatch
+	encoder
 	counts *metrics.Watches
 }
 
@@ -185,91 +204,28 @@ func (p prefixSource) poll(frames []frame) ([]frame, <-chan struct{}) {
 	steps, wake := p.Poll()
 	for _, step := range steps {
 		p.counts.Step(len(step.Changes), false, false) // of its snapshots many begin a group
-		frames = stepFrames(frames, step)
+		frames = p.frames(frames, step)
 	}
 	return frames, wake
 }
 
-func (p prefixSource) level(s *fsm.State) bool { return p.Level(s) }
-
-func stepFrames(frames []frame, step fsm.Step) []frame {
-	if step.Unknown {
-		return append(frames, encode(&registrypb.WatchEvent{Event: &registrypb.WatchEvent_UnknownGroup{UnknownGroup: step.Group}}))
-	}
-	if step.View != nil {
-		return append(frames, step.View.Encoded(func(v *fsm.RingView) any { return encodeView(step.Group, v) }).(frame))
-	}
-	for _, c := range step.Changes {
-		frames = append(frames, c.Encoded(encodeChange).(frame))
-	}
-	return frames
-}
-
-func encodeView(group string, v *fsm.RingView) frame {
-	snap := &registrypb.GroupSnapshot{
-		Group: group, Revision: v.Revision, Index: v.Index, Fingerprint: v.Ring.Fingerprint(),
-		Config: configToWire(v.Ring.Params()), Members: make([]*registrypb.Member, v.Ring.Len()),
-	}
-	for i := range snap.Members {
-		snap.Members[i] = memberToWire(v.Member(i))
-	}
-	return encode(&registrypb.WatchEvent{Event: &registrypb.WatchEvent_Snapshot{Snapshot: snap}})
-}
-
-func encodeChange(c *fsm.GroupChange) any {
-	delta := &registrypb.GroupDelta{
-		Group: c.Group, From: c.From, Revision: c.Revision, Index: c.Index, Fingerprint: c.Fingerprint,
-		Config: configToWire(c.Params), Put: make([]*registrypb.Member, len(c.Put)), Removed: c.Removed,
-	}
-	for i, m := range c.Put {
-		delta.Put[i] = memberToWire(m)
-	}
-	return encode(&registrypb.WatchEvent{Event: &registrypb.WatchEvent_Delta{Delta: delta}})
-}
-
 // groupsSource lists groups. The first list has all there are, and may be
 // empty; it is one message, however many they are.
-type groupsSource struct {
-	machine *fsm.Machine
-	watch   *fsm.PrefixWatch
-	started bool
-}
+type groupsSource struct{ *watch.GroupsWatch }
 
-func newGroupsSource(m *fsm.Machine) *groupsSource {
-	return &groupsSource{machine: m, watch: m.WatchPrefix("", fsm.WithRing)}
-}
-
-func (g *groupsSource) poll(frames []frame) ([]frame, <-chan struct{}) {
-	steps, wake := g.watch.Poll()
-	for !g.started && wake == nil { // all of the first list
-		var more []fsm.Step
-		more, wake = g.watch.Poll()
-		steps = append(steps, more...)
-	}
-	if g.started && wake != nil {
+func (g groupsSource) poll(frames []frame) ([]frame, <-chan struct{}) {
+	list, wake := g.Poll()
+	if list == nil {
 		return frames, wake
 	}
-	g.started = true
-	state := g.machine.State()
-	list := &registrypb.GroupList{Index: state.Index()}
-	named := make(map[string]bool, len(steps))
-	for _, step := range steps {
-		if named[step.Group] {
-			continue
-		}
-		named[step.Group] = true
-		if group := state.Group(step.Group); group != nil {
-			list.Groups = append(list.Groups, groupToWire(group))
-		} else {
-			list.Removed = append(list.Removed, step.Group)
-		}
+	out := &registrypb.GroupList{Index: list.State.Index(), Removed: list.Removed, Groups: make([]*registrypb.Group, len(list.Groups))}
+	for i, group := range list.Groups {
+		out.Groups[i] = groupToWire(group)
 	}
-	return append(frames, encode(&registrypb.WatchEvent{Event: &registrypb.WatchEvent_Groups{Groups: list}})), nil
+	return append(frames, encode(&registrypb.WatchEvent{Event: &registrypb.WatchEvent_Groups{Groups: out}})), nil
 }
 
-func (g *groupsSource) level(s *fsm.State) bool { return g.watch.Level(s) }
-
-type nodesSource struct{ *fsm.NodesWatch }
+type nodesSource struct{ *watch.NodesWatch }
 
 func (n nodesSource) poll(frames []frame) ([]frame, <-chan struct{}) {
 	state, wake := n.Poll()
@@ -283,12 +239,49 @@ func (n nodesSource) poll(frames []frame) ([]frame, <-chan struct{}) {
 	return append(frames, encode(&registrypb.WatchEvent{Event: &registrypb.WatchEvent_Nodes{Nodes: list}})), nil
 }
 
-func (n nodesSource) level(*fsm.State) bool { return true }
-
-func (s *Server) progress(state *fsm.State) frame {
+func (s *Server) progress(index uint64) frame {
 	return encode(&registrypb.WatchEvent{Event: &registrypb.WatchEvent_Progress{Progress: &registrypb.Progress{
-		Index: state.Index(), Lag: durationpb.New(s.store.Lag()),
+		Index: index, Lag: durationpb.New(s.store.Lag()),
 	}}})
+}
+
+// encoder makes frames of steps, each of them once, whoever watches.
+type encoder struct{ cluster string }
+
+func (e encoder) frames(frames []frame, step watch.Step) []frame {
+	if step.Unknown {
+		return append(frames, encode(&registrypb.WatchEvent{Event: &registrypb.WatchEvent_UnknownGroup{UnknownGroup: step.Group}}))
+	}
+	if step.Snapshot != nil {
+		return append(frames, step.Snapshot.Encoded(e.snapshot).(frame))
+	}
+	for _, c := range step.Changes {
+		frames = append(frames, c.Encoded(encodeChange).(frame))
+	}
+	return frames
+}
+
+func (e encoder) snapshot(s *watch.Snapshot) any {
+	g := s.Group
+	snap := &registrypb.GroupSnapshot{
+		Group: g.Name, Revision: g.Revision, Index: s.Index, Fingerprint: g.Fingerprint(), ClusterId: e.cluster,
+		Config: configToWire(g.Params), Members: make([]*registrypb.Member, 0, g.Len()),
+	}
+	for m := range g.Members {
+		snap.Members = append(snap.Members, memberToWire(m))
+	}
+	return encode(&registrypb.WatchEvent{Event: &registrypb.WatchEvent_Snapshot{Snapshot: snap}})
+}
+
+func encodeChange(c *watch.Change) any {
+	delta := &registrypb.GroupDelta{
+		Group: c.Group, From: c.From, Revision: c.Revision, Index: c.Index, Fingerprint: c.Fingerprint,
+		Config: configToWire(c.Params), Put: make([]*registrypb.Member, len(c.Put)), Removed: c.Removed,
+	}
+	for i, m := range c.Put {
+		delta.Put[i] = memberToWire(m)
+	}
+	return encode(&registrypb.WatchEvent{Event: &registrypb.WatchEvent_Delta{Delta: delta}})
 }
 
 // encode cannot fail: what it is given was made from a validated state.

@@ -2,12 +2,12 @@ package rpc
 
 import (
 	"context"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/werbenhu/registry/fsm"
 )
 
 // slowSource has news when it is told to, and is level when it is told to be.
@@ -29,10 +29,10 @@ func (s *slowSource) poll(frames []frame) ([]frame, <-chan struct{}) {
 	return frames, nil
 }
 
-func (s *slowSource) level(*fsm.State) bool {
+func (s *slowSource) Level() (uint64, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.settled
+	return 7, s.settled
 }
 
 // tell makes the source level, with news.
@@ -51,7 +51,7 @@ func TestProgressWaitsForWhatIsUnderWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src := &slowSource{wake: make(chan struct{}), settled: true}
 		w := &watcher{
-			source: src, state: func() *fsm.State { return nil }, progress: func(*fsm.State) frame { return newFrame([]byte("progress")) },
+			source: src, progress: func(index uint64) frame { return newFrame([]byte("progress " + strconv.FormatUint(index, 10))) },
 			every: time.Second, timer: time.NewTimer(time.Second),
 		}
 		start := time.Now()
@@ -67,19 +67,38 @@ func TestProgressWaitsForWhatIsUnderWay(t *testing.T) {
 			}
 			return all
 		}
-		if got := next(); got != "progress " || time.Since(start) != time.Second {
+		w.late = true // as at the start of a stream
+		if got := next(); got != "progress 7 " || time.Since(start) != 0 {
+			t.Errorf("first %q after %v", got, time.Since(start))
+		}
+		if got := next(); got != "progress 7 " || time.Since(start) != time.Second {
 			t.Errorf("%q after %v", got, time.Since(start))
 		}
-		src.settled = false                            // a ring is being built
+		src.settled = false                            // more is to come
 		time.AfterFunc(9500*time.Millisecond, func() { // between two ticks
 			src.tell(newFrame([]byte("delta")))
 		})
-		if got := next(); got != "delta progress " || time.Since(start) != 10500*time.Millisecond {
+		if got := next(); got != "delta progress 7 " || time.Since(start) != 10500*time.Millisecond {
 			t.Errorf("%q after %v", got, time.Since(start))
+		}
+		// Under lasting change a watcher that keeps up is told as often.
+		told := 0
+		for began := time.Now(); time.Since(began) < 10*time.Second; {
+			time.AfterFunc(10*time.Millisecond, func() { src.tell(newFrame([]byte("delta"))) })
+			if strings.HasSuffix(next(), "progress 7 ") {
+				told++
+			}
+		}
+		if told < 9 || told > 10 {
+			t.Errorf("told %d times in ten seconds", told)
 		}
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(time.Millisecond, func() { cancel(errStopping) })
-		if _, err := w.next(ctx); err != errStopping {
+		var err error
+		for err == nil { // what the last round told may still come
+			_, err = w.next(ctx)
+		}
+		if err != errStopping {
 			t.Errorf("a watch that was ended: %v", err)
 		}
 	})

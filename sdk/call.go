@@ -135,7 +135,7 @@ func (cl *call) judge(ctx context.Context, ep *endpoint, sent bool, err error) e
 	e := errorFromStatus(cl.op, err)
 	trouble, definite := false, false
 	switch e.Reason {
-	case ReasonNoLeader:
+	case ReasonNoLeader, ReasonBusy:
 	case ReasonStale:
 		cl.stale = e
 	case ReasonNotReady:

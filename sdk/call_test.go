@@ -185,6 +185,26 @@ func TestPausesBetweenRounds(t *testing.T) {
 	}
 }
 
+// A node that has too much to do is left for another; where all have, they are
+// asked again, with pauses, for as long as the call may last.
+func TestBusyNodes(t *testing.T) {
+	cl := newFakeCluster(t, 2)
+	c := cl.client(cl.target(), WithCallTimeout(300*time.Millisecond))
+	busy := func(context.Context, string, any) error { return because(registrypb.ErrorDetail_BUSY) }
+	cl.nodes[0].script(busy)
+	if _, err := c.SetGroup(t.Context(), SetGroup{Group: "g"}); err != nil || cl.nodes[0].count("SetGroup") != 1 {
+		t.Errorf("got %v after %d refusals", err, cl.nodes[0].count("SetGroup"))
+	}
+	cl.nodes[1].script(busy)
+	_, err := c.Groups(t.Context())
+	if e := (*Error)(nil); !errors.Is(err, ErrBusy) || !errors.Is(err, context.DeadlineExceeded) || !errors.As(err, &e) || e.Reason != ReasonBusy {
+		t.Errorf("got %v", err)
+	}
+	if n := cl.nodes[0].count("Groups"); n < 2 || n > 30 {
+		t.Errorf("a node was asked %d times in 300 ms", n)
+	}
+}
+
 func TestNoNodeReachable(t *testing.T) {
 	cl := newFakeCluster(t, 2)
 	c := cl.client(cl.target(), WithCallTimeout(100*time.Millisecond))

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/werbenhu/registry/ring"
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
@@ -24,16 +25,17 @@ var ErrDiskCopy = errors.New("registry: unusable copy of the ring")
 
 // The file, all integers little endian:
 //
-//	8 bytes   "RINGCPY1"
+//	8 bytes   "RINGCPY2"
 //	i64       when a node last said that the ring was current, in nanoseconds
 //	          of Unix time; 0 if none had
 //	u32       length of the group
-//	          the group: a GroupSnapshot, with the ring's fingerprint
+//	          the group: a GroupSnapshot, with fingerprint and cluster
 //	32 bytes  SHA-256 of all before
 //
-// Nothing may follow. Unknown versions are refused.
+// Nothing may follow. Other versions are refused.
 const (
-	copyMagic  = "RINGCPY1"
+	copyMagic  = "RINGCPY2"
+	copyMagic1 = "RINGCPY1" // whose fingerprint was a digest of the points
 	copyHead   = len(copyMagic) + 8 + 4
 	copyMaxLen = 256 << 20
 	// copySkew is how far a copy may lie in the future: clocks are set back.
@@ -44,13 +46,14 @@ const (
 
 // diskCopy is a ring from disk.
 type diskCopy struct {
-	view *View
-	asOf time.Time // zero if no node had said that it was current
+	view   *View
+	inputs *inputs
+	asOf   time.Time // zero if no node had said that it was current
 }
 
 func encodeCopy(v *View, asOf time.Time) ([]byte, error) {
 	s := &registrypb.GroupSnapshot{
-		Group: v.group, Revision: v.revision, Index: v.index, Fingerprint: v.fingerprint,
+		Group: v.group, Revision: v.revision, Index: v.index, Fingerprint: v.fingerprint, ClusterId: v.cluster,
 		Config: &registrypb.GroupConfig{
 			VirtualNodes: uint32(v.ring.Params().VirtualNodes), Bound: uint32(v.ring.Params().Bound),
 		},
@@ -79,6 +82,9 @@ func encodeCopy(v *View, asOf time.Time) ([]byte, error) {
 
 // decodeCopy refuses whatever encodeCopy did not make.
 func decodeCopy(group string, data []byte) (*diskCopy, error) {
+	if bytes.HasPrefix(data, []byte(copyMagic1)) {
+		return nil, fmt.Errorf("%w: version 1: its fingerprint had another meaning", ErrDiskCopy)
+	}
 	if len(data) < copyHead+sha256.Size || string(data[:len(copyMagic)]) != copyMagic {
 		return nil, fmt.Errorf("%w: no copy of a ring, or of an unknown version", ErrDiskCopy)
 	}
@@ -98,14 +104,24 @@ func decodeCopy(group string, data []byte) (*diskCopy, error) {
 	if s.GetGroup() != group {
 		return nil, fmt.Errorf("%w: it is of group %q, not %q", ErrDiskCopy, s.GetGroup(), group)
 	}
-	v, err := buildView(group, nil, &step{
-		reset: true, revision: s.GetRevision(), index: s.GetIndex(), fingerprint: s.GetFingerprint(),
+	st := &step{
+		reset: true, revision: s.GetRevision(), index: s.GetIndex(), fingerprint: s.GetFingerprint(), cluster: s.GetClusterId(),
 		params: paramsFromProto(s.GetConfig()), put: sortedMembers(s.GetMembers()),
-	})
+	}
+	in, err := inputsOf(st.params, st.put)
+	if err == nil {
+		err = in.check(st.revision, st.fingerprint)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDiskCopy, err)
 	}
-	c := &diskCopy{view: v}
+	built, err := ring.New(st.params, ringMembers(st.put))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDiskCopy, err)
+	}
+	c := &diskCopy{inputs: in, view: newView(group, state{
+		revision: st.revision, index: st.index, fingerprint: st.fingerprint, cluster: st.cluster, params: st.params,
+	}, st.put, built)}
 	if at != 0 {
 		c.asOf = time.Unix(0, at)
 	}
@@ -150,7 +166,7 @@ func (r *Ring) loadCopy() error {
 		return nil
 	}
 	if err == nil {
-		r.track.floor, r.track.floorPrint = c.view.revision, c.view.fingerprint
+		r.track.floor = floorMark{c.view.revision, c.view.fingerprint, c.view.cluster}
 		err = c.tooOld(r.opts.copyMaxAge)
 	}
 	if err != nil {
@@ -165,7 +181,7 @@ func (r *Ring) loadCopy() error {
 func (r *Ring) useCopy() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.copied == nil || r.good != nil || r.missing || r.ctx.Err() != nil {
+	if r.copied == nil || r.good != nil || r.folded > 0 || r.missing || r.ctx.Err() != nil {
 		return
 	}
 	if err := r.copied.tooOld(r.opts.copyMaxAge); err != nil {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,7 +24,7 @@ func copyOf(t *testing.T, age time.Duration) (path string, v *View) {
 	ms[1].State = registrypb.MemberState_MEMBER_STATE_HELD
 	ms[2].Meta = map[string]string{"zone": "a"}
 	v, err := buildView("g", nil, &step{
-		reset: true, revision: 200, index: 205, fingerprint: fakeRing(ms).Fingerprint(), params: fakeParams, put: membersFromProto(ms),
+		reset: true, revision: 200, index: 205, cluster: "cluster-1", fingerprint: fakeRing(ms).Fingerprint(), params: fakeParams, put: membersFromProto(ms),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -44,7 +45,7 @@ func TestDiskCopyIsTheRing(t *testing.T) {
 	if diff := cmp.Diff(v.Members(), c.view.Members(), cmpopts.EquateEmpty()); diff != "" {
 		t.Error(diff)
 	}
-	if c.view.Revision() != 200 || c.view.Index() != 205 || c.view.Fingerprint() != v.Fingerprint() || ageOf(c.asOf).Round(time.Minute) != time.Hour {
+	if c.view.Revision() != 200 || c.view.Index() != 205 || c.view.ClusterID() != "cluster-1" || c.view.Fingerprint() != v.Fingerprint() || ageOf(c.asOf).Round(time.Minute) != time.Hour {
 		t.Errorf("%+v", c)
 	}
 	if _, err := readCopy("h", path); !errors.Is(err, ErrDiskCopy) {
@@ -80,6 +81,47 @@ func TestDamagedDiskCopyIsRefused(t *testing.T) {
 	}
 	if _, err := decodeCopy("g", append(bytes.Clone(data), 0)); !errors.Is(err, ErrDiskCopy) {
 		t.Errorf("with a byte more: %v", err)
+	}
+}
+
+// A copy of the version before is refused with its reason, and the ring starts
+// without it.
+func TestDiskCopyOfVersion1(t *testing.T) {
+	path, _ := copyOf(t, 0)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	copy(data, copyMagic1)
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readCopy("g", path); !errors.Is(err, ErrDiskCopy) || !strings.Contains(err.Error(), "version 1: its fingerprint had another meaning") {
+		t.Errorf("got %v", err)
+	}
+	cl := newFakeWatched(t, 1)
+	cl.write("g", memberIDs(4)...) // older than what the copy says
+	r := openRing(t, cl.client(cl.target(), fastProgress), WithDiskCopy(path))
+	if len(r.Members()) != 4 {
+		t.Errorf("%d members", len(r.Members()))
+	}
+	_ = r.Close()
+	if c, err := readCopy("g", path); err != nil || c.view.Revision() != r.Revision() {
+		t.Errorf("not replaced: %v", err)
+	}
+}
+
+// A node of another cluster than the copy's is not taken for one that is behind.
+func TestDiskCopyOfAClusterThatIsNoMore(t *testing.T) {
+	path, v := copyOf(t, 0)
+	cl := newFakeWatched(t, 1)
+	cl.id = "cluster-2"
+	cl.mu.Lock()
+	cl.writeAtLocked("g", v.Revision(), memberProtos(v)) // the same, by chance
+	cl.mu.Unlock()
+	r := openRing(t, cl.client(cl.target(), fastProgress), WithDiskCopy(path))
+	if now := r.View(); now.ClusterID() != "cluster-2" || r.Stats().Rebuilds != 1 || r.Stats().FromDisk {
+		t.Errorf("of %q, %+v", now.ClusterID(), r.Stats())
 	}
 }
 

@@ -42,17 +42,22 @@
 //
 // Client.Ring keeps a group's ring in this process: Match then asks nobody, and
 // goes on while no node can be reached. Client.Watch tells of the changes of a
-// group as soon as a node has applied them, before the ring that they lead to is
-// built; WatchPrefix, WatchGroups and WatchNodes tell of more.
+// group as soon as a node has applied them; WatchPrefix, WatchGroups and WatchNodes
+// tell of more.
 //
 //	ring, err := client.Ring(ctx, "web", sdk.WithDiskCopy("/var/lib/gateway/ring"))
 //	m, err := ring.Match("user-id-1")
 //
 // Both survive the loss of nodes, and show no state older than one shown before,
 // nor an empty group that the log did not make empty: where a node seems to have
-// gone back, the leader decides. A cluster that was rebuilt, from nothing or from
-// an older snapshot, is told as that. A ring has the fingerprint that the nodes
-// say, at every revision, or it is not served.
+// gone back, or to be of another cluster, the leader decides. A cluster that was
+// rebuilt, from nothing or from an older snapshot, is told as that. The members
+// have the fingerprint that the node sent, at every step, or they are not shown
+// and no ring is built of them.
+//
+// Rings are built one at a time of the newest state, within a share of one
+// processor (WithBuildShare): under lasting change one build is for several
+// changes. RingStats.Builds counts them.
 //
 // Transport and NewProxy route HTTP requests by a ring. A Route travels with
 // each, and with it an Owner, in the service, refuses what an out-of-date router

@@ -45,6 +45,9 @@ var (
 	ErrMembership = errors.New("registry: membership")
 	// ErrExhausted: a limit on the whole cluster is reached.
 	ErrExhausted = errors.New("registry: exhausted")
+	// ErrBusy: the nodes that could be reached had too much to do for as long as
+	// the call could wait; nothing was done.
+	ErrBusy = errors.New("registry: busy")
 	// ErrUnavailable: no node could be reached. The message names the
 	// addresses that were tried and what each said.
 	ErrUnavailable = errors.New("registry: unavailable")
@@ -71,6 +74,7 @@ const (
 	ReasonRevisionMismatch = Reason(registrypb.ErrorDetail_REVISION_MISMATCH)
 	ReasonMembership       = Reason(registrypb.ErrorDetail_MEMBERSHIP)
 	ReasonExhausted        = Reason(registrypb.ErrorDetail_EXHAUSTED)
+	ReasonBusy             = Reason(registrypb.ErrorDetail_BUSY)
 )
 
 // String returns the reason in lower case, invalid_argument for instance.
@@ -93,6 +97,7 @@ var sentinels = map[Reason]error{
 	ReasonRevisionMismatch: ErrRevisionMismatch,
 	ReasonMembership:       ErrMembership,
 	ReasonExhausted:        ErrExhausted,
+	ReasonBusy:             ErrBusy,
 }
 
 // Error is what the registry, or the lack of one, answered to a call.

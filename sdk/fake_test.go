@@ -28,6 +28,7 @@ type fakeCluster struct {
 
 	mu      sync.Mutex
 	index   uint64
+	id      string // of the cluster
 	leader  string // address named by heartbeat answers
 	seats   map[string]*fakeSeat
 	leases  map[uint64]*fakeSeat
@@ -71,7 +72,7 @@ type fakeNode struct {
 func newFakeCluster(t *testing.T, n int) *fakeCluster {
 	t.Helper()
 	cl := &fakeCluster{
-		t: t, index: 100, seats: map[string]*fakeSeat{}, leases: map[uint64]*fakeSeat{}, beats: map[uint64]int{},
+		t: t, index: 100, id: "cluster-1", seats: map[string]*fakeSeat{}, leases: map[uint64]*fakeSeat{}, beats: map[uint64]int{},
 	}
 	for i := range n {
 		cl.nodes = append(cl.nodes, cl.start(fmt.Sprintf("node-%d", i), "127.0.0.1:0"))
@@ -263,7 +264,7 @@ func (cl *fakeCluster) beat(req *registrypb.HeartbeatRequest) *registrypb.Heartb
 }
 
 func (n *fakeNode) receipt() *registrypb.Receipt {
-	return &registrypb.Receipt{Index: n.cl.index, Revision: n.cl.index, Fingerprint: 42, Node: n.id}
+	return &registrypb.Receipt{Index: n.cl.index, Revision: n.cl.index, Fingerprint: 42, Node: n.id, ClusterId: n.cl.id}
 }
 
 // list returns a group's members; the caller holds the cluster's mutex.

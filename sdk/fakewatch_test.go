@@ -61,7 +61,7 @@ func fakeRing(members []*registrypb.Member) *ring.Ring {
 	return r
 }
 
-// rebuild starts the cluster over: an empty log.
+// rebuild starts the cluster over under its old id: an empty log.
 func (cl *fakeCluster) rebuild(index uint64) {
 	cl.mu.Lock()
 	defer cl.mu.Unlock()
@@ -153,7 +153,7 @@ func (n *fakeNode) Watch(req *registrypb.WatchRequest, srv registrypb.Registry_W
 	w := &fakeWatch{node: n, req: req, revision: req.Revision, fingerprint: req.Fingerprint, told: map[string]uint64{}}
 	tick := time.NewTicker(req.ProgressInterval.AsDuration())
 	defer tick.Stop()
-	for {
+	for first := true; ; {
 		events, news := w.poll()
 		for _, e := range events {
 			n.mu.Lock()
@@ -166,6 +166,12 @@ func (n *fakeNode) Watch(req *registrypb.WatchRequest, srv registrypb.Registry_W
 				return err
 			}
 		}
+		if first {
+			if err := n.sendProgress(srv); err != nil {
+				return err
+			}
+			first = false
+		}
 		select {
 		case <-news:
 		case <-broken:
@@ -173,19 +179,22 @@ func (n *fakeNode) Watch(req *registrypb.WatchRequest, srv registrypb.Registry_W
 		case <-srv.Context().Done():
 			return srv.Context().Err()
 		case <-tick.C:
-			n.mu.Lock()
-			lag, mute := n.lag, n.mute
-			n.mu.Unlock()
-			if mute {
-				continue
-			}
-			if err := srv.Send(&registrypb.WatchEvent{Event: &registrypb.WatchEvent_Progress{
-				Progress: &registrypb.Progress{Lag: durationpb.New(lag)},
-			}}); err != nil {
+			if err := n.sendProgress(srv); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+// sendProgress says that what was sent is the newest state.
+func (n *fakeNode) sendProgress(srv registrypb.Registry_WatchServer) error {
+	n.mu.Lock()
+	lag, mute := n.lag, n.mute
+	n.mu.Unlock()
+	if mute {
+		return nil
+	}
+	return srv.Send(&registrypb.WatchEvent{Event: &registrypb.WatchEvent_Progress{Progress: &registrypb.Progress{Lag: durationpb.New(lag)}}})
 }
 
 type fakeWatch struct {
@@ -228,21 +237,18 @@ func (w *fakeWatch) group(name string) []*registrypb.WatchEvent {
 	}
 	w.unknown = false
 	from := slices.IndexFunc(vs, func(v fakeVersion) bool { return v.revision == w.revision })
-	if from >= 0 && (from < w.node.cl.histories[name].forgot || vs[from].fingerprint != w.fingerprint) {
+	if from >= 0 && (from < w.node.cl.histories[name].forgot || vs[from].fingerprint != w.fingerprint ||
+		!sameCluster(w.req.ClusterId, w.node.cl.id)) {
 		from = -1
 	}
 	last := vs[len(vs)-1]
 	w.revision, w.fingerprint = last.revision, last.fingerprint
 	if from < 0 {
-		return []*registrypb.WatchEvent{{Event: &registrypb.WatchEvent_Snapshot{Snapshot: snapshotOf(name, last)}}}
+		return []*registrypb.WatchEvent{{Event: &registrypb.WatchEvent_Snapshot{Snapshot: w.node.cl.snapshotOf(name, last)}}}
 	}
 	var out []*registrypb.WatchEvent
 	for i := from + 1; i < len(vs); i++ {
 		d := deltaOf(name, vs[i-1], vs[i])
-		if w.req.AtOnce && (w.started || w.req.Revision == 0) {
-			d.Fingerprint = 0
-		}
-		w.started = true
 		out = append(out, &registrypb.WatchEvent{Event: &registrypb.WatchEvent_Delta{Delta: d}})
 	}
 	return out
@@ -252,8 +258,8 @@ func fakeConfig() *registrypb.GroupConfig {
 	return &registrypb.GroupConfig{VirtualNodes: uint32(fakeParams.VirtualNodes), Bound: uint32(fakeParams.Bound)}
 }
 
-func snapshotOf(group string, v fakeVersion) *registrypb.GroupSnapshot {
-	return &registrypb.GroupSnapshot{Group: group, Revision: v.revision, Index: v.revision, Fingerprint: v.fingerprint, Config: fakeConfig(), Members: v.members}
+func (cl *fakeCluster) snapshotOf(group string, v fakeVersion) *registrypb.GroupSnapshot {
+	return &registrypb.GroupSnapshot{Group: group, Revision: v.revision, Index: v.revision, Fingerprint: v.fingerprint, Config: fakeConfig(), Members: v.members, ClusterId: cl.id}
 }
 
 func deltaOf(group string, from, to fakeVersion) *registrypb.GroupDelta {
@@ -295,7 +301,7 @@ func (w *fakeWatch) list(prefix string) []*registrypb.WatchEvent {
 		}
 		w.told[name] = v.revision
 		list.Groups = append(list.Groups, &registrypb.Group{Name: name, Revision: v.revision, Members: uint32(len(v.members))})
-		out = append(out, &registrypb.WatchEvent{Event: &registrypb.WatchEvent_Snapshot{Snapshot: snapshotOf(name, v)}})
+		out = append(out, &registrypb.WatchEvent{Event: &registrypb.WatchEvent_Snapshot{Snapshot: w.node.cl.snapshotOf(name, v)}})
 	}
 	first := !w.started
 	w.started = true
@@ -330,13 +336,29 @@ func (n *fakeNode) receiptOf(group string, read *registrypb.ReadOptions) (*regis
 	if v.revision < read.GetMinIndex() && n.cl.index < read.GetMinIndex() {
 		return nil, nil, because(registrypb.ErrorDetail_STALE)
 	}
-	return &registrypb.Receipt{Index: max(n.cl.index, v.revision), Revision: v.revision, Fingerprint: v.fingerprint, Node: n.id, Lag: durationpb.New(lag)}, v.members, nil
+	return &registrypb.Receipt{Index: max(n.cl.index, v.revision), Revision: v.revision, Fingerprint: v.fingerprint, Node: n.id, ClusterId: n.cl.id, Lag: durationpb.New(lag)}, v.members, nil
 }
 
 func (n *fakeNode) hasHistory(group string) bool {
 	n.cl.mu.Lock()
 	defer n.cl.mu.Unlock()
 	return n.cl.watched || n.cl.histories[group] != nil
+}
+
+// buildView returns the view after a step, which leads on from old unless it is a
+// reset.
+func buildView(group string, old *View, st *step) (*View, error) {
+	var members []Member
+	if old != nil {
+		members = old.members
+	}
+	members = st.after(members)
+	r, err := ring.New(st.params, ringMembers(members))
+	if err != nil {
+		return nil, err
+	}
+	s := state{revision: st.revision, index: st.index, fingerprint: st.fingerprint, cluster: st.cluster, params: st.params}
+	return newView(group, s, members, r), nil
 }
 
 // newFakeWatched makes a cluster whose groups have histories, and progress

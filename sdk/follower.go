@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -59,10 +58,8 @@ type follower struct {
 // session is one open stream.
 type session struct {
 	ep     *endpoint
-	conn   *grpc.ClientConn
 	opened time.Time
-	events int       // taken, progress not counted
-	probed time.Time // when the node was last asked by a call
+	events int // taken, progress not counted
 	moveAt time.Time
 }
 
@@ -85,7 +82,7 @@ func (f *follower) run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if heard {
+		if heard && !errors.Is(err, errMismatch) { // which may come again at once, of one group among many
 			round = 0
 			clear(tried)
 			tried[ep] = !errors.Is(err, errGap) // whose snapshot is as good as any
@@ -112,7 +109,7 @@ func (f *follower) judge(ep *endpoint, heard bool, err error) *Error {
 		f.c.pool.failed(ep, time.Now(), true)
 	case errors.Is(err, ErrClosed): // the endpoint was dropped from the pool
 	default:
-		f.c.pool.failed(ep, time.Now(), e.Reason == ReasonNotReady || transient(e.Code))
+		f.c.pool.failed(ep, time.Now(), e.Reason == ReasonNotReady || e.Reason != ReasonBusy && transient(e.Code))
 	}
 	if e.Code == codes.Unknown {
 		e.Code, e.Message = codes.Unavailable, err.Error()
@@ -147,7 +144,7 @@ func (f *follower) session(ctx context.Context, ep *endpoint, round int) (heard 
 		return false, streamError(ctx, err)
 	}
 	now := time.Now()
-	s := &session{ep: ep, conn: conn, opened: now, moveAt: now.Add(settleTime + rand.N(settleTime))}
+	s := &session{ep: ep, opened: now, moveAt: now.Add(settleTime + rand.N(settleTime))}
 	for {
 		e, err := stream.Recv()
 		if err != nil {
@@ -204,47 +201,73 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// freshness is since when a followed state is known to have been current.
+// freshness is since when what is shown of a followed state is known to have been
+// current.
 //
-// A node says so of its own state, at a revision. When the follower is not
-// there yet, the claim waits: once it is, it knows a state that was current then.
+// A node says so of all that it has sent. Where something is made of that before it
+// is shown, a ring for instance, the claim waits until that is shown.
+//
+// Example: state 7 is shown when 8 comes, and with it the claim that it was current
+// at 12:00:00. While the ring of 8 is built, 9 comes, current at 12:00:02. When 8
+// is shown, that is as of 12:00:00; when 9 is, as of 12:00:02.
 type freshness struct {
-	mu    sync.Mutex // guards the rest
-	asOf  time.Time
-	claim claim
+	mu     sync.Mutex // guards the rest
+	asOf   time.Time
+	shown  uint64  // number of the state
+	claims []claim // not shown yet, in their order
 }
 
 type claim struct {
-	revision uint64
-	asOf     time.Time
+	number uint64
+	asOf   time.Time
 }
 
-// confirm notes that the followed state was current at a time.
+// maxClaims bounds the claims that wait; beyond, the newest replaces the one
+// before, since the next state that is shown may be as old as the first.
+const maxClaims = 16
+
+// confirm notes that what is shown was current at a time.
 func (f *freshness) confirm(asOf time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.confirmLocked(asOf)
+}
+
+func (f *freshness) confirmLocked(asOf time.Time) {
 	if asOf.After(f.asOf) {
 		f.asOf = asOf
 	}
 }
 
-// promise notes that the state of that revision was current at a time.
-func (f *freshness) promise(revision uint64, asOf time.Time) {
+// claim notes that the state of that number was current at a time. It reports
+// true if that state is shown already.
+func (f *freshness) claim(number uint64, asOf time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.claim = claim{revision, asOf}
+	if number <= f.shown {
+		f.confirmLocked(asOf)
+		return true
+	}
+	if n := len(f.claims); n == maxClaims || n > 0 && f.claims[n-1].number == number {
+		f.claims = f.claims[:n-1]
+	}
+	f.claims = append(f.claims, claim{number, asOf})
+	return false
 }
 
-// reached makes good a promise of that revision or an older one.
-func (f *freshness) reached(revision uint64) {
+// reached notes that the state of that number is shown. It reports true if
+// claims were waiting for that.
+func (f *freshness) reached(number uint64) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.claim.revision != 0 && revision >= f.claim.revision {
-		if f.claim.asOf.After(f.asOf) {
-			f.asOf = f.claim.asOf
-		}
-		f.claim = claim{}
+	f.shown = number
+	n := 0
+	for n < len(f.claims) && f.claims[n].number <= number {
+		f.confirmLocked(f.claims[n].asOf)
+		n++
 	}
+	f.claims = f.claims[n:]
+	return n > 0
 }
 
 func (f *freshness) since() time.Time {

@@ -24,10 +24,11 @@ import (
 // the Route that it took. Let R be the route's revision, 0 without a route, and
 // S the revision of the service's own ring.
 //
-//  1. S < R: the service is behind. It waits for S ≥ R, a second at most, and
-//     then gives up with ErrNotReady: it cannot know.
-//  2. S = R and the fingerprints differ: the two do not speak of one cluster,
-//     or one of them is broken: ErrNotReady as well.
+//  1. S < R, or the two are of different clusters: the service may be behind. It
+//     waits for S ≥ R in one cluster, a second at most, and then gives up with
+//     ErrNotReady: it cannot know. A cluster that is not known is not compared.
+//  2. S = R and the fingerprints differ: one of the two is broken: ErrNotReady as
+//     well.
 //  3. The member that serves the key in the service's own ring, at S ≥ R, is the
 //     service: it accepts. It is another: *MisdirectedError names it. That is the
 //     key's owner, or while the owner is held for a restart its fallback.
@@ -113,8 +114,8 @@ func (o *Owner) Check(ctx context.Context, route *Route, key string) error {
 }
 
 // Accept is Check, and says by which ring of the service it accepted. The
-// revision may serve as a fencing token: for two members that accept one key it
-// is not the same, and the later owner's is the higher.
+// revision may serve as a fencing token, as long as the cluster is the same: for
+// two members that accept one key it differs, and the later owner's is the higher.
 func (o *Owner) Accept(ctx context.Context, route *Route, key string) (Route, error) {
 	if route == nil && o.opts.require {
 		return Route{}, invalid("owner", RouteHeader, "required", "the request has no route")
@@ -146,13 +147,14 @@ func (o *Owner) Accept(ctx context.Context, route *Route, key string) (Route, er
 	return Route{}, &MisdirectedError{Route: v.Route(), Owner: serving[0]}
 }
 
-// reach returns a view that is at least as new as the route.
+// reach returns a view that is at least as new as the route, of its cluster.
 func (o *Owner) reach(ctx context.Context, route *Route) (*View, error) {
 	v := o.ring.View()
-	if v.refuse == nil && v.revision < route.Revision {
+	w := &waiter{route.ClusterID, route.Revision}
+	if v.refuse == nil && !w.reached(v.state) {
 		ctx, cancel := context.WithTimeout(ctx, o.opts.wait)
 		defer cancel()
-		if err := o.ring.Wait(ctx, route.Revision); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		if err := o.ring.await(ctx, w); err != nil && !errors.Is(err, context.DeadlineExceeded) {
 			return nil, err
 		}
 		v = o.ring.View()
@@ -160,6 +162,8 @@ func (o *Owner) reach(ctx context.Context, route *Route) (*View, error) {
 	switch {
 	case v.refuse != nil:
 		return nil, v.refuse
+	case !sameCluster(v.cluster, route.ClusterID):
+		return nil, o.notReady(fmt.Sprintf("the ring is of cluster %s, the router's of cluster %s", v.cluster, shorten(route.ClusterID)))
 	case v.revision < route.Revision:
 		return nil, o.notReady(fmt.Sprintf("the ring is at revision %d, the router's at %d", v.revision, route.Revision))
 	case v.revision == route.Revision && v.fingerprint != route.Fingerprint:

@@ -26,8 +26,9 @@ import (
 
 func TestRouteTravels(t *testing.T) {
 	for _, r := range []Route{
-		{Group: "webservice-group", Revision: 120, Fingerprint: 0x63a9843e583371c6},
-		{Group: "ünï; code,\"x\" %", Revision: 1<<64 - 1, Fingerprint: 1, Fallback: 3},
+		{ClusterID: "41f2a6c09be7d358", Group: "webservice-group", Revision: 120, Fingerprint: 0x63a9843e583371c6},
+		{Group: "web", Revision: 120, Fingerprint: 1},
+		{ClusterID: "a;b %", Group: "ünï; code,\"x\" %", Revision: 1<<64 - 1, Fingerprint: 1, Fallback: 3},
 	} {
 		h := http.Header{}
 		r.SetHeader(h)
@@ -44,12 +45,20 @@ func TestRouteTravels(t *testing.T) {
 	if got, err := RouteFromHeader(http.Header{}); got != nil || err != nil {
 		t.Error(got, err)
 	}
-	for _, bad := range []string{"", "g", "g;1", ";1;2", "g;x;2", "g;1;xyz", "g;-1;2", "g;1;2;x", "g;1;2;-1", "g;1;2;3;4", "%zz;1;2", "g;1;2;99999", strings.Repeat("g", 2000) + ";1;2"} {
+	for _, bad := range []string{
+		"", "v2", "v2;c;g", "v2;c;g;1", "v2;c;;1;2", "v2;c;g;x;2", "v2;c;g;1;xyz", "v2;c;g;-1;2", "v2;c;g;1;2;x", "v2;c;g;1;2;-1", "v2;c;g;1;2;3;4",
+		"v2;%zz;g;1;2", "v2;c;%zz;1;2", "v2;c;g;1;2;99999", "v2;c;" + strings.Repeat("g", 2000) + ";1;2", "v3;c;g;1;2", "c;g;1;2;3",
+	} {
 		if r, err := ParseRoute(bad); !errors.Is(err, ErrInvalidArgument) {
 			t.Errorf("%q: %+v, %v", bad, r, err)
 		}
 	}
-	if _, err := RouteFromHeader(http.Header{RouteHeader: {"g;1;2", "g;1;2"}}); !errors.Is(err, ErrInvalidArgument) {
+	for _, old := range []string{"webservice-group;120;63a9843e583371c6", "webservice-group;120;63a9843e583371c6;1"} {
+		if _, err := ParseRoute(old); !errors.Is(err, ErrInvalidArgument) || !strings.Contains(err.Error(), "version 1") {
+			t.Errorf("%q: %v", old, err)
+		}
+	}
+	if _, err := RouteFromHeader(http.Header{RouteHeader: {"v2;c;g;1;2", "v2;c;g;1;2"}}); !errors.Is(err, ErrInvalidArgument) {
 		t.Errorf("two routes: %v", err)
 	}
 }
@@ -142,6 +151,41 @@ func TestOwnerThatIsBehindWaits(t *testing.T) {
 	route.Fingerprint++
 	if err := NewOwner(owner, to).Check(t.Context(), &route, key); !errors.Is(err, ErrNotReady) {
 		t.Errorf("another ring at the same revision: %v", err)
+	}
+}
+
+// A route of another cluster is not compared by its revision: the owner waits for
+// a ring of that cluster, and then says which clusters do not agree.
+func TestOwnerOfAnotherCluster(t *testing.T) {
+	cl := newFakeWatched(t, 1)
+	revision := cl.write("g", memberIDs(4)...)
+	ring := openRing(t, cl.client(cl.target(), fastProgress), WithBuildShare(1e-12))
+	m, err := ring.Match("k")
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := NewOwner(ring, m.ID, WithPatience(20*time.Millisecond))
+	for _, at := range []uint64{revision, revision - 1, 1} {
+		route := ring.View().Route()
+		route.ClusterID, route.Revision = "cluster-2", at
+		err := own.Check(t.Context(), &route, "k")
+		if !errors.Is(err, ErrNotReady) || !strings.Contains(err.Error(), "cluster-1") || !strings.Contains(err.Error(), "cluster-2") {
+			t.Errorf("a route of another cluster at %d: %v", at, err)
+		}
+		if route.ClusterID = ""; at == revision {
+			if err := own.Check(t.Context(), &route, "k"); err != nil {
+				t.Errorf("a route of an unknown cluster: %v", err)
+			}
+		}
+	}
+	route := ring.View().Route()
+	route.ClusterID, route.Revision = "cluster-2", 7
+	route.Fingerprint = fakeRing(memberIDs(4)).Fingerprint()
+	checked := make(chan error)
+	go func() { checked <- NewOwner(ring, m.ID, WithPatience(within)).Check(t.Context(), &route, "k") }()
+	cl.reform("cluster-2", "g", 7, memberIDs(4)) // built without a pause, since somebody waits
+	if err := <-checked; err != nil {
+		t.Errorf("after it was of that cluster: %v", err)
 	}
 }
 

@@ -102,7 +102,7 @@ func TestReceiptsAndReadOptions(t *testing.T) {
 	if !sent.GetLinearizable() || sent.GetMinIndex() != 7 || sent.GetMaxStaleness().AsDuration() != time.Second {
 		t.Errorf("sent %v", sent)
 	}
-	if want := (Receipt{Index: 101, Revision: 101, Fingerprint: 42, Node: "node-0"}); r != want {
+	if want := (Receipt{Index: 101, Revision: 101, Fingerprint: 42, ClusterID: "cluster-1", Node: "node-0"}); r != want {
 		t.Errorf("receipt %+v, want %+v", r, want)
 	}
 }

@@ -100,19 +100,46 @@ func BenchmarkRingMatch(b *testing.B) {
 	}
 }
 
-// BenchmarkRingApply is the cost of one change: one member comes or goes.
-func BenchmarkRingApply(b *testing.B) {
-	for _, n := range benchSizes {
+// benchRing is a Ring of n members without a watch, and the steps that take its
+// first member out and put it in again.
+func benchRing(b *testing.B, n int) (*Ring, []*step) {
+	with := benchView(b, n)
+	r := &Ring{group: "g", wake: make(chan struct{}), ready: make(chan struct{}), notice: make(chan struct{}, 1), dirty: make(chan struct{}, 1)}
+	r.build = newBuilder(r, 1)
+	r.takeOverLocked(with)
+	first := with.members[:1]
+	return r, []*step{
+		{revision: 2, params: with.params, removed: []string{first[0].ID}, gone: []string{first[0].ID}},
+		{revision: 3, params: with.params, put: first, added: []bool{true}},
+	}
+}
+
+// apply folds a step and builds the ring after it.
+func (r *Ring) apply(s *step) {
+	r.fold(s)
+	r.build.build()
+}
+
+// BenchmarkRingBuild is the cost of one change, from the step that the watch
+// brought to the published ring: one member comes or goes. With is what of that
+// package ring takes.
+func BenchmarkRingBuild(b *testing.B) {
+	for _, n := range []int{10, 100, 1000, 10_000} {
 		b.Run(fmt.Sprintf("members=%d", n), func(b *testing.B) {
-			with := benchView(b, n)
-			less, err := with.ring.With(with.ring.Params(), ringMembers(with.members[1:]))
-			if err != nil {
-				b.Fatal(err)
-			}
-			remove := &step{revision: 2, params: with.ring.Params(), removed: []string{with.members[0].ID}, fingerprint: less.Fingerprint()}
+			r, steps := benchRing(b, n)
 			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := buildView("g", with, remove); err != nil {
+			for i := 0; b.Loop(); i++ {
+				r.apply(steps[i%2])
+			}
+		})
+		b.Run(fmt.Sprintf("members=%d/With", n), func(b *testing.B) {
+			v := benchView(b, n)
+			sets := [][]ring.Member{ringMembers(v.members[1:]), ringMembers(v.members)}
+			now := v.ring
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				var err error
+				if now, err = now.With(v.params, sets[i%2]); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -141,9 +168,8 @@ func BenchmarkRingMatchUnderChurn(b *testing.B) {
 func benchChurn(b *testing.B, n int) {
 	keys := benchKeys()
 	mask := len(keys) - 1
-	r := &Ring{group: "g", wake: make(chan struct{}), ready: make(chan struct{}), notice: make(chan struct{}, 1), dirty: make(chan struct{}, 1)}
-	with := benchView(b, n)
-	r.takeOverLocked(with)
+	r, steps := benchRing(b, n)
+	with := r.good
 	bare := with.ring
 	ways := []struct {
 		name  string
@@ -161,7 +187,7 @@ func benchChurn(b *testing.B, n int) {
 		for i, w := range ways {
 			stop := func() int { return 0 }
 			if w.churn {
-				stop = churn(b, r, with)
+				stop = churn(r, steps)
 			}
 			start := time.Now()
 			took[i].add(matchAll(func(at int) int { return w.call(keys[at&mask]) }))
@@ -198,15 +224,7 @@ func use(m *Member, err error) int {
 const churnEvery = 10 * time.Millisecond
 
 // churn lets a member come and go until it is stopped; it says how often.
-func churn(b *testing.B, r *Ring, with *View) (stop func() int) {
-	less, err := with.ring.With(with.ring.Params(), ringMembers(with.members[1:]))
-	if err != nil {
-		b.Fatal(err)
-	}
-	steps := []*step{
-		{revision: 2, params: with.ring.Params(), removed: []string{with.members[0].ID}, fingerprint: less.Fingerprint()},
-		{revision: 3, params: with.ring.Params(), put: with.members[:1], fingerprint: with.fingerprint},
-	}
+func churn(r *Ring, steps []*step) (stop func() int) {
 	end, ended := make(chan struct{}), make(chan int)
 	go func() {
 		tick := time.NewTicker(churnEvery)
@@ -229,18 +247,7 @@ func churn(b *testing.B, r *Ring, with *View) (stop func() int) {
 				return
 			default:
 			}
-			next, err := buildView("g", r.good, steps[0])
-			if len(r.good.members) < len(with.members) {
-				next, err = buildView("g", r.good, steps[1])
-			}
-			if err != nil {
-				b.Error(err)
-				ended <- n
-				return
-			}
-			r.mu.Lock()
-			r.takeOverLocked(next)
-			r.mu.Unlock()
+			r.apply(steps[(r.good.revision+1)%2]) // 2 is without the member, 1 and 3 are with it
 		}
 	}()
 	return func() int {

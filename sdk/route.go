@@ -14,14 +14,22 @@ import (
 // RouteHeader is the HTTP header, and in lower case the gRPC metadata, that
 // tells an owner which ring a request was routed with:
 //
-//	Registry-Ring: webservice-group;120;63a9843e583371c6
-//	Registry-Ring: webservice-group;120;63a9843e583371c6;1
+//	Registry-Ring: v2;41f2a6c09be7d35841f2a6c09be7d358;webservice-group;120;63a9843e583371c6
+//	Registry-Ring: v2;41f2a6c09be7d35841f2a6c09be7d358;webservice-group;120;63a9843e583371c6;1
 //
-// They are the group, escaped as in a URL's path, the revision, and the ring's
-// fingerprint in hexadecimal; and for a request that went to a next owner,
-// because those before it could not be reached, how many of View.Serving were
-// passed over. One that went to the fallback of a held owner passed over nobody.
+// They are the version of this form; the id of the cluster, empty if the router
+// does not know it, and the group, each escaped as in a URL's path; the revision,
+// and the ring's fingerprint in hexadecimal; and for a request that went to a next
+// owner, because those before it could not be reached, how many of View.Serving
+// were passed over. One that went to the fallback of a held owner passed over
+// nobody. Version 1 named no cluster, and its fingerprint was of another kind: it
+// is refused.
 const RouteHeader = "Registry-Ring"
+
+const (
+	routeVersion = "v2"
+	routeForm    = routeVersion + ";cluster;group;revision;fingerprint"
+)
 
 // OwnerHeader names a member in an HTTP answer: the one that answered, or, with
 // status 421, the one that owns the key. It is the id, escaped as in a URL's
@@ -30,6 +38,9 @@ const OwnerHeader = "Registry-Owner"
 
 // Route says which ring a request was routed with.
 type Route struct {
+	// ClusterID is the id of the cluster that the revision is of; empty if it is
+	// not known.
+	ClusterID   string
 	Group       string
 	Revision    uint64
 	Fingerprint uint64
@@ -39,17 +50,17 @@ type Route struct {
 
 // Route returns the route of what the view matches.
 func (v *View) Route() Route {
-	return Route{Group: v.group, Revision: v.revision, Fingerprint: v.fingerprint}
+	return Route{ClusterID: v.cluster, Group: v.group, Revision: v.revision, Fingerprint: v.fingerprint}
 }
 
 // Route returns the route of an answer with this receipt.
 func (r Receipt) Route(group string) Route {
-	return Route{Group: group, Revision: r.Revision, Fingerprint: r.Fingerprint}
+	return Route{ClusterID: r.ClusterID, Group: group, Revision: r.Revision, Fingerprint: r.Fingerprint}
 }
 
 // String returns the value of the header.
 func (r Route) String() string {
-	s := fmt.Sprintf("%s;%d;%016x", url.PathEscape(r.Group), r.Revision, r.Fingerprint)
+	s := fmt.Sprintf("%s;%s;%s;%d;%016x", routeVersion, url.PathEscape(r.ClusterID), url.PathEscape(r.Group), r.Revision, r.Fingerprint)
 	if r.Fallback > 0 {
 		s += ";" + strconv.Itoa(r.Fallback)
 	}
@@ -61,30 +72,41 @@ const maxFallback = 1000
 
 // ParseRoute reads a header's value. Errors are ErrInvalidArgument.
 func ParseRoute(s string) (Route, error) {
-	bad := func() (Route, error) {
-		return Route{}, invalid("route", RouteHeader, "group;revision;fingerprint", fmt.Sprintf("%q is no route", shorten(s)))
-	}
 	parts := strings.Split(s, ";")
-	if len(s) > 1024 || len(parts) < 3 || len(parts) > 4 || parts[0] == "" {
-		return bad()
+	r := Route{}
+	var err error
+	switch {
+	case len(s) > 1024:
+		return Route{}, badRoute(s, "it is longer than 1024 bytes")
+	case parts[0] != routeVersion && (len(parts) == 3 || len(parts) == 4):
+		return Route{}, badRoute(s, "its form is that of version 1, which named no cluster; this is version 2")
+	case parts[0] != routeVersion:
+		return Route{}, badRoute(s, "it does not begin with its version, "+routeVersion)
+	case len(parts) < 5 || len(parts) > 6 || parts[2] == "":
+		return Route{}, badRoute(s, "it has not the parts of one")
 	}
-	group, err := url.PathUnescape(parts[0])
-	if err != nil {
-		return bad()
+	if r.ClusterID, err = url.PathUnescape(parts[1]); err != nil {
+		return Route{}, badRoute(s, "its cluster is not escaped as in a path")
 	}
-	r := Route{Group: group}
-	if r.Revision, err = strconv.ParseUint(parts[1], 10, 64); err != nil {
-		return bad()
+	if r.Group, err = url.PathUnescape(parts[2]); err != nil {
+		return Route{}, badRoute(s, "its group is not escaped as in a path")
 	}
-	if r.Fingerprint, err = strconv.ParseUint(parts[2], 16, 64); err != nil {
-		return bad()
+	if r.Revision, err = strconv.ParseUint(parts[3], 10, 64); err != nil {
+		return Route{}, badRoute(s, "its revision is no number")
 	}
-	if len(parts) == 4 {
-		if r.Fallback, err = strconv.Atoi(parts[3]); err != nil || r.Fallback < 0 || r.Fallback > maxFallback {
-			return bad()
+	if r.Fingerprint, err = strconv.ParseUint(parts[4], 16, 64); err != nil {
+		return Route{}, badRoute(s, "its fingerprint is no hexadecimal number")
+	}
+	if len(parts) == 6 {
+		if r.Fallback, err = strconv.Atoi(parts[5]); err != nil || r.Fallback < 0 || r.Fallback > maxFallback {
+			return Route{}, badRoute(s, fmt.Sprintf("it passed over no number of members up to %d", maxFallback))
 		}
 	}
 	return r, nil
+}
+
+func badRoute(s, why string) error {
+	return invalid("route", RouteHeader, routeForm, fmt.Sprintf("%q is no route: %s", shorten(s), why))
 }
 
 func shorten(s string) string {

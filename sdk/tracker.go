@@ -6,123 +6,81 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/werbenhu/registry/ring"
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
-// step is one event of a group that leads on from the state before it.
+// step is one event of a group that leads on from the state before it. Its
+// fingerprint has been compared with its members.
 type step struct {
 	reset   bool // put is the whole group
 	rebuilt bool // the revision may be lower than before
 	unknown bool // the group does not exist
 
 	revision, index, fingerprint uint64
+	cluster                      string
 	params                       ring.Params
 	put                          []Member // ordered by id
-	removed                      []string
+	removed                      []string // some may be in put again
+	added                        []bool   // which of put were not members before
+	gone                         []string // those of removed that were
 }
 
 // tracker decides which events of a group are to be believed. It is for one
 // goroutine.
 //
 // What a client has seen is never taken back by a node that is behind: an event
-// of an older revision, of the same revision with another ring, or that the
-// group does not exist, has to be confirmed by the leader. Either the leader
-// knows the newer state, and the node is behind; or it does not, and the
-// cluster was rebuilt from nothing or from an older snapshot.
+// of an older revision, of the same revision with another fingerprint, of another
+// cluster, or that the group does not exist, has to be confirmed by the leader.
+// Either the leader knows the newer state, and the node is behind; or it does
+// not, and the cluster was rebuilt from nothing or from an older snapshot.
 //
 // Example: at revision 50 the stream breaks. The next node sends a snapshot of
 // revision 48. The leader says 51: the stream is given up. Had it said 30, the
 // floor would go down to 30, and the snapshot of 48 would be taken over, as one
-// of a rebuilt cluster.
+// of a rebuilt cluster. Had it named another cluster, the floor would be what it
+// said of the group, whatever the revision.
 type tracker struct {
 	c     *Client
 	group string
 
-	// floor is the revision below which nothing is believed, and the ring's
-	// fingerprint at it; 0: everything is.
-	floor, floorPrint uint64
-	rebuilt           bool // the floor went down since the last step
+	floor   floorMark // below which nothing is believed
+	rebuilt bool      // the floor went down since the last step
 
-	// revision and fingerprint of the state; revision 0 without one, fingerprint
-	// 0 where the node told of a change at once, before it had a ring.
+	// revision, fingerprint and cluster of the state, and what its fingerprint is
+	// computed from; revision 0 without a state.
 	revision, fingerprint uint64
+	cluster               string
+	inputs                *inputs
 	unknown               bool // the state is that the group does not exist
 	resync                bool // the next event must be a snapshot
-
-	// With atOnce such changes are asked for, and state is what they led to.
-	atOnce bool
-	state  func() (ring.Params, []Member)
 }
+
+// floorMark is a state of a group that was seen, or that the leader spoke of;
+// without a revision everything is believed.
+type floorMark struct {
+	revision, fingerprint uint64
+	cluster               string
+}
+
+// sameCluster compares two cluster ids; an empty one is not known.
+func sameCluster(a, b string) bool { return a == b || a == "" || b == "" }
 
 // request resumes from the state, if there is one to lead on from.
 func (t *tracker) request() *registrypb.WatchRequest {
-	r := &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Group{Group: t.group}, AtOnce: t.atOnce}
-	if !t.resumes() {
-		return r
-	}
-	if t.settle(); t.resumes() {
-		r.Revision, r.Fingerprint = t.revision, t.fingerprint
+	r := &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Group{Group: t.group}}
+	if !t.resync && !t.rebuilt && t.revision != 0 {
+		r.Revision, r.Fingerprint, r.ClusterId = t.revision, t.fingerprint, t.cluster
 	}
 	return r
-}
-
-// resumes tells whether the next stream goes on from the state.
-func (t *tracker) resumes() bool { return !t.resync && !t.rebuilt }
-
-// settled tells whether the state's fingerprint is known.
-func (t *tracker) settled() bool { return !t.atOnce || t.revision == 0 || t.fingerprint != 0 }
-
-// toSettle is the number of points that a request has to make.
-func (t *tracker) toSettle() int {
-	if t.settled() || !t.resumes() {
-		return 0
-	}
-	params, members := t.state()
-	weight := 0
-	for _, m := range members {
-		weight += m.Weight
-	}
-	return weight * params.VirtualNodes
-}
-
-// settle computes the fingerprint of a state that no node has yet told it of.
-func (t *tracker) settle() {
-	if t.settled() {
-		return
-	}
-	params, members := t.state()
-	r, err := ring.New(params, ringMembers(members))
-	if err != nil {
-		t.resync = true // of a newer server: start over
-		return
-	}
-	t.print(r.Fingerprint())
-}
-
-// print notes the fingerprint of the state, which is where the floor is.
-func (t *tracker) print(fingerprint uint64) { t.fingerprint, t.floorPrint = fingerprint, fingerprint }
-
-// settleBy is settle where a node sends what it has at the state's revision: of
-// the same members it makes the same ring.
-func (t *tracker) settleBy(s *registrypb.GroupSnapshot) {
-	if t.settled() {
-		return
-	}
-	params, members := t.state()
-	if params == paramsFromProto(s.GetConfig()) && slices.Equal(ringMembers(members), ringMembers(sortedMembers(s.GetMembers()))) {
-		t.print(s.GetFingerprint())
-		return
-	}
-	t.settle()
 }
 
 // started tells whether there is a state.
 func (t *tracker) started() bool { return t.revision != 0 || t.unknown }
 
-// take returns the step that an event makes, or nil if it is nothing new.
+// take returns the step that an event makes, or nil if it is nothing new. An
+// errMismatch among the errors was not logged yet.
 func (t *tracker) take(ctx context.Context, e *registrypb.WatchEvent) (*step, error) {
 	switch e := e.Event.(type) {
 	case *registrypb.WatchEvent_UnknownGroup:
@@ -142,7 +100,7 @@ func (t *tracker) takeUnknown(ctx context.Context) (*step, error) {
 	if err := t.ask(ctx); err != nil {
 		return nil, err
 	}
-	if t.floor != 0 {
+	if t.floor.revision != 0 {
 		return nil, errBehind
 	}
 	return &step{unknown: true, rebuilt: t.rebuilt}, nil
@@ -152,9 +110,6 @@ func (t *tracker) takeSnapshot(ctx context.Context, s *registrypb.GroupSnapshot)
 	if s.GetRevision() == 0 {
 		return nil, errGap
 	}
-	if s.GetRevision() == t.revision {
-		t.settleBy(s)
-	}
 	if !t.believable(s) {
 		if err := t.ask(ctx); err != nil {
 			return nil, err
@@ -163,33 +118,69 @@ func (t *tracker) takeSnapshot(ctx context.Context, s *registrypb.GroupSnapshot)
 			return nil, errBehind
 		}
 	}
-	if s.GetRevision() == t.revision && s.GetFingerprint() == t.fingerprint && !t.rebuilt {
+	st := &step{
+		reset: true, rebuilt: t.rebuilt, revision: s.GetRevision(), index: s.GetIndex(), fingerprint: s.GetFingerprint(),
+		cluster: s.GetClusterId(), params: paramsFromProto(s.GetConfig()), put: sortedMembers(s.GetMembers()),
+	}
+	in, err := inputsOf(st.params, st.put)
+	if err == nil {
+		err = in.check(st.revision, st.fingerprint)
+	}
+	if err != nil {
+		return nil, t.discard(err)
+	}
+	t.inputs = in
+	if st.revision == t.revision && st.fingerprint == t.fingerprint && sameCluster(st.cluster, t.cluster) && !t.rebuilt {
 		t.resync = false
 		return nil, nil
 	}
-	return &step{
-		reset: true, rebuilt: t.rebuilt, revision: s.GetRevision(), index: s.GetIndex(), fingerprint: s.GetFingerprint(),
-		params: paramsFromProto(s.GetConfig()), put: sortedMembers(s.GetMembers()),
-	}, nil
+	return st, nil
 }
 
 func (t *tracker) believable(s *registrypb.GroupSnapshot) bool {
-	return s.GetRevision() > t.floor || s.GetRevision() == t.floor && s.GetFingerprint() == t.floorPrint
+	f := t.floor
+	return sameCluster(s.GetClusterId(), f.cluster) &&
+		(s.GetRevision() > f.revision || s.GetRevision() == f.revision && s.GetFingerprint() == f.fingerprint)
 }
 
 func (t *tracker) takeDelta(d *registrypb.GroupDelta) (*step, error) {
 	if t.resync || t.rebuilt || t.revision == 0 || d.GetFrom() != t.revision || d.GetRevision() <= t.revision {
 		return nil, errGap
 	}
-	return &step{
-		revision: d.GetRevision(), index: d.GetIndex(), fingerprint: d.GetFingerprint(),
+	st := &step{
+		revision: d.GetRevision(), index: d.GetIndex(), fingerprint: d.GetFingerprint(), cluster: t.cluster,
 		params: paramsFromProto(d.GetConfig()), put: sortedMembers(d.GetPut()), removed: d.GetRemoved(),
-	}, nil
+	}
+	err := t.inputs.fold(st)
+	if err == nil {
+		err = t.inputs.check(st.revision, st.fingerprint)
+	}
+	if err != nil {
+		return nil, t.discard(err)
+	}
+	return st, nil
+}
+
+// discard throws a state away that does not fit its fingerprint: the next one
+// has to be a snapshot.
+func (t *tracker) discard(err error) error {
+	t.resync = true
+	return fmt.Errorf("%w: %w", errGap, err)
+}
+
+// report logs a mismatch, and tells whether the error is one.
+func (t *tracker) report(s *session, err error) bool {
+	if !errors.Is(err, errMismatch) {
+		return false
+	}
+	t.c.cfg.logger.Error("a state of the group was thrown away and is fetched again",
+		"group", t.group, "addr", s.ep.addr, "error", err)
+	return true
 }
 
 // ask lets the leader say where the group is, and lowers the floor if that is
-// below it. It returns errBehind if the leader is where this client was, or
-// further.
+// below it, or of another cluster. It returns errBehind if the leader is where
+// this client was, or further.
 func (t *tracker) ask(ctx context.Context) error {
 	var r Receipt
 	_, _, err := t.c.Group(ctx, t.group, Linearizable(), WithReceipt(&r))
@@ -199,52 +190,29 @@ func (t *tracker) ask(ctx context.Context) error {
 	case err != nil:
 		return fmt.Errorf("%w, and the leader cannot be asked: %w", errBehind, err)
 	}
-	if r.Revision == t.floor {
-		t.settle()
-	}
-	if r.Revision > t.floor || r.Revision == t.floor && r.Fingerprint == t.floorPrint && t.floor != 0 {
+	f := t.floor
+	if sameCluster(r.ClusterID, f.cluster) &&
+		(r.Revision > f.revision || r.Revision == f.revision && r.Fingerprint == f.fingerprint && f.revision != 0) {
 		return errBehind
 	}
-	if t.floor == 0 {
+	if f.revision == 0 {
 		return nil
 	}
 	t.c.cfg.logger.Warn("the cluster was rebuilt: a group went back",
-		"group", t.group, "seen", t.floor, "revision", r.Revision)
-	t.floor, t.floorPrint, t.rebuilt = r.Revision, r.Fingerprint, true
+		"group", t.group, "seen", f.revision, "of", f.cluster, "revision", r.Revision, "cluster", r.ClusterID)
+	t.floor, t.rebuilt = floorMark{r.Revision, r.Fingerprint, r.ClusterID}, true
 	return nil
 }
 
 // commit makes a step's state the one to lead on from.
 func (t *tracker) commit(s *step) {
-	t.revision, t.fingerprint, t.unknown = s.revision, s.fingerprint, s.unknown
-	t.floor, t.floorPrint = s.revision, s.fingerprint
+	t.revision, t.fingerprint, t.cluster, t.unknown = s.revision, s.fingerprint, s.cluster, s.unknown
+	t.floor = floorMark{s.revision, s.fingerprint, s.cluster}
 	t.rebuilt, t.resync = false, false
+	if s.unknown {
+		t.inputs = nil
+	}
 	t.c.observe(s.index)
-}
-
-// probe asks a node, by a call, which revision its state has and when it last
-// heard from the leader. It serves where no progress does: under lasting change
-// a stream has always something else to say, and a new one says nothing of it.
-func (t *tracker) probe(ctx context.Context, s *session, f *freshness) {
-	now := time.Now()
-	if s.events > 0 && (ageOf(f.since()) <= 2*t.c.cfg.progress || now.Sub(s.probed) < t.c.cfg.progress) {
-		return
-	}
-	s.probed = now
-	ctx, cancel := context.WithTimeout(ctx, t.c.cfg.attemptTimeout)
-	defer cancel()
-	api := registrypb.NewRegistryClient(s.conn)
-	var r *registrypb.Receipt
-	if m, err := api.Match(ctx, &registrypb.MatchRequest{Group: t.group}); err == nil {
-		r = m.GetReceipt()
-	} else if errorFromStatus("watch", err).Reason == ReasonEmptyGroup {
-		if m, err := api.Members(ctx, &registrypb.MembersRequest{Group: t.group}); err == nil {
-			r = m.GetReceipt()
-		}
-	}
-	if r.GetRevision() != 0 {
-		f.promise(r.GetRevision(), now.Add(-max(r.GetLag().AsDuration(), 0)))
-	}
 }
 
 func paramsFromProto(c *registrypb.GroupConfig) ring.Params {
@@ -261,37 +229,54 @@ func sortedMembers(ms []*registrypb.Member) []Member {
 
 func byID(a, b Member) int { return strings.Compare(a.ID, b.ID) }
 
-// merge returns the members after a step; old and put are ordered by id.
-func merge(old []Member, s *step) []Member {
-	if s.reset {
+// merge returns the members after a change. All lists are ordered by id; one
+// that is both removed and put is put.
+func merge(old, put []Member, removed []string) []Member {
+	out := make([]Member, 0, len(old)+len(put))
+	for len(put)+len(removed) > 0 {
+		id := ""
+		if len(removed) == 0 || len(put) > 0 && put[0].ID < removed[0] {
+			id = put[0].ID
+		} else {
+			id = removed[0]
+		}
+		i, found := slices.BinarySearchFunc(old, id, func(m Member, id string) int { return strings.Compare(m.ID, id) })
+		out = append(out, old[:i]...)
+		if old = old[i:]; found {
+			old = old[1:]
+		}
+		if len(removed) > 0 && removed[0] == id {
+			removed = removed[1:]
+		}
+		if len(put) > 0 && put[0].ID == id {
+			out, put = append(out, put[0]), put[1:]
+		}
+	}
+	return append(out, old...)
+}
+
+// after returns the members after the step.
+func (s *step) after(old []Member) []Member {
+	switch {
+	case s.unknown:
+		return nil
+	case s.reset:
 		return s.put
 	}
-	gone := make(map[string]bool, len(s.removed))
-	for _, id := range s.removed {
-		gone[id] = true
-	}
-	out, put := make([]Member, 0, len(old)+len(s.put)), s.put
-	for _, m := range old {
-		for len(put) > 0 && put[0].ID < m.ID {
-			out, put = append(out, put[0]), put[1:]
-		}
-		switch {
-		case len(put) > 0 && put[0].ID == m.ID:
-			out, put = append(out, put[0]), put[1:]
-		case !gone[m.ID]:
-			out = append(out, m)
-		}
-	}
-	return append(out, put...)
+	return merge(old, s.put, slices.Sorted(slices.Values(s.removed)))
 }
 
 // ringMembers is what the ring needs of members.
 func ringMembers(ms []Member) []ring.Member {
 	out := make([]ring.Member, len(ms))
-	for i, m := range ms {
-		out[i] = ring.Member{ID: m.ID, Weight: m.Weight, State: ringState(m.State)}
+	for i := range ms {
+		out[i] = ringMember(&ms[i])
 	}
 	return out
+}
+
+func ringMember(m *Member) ring.Member {
+	return ring.Member{ID: m.ID, Weight: m.Weight, State: ringState(m.State)}
 }
 
 func ringState(s State) ring.State {

@@ -123,7 +123,7 @@ func (t *Transport) misdirected(ctx context.Context, resp *http.Response, body *
 	}
 	ctx, cancel := context.WithTimeout(ctx, redirectWait)
 	defer cancel()
-	return t.Ring.Wait(ctx, m.Route.Revision) == nil
+	return t.Ring.await(ctx, &waiter{m.Route.ClusterID, m.Route.Revision}) == nil
 }
 
 func drain(b io.ReadCloser) {

@@ -110,9 +110,12 @@ type Receipt struct {
 	Index uint64
 	// Revision is the log index of the group's last change.
 	Revision uint64
-	// Fingerprint of the group's ring: equal members and parameters give
-	// equal fingerprints on every node.
+	// Fingerprint of what the group's ring is built from at the revision: equal
+	// members and parameters give equal fingerprints on every node.
 	Fingerprint uint64
+	// ClusterID is the id of the cluster, made when it was formed. One that was
+	// built anew under the same name has another, and revisions of its own.
+	ClusterID string
 	// Lag is the time since the answering node last heard from the leader.
 	Lag time.Duration
 	// Node is the id of the answering node.
@@ -144,9 +147,12 @@ type NodeStatus struct {
 	// Fingerprint and Revision are those of the group that was asked for.
 	Fingerprint uint64
 	Revision    uint64
-	Version     string
-	Voter       bool
-	Ready       bool
+	// RingDigest is of the points of the ring that the node built of that group;
+	// 0 where it could not.
+	RingDigest uint64
+	Version    string
+	Voter      bool
+	Ready      bool
 	// Lag is the time since the node last heard from the leader.
 	Lag time.Duration
 	// Error says why the node could not be asked.
@@ -220,6 +226,7 @@ func receiptFromProto(r *registrypb.Receipt) Receipt {
 		Index:       r.GetIndex(),
 		Revision:    r.GetRevision(),
 		Fingerprint: r.GetFingerprint(),
+		ClusterID:   r.GetClusterId(),
 		Lag:         r.GetLag().AsDuration(),
 		Node:        r.GetNode(),
 	}
@@ -236,7 +243,7 @@ func statusFromProto(s *registrypb.StatusResponse) Status {
 		out.Nodes[i] = NodeStatus{
 			ID: n.GetId(), Bind: n.GetBind(), Addr: n.GetAddr(), Role: n.GetRole(),
 			AppliedIndex: n.GetAppliedIndex(), CommitIndex: n.GetCommitIndex(),
-			Digest: n.GetDigest(), Fingerprint: n.GetFingerprint(), Revision: n.GetRevision(),
+			Digest: n.GetDigest(), Fingerprint: n.GetFingerprint(), Revision: n.GetRevision(), RingDigest: n.GetRingDigest(),
 			Version: n.GetVersion(), Voter: n.GetVoter(), Ready: n.GetReady(),
 			Lag: n.GetLag().AsDuration(), Error: n.GetError(), Alarms: n.GetAlarms(),
 		}

@@ -12,13 +12,22 @@ type View struct {
 	group   string
 	ring    *ring.Ring
 	members []Member // by the ring's index
-
-	revision, index, fingerprint uint64
+	state
 
 	refuse error // why the view is not to be matched with
 	empty  error // for a ring without points
 	held   bool  // some member is: Match has to look at the owner's state
-	epoch  int
+}
+
+func newView(group string, s state, members []Member, r *ring.Ring) *View {
+	v := &View{
+		group: group, ring: r, members: members, state: s,
+		empty: refusal(group, ReasonEmptyGroup, "no member of the group owns keys"),
+	}
+	for i := range members {
+		v.held = v.held || members[i].State == StateHeld
+	}
+	return v
 }
 
 // Match returns the member that owns the key. It is the view's own, not to be
@@ -122,7 +131,11 @@ func (v *View) Revision() uint64 { return v.revision }
 // Index is an applied index of the log at which the group was at the revision.
 func (v *View) Index() uint64 { return v.index }
 
-// Fingerprint of the ring.
+// ClusterID is the id of the cluster that the revision is of; empty if no node
+// named it.
+func (v *View) ClusterID() string { return v.cluster }
+
+// Fingerprint of what the ring was built from.
 func (v *View) Fingerprint() uint64 { return v.fingerprint }
 
 // Ring returns the bare ring, whose indexes are those of Members; nil without one.

@@ -15,7 +15,6 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/werbenhu/registry/ring"
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
@@ -409,104 +408,57 @@ func TestWatchThatIsRefused(t *testing.T) {
 	}
 }
 
-// A watch is told before the ring is built, and goes on from there over a new
-// stream as one that knows the ring; with fingerprints it waits for the ring.
-func TestWatchIsToldAtOnce(t *testing.T) {
-	for name, tt := range map[string]struct {
-		opts  []WatchOption
-		print bool
-	}{
-		"at once":           {},
-		"with fingerprints": {[]WatchOption{WithFingerprints()}, true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			cl := newFakeWatched(t, 1)
-			requests := make(chan *registrypb.WatchRequest, 10)
-			cl.nodes[0].script(func(_ context.Context, method string, req any) error {
-				if r, ok := req.(*registrypb.WatchRequest); ok && method == "Watch" {
-					requests <- r
-				}
-				return nil
-			})
-			cl.write("g", memberIDs(2)...)
-			w, err := cl.client(cl.target(), fastProgress).Watch(t.Context(), "g", tt.opts...)
-			if err != nil {
-				t.Fatal(err)
-			}
-			next(t, w)
-			if r := <-requests; r.AtOnce == tt.print {
-				t.Errorf("at once: %t", r.AtOnce)
-			}
-			cl.write("g", memberIDs(3)...)
-			last := cl.newest("g")
-			want := uint64(0)
-			if tt.print {
-				want = last.fingerprint
-			}
-			if e := next(t, w); e.Reset || e.Revision != last.revision || e.Fingerprint != want {
-				t.Errorf("%+v, want revision %d and fingerprint %016x", e, last.revision, want)
-			}
-			cl.nodes[0].breakStreams()
-			if r := <-requests; r.Revision != last.revision || r.Fingerprint != last.fingerprint {
-				t.Errorf("the next stream goes on from %d, %016x, want %d, %016x", r.Revision, r.Fingerprint, last.revision, last.fingerprint)
-			}
-			revision := cl.write("g", memberIDs(4)...)
-			if e := next(t, w); e.Reset || e.Revision != revision || len(e.Put) != 1 {
-				t.Errorf("after a new stream: %+v", e)
-			}
-		})
-	}
-}
-
-// A group that was left out of a request, because its ring is large, is not
-// computed when a node sends the same again, and not believed when it differs.
-func TestSnapshotOfTheSameStateIsNotComputed(t *testing.T) {
-	members := []Member{{ID: "a", Weight: 1}, {ID: "b", Weight: 2}}
-	params := ring.Params{VirtualNodes: 64}
-	r, err := ring.New(params, ringMembers(members))
+// Every event names the fingerprint, and the next stream goes on from it.
+func TestWatchGoesOnFromWhereItWas(t *testing.T) {
+	cl := newFakeWatched(t, 1)
+	requests := make(chan *registrypb.WatchRequest, 10)
+	cl.nodes[0].script(func(_ context.Context, method string, req any) error {
+		if r, ok := req.(*registrypb.WatchRequest); ok && method == "Watch" {
+			requests <- r
+		}
+		return nil
+	})
+	cl.write("g", memberIDs(2)...)
+	w, err := cl.client(cl.target(), fastProgress).Watch(t.Context(), "g")
 	if err != nil {
 		t.Fatal(err)
 	}
-	newTracker := func() *tracker {
-		tr := &tracker{c: &Client{}, group: "g", atOnce: true, state: func() (ring.Params, []Member) { return params, members }}
-		tr.commit(&step{revision: 7})
-		return tr
+	next(t, w)
+	if r := <-requests; r.Revision != 0 || r.ClusterId != "" {
+		t.Errorf("the first stream goes on from %v", r)
 	}
-	snapshot := func(weight uint32, print uint64) *registrypb.GroupSnapshot {
-		return &registrypb.GroupSnapshot{
-			Group: "g", Revision: 7, Fingerprint: print, Config: &registrypb.GroupConfig{VirtualNodes: 64},
-			Members: []*registrypb.Member{{Id: "a", Weight: 1}, {Id: "b", Weight: weight}},
-		}
+	cl.write("g", memberIDs(3)...)
+	last := cl.newest("g")
+	if e := next(t, w); e.Reset || e.Revision != last.revision || e.Fingerprint != last.fingerprint {
+		t.Errorf("%+v, want revision %d and fingerprint %016x", e, last.revision, last.fingerprint)
 	}
-	tr := newTracker()
-	tr.settleBy(snapshot(2, 77)) // not computed, or it would be another
-	if tr.fingerprint != 77 || tr.floorPrint != 77 {
-		t.Errorf("%x, %x", tr.fingerprint, tr.floorPrint)
+	cl.nodes[0].breakStreams()
+	if r := <-requests; r.Revision != last.revision || r.Fingerprint != last.fingerprint || r.ClusterId != cl.id {
+		t.Errorf("the next stream goes on from %v, want %d, %016x", r, last.revision, last.fingerprint)
 	}
-	tr = newTracker()
-	tr.settleBy(snapshot(3, 77))
-	if tr.fingerprint != r.Fingerprint() || tr.believable(snapshot(3, 77)) {
-		t.Errorf("other members: %x, want %x", tr.fingerprint, r.Fingerprint())
-	}
-	tr = newTracker()
-	if n := tr.toSettle(); n != 3*64 {
-		t.Errorf("%d points", n)
-	}
-	if tr.resync = true; tr.toSettle() != 0 || tr.request().Revision != 0 || tr.fingerprint != 0 {
-		t.Error("a stream that does not go on from the state computes its ring")
+	revision := cl.write("g", memberIDs(4)...)
+	if e := next(t, w); e.Reset || e.Revision != revision || len(e.Put) != 1 {
+		t.Errorf("after a new stream: %+v", e)
 	}
 }
 
 // An event that does not lead on from the one before is not taken.
 func TestTrackerTakesNoDeltaOverAGap(t *testing.T) {
 	tr := &tracker{c: &Client{}, group: "g"}
+	in, err := inputsOf(fakeParams, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	delta := func(from, revision uint64) *registrypb.WatchEvent {
-		return &registrypb.WatchEvent{Event: &registrypb.WatchEvent_Delta{Delta: &registrypb.GroupDelta{From: from, Revision: revision}}}
+		return &registrypb.WatchEvent{Event: &registrypb.WatchEvent_Delta{Delta: &registrypb.GroupDelta{
+			From: from, Revision: revision, Fingerprint: in.fingerprint(), Config: fakeConfig(),
+		}}}
 	}
 	if _, err := tr.take(t.Context(), delta(0, 5)); !errors.Is(err, errGap) {
 		t.Errorf("without a state: %v", err)
 	}
 	tr.commit(&step{revision: 5})
+	tr.inputs = in
 	for _, d := range [][2]uint64{{4, 6}, {6, 7}, {5, 5}, {5, 4}} {
 		if _, err := tr.take(t.Context(), delta(d[0], d[1])); !errors.Is(err, errGap) {
 			t.Errorf("%v at 5: %v", d, err)

@@ -2,11 +2,9 @@ package sdk
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
-	"github.com/werbenhu/registry/ring"
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
@@ -27,8 +25,7 @@ type GroupEvent struct {
 	From     uint64
 	Revision uint64
 	Index    uint64
-	// Fingerprint of the ring of the group now, or 0 where the event came before
-	// its node had built it: see WithFingerprints.
+	// Fingerprint of what the group's ring is built from now.
 	Fingerprint uint64
 	// VirtualNodes and Bound are the ring's parameters.
 	VirtualNodes int
@@ -56,10 +53,7 @@ type groupCell struct {
 
 // apply takes a step over.
 func (g *groupCell) apply(s *step) {
-	g.members = merge(g.members, s)
-	if s.unknown {
-		g.members = nil
-	}
+	g.members = s.after(g.members)
 	g.news = true
 	g.rebuilt = g.rebuilt || s.rebuilt
 	g.reset = g.reset || s.reset || s.unknown
@@ -79,7 +73,7 @@ func (g *groupCell) apply(s *step) {
 		g.changed = nil
 	}
 	last := *s
-	last.put, last.removed = nil, nil
+	last.put, last.removed, last.added, last.gone = nil, nil, nil, nil
 	g.last = &last
 }
 
@@ -109,40 +103,16 @@ func (g *groupCell) event() (GroupEvent, bool) {
 	return e, true
 }
 
-// WatchOption changes how a Watch or WatchPrefix works.
-type WatchOption func(*watchOptions)
-
-type watchOptions struct{ fingerprints bool }
-
-// WithFingerprints makes every event name the fingerprint of the group's ring.
-// It comes when the node has built that ring: some milliseconds later in a group
-// of a thousand members, and under lasting change with others in one event.
-func WithFingerprints() WatchOption { return func(o *watchOptions) { o.fingerprints = true } }
-
-func watchOptionsOf(opts []WatchOption) (o watchOptions) {
-	for _, opt := range opts {
-		opt(&o)
-	}
-	return o
-}
-
-// track returns a tracker for the cell, of which it is the only writer.
-func (o watchOptions) track(c *Client, cell *groupCell) *tracker {
-	return &tracker{c: c, group: cell.group, atOnce: !o.fingerprints, state: func() (ring.Params, []Member) {
-		return cell.last.params, cell.members
-	}}
-}
-
 // Watch follows one group, which need not exist yet. The first event is the
 // group as it is, or that it is unknown; the next ones come as soon as the node
 // has applied a change. The watch ends with ctx.
-func (c *Client) Watch(ctx context.Context, group string, opts ...WatchOption) (*Watch[GroupEvent], error) {
+func (c *Client) Watch(ctx context.Context, group string) (*Watch[GroupEvent], error) {
 	if err := c.ready("watch", &registrypb.MembersRequest{Group: group}); err != nil {
 		return nil, err
 	}
 	cell := &groupCell{group: group}
 	return newWatch(ctx, c, cell.event, func(ctx context.Context, w *Watch[GroupEvent]) error {
-		t := watchOptionsOf(opts).track(c, cell)
+		t := &tracker{c: c, group: group}
 		f := &follower{
 			c: c, what: "group " + group, every: c.cfg.progress, request: t.request,
 			progress: func(asOf time.Time) {
@@ -151,46 +121,16 @@ func (c *Client) Watch(ctx context.Context, group string, opts ...WatchOption) (
 				}
 			},
 			take: func(ctx context.Context, s *session, e *registrypb.WatchEvent) error {
-				t.probe(ctx, s, &w.fresh)
-				return t.follow(ctx, s, e, cell, w)
+				st, err := t.take(ctx, e)
+				if err != nil || st == nil {
+					t.report(s, err)
+					return err
+				}
+				w.change(func() { cell.apply(st) })
+				t.commit(st)
+				return nil
 			},
 		}
 		return f.run(ctx)
 	})
-}
-
-// follow takes an event over for a watch.
-func (t *tracker) follow(ctx context.Context, s *session, e *registrypb.WatchEvent, cell *groupCell, w *Watch[GroupEvent]) error {
-	st, err := t.take(ctx, e)
-	if err != nil || st == nil {
-		return err
-	}
-	if !st.reset && !st.unknown && s.events == 0 {
-		if err := checkResumed(cell.members, st); err != nil {
-			t.resync = true
-			return err
-		}
-	}
-	w.change(func() { cell.apply(st) })
-	t.commit(st)
-	w.fresh.reached(st.revision)
-	return nil
-}
-
-// checkResumed builds the ring that the first delta of a resumed stream leads
-// to. A cluster that was rebuilt may by chance know a revision of that number. A
-// delta without a fingerprint comes from a node that has compared the one that
-// the stream was opened with.
-func checkResumed(members []Member, s *step) error {
-	if s.fingerprint == 0 {
-		return nil
-	}
-	r, err := ring.New(s.params, ringMembers(merge(members, s)))
-	if err != nil {
-		return fmt.Errorf("%w: %w", errGap, err)
-	}
-	if r.Fingerprint() != s.fingerprint {
-		return fmt.Errorf("%w: revision %d makes ring %016x, the node says %016x", errGap, s.revision, r.Fingerprint(), s.fingerprint)
-	}
-	return nil
 }

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/werbenhu/registry/ring"
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
@@ -222,14 +221,14 @@ func nodesFromProto(l *registrypb.NodeList) NodesEvent {
 // WatchPrefix follows all groups whose names start with prefix, those that come
 // to exist included; without a prefix, all groups. Each event is of one group,
 // and the order is kept within a group. The watch ends with ctx.
-func (c *Client) WatchPrefix(ctx context.Context, prefix string, opts ...WatchOption) (*Watch[GroupEvent], error) {
+func (c *Client) WatchPrefix(ctx context.Context, prefix string) (*Watch[GroupEvent], error) {
 	if err := c.open(); err != nil {
 		return nil, err
 	}
 	if err := checkText("watch", "prefix", prefix); err != nil {
 		return nil, err
 	}
-	p := &prefixWatch{c: c, prefix: prefix, opts: watchOptionsOf(opts), trackers: map[string]*tracker{}, cells: map[string]*groupCell{}}
+	p := &prefixWatch{c: c, prefix: prefix, trackers: map[string]*tracker{}, cells: map[string]*groupCell{}}
 	return newWatch(ctx, c, p.event, p.run)
 }
 
@@ -238,42 +237,32 @@ func (c *Client) WatchPrefix(ctx context.Context, prefix string, opts ...WatchOp
 type prefixWatch struct {
 	c        *Client
 	prefix   string
-	opts     watchOptions
 	trackers map[string]*tracker
 	cells    map[string]*groupCell
 	queue    []*groupCell // with news, each once
-
-	session *session
-	checked map[string]bool // groups whose first delta of the session was checked
+	cluster  string       // of the newest snapshot
 }
 
-// What a new stream is told of what is known already: a request has a limit, and
-// computing the fingerprints of rings that no node has told of takes time, which
-// these points of theirs keep below a second.
+// What a new stream is told of what is known already: a request has a limit.
 const (
 	maxKnownGroups = 10_000
 	maxKnownBytes  = 512 << 10
-	maxKnownPoints = 4 << 20
 )
 
 // request goes on from what is known of the groups, as far as there is room:
-// the others start with a snapshot.
+// the others start with a snapshot, and so do those of a cluster that is no more.
 func (p *prefixWatch) request() *registrypb.WatchRequest {
-	r := &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Prefix{Prefix: p.prefix}, AtOnce: !p.opts.fingerprints}
-	room, points := maxKnownBytes, maxKnownPoints
+	r := &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Prefix{Prefix: p.prefix}, ClusterId: p.cluster}
+	room := maxKnownBytes
 	for name, t := range p.trackers {
-		need := t.toSettle()
-		if need > points {
+		own := t.request()
+		if own.Revision == 0 || own.ClusterId != p.cluster {
 			continue
 		}
-		points -= need
-		own := t.request()
 		if room -= len(name) + 32; room < 0 || len(r.Known) == maxKnownGroups {
 			break
 		}
-		if own.Revision != 0 {
-			r.Known = append(r.Known, &registrypb.KnownGroup{Group: name, Revision: own.Revision, Fingerprint: own.Fingerprint})
-		}
+		r.Known = append(r.Known, &registrypb.KnownGroup{Group: name, Revision: own.Revision, Fingerprint: own.Fingerprint})
 	}
 	return r
 }
@@ -304,50 +293,33 @@ func (p *prefixWatch) run(ctx context.Context, w *Watch[GroupEvent]) error {
 		if !strings.HasPrefix(name, p.prefix) || name == "" {
 			return nil
 		}
-		if s != p.session {
-			p.session, p.checked = s, map[string]bool{}
-		}
-		return p.take(ctx, name, e, w)
+		return p.take(ctx, s, name, e, w)
 	}
 	return f.run(ctx)
 }
 
-func (p *prefixWatch) take(ctx context.Context, name string, e *registrypb.WatchEvent, w *Watch[GroupEvent]) error {
+func (p *prefixWatch) take(ctx context.Context, s *session, name string, e *registrypb.WatchEvent, w *Watch[GroupEvent]) error {
 	t := p.trackers[name]
 	if t == nil && e.GetUnknownGroup() != "" {
 		return nil // it was never shown, or that it is gone was: see vanished
 	}
 	if t == nil {
-		t = p.track(name, w)
+		t = &tracker{c: p.c, group: name}
 		p.trackers[name] = t
 	}
 	st, err := t.take(ctx, e)
-	if err == nil && st != nil && !st.reset && !st.unknown && !p.checked[name] {
-		w.mu.Lock()
-		cell := p.cells[name]
-		w.mu.Unlock()
-		err = checkResumed(cell.members, st)
-	}
-	p.checked[name] = true
+	t.report(s, err)
 	if errors.Is(err, errGap) { // a new stream begins with the group as a whole
 		t.resync = true
 	}
 	if err != nil || st == nil {
 		return err
 	}
+	if st.reset && st.cluster != "" {
+		p.cluster = st.cluster
+	}
 	p.apply(t, st, w)
 	return nil
-}
-
-// track returns a tracker for a group; there is a cell for as long as the
-// tracker has a state.
-func (p *prefixWatch) track(name string, w *Watch[GroupEvent]) *tracker {
-	return &tracker{c: p.c, group: name, atOnce: !p.opts.fingerprints, state: func() (ring.Params, []Member) {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		cell := p.cells[name]
-		return cell.last.params, cell.members
-	}}
 }
 
 func (p *prefixWatch) apply(t *tracker, st *step, w *Watch[GroupEvent]) {

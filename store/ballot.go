@@ -6,18 +6,19 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// Question asks a node what it had at a check entry, and which rings it has at
-// stated revisions.
+// Question asks a node what it had at a check entry, and how it built rings of
+// stated fingerprints.
 type Question struct {
 	Index uint64
 	Rings []RingMark
 }
 
-// RingMark is the fingerprint of a group's ring at a revision.
+// RingMark is the digest of the points of a group's ring that was built from what
+// the fingerprint names.
 type RingMark struct {
 	Group       string
-	Revision    uint64
 	Fingerprint uint64
+	Digest      uint64
 }
 
 // Answer is what a node had.
@@ -25,13 +26,13 @@ type Answer struct {
 	Version uint32 // of the digest; others than fsm.DigestVersion do not count
 	Known   bool   // whether Digest is known
 	Digest  uint64
-	Rings   []RingMark // those that it has at the asked revision
+	Rings   []RingMark // of the asked ones, those that it has
 }
 
 func (a Answer) ring(of RingMark) (uint64, bool) {
 	for _, r := range a.Rings {
-		if r.Group == of.Group && r.Revision == of.Revision {
-			return r.Fingerprint, true
+		if r.Group == of.Group && r.Fingerprint == of.Fingerprint {
+			return r.Digest, true
 		}
 	}
 	return 0, false

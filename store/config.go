@@ -50,6 +50,8 @@ type Config struct {
 	// MinFreeDisk is the low-water mark, in bytes: while the disk of DataDir
 	// has less free, what makes the state grow is refused; 0: none.
 	MinFreeDisk uint64
+	// RingMemory is the budget of rings in bytes; 0: rings.DefaultMemory.
+	RingMemory int64
 	// MaxHang is how long one write to the disk may take before the node ends.
 	MaxHang time.Duration
 

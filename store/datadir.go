@@ -24,6 +24,8 @@ type identity struct {
 	ClusterID string `json:"cluster_id,omitempty"`
 	// Founders are the nodes that this one formed the cluster with.
 	Founders []Founder `json:"founders,omitempty"`
+	// Format of the log and the snapshots; none was written by version 1.
+	Format int `json:"format,omitempty"`
 	// Sum is the checksum of the rest; none was written by an older version.
 	Sum string `json:"sum,omitempty"`
 }
@@ -59,6 +61,10 @@ func (i identity) checksum() string {
 	return strconv.FormatUint(xxhash.Sum64(data), 16)
 }
 
+// dataFormat is what a data directory is made with, and the only one that is
+// read. It goes up when an old log would be applied to another state.
+const dataFormat = 2
+
 const (
 	identityFile = "node.json"
 	logFile      = "raft.db"
@@ -81,6 +87,10 @@ func openDataDir(dir, id, cluster string) (identity, error) {
 	var have identity
 	if err := json.Unmarshal(data, &have); err != nil || have.Incarnation == "" || have.Sum != "" && have.Sum != have.checksum() {
 		return identity{}, fmt.Errorf("%w %s: %s is damaged; restore it from a backup, or take the node out with: registry cluster remove %s, and start with an empty directory under a new -id", ErrDataDir, dir, identityFile, id)
+	}
+	if have.Format != dataFormat {
+		return identity{}, fmt.Errorf("%w %s: its format is %d and this version reads only %d: the limits of the state have changed, so the nodes would differ; "+
+			"start a new cluster on empty directories", ErrDataDir, dir, max(have.Format, 1), dataFormat)
 	}
 	if have.ID != id {
 		return identity{}, fmt.Errorf("%w %s: belongs to node %q, not to %q (-id)", ErrDataDir, dir, have.ID, id)
@@ -106,7 +116,7 @@ func newDataDir(dir, id, cluster string) (identity, error) {
 			return identity{}, fmt.Errorf("%w %s: holds %q and no %s, so it is not a node's; choose an empty one (-data-dir)", ErrDataDir, dir, name, identityFile)
 		}
 	}
-	ident := identity{ID: id, Cluster: cluster, Incarnation: rand.Text()}
+	ident := identity{ID: id, Cluster: cluster, Incarnation: rand.Text(), Format: dataFormat}
 	return ident, ident.save(dir)
 }
 

@@ -113,3 +113,24 @@ func TestUnfinishedSnapshotsAreRemoved(t *testing.T) {
 		t.Errorf("left: %v, %v", left, err)
 	}
 }
+
+// A directory of the first format is refused with both formats named: its log
+// would be applied to another state than the nodes had.
+func TestDataDirOfAnOlderFormatIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	ident, err := openDataDir(dir, "n1", "c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := openDataDir(dir, "n1", "c"); err != nil || again.Incarnation != ident.Incarnation {
+		t.Fatalf("its own format: %+v, %v", again, err)
+	}
+	ident.Format = 0 // as the first format has it
+	if err := ident.save(dir); err != nil {
+		t.Fatal(err)
+	}
+	_, err = openDataDir(dir, "n1", "c")
+	if !errors.Is(err, ErrDataDir) || !strings.Contains(err.Error(), "its format is 1 and this version reads only 2") {
+		t.Errorf("got %v", err)
+	}
+}

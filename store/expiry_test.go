@@ -24,10 +24,10 @@ func newDepartures() *departures {
 	return &departures{gone: make(map[uint64]time.Time), seen: make(chan struct{}, 1000)}
 }
 
-func (d *departures) Applied(_ *fsm.State, changes []fsm.Change, _ []uint64) {
+func (d *departures) Applied(u *fsm.Update) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, c := range changes {
+	for _, c := range u.Changes {
 		if c.Next != nil {
 			continue
 		}

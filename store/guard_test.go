@@ -22,7 +22,7 @@ func newGuardTable(members int, ttl time.Duration) *guardTable {
 	g.log = slog.New(slog.DiscardHandler)
 	g.active = true
 	for i := range members {
-		g.Applied(nil, []fsm.Change{{Group: "g", Next: &fsm.Member{ID: fmt.Sprint(i), LeaseID: uint64(i + 1), Epoch: 1, TTL: ttl}}}, nil)
+		g.Applied(&fsm.Update{Changes: []fsm.Change{{Group: "g", Next: &fsm.Member{ID: fmt.Sprint(i), LeaseID: uint64(i + 1), Epoch: 1, TTL: ttl}}}})
 	}
 	return g
 }
@@ -43,7 +43,7 @@ func (g *guardTable) run(d, ttl time.Duration, alive func(id uint64) bool) {
 			due, _ := g.due(expireBatch)
 			for _, e := range due {
 				g.gone[e.LeaseId] = time.Since(g.begin)
-				g.Applied(nil, []fsm.Change{{Group: "g", Prev: &fsm.Member{ID: e.Id, LeaseID: e.LeaseId}}}, nil)
+				g.Applied(&fsm.Update{Changes: []fsm.Change{{Group: "g", Prev: &fsm.Member{ID: e.Id, LeaseID: e.LeaseId}}}})
 			}
 			if len(due) < expireBatch {
 				break
@@ -164,11 +164,11 @@ func TestGuardCountsWhoCameBackAsAlive(t *testing.T) {
 				lease++
 				old := lease - 15
 				delete(g.gone, old)
-				g.Applied(nil, []fsm.Change{{
+				g.Applied(&fsm.Update{Changes: []fsm.Change{{
 					Group: "g",
 					Prev:  &fsm.Member{ID: fmt.Sprint(old), LeaseID: old},
 					Next:  &fsm.Member{ID: fmt.Sprint(old), LeaseID: lease, Epoch: 1, TTL: guardTTL},
-				}}, nil)
+				}}})
 			}
 		}
 		if guard := g.groups["g"]; guard.peak != 15 || guard.members != 15 {
@@ -183,7 +183,7 @@ func TestUpdateIsNoRenewal(t *testing.T) {
 		g := newGuardTable(1, guardTTL)
 		after(guardTTL / 2) // virtual
 		m := &fsm.Member{ID: "0", LeaseID: 1, Epoch: 1, TTL: guardTTL}
-		g.Applied(nil, []fsm.Change{{Group: "g", Prev: m, Next: &fsm.Member{ID: "0", LeaseID: 1, Epoch: 1, TTL: guardTTL, Weight: 5}}}, nil)
+		g.Applied(&fsm.Update{Changes: []fsm.Change{{Group: "g", Prev: m, Next: &fsm.Member{ID: "0", LeaseID: 1, Epoch: 1, TTL: guardTTL, Weight: 5}}}})
 		g.run(guardTTL, guardTTL, func(uint64) bool { return false })
 		if at, gone := g.gone[1]; !gone || at > guardTTL+guardTTL/50 {
 			t.Errorf("gone %t after %s", gone, at)

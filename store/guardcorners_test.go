@@ -19,12 +19,12 @@ func guardLimit(ttl time.Duration) time.Duration {
 // grow adds members from+1 to to in a group of their own.
 func (g *guardTable) grow(group string, from, to int, ttl time.Duration) {
 	for id := from + 1; id <= to; id++ {
-		g.Applied(nil, []fsm.Change{{Group: group, Next: &fsm.Member{ID: fmt.Sprint(id), LeaseID: uint64(id), Epoch: 1, TTL: ttl}}}, nil)
+		g.Applied(&fsm.Update{Changes: []fsm.Change{{Group: group, Next: &fsm.Member{ID: fmt.Sprint(id), LeaseID: uint64(id), Epoch: 1, TTL: ttl}}}})
 	}
 }
 
 func (g *guardTable) deregister(id uint64) {
-	g.Applied(nil, []fsm.Change{{Group: "g", Prev: &fsm.Member{ID: fmt.Sprint(id), LeaseID: id}}}, nil)
+	g.Applied(&fsm.Update{Changes: []fsm.Change{{Group: "g", Prev: &fsm.Member{ID: fmt.Sprint(id), LeaseID: id}}}})
 }
 
 // goneOf counts those with from < id <= to that went, and the last of them.

@@ -143,7 +143,7 @@ func heldGroup(n int, hold time.Duration) *guardTable {
 		m := &fsm.Member{ID: fmt.Sprint(i), LeaseID: uint64(i + 1), Epoch: 1, TTL: guardTTL}
 		held := *m
 		held.State, held.Hold, held.Epoch = ring.Held, hold, 2
-		g.Applied(nil, []fsm.Change{{Group: "g", Prev: m, Next: &held}}, nil)
+		g.Applied(&fsm.Update{Changes: []fsm.Change{{Group: "g", Prev: m, Next: &held}}})
 	}
 	return g
 }
@@ -184,11 +184,11 @@ func TestGuardCountsReturnedMembers(t *testing.T) {
 		}
 		for i := range 100 {
 			old := uint64(i + 1)
-			g.Applied(nil, []fsm.Change{{
+			g.Applied(&fsm.Update{Changes: []fsm.Change{{
 				Group: "g",
 				Prev:  &fsm.Member{ID: fmt.Sprint(i), LeaseID: old},
 				Next:  &fsm.Member{ID: fmt.Sprint(i), LeaseID: 100 + old, Epoch: 1, TTL: guardTTL},
-			}}, nil)
+			}}})
 		}
 		if guard := g.groups["g"]; guard.members != 100 || guard.leases != 100 || guard.peak != 100 {
 			t.Errorf("all are back: the guard counts %+v", guard)

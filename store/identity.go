@@ -36,33 +36,26 @@ func (s *Store) found(nodes []Hello) error {
 func (s *Store) belong(cluster string, founders []Founder) error {
 	s.identMu.Lock()
 	defer s.identMu.Unlock()
-	if s.ident.ClusterID == cluster {
+	own := s.ClusterID()
+	if own == cluster {
 		return nil
 	}
-	if s.ident.ClusterID != "" {
-		return fmt.Errorf("%w: this node belongs to cluster id %s, not to %s", ErrMembership, s.ident.ClusterID, cluster)
+	if own != "" {
+		return fmt.Errorf("%w: this node belongs to cluster id %s, not to %s", ErrMembership, own, cluster)
 	}
-	next := s.ident
+	next := *s.ident.Load()
 	next.ClusterID, next.Founders = cluster, founders
 	if err := next.save(s.cfg.DataDir); err != nil {
 		return err
 	}
-	s.ident = next
+	s.ident.Store(&next)
 	return nil
 }
 
 // ClusterID is the id of the cluster that this node belongs to; empty before.
-func (s *Store) ClusterID() string {
-	s.identMu.Lock()
-	defer s.identMu.Unlock()
-	return s.ident.ClusterID
-}
+func (s *Store) ClusterID() string { return s.ident.Load().ClusterID }
 
-func (s *Store) founders() []Founder {
-	s.identMu.Lock()
-	defer s.identMu.Unlock()
-	return s.ident.Founders
-}
+func (s *Store) founders() []Founder { return s.ident.Load().Founders }
 
 // Target is a node that a question is for. Whoever else answers at its address
 // must not.

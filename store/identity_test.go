@@ -8,7 +8,8 @@ import (
 
 // A question for a node must not be answered by whoever is at its address now.
 func TestQuestionsForOthers(t *testing.T) {
-	s := &Store{cfg: Config{ID: "n1"}, ident: identity{ClusterID: strings.Repeat("a", clusterIDLength)}}
+	s := &Store{cfg: Config{ID: "n1"}}
+	s.ident.Store(&identity{ClusterID: strings.Repeat("a", clusterIDLength)})
 	own, other := s.ClusterID(), strings.Repeat("b", clusterIDLength)
 	for _, tt := range []struct {
 		id, cluster string

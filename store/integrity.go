@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,7 +18,8 @@ import (
 // CheckInterval; every node notes the digest that its state has at exactly that
 // entry, asks the others for theirs, and judges itself: when a majority of the
 // voters agrees on another digest, this node is the wrong one, leader or not. A
-// few rings are compared with it in turn, by revision and fingerprint. Apart
+// few rings that are kept are compared with it in turn: those of one group with one
+// fingerprint have one digest. Apart
 // from that each node computes its records' digests anew now and then, which
 // finds memory that changed by itself, also on a node that is alone.
 //
@@ -103,17 +106,13 @@ func (s *Store) awaitSound(ctx context.Context) bool {
 }
 
 // checkLoop is the leader's: it commits a check entry when something was
-// applied since the last one, and one more after it: the rings of what was
-// applied last may not have been built at the first.
+// applied since the last one.
 func (s *Store) checkLoop(l *leadership) {
 	if s.cfg.CheckInterval < 0 {
 		return
 	}
-	idle := 0
 	for pause(l.ctx, s.cfg.CheckInterval) {
-		if s.machine.LastMark().Index != s.State().Index() {
-			idle = 0
-		} else if idle++; idle > 1 {
+		if s.machine.LastMark().Index == s.State().Index() {
 			continue
 		}
 		_, err := s.propose(l.ctx, &fsmpb.Command{Op: &fsmpb.Command_Check{Check: &fsmpb.Check{}}})
@@ -204,9 +203,9 @@ func (s *Store) compare(ctx context.Context, mark fsm.Mark) (sound []raft.Server
 		if result.verdict == wrong {
 			break
 		}
-		ringResult := b.judge(r.Fingerprint, func(a Answer) (uint64, bool) { return a.ring(r) })
+		ringResult := b.judge(r.Digest, func(a Answer) (uint64, bool) { return a.ring(r) })
 		if ringResult.verdict != agreed {
-			result, what = ringResult, fmt.Sprintf("ring of group %q at revision %d", r.Group, r.Revision)
+			result, what = ringResult, fmt.Sprintf("ring of group %q with fingerprint %016x", r.Group, r.Fingerprint)
 		}
 	}
 	s.report(result, what)
@@ -264,35 +263,26 @@ func (s *Store) askAll(ctx context.Context, servers []raft.Server, q Question) m
 	return answers
 }
 
-// ringsToCompare takes the next few rings that are as new as the state, having
-// verified that their points did not change in memory.
+// ringsToCompare takes the next few rings that are kept, having verified that
+// their points did not change in memory. A ring's digest is taken here for the
+// first time, because it costs more than most changes.
 func (s *Store) ringsToCompare() ([]RingMark, error) {
 	s.integrity.mu.Lock()
 	from := s.integrity.nextGroup
 	s.integrity.mu.Unlock()
-	var rings []RingMark
-	var damaged error
-	size, next := 0, ""
-	for g := range s.State().GroupsFrom(from) {
-		if len(rings) == ringsPerCheck || size > bytesPerCheck {
-			next = g.Name
-			break
-		}
-		view := g.Ring()
-		if view == nil || view.Revision != g.Revision {
-			continue
-		}
-		size += view.Ring.Bytes()
-		if !view.Ring.Verify() {
-			damaged = fmt.Errorf("%w: ring of group %q at revision %d", fsm.ErrDamaged, g.Name, g.Revision)
-			break
-		}
-		rings = append(rings, RingMark{Group: g.Name, Revision: g.Revision, Fingerprint: view.Ring.Fingerprint()})
-	}
+	views, next := s.rings.Some(from, ringsPerCheck, bytesPerCheck)
 	s.integrity.mu.Lock()
-	defer s.integrity.mu.Unlock()
-	s.integrity.nextGroup = next // empty: from the first group on
-	return rings, damaged
+	s.integrity.nextGroup = next
+	s.integrity.mu.Unlock()
+	marks := make([]RingMark, 0, len(views))
+	for _, group := range slices.Sorted(maps.Keys(views)) {
+		v := views[group]
+		if !v.Ring.Verify() {
+			return marks, fmt.Errorf("%w: ring of group %q at revision %d", fsm.ErrDamaged, group, v.Revision)
+		}
+		marks = append(marks, RingMark{Group: group, Fingerprint: v.Fingerprint, Digest: v.Ring.Digest()})
+	}
+	return marks, nil
 }
 
 // Answer tells another node what this one had at stated points of the log. It
@@ -305,18 +295,13 @@ func (s *Store) Answer(ctx context.Context, q Question) (Answer, error) {
 	if s.Diverged() != nil {
 		return a, nil // it knows nothing that counts
 	}
-	state, err := s.WaitIndex(ctx, q.Index)
-	if err != nil {
+	if _, err := s.WaitIndex(ctx, q.Index); err != nil {
 		return a, err
 	}
 	a.Digest, a.Known = s.machine.Mark(q.Index)
 	for _, r := range q.Rings {
-		g := state.Group(r.Group)
-		if g == nil {
-			continue
-		}
-		if view := g.Ring(); view != nil && view.Revision == r.Revision {
-			r.Fingerprint = view.Ring.Fingerprint()
+		if v := s.rings.Peek(r.Group); v != nil && v.Fingerprint == r.Fingerprint {
+			r.Digest = v.Ring.Digest()
 			a.Rings = append(a.Rings, r)
 		}
 	}

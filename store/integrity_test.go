@@ -256,7 +256,7 @@ func (p otherRings) Check(ctx context.Context, node store.Target, q store.Questi
 	a, err := p.Peers.Check(ctx, node, q)
 	if p.lie.Load() {
 		for i := range a.Rings {
-			a.Rings[i].Fingerprint++
+			a.Rings[i].Digest++
 		}
 	}
 	return a, err
@@ -278,8 +278,9 @@ func TestWrongRingIsFoundAndReinstalled(t *testing.T) {
 		}
 	})
 	c.Write(register("web", "a", time.Minute))
+	c.AwaitSame() // all have the ring of web
 	lie.Store(true)
-	c.Write(register("web", "b", time.Minute))
+	c.Write(register("other", "b", time.Minute))
 	n := c.Node("n1")
 	c.Await("n1 to ask for another's state", func() bool { return !lie.Load() })
 	c.Await("n1 to answer again", func() bool { return n.Serving() == nil })
@@ -290,7 +291,7 @@ func TestWrongRingIsFoundAndReinstalled(t *testing.T) {
 // damage changes the memory of web's member a, when nothing else of the node
 // that reads it is under way.
 func damage(c *storetest.Cluster, n *storetest.Node) {
-	c.Await("the rings", func() bool { return n.Machine().RingStats().Pending == 0 })
+	c.Await("the rings", func() bool { return n.Rings().Stats().Pending == 0 })
 	member(n.State(), "web", "a").Addr = "elsewhere:1"
 }
 

@@ -65,18 +65,18 @@ func newLeaseTable() *leaseTable {
 func (t *leaseTable) now() int64 { return int64(time.Since(t.start)) }
 
 // Applied follows the state machine (see fsm.Observer).
-func (t *leaseTable) Applied(state *fsm.State, changes []fsm.Change, terms []uint64) {
+func (t *leaseTable) Applied(u *fsm.Update) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.active {
 		return
 	}
-	if len(terms) > 0 {
-		t.fillLocked(state)
+	if len(u.Terms) > 0 {
+		t.fillLocked(u.State)
 		return
 	}
 	now := t.now()
-	for _, c := range changes {
+	for _, c := range u.Changes {
 		if c.Prev != nil && (c.Next == nil || c.Next.LeaseID != c.Prev.LeaseID) {
 			t.removeLocked(c.Prev.LeaseID)
 		}

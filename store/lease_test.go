@@ -23,7 +23,6 @@ type leaseLog struct {
 func newLeaseLog(tb testing.TB) *leaseLog {
 	t := newLeaseTable()
 	m := fsm.New(t)
-	tb.Cleanup(m.Close)
 	return &leaseLog{leaseTable: t, tb: tb, machine: m, term: 1}
 }
 

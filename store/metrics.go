@@ -11,6 +11,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/werbenhu/registry/fsm"
+	"github.com/werbenhu/registry/fsm/rings"
 )
 
 // Instruments are told how long things took. Those that are nil are not
@@ -48,7 +49,7 @@ type Metrics struct {
 	Alarms                             int // at present: what the status lists
 
 	Groups, Members int
-	Rings           fsm.RingStats
+	Rings           rings.Stats
 
 	Leases             int    // that this node keeps deadlines for: 0 unless it leads
 	Renewed, NotLeased uint64 // by acknowledged heartbeats; and those that were lost
@@ -75,10 +76,10 @@ type counters struct {
 
 // Applied notes the terms that begin (see fsm.Observer). Those that are read
 // from the log after a start began long ago.
-func (c *counters) Applied(_ *fsm.State, _ []fsm.Change, terms []uint64) {
+func (c *counters) Applied(u *fsm.Update) {
 	select {
 	case <-c.ready:
-		c.leaderChanges.Add(uint64(len(terms)))
+		c.leaderChanges.Add(uint64(len(u.Terms)))
 	default:
 	}
 }
@@ -93,7 +94,7 @@ func (s *Store) Metrics() Metrics {
 		Leader: s.IsLeader(), Ready: s.Serving() == nil, Term: s.raft.CurrentTerm(), Lag: s.Lag(),
 		CommitIndex: s.raft.CommitIndex(), AppliedIndex: state.Index(), LastIndex: s.raft.LastIndex(),
 		LeaderChanges: s.counters.leaderChanges.Load(), Led: s.counters.led.Load(),
-		Groups: state.GroupCount(), Members: state.MemberCount(), Rings: s.machine.RingStats(),
+		Groups: state.GroupCount(), Members: state.MemberCount(), Rings: s.rings.Stats(),
 		Leases: s.leases.len(), Renewed: s.counters.renewed.Load(), NotLeased: s.counters.notLeased.Load(),
 		Expired: s.counters.expired.Load(), Stalls: s.counters.stalls.Load(), Guard: s.GuardStats(),
 		Agreed: s.counters.checks[agreed].Load(), Majority: s.counters.checks[inMajority].Load(),

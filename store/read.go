@@ -8,13 +8,21 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/werbenhu/registry/fsm"
+	"github.com/werbenhu/registry/fsm/rings"
+	"github.com/werbenhu/registry/fsm/watch"
 )
 
 // State is this node's view, whatever its age.
 func (s *Store) State() *fsm.State { return s.machine.State() }
 
-// Machine is the state machine, to watch it.
+// Machine is the state machine.
 func (s *Store) Machine() *fsm.Machine { return s.machine }
+
+// Watches tells of what changes.
+func (s *Store) Watches() *watch.Hub { return s.watches }
+
+// Rings are those of the groups that this node is asked about.
+func (s *Store) Rings() *rings.Cache { return s.rings }
 
 // WaitIndex waits until this node has applied the index.
 func (s *Store) WaitIndex(ctx context.Context, index uint64) (*fsm.State, error) {
@@ -78,8 +86,7 @@ func (s *Store) IsReady() bool {
 	}
 }
 
-// readyLoop asks for a confirmed index until it gets one, applies up to it,
-// and has the rings built.
+// readyLoop asks for a confirmed index until it gets one, and applies up to it.
 func (s *Store) readyLoop(ctx context.Context) {
 	for {
 		if s.catchUp(ctx) == nil {
@@ -101,16 +108,8 @@ func (s *Store) catchUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	state, err := s.WaitIndex(ctx, index)
-	if err != nil {
-		return err
-	}
-	for g := range state.Groups {
-		if _, err := g.WaitRing(ctx, index); err != nil {
-			return err
-		}
-	}
-	return nil
+	_, err = s.WaitIndex(ctx, index)
+	return err
 }
 
 // pause waits between two attempts; false when ctx ended.

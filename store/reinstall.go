@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/werbenhu/registry/fsm"
 )
 
 const (
@@ -128,7 +130,7 @@ func (s *Store) adoptFrom(ctx context.Context, server raft.Server) error {
 	if err != nil {
 		return err
 	}
-	state, err := s.machine.ReadState(r)
+	state, err := fsm.ReadSnapshot(r)
 	if err := errors.Join(err, r.Close()); err != nil {
 		return err
 	}

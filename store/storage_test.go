@@ -32,7 +32,7 @@ func TestDirectoryIsLocked(t *testing.T) {
 // restores counts the snapshots that a node was given.
 type restores struct{ n atomic.Int32 }
 
-func (*restores) Applied(*fsm.State, []fsm.Change, []uint64) {}
+func (*restores) Applied(*fsm.Update) {}
 
 func (r *restores) Restored(*fsm.State) { r.n.Add(1) }
 

@@ -16,6 +16,8 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/werbenhu/registry/fsm"
+	"github.com/werbenhu/registry/fsm/rings"
+	"github.com/werbenhu/registry/fsm/watch"
 )
 
 // Store is an open node. All methods are safe for concurrent use.
@@ -26,10 +28,12 @@ type Store struct {
 	incarnation string
 	hadState    bool // when it was opened
 
-	identMu sync.Mutex // guards ident; taken alone
-	ident   identity
+	identMu sync.Mutex // taken to replace ident; taken alone
+	ident   atomic.Pointer[identity]
 
 	machine   *fsm.Machine
+	watches   *watch.Hub
+	rings     *rings.Cache
 	fsm       *raftFSM
 	integrity *integrity
 	disk      *diskWatch
@@ -87,12 +91,15 @@ func Open(cfg Config) (_ *Store, err error) {
 		ready: make(chan struct{}), invited: make(chan struct{}), failed: make(chan struct{}),
 	}
 	s.counters.ready = s.ready
+	s.ident.Store(&identity{})
 	s.fresh = newFreshness(cfg.ElectionTimeout)
 	s.leases.log = cfg.Logger
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.confirm = newConfirmer(s.checkLeadership)
 	s.confirm.told = cfg.Instruments.Confirmed
-	s.machine = fsm.New(append([]fsm.Observer{s.leases, &s.counters}, cfg.Observers...)...)
+	s.watches = watch.NewHub(fsm.New().State())
+	s.rings = rings.New(rings.Config{State: func() *fsm.State { return s.machine.State() }, Memory: cfg.RingMemory, Logger: cfg.Logger})
+	s.machine = fsm.New(append([]fsm.Observer{s.leases, &s.counters, s.watches, s.rings}, cfg.Observers...)...)
 	s.fsm = &raftFSM{machine: s.machine, calls: s.calls, fatal: s.fail, closed: s.ctx.Done()}
 	defer func() {
 		if err != nil {
@@ -126,7 +133,8 @@ func (s *Store) openLog() error {
 	if err != nil {
 		return err
 	}
-	s.ident, s.incarnation = ident, ident.Incarnation
+	s.ident.Store(&ident)
+	s.incarnation = ident.Incarnation
 	if err := verifyLogFile(filepath.Join(dir, logFile)); errors.Is(err, ErrCorrupt) {
 		return unusable(dir, s.cfg.ID, err)
 	} else if err != nil {
@@ -301,7 +309,8 @@ const answerLimit = 200 * time.Millisecond
 // Close stops the node, in this order: (1) what was proposed is answered, if
 // that is soon; (2) raft stops; (3) the transport's connections close, which
 // frees what still waits on a peer; (4) raft's goroutines have ended; (5) the
-// store's own end; (6) rings under construction are given up; (7) the log is
+// store's own end; (6) rings that wait to be built are given up, and
+// watchers are woken no more; (7) the log is
 // closed. A node that failed does not wait for ever for a disk that hangs. It is
 // safe to call more than once.
 func (s *Store) Close() error {
@@ -345,7 +354,8 @@ func (s *Store) close() error {
 	if s.raft != nil && !s.waitCollected(time.Second) {
 		s.log.Debug("an entry in raft's queue was never answered")
 	}
-	s.machine.Close() // 6
+	s.rings.Close() // 6
+	s.watches.Close()
 	if s.bolt != nil {
 		errs = append(errs, s.bolt.Close()) // 7
 	}

@@ -30,6 +30,9 @@ func (s *Store) WriteOnce(ctx context.Context, cmd *fsmpb.Command, a Attempt) (f
 	if _, err := s.leading(ctx); err != nil {
 		return fsm.Result{}, err
 	}
+	if err := s.State().CheckRoom(cmd); err != nil {
+		return fsm.Result{}, err
+	}
 	cmd.Call = a.Call
 	p, err := newProposal(cmd)
 	if err != nil {

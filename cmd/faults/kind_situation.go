@@ -251,12 +251,13 @@ func (r *Run) equalRings(ctx context.Context, d time.Duration) error {
 			if err != nil {
 				return err
 			}
-			rings := make(map[uint64]uint64)
+			rings := make(map[uint64][2]uint64)
 			for _, n := range st.Nodes {
-				if was, known := rings[n.Revision]; known && was != n.Fingerprint {
-					return fmt.Errorf("group %s at revision %d has the fingerprints %016x and %016x", group, n.Revision, was, n.Fingerprint)
+				ring := [2]uint64{n.Fingerprint, n.RingDigest}
+				if was, known := rings[n.Revision]; known && was != ring {
+					return fmt.Errorf("group %s at revision %d has the fingerprints and ring digests %016x and %016x", group, n.Revision, was, ring)
 				}
-				rings[n.Revision] = n.Fingerprint
+				rings[n.Revision] = ring
 			}
 		}
 	}

@@ -160,6 +160,7 @@ func TestServeRefuses(t *testing.T) {
 		{"bad registries", base + "-registries nowhere", exitUsage, "-registries"},
 		{"id with a slash", base + "-id a/b -data-dir d", exitUsage, "-id"},
 		{"election timeout", base + "-election-timeout 1ms", exitUsage, "-election-timeout"},
+		{"ring memory", base + "-ring-memory 1MiB", exitUsage, "-ring-memory"},
 		{"data directory is a file", base + "-data-dir " + file, exitFailure, file},
 		{"joining a dead address", base + "-join-timeout 300ms -registries 127.0.0.1:1 -data-dir " + t.TempDir(), exitConflict, "127.0.0.1:1"},
 	}

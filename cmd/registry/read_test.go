@@ -22,7 +22,7 @@ import (
 func TestReadingCommands(t *testing.T) {
 	f := withWeb(t)
 	f.nodes = []*registrypb.NodeStatus{
-		{Id: "n1", Bind: "10.0.1.1:7370", Addr: "10.0.1.1:9800", Role: "leader", AppliedIndex: 43, CommitIndex: 43, Digest: 0xabc, Fingerprint: 0x1, Revision: 43, Version: "v1", Voter: true, Ready: true},
+		{Id: "n1", Bind: "10.0.1.1:7370", Addr: "10.0.1.1:9800", Role: "leader", AppliedIndex: 43, CommitIndex: 43, Digest: 0xabc, Fingerprint: 0x1, RingDigest: 0x11, Revision: 43, Version: "v1", Voter: true, Ready: true},
 		{Id: "n2", Bind: "10.0.1.2:7370", Addr: "10.0.1.2:9800", Role: "follower", AppliedIndex: 42, CommitIndex: 43, Digest: 0xdef, Fingerprint: 0x2, Revision: 42, Version: "v1", Voter: true, Ready: true, Lag: durationpb.New(time.Millisecond)},
 		{Id: "n3", Bind: "10.0.1.3:7370", Addr: "10.0.1.3:9800", Error: "connection refused"},
 	}
@@ -63,7 +63,7 @@ func TestJSONShapes(t *testing.T) {
 	f := withWeb(t)
 	f.nodes = []*registrypb.NodeStatus{{Id: "n1", Role: "leader", Digest: 1}}
 	tests := []struct{ name, args, path string }{
-		{"ring show", "ring show web -json", "group virtual_nodes fingerprint points.0.hash points.0.member points.0.index"},
+		{"ring show", "ring show web -json", "group virtual_nodes fingerprint digest points.0.hash points.0.member points.0.index"},
 		{"match", "match web k -json", "0.group 0.key 0.member.id 0.member.addr 0.index 0.revision 0.fingerprint"},
 		{"match -n", "match web k -n 2 -json", "0.members.1.id"},
 		{"watch", "watch web -n 1 -json", "group reset rebuilt unknown from revision index fingerprint virtual_nodes bound put.0.id removed"},
@@ -165,27 +165,39 @@ func TestRingIsChecked(t *testing.T) {
 }
 
 func TestRingDigest(t *testing.T) {
-	node := func(id string, index, digest, revision, fingerprint uint64) *registrypb.NodeStatus {
-		return &registrypb.NodeStatus{Id: id, Role: "follower", AppliedIndex: index, Digest: digest, Revision: revision, Fingerprint: fingerprint}
+	node := func(id string, index, digest, revision, fingerprint, ringDigest uint64) *registrypb.NodeStatus {
+		return &registrypb.NodeStatus{
+			Id: id, Role: "follower", AppliedIndex: index, Digest: digest,
+			Revision: revision, Fingerprint: fingerprint, RingDigest: ringDigest,
+		}
 	}
+	a := node("a", 5, 1, 3, 9, 7)
 	tests := []struct {
 		name  string
 		nodes []*registrypb.NodeStatus
 		code  int
+		text  string
 	}{
-		{"equal", []*registrypb.NodeStatus{node("a", 5, 1, 3, 9), node("b", 5, 1, 3, 9)}, exitOK},
-		{"one is behind", []*registrypb.NodeStatus{node("a", 5, 1, 5, 9), node("b", 4, 2, 3, 8)}, exitOK},
-		{"state differs", []*registrypb.NodeStatus{node("a", 5, 1, 3, 9), node("b", 5, 2, 3, 9)}, exitCheck},
-		{"ring differs", []*registrypb.NodeStatus{node("a", 5, 1, 3, 9), node("b", 6, 2, 3, 8)}, exitCheck},
-		{"one does not answer", []*registrypb.NodeStatus{node("a", 5, 1, 3, 9), {Id: "b", Error: "down"}}, exitOK},
+		{"equal", []*registrypb.NodeStatus{a, node("b", 5, 1, 3, 9, 7)}, exitOK, ""},
+		{"one is behind", []*registrypb.NodeStatus{a, node("b", 4, 2, 2, 8, 6)}, exitOK, ""},
+		{"state differs", []*registrypb.NodeStatus{a, node("b", 5, 2, 3, 9, 7)}, exitCheck, "states of nodes a and b differ at index 5"},
+		{"group differs", []*registrypb.NodeStatus{a, node("b", 6, 2, 3, 8, 6)}, exitCheck, "states of nodes a and b differ: at revision 3"},
+		{"group differs, no ring", []*registrypb.NodeStatus{a, node("b", 6, 2, 3, 8, 0)}, exitCheck, "at revision 3"},
+		{"ring differs", []*registrypb.NodeStatus{a, node("b", 6, 2, 3, 9, 6)}, exitCheck, "a and b built different rings"},
+		{"ring differs at another revision", []*registrypb.NodeStatus{a, node("b", 6, 2, 4, 9, 6)}, exitCheck, "a and b built different rings"},
+		{"fingerprint 0", []*registrypb.NodeStatus{a, node("b", 6, 2, 3, 0, 7)}, exitCheck, "at revision 3"},
+		{"one could not build", []*registrypb.NodeStatus{a, node("b", 5, 1, 3, 9, 0)}, exitOK, "could not build the ring"},
+		{"ring differs beside one that could not build", []*registrypb.NodeStatus{a, node("b", 5, 1, 3, 9, 0), node("c", 5, 1, 3, 9, 6)}, exitCheck, "a and c built different rings"},
+		{"one does not answer", []*registrypb.NodeStatus{a, {Id: "b", Error: "down"}}, exitOK, "down"},
 	}
 	f := withWeb(t)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			f.nodes = tt.nodes
 			for _, args := range [][]string{{"ring", "digest", "web"}, {"ring", "digest", "web", "--json"}} {
-				if r := execute(t, t.Context(), "", args...); r.code != tt.code {
-					t.Errorf("exit code %d, want %d\n%s%s", r.code, tt.code, r.stdout, r.stderr)
+				r := execute(t, t.Context(), "", args...)
+				if r.code != tt.code || !strings.Contains(r.stdout+r.stderr, tt.text) {
+					t.Errorf("exit code %d, want %d and %q\n%s%s", r.code, tt.code, tt.text, r.stdout, r.stderr)
 				}
 			}
 		})
@@ -226,6 +238,14 @@ func TestRingDiff(t *testing.T) {
 	write(t, saved, strings.Replace(ok(t, "ring", "show", "web", "--json"), `"fingerprint":"`, `"fingerprint":"0`, 1))
 	if r := execute(t, t.Context(), "", "ring", "diff", saved, "web"); r.code != exitFailure || !strings.Contains(r.stderr, "before.json") {
 		t.Errorf("damaged file: %+v", r)
+	}
+	good := ok(t, "ring", "show", "web", "--json")
+	for field, text := range map[string]string{"fingerprint": "its members and parameters have fingerprint", "digest": "the ring that is built of it has digest"} {
+		other := regexp.MustCompile(`"`+field+`":"[0-9a-f]+"`).ReplaceAllString(good, `"`+field+`":"0000000000001234"`)
+		write(t, saved, other)
+		if r := execute(t, t.Context(), "", "ring", "diff", saved, "web"); r.code != exitCheck || other == good || !strings.Contains(r.stderr, text) {
+			t.Errorf("file with another %s: %+v", field, r)
+		}
 	}
 	if r := execute(t, t.Context(), "", "ring", "diff", "missing.json", "web"); r.code != exitFailure {
 		t.Errorf("missing file: %+v", r)

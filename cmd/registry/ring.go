@@ -14,8 +14,8 @@ func ringCommand(e *env) *cli.Command {
 		Name:     "ring",
 		Usage:    "look at a group's ring and at what a change would do to it",
 		Category: categoryRing,
-		Description: "The ring is built here, from the group's members and parameters, and must have\n" +
-			"the fingerprint that the node reports; if it has not the exit code is 7.",
+		Description: "The ring is built here, from the group's members and parameters, which must have\n" +
+			"the fingerprint that the node reports; if they have not the exit code is 7.",
 		Subcommands: []*cli.Command{
 			ringStatsCommand(e), ringShowCommand(e), ringLocateCommand(e), ringDigestCommand(e),
 			ringPlanCommand(e), ringDiffCommand(e), ringPlotCommand(e),
@@ -43,7 +43,7 @@ func fetchRing(ctx context.Context, c *cli.Context, client *sdk.Client, name str
 		return nil, checkErrorf("the group as node %s reports it makes no ring: %w", g.receipt.Node, err)
 	}
 	if own := g.ring.Fingerprint(); own != g.receipt.Fingerprint {
-		return nil, checkErrorf("the ring of %q has fingerprint %v here and %v on node %s", name, hex64(own), hex64(g.receipt.Fingerprint), g.receipt.Node).
+		return nil, checkErrorf("the members and parameters of %q have fingerprint %v here and %v on node %s", name, hex64(own), hex64(g.receipt.Fingerprint), g.receipt.Node).
 			withHint("this program (%s) and the node may be of different versions", buildVersion())
 	}
 	return g, nil

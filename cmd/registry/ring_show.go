@@ -19,6 +19,7 @@ type ringFile struct {
 	VirtualNodes int         `json:"virtual_nodes"`
 	Bound        int         `json:"bound,omitempty"`
 	Fingerprint  hex64       `json:"fingerprint"`
+	Digest       hex64       `json:"digest"`
 	Points       []pointJSON `json:"points"`
 }
 
@@ -76,7 +77,7 @@ func ringShowCommand(e *env) *cli.Command {
 func writeRingJSON(w io.Writer, g *groupRing) error {
 	head, err := json.Marshal(ringFile{
 		Group: g.group.Name, VirtualNodes: g.group.VirtualNodes, Bound: g.group.Bound,
-		Fingerprint: hex64(g.ring.Fingerprint()), Points: []pointJSON{},
+		Fingerprint: hex64(g.receipt.Fingerprint), Digest: hex64(g.ring.Digest()), Points: []pointJSON{},
 	})
 	if err != nil {
 		return err
@@ -109,7 +110,8 @@ func writeRingTable(w io.Writer, r *ring.Ring) {
 	}
 }
 
-// readRingFile rebuilds the ring that a file shows and checks its fingerprint.
+// readRingFile rebuilds the ring that a file shows and checks its fingerprint
+// and digest.
 func readRingFile(path string) (*ring.Ring, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -146,7 +148,10 @@ func (f ringFile) ring() (*ring.Ring, error) {
 		return nil, err
 	}
 	if own := hex64(r.Fingerprint()); own != f.Fingerprint {
-		return nil, checkErrorf("its points make a ring of fingerprint %v, not %v", own, f.Fingerprint)
+		return nil, checkErrorf("its members and parameters have fingerprint %v, not %v", own, f.Fingerprint)
+	}
+	if own := hex64(r.Digest()); own != f.Digest {
+		return nil, checkErrorf("the ring that is built of it has digest %v, not %v", own, f.Digest)
 	}
 	return r, nil
 }

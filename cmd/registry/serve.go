@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"path/filepath"
 	"syscall"
 
@@ -29,6 +30,7 @@ func serveFlags() []cli.Flag {
 		&cli.DurationFlag{Name: "join-timeout", Usage: "give up joining after that", EnvVars: []string{"REGISTRY_JOIN_TIMEOUT"}, Value: d.JoinTimeout},
 		&cli.DurationFlag{Name: "election-timeout", Usage: "call for an election after that long without a leader", EnvVars: []string{"REGISTRY_ELECTION_TIMEOUT"}, Value: d.ElectionTimeout},
 		&cli.StringFlag{Name: "min-free-disk", Usage: "refuse new members and groups while less disk is free under -data-dir; 0: never", EnvVars: []string{"REGISTRY_MIN_FREE_DISK"}, Value: sizeText(d.MinFreeDisk)},
+		&cli.StringFlag{Name: "ring-memory", Usage: "memory for the rings of the groups that this node is asked about", EnvVars: []string{"REGISTRY_RING_MEMORY"}, Value: sizeText(uint64(d.RingMemory))},
 		&cli.Uint64Flag{Name: "snapshot-threshold", Usage: "take a snapshot after that many log entries; twice as many stay in the log", EnvVars: []string{"REGISTRY_SNAPSHOT_THRESHOLD"}, Value: d.SnapshotThreshold},
 		&cli.DurationFlag{Name: "snapshot-interval", Usage: "look that often whether a snapshot is due", EnvVars: []string{"REGISTRY_SNAPSHOT_INTERVAL"}, Value: d.SnapshotInterval},
 	}
@@ -77,6 +79,11 @@ func serveConfig(e *env, c *cli.Context) (registry.Config, error) {
 	cfg.Registries = list(c, flagRegistries)
 	cfg.BootstrapExpect, cfg.Wait = c.Int("bootstrap-expect"), c.Bool("wait")
 	cfg.JoinTimeout, cfg.ElectionTimeout = c.Duration("join-timeout"), c.Duration("election-timeout")
+	ringMemory, err := parseSize("ring-memory", c.String("ring-memory"))
+	if err != nil {
+		return cfg, err
+	}
+	cfg.RingMemory = int64(min(ringMemory, math.MaxInt64))
 	if cfg.MinFreeDisk, err = parseSize("min-free-disk", c.String("min-free-disk")); err != nil {
 		return cfg, err
 	}

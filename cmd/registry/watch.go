@@ -27,7 +27,7 @@ type watchJSON struct {
 	From         uint64       `json:"from"`
 	Revision     uint64       `json:"revision"`
 	Index        uint64       `json:"index"`
-	Fingerprint  hex64        `json:"fingerprint,omitempty"` // missing where the ring was not built yet
+	Fingerprint  hex64        `json:"fingerprint,omitempty"` // missing for an unknown group
 	VirtualNodes int          `json:"virtual_nodes"`
 	Bound        int          `json:"bound"` // per mille of the fair share; 0 is off
 	Put          []memberJSON `json:"put"`
@@ -63,7 +63,7 @@ func watchCommand(e *env) *cli.Command {
 		Flags: clientFlags(
 			&cli.IntFlag{Name: "n", Usage: "end after so many events, of which the first is the group as it is", DefaultText: "no end"},
 			&cli.BoolFlag{Name: flagPrefix, Usage: "follow all groups whose names start with the argument; without one, all groups"},
-			&cli.BoolFlag{Name: flagFingerprints, Usage: "show the ring's fingerprint after the revision; an event then waits until its ring is built"},
+			&cli.BoolFlag{Name: flagFingerprints, Usage: "show the fingerprint of the group's ring after the revision"},
 			jsonFlag(),
 		),
 		Action: func(c *cli.Context) error { return watch(e, c) },
@@ -119,14 +119,10 @@ func watchArg(c *cli.Context) (string, error) {
 }
 
 func openWatch(c *cli.Context, client *sdk.Client, name string) (*sdk.Watch[sdk.GroupEvent], error) {
-	var opts []sdk.WatchOption
-	if c.Bool(flagFingerprints) {
-		opts = append(opts, sdk.WithFingerprints())
-	}
 	if c.Bool(flagPrefix) {
-		return client.WatchPrefix(c.Context, name, opts...)
+		return client.WatchPrefix(c.Context, name)
 	}
-	return client.Watch(c.Context, name, opts...)
+	return client.Watch(c.Context, name)
 }
 
 // askFirst asks for what is watched by a call, which says why no node answers: a

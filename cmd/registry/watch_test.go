@@ -85,9 +85,8 @@ func unknownGroup(name string) *registrypb.WatchEvent {
 	return &registrypb.WatchEvent{Event: &registrypb.WatchEvent_UnknownGroup{UnknownGroup: name}}
 }
 
-// change changes a group and returns the event of that. As a node that is asked
-// for changes at once it names no fingerprint, unless built.
-func (f *fake) change(name string, built bool, edit func(*fakeGroup, *registrypb.GroupDelta)) *registrypb.WatchEvent {
+// change changes a group and returns the event of that.
+func (f *fake) change(name string, edit func(*fakeGroup, *registrypb.GroupDelta)) *registrypb.WatchEvent {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	g := f.groups[name]
@@ -103,9 +102,7 @@ func (f *fake) change(name string, built bool, edit func(*fakeGroup, *registrypb
 		f.put(name, m)
 	}
 	f.index, g.revision = next, next
-	if built {
-		d.Fingerprint = g.ring().Fingerprint()
-	}
+	d.Fingerprint = g.ring().Fingerprint()
 	return &registrypb.WatchEvent{Event: &registrypb.WatchEvent_Delta{Delta: d}}
 }
 
@@ -169,21 +166,21 @@ func TestWatch(t *testing.T) {
 	r := start(t, "watch", "web")
 	r.shows(webAsText)
 
-	f.tell(t, f.change("web", false, join(&registrypb.Member{Id: "web-4", Addr: "10.0.0.4:80", Weight: 3})))
+	f.tell(t, f.change("web", join(&registrypb.Member{Id: "web-4", Addr: "10.0.0.4:80", Weight: 3})))
 	r.shows("44  web  put  web-4  10.0.0.4:80  weight=3  active  ttl=0s  -\n")
-	f.tell(t, f.change("web", false, leave("web-1", "web-2")))
+	f.tell(t, f.change("web", leave("web-1", "web-2")))
 	r.shows("45  web  removed  web-1\n45  web  removed  web-2\n")
-	f.tell(t, f.change("web", false, func(g *fakeGroup, d *registrypb.GroupDelta) {
+	f.tell(t, f.change("web", func(g *fakeGroup, d *registrypb.GroupDelta) {
 		d.Put, d.Removed = []*registrypb.Member{{Id: "web-5", Addr: "h:1", Weight: 1, Meta: map[string]string{"a": "\x1b[2J\n47  web  removed  web-5"}}}, []string{"web-4"}
 	}))
 	r.shows("46  web  removed  web-4\n46  web  put      web-5  h:1  weight=1  active  ttl=0s  a=\"\\x1b[2J\\n47  web  removed  web-5\"\n")
-	f.tell(t, f.change("web", false, func(g *fakeGroup, _ *registrypb.GroupDelta) {
+	f.tell(t, f.change("web", func(g *fakeGroup, _ *registrypb.GroupDelta) {
 		g.config = &registrypb.GroupConfig{VirtualNodes: 128, Bound: 1100}
 	}))
 	r.shows("47  web  set  virtual-nodes=128 bound=1.100\n")
-	f.tell(t, f.change("web", false, leave("web-3")))
+	f.tell(t, f.change("web", leave("web-3")))
 	r.shows("48  web  removed  web-3\n")
-	f.tell(t, f.change("web", false, leave("never-shown")))
+	f.tell(t, f.change("web", leave("never-shown")))
 	r.shows("49  web  removed  never-shown\n")
 
 	r.cancel(signalCause{syscall.SIGTERM})
@@ -208,11 +205,11 @@ func TestWatchJSON(t *testing.T) {
 	if ev := read(); !ev.Reset || ev.Group != "web" || ev.Revision != 43 || ev.Index != 43 || ev.Fingerprint == 0 || len(ev.Put) != 3 || ev.Put[2].State != "draining" || ev.VirtualNodes != 64 {
 		t.Errorf("snapshot: %+v", ev)
 	}
-	f.tell(t, f.change("web", false, join(&registrypb.Member{Id: "web-4", Addr: "<h>:1", Weight: 3})))
-	want := `{"group":"web","reset":false,"rebuilt":false,"unknown":false,"from":43,"revision":44,"index":44,"virtual_nodes":64,"bound":0,` +
+	f.tell(t, f.change("web", join(&registrypb.Member{Id: "web-4", Addr: "<h>:1", Weight: 3})))
+	want := `{"group":"web","reset":false,"rebuilt":false,"unknown":false,"from":43,"revision":44,"index":44,"fingerprint":"a7d5f2a2b1ec1d7d","virtual_nodes":64,"bound":0,` +
 		`"put":[{"id":"web-4","addr":"<h>:1","weight":3,"state":"active","ttl":"0s","created_index":0,"modified_index":44}],"removed":[]}` + "\n"
 	r.shows(want)
-	f.tell(t, f.change("web", false, leave("web-1")))
+	f.tell(t, f.change("web", leave("web-1")))
 	if ev := read(); ev.Reset || ev.From != 44 || ev.Revision != 45 || len(ev.Put) != 0 || !slices.Equal(ev.Removed, []string{"web-1"}) {
 		t.Errorf("removal: %+v", ev)
 	}
@@ -299,7 +296,7 @@ func TestWatchFingerprints(t *testing.T) {
 			t.Error(line)
 		}
 	}
-	f.tell(t, f.change("web", true, leave("web-1")))
+	f.tell(t, f.change("web", leave("web-1")))
 	r.shows("44  " + hex64(f.groups["web"].ring().Fingerprint()).String() + "  web  removed  web-1\n")
 	r.wait(exitOK)
 	if out := ok(t, "watch", "nobody", "-fingerprints", "-n", "1"); out != "-  -  nobody  unknown\n" {

@@ -89,6 +89,13 @@ var reads = []read{
 	counter("registry_ring_builds_total", "Rings built.", func(m *store.Metrics) float64 { return float64(m.Rings.Builds) }),
 	counter("registry_ring_build_seconds_total", "Time that ring builds took.", func(m *store.Metrics) float64 { return m.Rings.Took.Seconds() }),
 	gauge("registry_ring_builds_pending", "Groups whose ring waits to be built or is being built.", func(m *store.Metrics) float64 { return float64(m.Rings.Pending) }),
+	counter("registry_ring_busy_total", "Questions that were refused because too many rings waited to be built.", func(m *store.Metrics) float64 { return float64(m.Rings.Busy) }),
+	counter("registry_ring_evictions_total", "Rings that were dropped before their time, to make room for others.", func(m *store.Metrics) float64 { return float64(m.Rings.Evicted) }),
+	counter("registry_ring_verifications_total", "Rings grown by changes that were compared with one built anew.", func(m *store.Metrics) float64 { return float64(m.Rings.Verified) }),
+	counter("registry_ring_mismatches_total", "Rings grown by changes that differed from one built anew.", func(m *store.Metrics) float64 { return float64(m.Rings.Mismatches) }),
+	gauge("registry_rings", "Rings that are kept.", func(m *store.Metrics) float64 { return float64(m.Rings.Rings) }),
+	gauge("registry_ring_memory_bytes", "Memory of the rings that are kept and of those under construction.", func(m *store.Metrics) float64 { return float64(m.Rings.Bytes) }),
+	gauge("registry_ring_memory_limit_bytes", "The most that registry_ring_memory_bytes may be: -ring-memory.", func(m *store.Metrics) float64 { return float64(m.Rings.Memory) }),
 
 	gauge("registry_disk_low", "1 while less than -min-free-disk is free.", func(m *store.Metrics) float64 { return truth(m.DiskLow) }),
 	gauge("registry_log_size_bytes", "Size of the log's file, which never shrinks.", func(m *store.Metrics) float64 { return float64(m.LogSize) }),

@@ -917,12 +917,13 @@ func (x *CheckRequest) GetRings() []*GroupRing {
 	return nil
 }
 
-// GroupRing is a group's ring at a revision; the fingerprint is set in answers.
+// GroupRing names a group's ring by the fingerprint of its inputs.
 type GroupRing struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
-	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
-	Fingerprint   uint64                 `protobuf:"fixed64,3,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Group       string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	Fingerprint uint64                 `protobuf:"fixed64,4,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	// Digest of the points; set in answers.
+	Digest        uint64 `protobuf:"fixed64,5,opt,name=digest,proto3" json:"digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -964,16 +965,16 @@ func (x *GroupRing) GetGroup() string {
 	return ""
 }
 
-func (x *GroupRing) GetRevision() uint64 {
+func (x *GroupRing) GetFingerprint() uint64 {
 	if x != nil {
-		return x.Revision
+		return x.Fingerprint
 	}
 	return 0
 }
 
-func (x *GroupRing) GetFingerprint() uint64 {
+func (x *GroupRing) GetDigest() uint64 {
 	if x != nil {
-		return x.Fingerprint
+		return x.Digest
 	}
 	return 0
 }
@@ -985,7 +986,7 @@ type CheckResponse struct {
 	// False: the node does not know its digest at that index any more.
 	Known  bool   `protobuf:"varint,2,opt,name=known,proto3" json:"known,omitempty"`
 	Digest uint64 `protobuf:"fixed64,3,opt,name=digest,proto3" json:"digest,omitempty"`
-	// Those of the asked rings that the node has at the asked revision.
+	// Those of the asked rings that the node has.
 	Rings         []*GroupRing `protobuf:"bytes,4,rep,name=rings,proto3" json:"rings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1226,11 +1227,11 @@ const file_rpc_peerpb_peer_proto_rawDesc = "" +
 	"\n" +
 	"cluster_id\x18\x02 \x01(\tR\tclusterId\x12\x14\n" +
 	"\x05index\x18\x03 \x01(\x04R\x05index\x121\n" +
-	"\x05rings\x18\x04 \x03(\v2\x1b.registry.peer.v1.GroupRingR\x05rings\"_\n" +
+	"\x05rings\x18\x04 \x03(\v2\x1b.registry.peer.v1.GroupRingR\x05rings\"g\n" +
 	"\tGroupRing\x12\x14\n" +
-	"\x05group\x18\x01 \x01(\tR\x05group\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\x12 \n" +
-	"\vfingerprint\x18\x03 \x01(\x06R\vfingerprint\"\x97\x01\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\x12 \n" +
+	"\vfingerprint\x18\x04 \x01(\x06R\vfingerprint\x12\x16\n" +
+	"\x06digest\x18\x05 \x01(\x06R\x06digestJ\x04\b\x02\x10\x03J\x04\b\x03\x10\x04\"\x97\x01\n" +
 	"\rCheckResponse\x12%\n" +
 	"\x0edigest_version\x18\x01 \x01(\rR\rdigestVersion\x12\x14\n" +
 	"\x05known\x18\x02 \x01(\bR\x05known\x12\x16\n" +

@@ -169,8 +169,11 @@ const (
 	ErrorDetail_REVISION_MISMATCH ErrorDetail_Reason = 11
 	// A node id, or a node's data directory, does not fit the cluster.
 	ErrorDetail_MEMBERSHIP ErrorDetail_Reason = 12
-	// A limit on the whole cluster is reached (points of a ring, groups).
+	// A limit on the whole cluster is reached (points of a ring, groups, members).
 	ErrorDetail_EXHAUSTED ErrorDetail_Reason = 13
+	// The node has too much to do at the moment; nothing was done. Retry, there
+	// or at another node.
+	ErrorDetail_BUSY ErrorDetail_Reason = 14
 )
 
 // Enum value maps for ErrorDetail_Reason.
@@ -190,6 +193,7 @@ var (
 		11: "REVISION_MISMATCH",
 		12: "MEMBERSHIP",
 		13: "EXHAUSTED",
+		14: "BUSY",
 	}
 	ErrorDetail_Reason_value = map[string]int32{
 		"UNSPECIFIED":       0,
@@ -206,6 +210,7 @@ var (
 		"REVISION_MISMATCH": 11,
 		"MEMBERSHIP":        12,
 		"EXHAUSTED":         13,
+		"BUSY":              14,
 	}
 )
 
@@ -430,14 +435,18 @@ type Receipt struct {
 	Index uint64 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
 	// The log index of the group's last change (its revision).
 	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Fingerprint of the group's ring: equal members and parameters give equal
-	// fingerprints on every node.
-	Fingerprint uint64 `protobuf:"fixed64,3,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
 	// Time since the answering node last heard from the leader; zero on a leader
 	// that a quorum answers. Off by at most an election timeout and a word's way.
 	Lag *durationpb.Duration `protobuf:"bytes,4,opt,name=lag,proto3" json:"lag,omitempty"`
 	// Id of the answering node.
-	Node          string `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`
+	Node string `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`
+	// Fingerprint of the inputs of the group's ring at the revision: equal
+	// members and parameters give equal fingerprints on every node. The package
+	// comment of ring has the formula.
+	Fingerprint uint64 `protobuf:"fixed64,6,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	// Id of the cluster, made when it was formed: one that was built anew under
+	// the same name has another.
+	ClusterId     string `protobuf:"bytes,7,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -486,13 +495,6 @@ func (x *Receipt) GetRevision() uint64 {
 	return 0
 }
 
-func (x *Receipt) GetFingerprint() uint64 {
-	if x != nil {
-		return x.Fingerprint
-	}
-	return 0
-}
-
 func (x *Receipt) GetLag() *durationpb.Duration {
 	if x != nil {
 		return x.Lag
@@ -503,6 +505,20 @@ func (x *Receipt) GetLag() *durationpb.Duration {
 func (x *Receipt) GetNode() string {
 	if x != nil {
 		return x.Node
+	}
+	return ""
+}
+
+func (x *Receipt) GetFingerprint() uint64 {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return 0
+}
+
+func (x *Receipt) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
 	}
 	return ""
 }
@@ -2043,23 +2059,19 @@ type WatchRequest struct {
 	//	*WatchRequest_Groups
 	//	*WatchRequest_Nodes
 	Target isWatchRequest_Target `protobuf_oneof:"target"`
-	// For one group: go on after this revision, where the ring had that
-	// fingerprint. Without a known way from there, a snapshot comes first.
-	Revision    uint64 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
-	Fingerprint uint64 `protobuf:"fixed64,6,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
-	// How often to say how fresh the stream is when nothing else is sent:
-	// 1 s – 1 h; unset means 5 s.
+	// For one group: go on after this revision, at which the group had the
+	// fingerprint. Where the node remembers no way from there, or another
+	// fingerprint at the revision, a snapshot comes first.
+	Revision uint64 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
+	// How often to say how fresh the stream is: 1 s – 1 h; unset means 5 s.
 	ProgressInterval *durationpb.Duration `protobuf:"bytes,7,opt,name=progress_interval,json=progressInterval,proto3" json:"progress_interval,omitempty"`
 	// For a prefix: go on after these, as for one group; groups that are not
 	// named start with a snapshot. At most 10,000.
-	Known []*KnownGroup `protobuf:"bytes,8,rep,name=known,proto3" json:"known,omitempty"`
-	// For groups: tell of a change when it is applied, not when the ring that it
-	// leads to is built, which takes a while for a large group and under lasting
-	// change. A delta then has no fingerprint, unless it ends at a ring. A stream
-	// that goes on from a fingerprint begins with such a delta, or the node has
-	// compared it with the ring of that very revision. To go on from a revision
-	// without, leave the fingerprint 0, and it is not compared.
-	AtOnce        bool `protobuf:"varint,9,opt,name=at_once,json=atOnce,proto3" json:"at_once,omitempty"`
+	Known       []*KnownGroup `protobuf:"bytes,8,rep,name=known,proto3" json:"known,omitempty"`
+	Fingerprint uint64        `protobuf:"fixed64,10,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	// Cluster that the revisions are of (Receipt.cluster_id). With another than
+	// the node's, every group starts with a snapshot. Empty: not compared.
+	ClusterId     string `protobuf:"bytes,11,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2144,13 +2156,6 @@ func (x *WatchRequest) GetRevision() uint64 {
 	return 0
 }
 
-func (x *WatchRequest) GetFingerprint() uint64 {
-	if x != nil {
-		return x.Fingerprint
-	}
-	return 0
-}
-
 func (x *WatchRequest) GetProgressInterval() *durationpb.Duration {
 	if x != nil {
 		return x.ProgressInterval
@@ -2165,11 +2170,18 @@ func (x *WatchRequest) GetKnown() []*KnownGroup {
 	return nil
 }
 
-func (x *WatchRequest) GetAtOnce() bool {
+func (x *WatchRequest) GetFingerprint() uint64 {
 	if x != nil {
-		return x.AtOnce
+		return x.Fingerprint
 	}
-	return false
+	return 0
+}
+
+func (x *WatchRequest) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
 }
 
 type isWatchRequest_Target interface {
@@ -2209,7 +2221,7 @@ type KnownGroup struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
 	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
-	Fingerprint   uint64                 `protobuf:"fixed64,3,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	Fingerprint   uint64                 `protobuf:"fixed64,4,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2269,12 +2281,12 @@ type WatchEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Event:
 	//
-	//	*WatchEvent_Snapshot
-	//	*WatchEvent_Delta
 	//	*WatchEvent_UnknownGroup
 	//	*WatchEvent_Groups
 	//	*WatchEvent_Nodes
 	//	*WatchEvent_Progress
+	//	*WatchEvent_Snapshot
+	//	*WatchEvent_Delta
 	Event         isWatchEvent_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2317,24 +2329,6 @@ func (x *WatchEvent) GetEvent() isWatchEvent_Event {
 	return nil
 }
 
-func (x *WatchEvent) GetSnapshot() *GroupSnapshot {
-	if x != nil {
-		if x, ok := x.Event.(*WatchEvent_Snapshot); ok {
-			return x.Snapshot
-		}
-	}
-	return nil
-}
-
-func (x *WatchEvent) GetDelta() *GroupDelta {
-	if x != nil {
-		if x, ok := x.Event.(*WatchEvent_Delta); ok {
-			return x.Delta
-		}
-	}
-	return nil
-}
-
 func (x *WatchEvent) GetUnknownGroup() string {
 	if x != nil {
 		if x, ok := x.Event.(*WatchEvent_UnknownGroup); ok {
@@ -2371,18 +2365,26 @@ func (x *WatchEvent) GetProgress() *Progress {
 	return nil
 }
 
+func (x *WatchEvent) GetSnapshot() *GroupSnapshot {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEvent_Snapshot); ok {
+			return x.Snapshot
+		}
+	}
+	return nil
+}
+
+func (x *WatchEvent) GetDelta() *GroupDelta {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEvent_Delta); ok {
+			return x.Delta
+		}
+	}
+	return nil
+}
+
 type isWatchEvent_Event interface {
 	isWatchEvent_Event()
-}
-
-type WatchEvent_Snapshot struct {
-	// A group as a whole: replaces what the watcher knew of it.
-	Snapshot *GroupSnapshot `protobuf:"bytes,1,opt,name=snapshot,proto3,oneof"`
-}
-
-type WatchEvent_Delta struct {
-	// What changed of a group since its revision `from`.
-	Delta *GroupDelta `protobuf:"bytes,2,opt,name=delta,proto3,oneof"`
 }
 
 type WatchEvent_UnknownGroup struct {
@@ -2392,7 +2394,7 @@ type WatchEvent_UnknownGroup struct {
 
 type WatchEvent_Groups struct {
 	// Groups whose configuration, size or revision changed; the first such
-	// event lists all groups there are.
+	// event lists all groups there are. At most one in 100 ms.
 	Groups *GroupList `protobuf:"bytes,4,opt,name=groups,proto3,oneof"`
 }
 
@@ -2402,14 +2404,20 @@ type WatchEvent_Nodes struct {
 }
 
 type WatchEvent_Progress struct {
-	// How fresh the stream is: all changes up to an index have been sent. While a
-	// ring is being built that the watcher is to be sent, there is none.
+	// How fresh the stream is: all changes up to an index have been sent. The
+	// first comes as soon as the first state was sent.
 	Progress *Progress `protobuf:"bytes,6,opt,name=progress,proto3,oneof"`
 }
 
-func (*WatchEvent_Snapshot) isWatchEvent_Event() {}
+type WatchEvent_Snapshot struct {
+	// A group as a whole: replaces what the watcher knew of it.
+	Snapshot *GroupSnapshot `protobuf:"bytes,7,opt,name=snapshot,proto3,oneof"`
+}
 
-func (*WatchEvent_Delta) isWatchEvent_Event() {}
+type WatchEvent_Delta struct {
+	// What changed of a group since its revision `from`.
+	Delta *GroupDelta `protobuf:"bytes,8,opt,name=delta,proto3,oneof"`
+}
 
 func (*WatchEvent_UnknownGroup) isWatchEvent_Event() {}
 
@@ -2419,15 +2427,21 @@ func (*WatchEvent_Nodes) isWatchEvent_Event() {}
 
 func (*WatchEvent_Progress) isWatchEvent_Event() {}
 
+func (*WatchEvent_Snapshot) isWatchEvent_Event() {}
+
+func (*WatchEvent_Delta) isWatchEvent_Event() {}
+
 type GroupSnapshot struct {
-	state       protoimpl.MessageState `protogen:"open.v1"`
-	Group       string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
-	Revision    uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
-	Index       uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
-	Fingerprint uint64                 `protobuf:"fixed64,4,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
-	Config      *GroupConfig           `protobuf:"bytes,5,opt,name=config,proto3" json:"config,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Group    string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	Revision uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	Index    uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
+	Config   *GroupConfig           `protobuf:"bytes,5,opt,name=config,proto3" json:"config,omitempty"`
 	// Ordered by id.
-	Members       []*Member `protobuf:"bytes,6,rep,name=members,proto3" json:"members,omitempty"`
+	Members []*Member `protobuf:"bytes,6,rep,name=members,proto3" json:"members,omitempty"`
+	// Of the group at the revision, as in Receipt.
+	Fingerprint   uint64 `protobuf:"fixed64,7,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	ClusterId     string `protobuf:"bytes,8,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2483,13 +2497,6 @@ func (x *GroupSnapshot) GetIndex() uint64 {
 	return 0
 }
 
-func (x *GroupSnapshot) GetFingerprint() uint64 {
-	if x != nil {
-		return x.Fingerprint
-	}
-	return 0
-}
-
 func (x *GroupSnapshot) GetConfig() *GroupConfig {
 	if x != nil {
 		return x.Config
@@ -2504,20 +2511,34 @@ func (x *GroupSnapshot) GetMembers() []*Member {
 	return nil
 }
 
+func (x *GroupSnapshot) GetFingerprint() uint64 {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return 0
+}
+
+func (x *GroupSnapshot) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
 type GroupDelta struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Group string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
 	// The revision that the delta leads on from.
-	From     uint64 `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"`
-	Revision uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
-	Index    uint64 `protobuf:"varint,4,opt,name=index,proto3" json:"index,omitempty"`
-	// Of the ring after the delta; 0 in a delta that was sent before it was built.
-	Fingerprint uint64       `protobuf:"fixed64,5,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
-	Config      *GroupConfig `protobuf:"bytes,6,opt,name=config,proto3" json:"config,omitempty"`
+	From     uint64       `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"`
+	Revision uint64       `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	Index    uint64       `protobuf:"varint,4,opt,name=index,proto3" json:"index,omitempty"`
+	Config   *GroupConfig `protobuf:"bytes,6,opt,name=config,proto3" json:"config,omitempty"`
 	// Members that are new or changed, and, to be taken first, ids of those that
 	// are gone; one that went and came again may be in both.
-	Put           []*Member `protobuf:"bytes,7,rep,name=put,proto3" json:"put,omitempty"`
-	Removed       []string  `protobuf:"bytes,8,rep,name=removed,proto3" json:"removed,omitempty"`
+	Put     []*Member `protobuf:"bytes,7,rep,name=put,proto3" json:"put,omitempty"`
+	Removed []string  `protobuf:"bytes,8,rep,name=removed,proto3" json:"removed,omitempty"`
+	// Of the group after the delta, as in Receipt.
+	Fingerprint   uint64 `protobuf:"fixed64,9,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2580,13 +2601,6 @@ func (x *GroupDelta) GetIndex() uint64 {
 	return 0
 }
 
-func (x *GroupDelta) GetFingerprint() uint64 {
-	if x != nil {
-		return x.Fingerprint
-	}
-	return 0
-}
-
 func (x *GroupDelta) GetConfig() *GroupConfig {
 	if x != nil {
 		return x.Config
@@ -2606,6 +2620,13 @@ func (x *GroupDelta) GetRemoved() []string {
 		return x.Removed
 	}
 	return nil
+}
+
+func (x *GroupDelta) GetFingerprint() uint64 {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return 0
 }
 
 type GroupList struct {
@@ -2854,7 +2875,8 @@ func (x *Progress) GetLag() *durationpb.Duration {
 
 type StatusRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Also list, per node, the digest of this group's ring.
+	// Also list, per node, the fingerprint of this group and the digest of its
+	// ring, which every node builds for that.
 	Group         string `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2976,18 +2998,22 @@ type NodeStatus struct {
 	CommitIndex  uint64 `protobuf:"varint,6,opt,name=commit_index,json=commitIndex,proto3" json:"commit_index,omitempty"`
 	// Digest of the whole replicated state at applied_index.
 	Digest uint64 `protobuf:"fixed64,7,opt,name=digest,proto3" json:"digest,omitempty"`
-	// Fingerprint of the asked group's ring and the group's revision.
-	Fingerprint uint64               `protobuf:"fixed64,8,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
-	Revision    uint64               `protobuf:"varint,9,opt,name=revision,proto3" json:"revision,omitempty"`
-	Version     string               `protobuf:"bytes,10,opt,name=version,proto3" json:"version,omitempty"`
-	Voter       bool                 `protobuf:"varint,11,opt,name=voter,proto3" json:"voter,omitempty"`
-	Ready       bool                 `protobuf:"varint,12,opt,name=ready,proto3" json:"ready,omitempty"`
-	Lag         *durationpb.Duration `protobuf:"bytes,13,opt,name=lag,proto3" json:"lag,omitempty"`
+	// Revision of the asked group.
+	Revision uint64               `protobuf:"varint,9,opt,name=revision,proto3" json:"revision,omitempty"`
+	Version  string               `protobuf:"bytes,10,opt,name=version,proto3" json:"version,omitempty"`
+	Voter    bool                 `protobuf:"varint,11,opt,name=voter,proto3" json:"voter,omitempty"`
+	Ready    bool                 `protobuf:"varint,12,opt,name=ready,proto3" json:"ready,omitempty"`
+	Lag      *durationpb.Duration `protobuf:"bytes,13,opt,name=lag,proto3" json:"lag,omitempty"`
 	// Why the node could not be asked.
 	Error string `protobuf:"bytes,14,opt,name=error,proto3" json:"error,omitempty"`
 	// What an operator should know: the node's state differed from the others'
 	// and is reinstalled, its disk is nearly full.
-	Alarms        []string `protobuf:"bytes,20,rep,name=alarms,proto3" json:"alarms,omitempty"`
+	Alarms []string `protobuf:"bytes,20,rep,name=alarms,proto3" json:"alarms,omitempty"`
+	// Of the asked group at the revision, as in Receipt.
+	Fingerprint uint64 `protobuf:"fixed64,21,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	// Digest of the points of the ring that the node built of it; 0 where it
+	// could not.
+	RingDigest    uint64 `protobuf:"fixed64,22,opt,name=ring_digest,json=ringDigest,proto3" json:"ring_digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3071,13 +3097,6 @@ func (x *NodeStatus) GetDigest() uint64 {
 	return 0
 }
 
-func (x *NodeStatus) GetFingerprint() uint64 {
-	if x != nil {
-		return x.Fingerprint
-	}
-	return 0
-}
-
 func (x *NodeStatus) GetRevision() uint64 {
 	if x != nil {
 		return x.Revision
@@ -3125,6 +3144,20 @@ func (x *NodeStatus) GetAlarms() []string {
 		return x.Alarms
 	}
 	return nil
+}
+
+func (x *NodeStatus) GetFingerprint() uint64 {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return 0
+}
+
+func (x *NodeStatus) GetRingDigest() uint64 {
+	if x != nil {
+		return x.RingDigest
+	}
+	return 0
 }
 
 type JoinRequest struct {
@@ -3488,13 +3521,15 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\vReadOptions\x12\"\n" +
 	"\flinearizable\x18\x01 \x01(\bR\flinearizable\x12\x1b\n" +
 	"\tmin_index\x18\x02 \x01(\x04R\bminIndex\x12>\n" +
-	"\rmax_staleness\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\fmaxStaleness\"\x9e\x01\n" +
+	"\rmax_staleness\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\fmaxStaleness\"\xc3\x01\n" +
 	"\aReceipt\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\x12 \n" +
-	"\vfingerprint\x18\x03 \x01(\x06R\vfingerprint\x12+\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12+\n" +
 	"\x03lag\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x03lag\x12\x12\n" +
-	"\x04node\x18\x05 \x01(\tR\x04node\"\xfd\x02\n" +
+	"\x04node\x18\x05 \x01(\tR\x04node\x12 \n" +
+	"\vfingerprint\x18\x06 \x01(\x06R\vfingerprint\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\a \x01(\tR\tclusterIdJ\x04\b\x03\x10\x04\"\xfd\x02\n" +
 	"\x0fRegisterRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
@@ -3609,49 +3644,54 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\rPHASE_WAITING\x10\x01\x12\x11\n" +
 	"\rPHASE_HOLDING\x10\x02\x12\x13\n" +
 	"\x0fPHASE_RELEASING\x10\x03\x12\x12\n" +
-	"\x0ePHASE_ACCEPTED\x10\x04\"\xca\x02\n" +
+	"\x0ePHASE_ACCEPTED\x10\x04\"\xdc\x02\n" +
 	"\fWatchRequest\x12\x16\n" +
 	"\x05group\x18\x01 \x01(\tH\x00R\x05group\x12\x18\n" +
 	"\x06prefix\x18\x02 \x01(\tH\x00R\x06prefix\x12\x18\n" +
 	"\x06groups\x18\x03 \x01(\bH\x00R\x06groups\x12\x16\n" +
 	"\x05nodes\x18\x04 \x01(\bH\x00R\x05nodes\x12\x1a\n" +
-	"\brevision\x18\x05 \x01(\x04R\brevision\x12 \n" +
-	"\vfingerprint\x18\x06 \x01(\x06R\vfingerprint\x12F\n" +
+	"\brevision\x18\x05 \x01(\x04R\brevision\x12F\n" +
 	"\x11progress_interval\x18\a \x01(\v2\x19.google.protobuf.DurationR\x10progressInterval\x12-\n" +
-	"\x05known\x18\b \x03(\v2\x17.registry.v1.KnownGroupR\x05known\x12\x17\n" +
-	"\aat_once\x18\t \x01(\bR\x06atOnceB\b\n" +
-	"\x06target\"`\n" +
+	"\x05known\x18\b \x03(\v2\x17.registry.v1.KnownGroupR\x05known\x12 \n" +
+	"\vfingerprint\x18\n" +
+	" \x01(\x06R\vfingerprint\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\v \x01(\tR\tclusterIdB\b\n" +
+	"\x06targetJ\x04\b\x06\x10\aJ\x04\b\t\x10\n" +
+	"\"f\n" +
 	"\n" +
 	"KnownGroup\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12 \n" +
-	"\vfingerprint\x18\x03 \x01(\x06R\vfingerprint\"\xbd\x02\n" +
+	"\vfingerprint\x18\x04 \x01(\x06R\vfingerprintJ\x04\b\x03\x10\x04\"\xc9\x02\n" +
 	"\n" +
-	"WatchEvent\x128\n" +
-	"\bsnapshot\x18\x01 \x01(\v2\x1a.registry.v1.GroupSnapshotH\x00R\bsnapshot\x12/\n" +
-	"\x05delta\x18\x02 \x01(\v2\x17.registry.v1.GroupDeltaH\x00R\x05delta\x12%\n" +
+	"WatchEvent\x12%\n" +
 	"\runknown_group\x18\x03 \x01(\tH\x00R\funknownGroup\x120\n" +
 	"\x06groups\x18\x04 \x01(\v2\x16.registry.v1.GroupListH\x00R\x06groups\x12-\n" +
 	"\x05nodes\x18\x05 \x01(\v2\x15.registry.v1.NodeListH\x00R\x05nodes\x123\n" +
-	"\bprogress\x18\x06 \x01(\v2\x15.registry.v1.ProgressH\x00R\bprogressB\a\n" +
-	"\x05event\"\xda\x01\n" +
+	"\bprogress\x18\x06 \x01(\v2\x15.registry.v1.ProgressH\x00R\bprogress\x128\n" +
+	"\bsnapshot\x18\a \x01(\v2\x1a.registry.v1.GroupSnapshotH\x00R\bsnapshot\x12/\n" +
+	"\x05delta\x18\b \x01(\v2\x17.registry.v1.GroupDeltaH\x00R\x05deltaB\a\n" +
+	"\x05eventJ\x04\b\x01\x10\x02J\x04\b\x02\x10\x03\"\xff\x01\n" +
 	"\rGroupSnapshot\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x14\n" +
-	"\x05index\x18\x03 \x01(\x04R\x05index\x12 \n" +
-	"\vfingerprint\x18\x04 \x01(\x06R\vfingerprint\x120\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\x120\n" +
 	"\x06config\x18\x05 \x01(\v2\x18.registry.v1.GroupConfigR\x06config\x12-\n" +
-	"\amembers\x18\x06 \x03(\v2\x13.registry.v1.MemberR\amembers\"\xfd\x01\n" +
+	"\amembers\x18\x06 \x03(\v2\x13.registry.v1.MemberR\amembers\x12 \n" +
+	"\vfingerprint\x18\a \x01(\x06R\vfingerprint\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\b \x01(\tR\tclusterIdJ\x04\b\x04\x10\x05\"\x83\x02\n" +
 	"\n" +
 	"GroupDelta\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\x04R\x04from\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x14\n" +
-	"\x05index\x18\x04 \x01(\x04R\x05index\x12 \n" +
-	"\vfingerprint\x18\x05 \x01(\x06R\vfingerprint\x120\n" +
+	"\x05index\x18\x04 \x01(\x04R\x05index\x120\n" +
 	"\x06config\x18\x06 \x01(\v2\x18.registry.v1.GroupConfigR\x06config\x12%\n" +
 	"\x03put\x18\a \x03(\v2\x13.registry.v1.MemberR\x03put\x12\x18\n" +
-	"\aremoved\x18\b \x03(\tR\aremoved\"g\n" +
+	"\aremoved\x18\b \x03(\tR\aremoved\x12 \n" +
+	"\vfingerprint\x18\t \x01(\x06R\vfingerprintJ\x04\b\x05\x10\x06\"g\n" +
 	"\tGroupList\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12*\n" +
 	"\x06groups\x18\x02 \x03(\v2\x12.registry.v1.GroupR\x06groups\x12\x18\n" +
@@ -3674,7 +3714,7 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x12\n" +
 	"\x04term\x18\x03 \x01(\x04R\x04term\x12-\n" +
-	"\x05nodes\x18\x04 \x03(\v2\x17.registry.v1.NodeStatusR\x05nodes\"\x97\x03\n" +
+	"\x05nodes\x18\x04 \x03(\v2\x17.registry.v1.NodeStatusR\x05nodes\"\xbe\x03\n" +
 	"\n" +
 	"NodeStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
@@ -3683,8 +3723,7 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\x04role\x18\x04 \x01(\tR\x04role\x12#\n" +
 	"\rapplied_index\x18\x05 \x01(\x04R\fappliedIndex\x12!\n" +
 	"\fcommit_index\x18\x06 \x01(\x04R\vcommitIndex\x12\x16\n" +
-	"\x06digest\x18\a \x01(\x06R\x06digest\x12 \n" +
-	"\vfingerprint\x18\b \x01(\x06R\vfingerprint\x12\x1a\n" +
+	"\x06digest\x18\a \x01(\x06R\x06digest\x12\x1a\n" +
 	"\brevision\x18\t \x01(\x04R\brevision\x12\x18\n" +
 	"\aversion\x18\n" +
 	" \x01(\tR\aversion\x12\x14\n" +
@@ -3692,7 +3731,10 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\x05ready\x18\f \x01(\bR\x05ready\x12+\n" +
 	"\x03lag\x18\r \x01(\v2\x19.google.protobuf.DurationR\x03lag\x12\x14\n" +
 	"\x05error\x18\x0e \x01(\tR\x05error\x12\x16\n" +
-	"\x06alarms\x18\x14 \x03(\tR\x06alarms\"=\n" +
+	"\x06alarms\x18\x14 \x03(\tR\x06alarms\x12 \n" +
+	"\vfingerprint\x18\x15 \x01(\x06R\vfingerprint\x12\x1f\n" +
+	"\vring_digest\x18\x16 \x01(\x06R\n" +
+	"ringDigestJ\x04\b\b\x10\t\"=\n" +
 	"\vJoinRequest\x12\x12\n" +
 	"\x04bind\x18\x01 \x01(\tR\x04bind\x12\x1a\n" +
 	"\bnonvoter\x18\x02 \x01(\bR\bnonvoter\"\x1e\n" +
@@ -3704,12 +3746,12 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\x0fTransferRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"*\n" +
 	"\x10TransferResponse\x12\x16\n" +
-	"\x06leader\x18\x01 \x01(\tR\x06leader\"\x82\x03\n" +
+	"\x06leader\x18\x01 \x01(\tR\x06leader\"\x8c\x03\n" +
 	"\vErrorDetail\x127\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x1f.registry.v1.ErrorDetail.ReasonR\x06reason\x12\x14\n" +
 	"\x05field\x18\x02 \x01(\tR\x05field\x12\x14\n" +
 	"\x05limit\x18\x03 \x01(\tR\x05limit\x12\x16\n" +
-	"\x06leader\x18\x04 \x01(\tR\x06leader\"\xf5\x01\n" +
+	"\x06leader\x18\x04 \x01(\tR\x06leader\"\xff\x01\n" +
 	"\x06Reason\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10INVALID_ARGUMENT\x10\x01\x12\x11\n" +
@@ -3727,7 +3769,8 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\x11REVISION_MISMATCH\x10\v\x12\x0e\n" +
 	"\n" +
 	"MEMBERSHIP\x10\f\x12\r\n" +
-	"\tEXHAUSTED\x10\r*X\n" +
+	"\tEXHAUSTED\x10\r\x12\b\n" +
+	"\x04BUSY\x10\x0e*X\n" +
 	"\vMemberState\x12\x17\n" +
 	"\x13MEMBER_STATE_ACTIVE\x10\x00\x12\x19\n" +
 	"\x15MEMBER_STATE_DRAINING\x10\x01\x12\x15\n" +
@@ -3857,11 +3900,11 @@ var file_rpc_registrypb_registry_proto_depIdxs = []int32{
 	51, // 30: registry.v1.GuardResponse.hold_left:type_name -> google.protobuf.Duration
 	51, // 31: registry.v1.WatchRequest.progress_interval:type_name -> google.protobuf.Duration
 	31, // 32: registry.v1.WatchRequest.known:type_name -> registry.v1.KnownGroup
-	33, // 33: registry.v1.WatchEvent.snapshot:type_name -> registry.v1.GroupSnapshot
-	34, // 34: registry.v1.WatchEvent.delta:type_name -> registry.v1.GroupDelta
-	35, // 35: registry.v1.WatchEvent.groups:type_name -> registry.v1.GroupList
-	36, // 36: registry.v1.WatchEvent.nodes:type_name -> registry.v1.NodeList
-	38, // 37: registry.v1.WatchEvent.progress:type_name -> registry.v1.Progress
+	35, // 33: registry.v1.WatchEvent.groups:type_name -> registry.v1.GroupList
+	36, // 34: registry.v1.WatchEvent.nodes:type_name -> registry.v1.NodeList
+	38, // 35: registry.v1.WatchEvent.progress:type_name -> registry.v1.Progress
+	33, // 36: registry.v1.WatchEvent.snapshot:type_name -> registry.v1.GroupSnapshot
+	34, // 37: registry.v1.WatchEvent.delta:type_name -> registry.v1.GroupDelta
 	18, // 38: registry.v1.GroupSnapshot.config:type_name -> registry.v1.GroupConfig
 	3,  // 39: registry.v1.GroupSnapshot.members:type_name -> registry.v1.Member
 	18, // 40: registry.v1.GroupDelta.config:type_name -> registry.v1.GroupConfig
@@ -3927,12 +3970,12 @@ func file_rpc_registrypb_registry_proto_init() {
 		(*WatchRequest_Nodes)(nil),
 	}
 	file_rpc_registrypb_registry_proto_msgTypes[29].OneofWrappers = []any{
-		(*WatchEvent_Snapshot)(nil),
-		(*WatchEvent_Delta)(nil),
 		(*WatchEvent_UnknownGroup)(nil),
 		(*WatchEvent_Groups)(nil),
 		(*WatchEvent_Nodes)(nil),
 		(*WatchEvent_Progress)(nil),
+		(*WatchEvent_Snapshot)(nil),
+		(*WatchEvent_Delta)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"syscall"
 	"text/tabwriter"
 	"time"
 )
@@ -21,6 +22,7 @@ type result struct {
 	side             string
 	fromCall, fromOK []time.Duration
 	byNode           [nodes][]time.Duration // from the call's return
+	processor        float64                // share of one that this process took, changes and all
 }
 
 // sighting is one watcher's sight of one name.
@@ -34,8 +36,9 @@ type sighting struct {
 type measured struct {
 	side
 	result
-	sightings chan sighting
-	next      int
+	sightings  chan sighting
+	next       int
+	busy, took time.Duration
 }
 
 // measure runs both sides in blocks, one after the other.
@@ -61,6 +64,7 @@ func measure(ctx context.Context, c config, sides []side, size int) ([]result, e
 	}
 	for done := 0; done < c.changes; done += c.block {
 		for _, m := range running {
+			began, before := time.Now(), processorTime()
 			for range min(c.block, c.changes-done) {
 				due := time.Now().Add(time.Duration(float64(time.Second) / c.rate))
 				if err := m.change(ctx, size); err != nil {
@@ -70,10 +74,13 @@ func measure(ctx context.Context, c config, sides []side, size int) ([]result, e
 					return nil, err
 				}
 			}
+			m.busy += processorTime() - before
+			m.took += time.Since(began)
 		}
 	}
 	var results []result
 	for _, m := range running {
+		m.processor = m.busy.Seconds() / m.took.Seconds()
 		results = append(results, m.result)
 	}
 	return results, nil
@@ -82,7 +89,7 @@ func measure(ctx context.Context, c config, sides []side, size int) ([]result, e
 // change makes one change and waits until all watchers have seen it.
 func (m *measured) change(ctx context.Context, size int) error {
 	via := m.next % nodes
-	name := fmt.Sprintf("new-%08d", m.next)
+	name := changeName(m.next)
 	m.next++
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, errors.New("a watcher saw nothing"))
 	defer cancel()
@@ -92,7 +99,7 @@ func (m *measured) change(ctx context.Context, size int) error {
 	if err != nil {
 		return fmt.Errorf("put: %w", err)
 	}
-	for seen := 0; seen < nodes; {
+	for seen := 0; seen < m.watchers(); {
 		select {
 		case s := <-m.sightings:
 			if s.name != name {
@@ -111,6 +118,8 @@ func (m *measured) change(ctx context.Context, size int) error {
 	}
 	return nil
 }
+
+func changeName(n int) string { return fmt.Sprintf("new-%08d", n) }
 
 // at is a quantile of the durations.
 func at(all []time.Duration, q float64) time.Duration {
@@ -140,6 +149,9 @@ func (t *table) rows(size int, results []result) {
 	for _, r := range results {
 		var p50, p99 time.Duration
 		for _, node := range r.byNode {
+			if len(node) == 0 {
+				continue
+			}
 			p50, p99 = max(p50, at(node, 0.5)), max(p99, at(node, 0.99))
 		}
 		fmt.Fprintf(t.w, "%s %d\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t\n", r.side, size,
@@ -151,6 +163,23 @@ func (t *table) rows(size int, results []result) {
 			ratio(at(a.fromOK, 0.5), at(b.fromOK, 0.5)), ratio(at(a.fromOK, 0.99), at(b.fromOK, 0.99)),
 			ratio(at(a.fromCall, 0.5), at(b.fromCall, 0.5)), ratio(at(a.fromCall, 0.99), at(b.fromCall, 0.99)))
 	}
+}
+
+// processor is the share of one processor that this process took while a side was
+// measured, its calls and its watches.
+func (t *table) processor(size int, results []result) {
+	for _, r := range results {
+		fmt.Fprintf(t.w, "%s %d: this process\t%.1f %%\t\t\t\t\t\t\t\n", r.side, size, 100*r.processor)
+	}
+}
+
+// processorTime is what this process has used so far.
+func processorTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // ratio is empty where an event came before the answer: there is none of times

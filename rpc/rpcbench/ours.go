@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/werbenhu/registry/rpc/registrypb"
+	"github.com/werbenhu/registry/sdk"
 )
 
 // registrySide is three nodes of this module.
@@ -22,10 +24,11 @@ type registrySide struct {
 	conns   []*grpc.ClientConn
 	apis    []registrypb.RegistryClient
 	watches group
-	atOnce  bool // do not wait for rings
+	ring    bool // time a local ring
+	addrs   []string
 }
 
-func startRegistry(ctx context.Context, program, dir string, atOnce bool) (_ *registrySide, err error) {
+func startRegistry(ctx context.Context, program, dir string, ring bool) (_ *registrySide, err error) {
 	if program == "" {
 		program = filepath.Join(dir, "registry")
 		cmd := exec.CommandContext(ctx, "go", "build", "-o", program, "github.com/werbenhu/registry/cmd/registry")
@@ -34,7 +37,7 @@ func startRegistry(ctx context.Context, program, dir string, atOnce bool) (_ *re
 			return nil, fmt.Errorf("build the registry: %w\n%s", err, out)
 		}
 	}
-	s := &registrySide{atOnce: atOnce}
+	s := &registrySide{ring: ring}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
@@ -45,6 +48,7 @@ func startRegistry(ctx context.Context, program, dir string, atOnce bool) (_ *re
 		return nil, err
 	}
 	bind, public := addrs[:nodes], addrs[nodes:]
+	s.addrs = public
 	for i := range nodes {
 		err := s.start(program, "serve", fmt.Sprintf("-id=n%d", i+1), "-bind="+bind[i], "-addr="+public[i],
 			"-bind-advertise="+bind[i], "-advertise="+public[i], "-log-level=warn",
@@ -77,6 +81,13 @@ func startRegistry(ctx context.Context, program, dir string, atOnce bool) (_ *re
 
 func (s *registrySide) name() string { return "registry" }
 
+func (s *registrySide) watchers() int {
+	if s.ring {
+		return 1
+	}
+	return nodes
+}
+
 func groupOf(size int) string { return fmt.Sprintf("watched-%d", size) }
 
 func (s *registrySide) fill(ctx context.Context, size int) error {
@@ -97,9 +108,12 @@ func (s *registrySide) remove(ctx context.Context, size, node int, name string) 
 }
 
 func (s *registrySide) watch(ctx context.Context, size int, seen func(int, string)) error {
+	if s.ring {
+		return s.watchRing(ctx, size, seen)
+	}
 	for node, api := range s.apis {
 		stream, err := api.Watch(ctx, &registrypb.WatchRequest{
-			Target: &registrypb.WatchRequest_Group{Group: groupOf(size)}, ProgressInterval: durationpb.New(time.Minute), AtOnce: s.atOnce,
+			Target: &registrypb.WatchRequest_Group{Group: groupOf(size)}, ProgressInterval: durationpb.New(time.Minute),
 		}, grpc.MaxCallRecvMsgSize(64<<20))
 		if err != nil {
 			return err
@@ -129,6 +143,51 @@ func (s *registrySide) watch(ctx context.Context, size int, seen func(int, strin
 		})
 	}
 	return nil
+}
+
+// watchRing is watch with one local ring, which has seen a member when it has
+// published a ring with it.
+func (s *registrySide) watchRing(ctx context.Context, size int, seen func(int, string)) error {
+	client, err := sdk.Dial(strings.Join(s.addrs, ","))
+	if err != nil {
+		return err
+	}
+	r, err := client.Ring(ctx, groupOf(size))
+	if err != nil {
+		return errors.Join(err, client.Close())
+	}
+	s.watches.run(func() error {
+		lookOut(ctx, r, func(name string) { seen(0, name) })
+		return client.Close()
+	})
+	return nil
+}
+
+// lookEvery is how often the ring is looked at. OnChange would tell of it, and
+// compute which keys moved, which costs about as much as the ring.
+const lookEvery = 200 * time.Microsecond
+
+// lookOut calls seen with the name of each change that is on the ring, one after
+// the other, as they are made.
+func lookOut(ctx context.Context, r *sdk.Ring, seen func(name string)) {
+	byID := func(m sdk.Member, id string) int { return strings.Compare(m.ID, id) }
+	ticker := time.NewTicker(lookEvery)
+	defer ticker.Stop()
+	revision, next := uint64(0), 0
+	for ctx.Err() == nil {
+		v := r.View()
+		if v.Revision() != revision {
+			revision = v.Revision()
+			if _, found := slices.BinarySearchFunc(v.Members(), changeName(next), byID); found {
+				seen(changeName(next))
+				next++
+			}
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+		}
+	}
 }
 
 // followed tells whether the event is of the group's newest revision.

@@ -66,6 +66,8 @@ func startEtcd(ctx context.Context, program, dir string) (_ *etcdSide, err error
 
 func (s *etcdSide) name() string { return "etcd" }
 
+func (s *etcdSide) watchers() int { return nodes }
+
 func prefixOf(size int) string { return fmt.Sprintf("/watched-%d/", size) }
 
 func (s *etcdSide) fill(ctx context.Context, size int) error {

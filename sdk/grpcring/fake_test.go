@@ -90,7 +90,7 @@ func (r *fakeRegistry) set(group string, members ...*registrypb.Member) uint64 {
 	built := ringOf(members)
 	r.groups[group] = &registrypb.GroupSnapshot{
 		Group: group, Revision: r.index, Index: r.index, Fingerprint: built.Fingerprint(),
-		Config: &registrypb.GroupConfig{VirtualNodes: virtualNodes}, Members: members,
+		Config: &registrypb.GroupConfig{VirtualNodes: virtualNodes}, Members: members, ClusterId: "cluster-1",
 	}
 	r.history[r.index] = history{built, members}
 	r.changedLocked()
@@ -185,7 +185,7 @@ func (r *fakeRegistry) Members(_ context.Context, req *registrypb.MembersRequest
 	}
 	return &registrypb.MembersResponse{
 		Members: g.Members, Config: g.Config,
-		Receipt: &registrypb.Receipt{Index: g.Index, Revision: g.Revision, Fingerprint: g.Fingerprint},
+		Receipt: &registrypb.Receipt{Index: g.Index, Revision: g.Revision, Fingerprint: g.Fingerprint, ClusterId: g.ClusterId},
 	}, nil
 }
 

@@ -158,7 +158,7 @@ func TestFallback(t *testing.T) {
 	alone := dial(t, grpcring.NewBuilder(client, grpcring.WithFallbacks(0)))
 	order := owners(members, "alice")
 
-	if route := mustAsk(t, conn, "alice", order[0]); strings.Count(route, ";") != 2 {
+	if route := mustAsk(t, conn, "alice", order[0]); strings.Count(route, ";") != 4 {
 		t.Errorf("the owner's route is %q", route)
 	}
 	services[order[0]].stop()
@@ -205,7 +205,7 @@ func TestHeldMember(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return id == order[1] && strings.Count(route, ";") == 2 // it passed over nobody
+		return id == order[1] && strings.Count(route, ";") == 4 // it passed over nobody
 	})
 	mustAsk(t, alone, "alice", order[1])
 	services[order[1]].stop()

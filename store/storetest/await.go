@@ -10,6 +10,7 @@ import (
 
 	"github.com/werbenhu/registry/fsm"
 	"github.com/werbenhu/registry/fsm/fsmpb"
+	"github.com/werbenhu/registry/fsm/rings"
 	"github.com/werbenhu/registry/store"
 )
 
@@ -161,21 +162,21 @@ func (c *Cluster) AwaitSame() {
 		}
 		return true
 	})
-	rings := make(map[string]uint64)
+	digests := make(map[string]uint64)
 	for _, n := range c.Nodes() {
 		s := states[n.ID]
 		if s.Digest() != first.Digest() {
 			c.tb.Errorf("at index %d %s has digest %016x, another node %016x", s.Index(), n.ID, s.Digest(), first.Digest())
 		}
 		for g := range s.Groups {
-			v, err := g.WaitRing(c.Context(), s.Index())
+			v, _, err := n.Rings().Get(c.Context(), s, g, rings.Need{Index: s.Index()})
 			if err != nil {
 				c.tb.Fatalf("%s: ring of %q: %v", n.ID, g.Name, err)
 			}
-			if was, ok := rings[g.Name]; ok && was != v.Ring.Fingerprint() {
-				c.tb.Errorf("%s: ring of %q differs from another node's", n.ID, g.Name)
+			if was, ok := digests[g.Name]; ok && was != v.Ring.Digest() || v.Fingerprint != g.Fingerprint() {
+				c.tb.Errorf("%s: ring of %q differs from another node's, or from its group", n.ID, g.Name)
 			}
-			rings[g.Name] = v.Ring.Fingerprint()
+			digests[g.Name] = v.Ring.Digest()
 		}
 	}
 }

@@ -185,14 +185,14 @@ func TestWatcher(t *testing.T) {
 		"a revision with two members":   {func(w *Watcher) { w.Views.Note("g", 5, 50, []Seat{a}, "a read"); w.Snapshot("g", 5, 50, nil) }, "other members"},
 		"two rings, told of later": {func(w *Watcher) {
 			w.Snapshot("g", 5, 50, nil)
-			w.Delta("g", 5, 6, 0, []Seat{a}, nil)
+			w.Delta("g", 5, 6, 60, []Seat{a}, nil)
 			w.Views.NoteRing("g", 6, 60, "a read")
 			w.Views.NoteRing("g", 6, 61, "another read")
 		}, "fingerprint"},
 		"two members, a ring told of first": {func(w *Watcher) {
 			w.Snapshot("g", 5, 50, nil)
 			w.Views.NoteRing("g", 6, 60, "a read")
-			w.Delta("g", 5, 6, 0, []Seat{a}, nil)
+			w.Delta("g", 5, 6, 60, []Seat{a}, nil)
 			w.Views.Note("g", 6, 60, nil, "another read")
 		}, "other members"},
 		"a revision with two rings": {func(w *Watcher) { w.Views.Note("g", 5, 51, nil, "a read"); w.Snapshot("g", 5, 50, nil) }, "fingerprint"},

@@ -22,7 +22,7 @@ type viewKey struct {
 }
 
 type view struct {
-	fingerprint uint64 // 0: not known, said before the ring was built
+	fingerprint uint64
 	members     uint64
 	listed      bool // members is known
 	by          string
@@ -50,7 +50,7 @@ func (v *Views) note(group string, revision uint64, got view) {
 	case !known:
 		v.known[key] = got
 		return
-	case before.fingerprint != got.fingerprint && before.fingerprint != 0 && got.fingerprint != 0:
+	case before.fingerprint != got.fingerprint:
 		v.found = append(v.found, violation("views", "group %s at revision %d has the fingerprint %016x by %s and %016x by %s",
 			group, revision, before.fingerprint, before.by, got.fingerprint, got.by))
 		return
@@ -58,21 +58,10 @@ func (v *Views) note(group string, revision uint64, got view) {
 		v.found = append(v.found, violation("views", "group %s at revision %d has other members by %s than by %s", group, revision, got.by, before.by))
 		return
 	}
-	if before.fingerprint == 0 {
-		before.fingerprint = got.fingerprint
-	}
 	if !before.listed {
 		before.members, before.listed = got.members, got.listed
 	}
 	v.known[key] = before
-}
-
-// Fingerprint is what somebody said that a group's ring has at a revision; 0 if
-// nobody has.
-func (v *Views) Fingerprint(group string, revision uint64) uint64 {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.known[viewKey{group, revision}].fingerprint
 }
 
 // Violations returns what was found.

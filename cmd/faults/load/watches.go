@@ -14,20 +14,15 @@ import (
 
 const watchRetry = 50 * time.Millisecond
 
-// groupWatch follows one group at one node and resumes where it was. At every
-// other node it is told of changes at once, at the rest with their rings; the
-// watch of a prefix there is the other way round. A watch keeps to one, because
-// with rings a node may be behind what it has told at once.
+// groupWatch follows one group at one node and resumes where it was.
 type groupWatch struct {
-	atOnce bool
-	mu     sync.Mutex // guards w
-	w      *check.Watcher
+	mu sync.Mutex // guards w
+	w  *check.Watcher
 }
 
 // prefixWatch follows all groups of the load at one node. Every other stream
 // resumes where the watch was, the rest start anew.
 type prefixWatch struct {
-	atOnce  bool
 	mu      sync.Mutex // guards the rest
 	groups  map[string]*check.Watcher
 	opened  bool // no event of the newest stream yet
@@ -35,9 +30,9 @@ type prefixWatch struct {
 }
 
 func (l *Load) startWatches(ctx context.Context) {
-	for i, n := range l.nodes {
-		n.group = &groupWatch{atOnce: i%2 == 0, w: &check.Watcher{Name: "the watch of a group at " + n.Node, Views: l.views}}
-		n.prefix = &prefixWatch{atOnce: i%2 == 1, groups: make(map[string]*check.Watcher)}
+	for _, n := range l.nodes {
+		n.group = &groupWatch{w: &check.Watcher{Name: "the watch of a group at " + n.Node, Views: l.views}}
+		n.prefix = &prefixWatch{groups: make(map[string]*check.Watcher)}
 		for _, group := range l.Groups() {
 			n.prefix.groups[group] = &check.Watcher{Name: "the watch of all groups at " + n.Node, Views: l.views, Gone: l.gone(n)}
 		}
@@ -73,7 +68,7 @@ func (g *groupWatch) request(group string) func() *registrypb.WatchRequest {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		revision, fingerprint := g.w.Position()
-		return &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Group{Group: group}, Revision: revision, Fingerprint: fingerprint, ProgressInterval: durationpb.New(time.Second), AtOnce: g.atOnce}
+		return &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Group{Group: group}, Revision: revision, Fingerprint: fingerprint, ProgressInterval: durationpb.New(time.Second)}
 	}
 }
 
@@ -81,7 +76,7 @@ func (p *prefixWatch) request(prefix string) func() *registrypb.WatchRequest {
 	return func() *registrypb.WatchRequest {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		r := &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Prefix{Prefix: prefix}, ProgressInterval: durationpb.New(time.Second), AtOnce: p.atOnce}
+		r := &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Prefix{Prefix: prefix}, ProgressInterval: durationpb.New(time.Second)}
 		if p.opened = true; p.streams%2 == 0 {
 			return r
 		}

@@ -1,0 +1,134 @@
+package rings
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A ring that was asked for since its last build is built anew at a change; one
+// that was not waits for the next question.
+func TestChangesBuildWhatIsAskedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 0)
+		defer c.cache.Close()
+		c.fill("web", 10)
+		c.newest("web")
+		builds := func(want uint64) {
+			t.Helper()
+			synctest.Wait()
+			if got := c.cache.Stats().Builds; got != want {
+				t.Errorf("%d builds, want %d", got, want)
+			}
+		}
+		c.apply(put("web", "b"))
+		builds(1)
+		c.must("web", Need{}) // a question for which the next is built
+		builds(2)
+		c.must("web", Need{})
+		c.apply(put("web", "c"))
+		builds(3)
+		c.apply(put("web", "d"))
+		builds(3)
+	})
+}
+
+// After a build that took d the next that nobody waits for comes 3 d later, and
+// takes all changes since; one that somebody waits for comes at once.
+func TestBuildsThatNobodyWaitsForArePaced(t *testing.T) {
+	c := newCluster(t, 0)
+	c.fill("web", 300)
+	began := time.Now()
+	c.newest("web")
+	e := c.entry("web")
+	c.until("the build has ended", func() bool { return !e.building })
+	if took := c.cache.Stats().Took; e.notBefore.Before(began.Add((1+restFactor)*took)) || e.notBefore.After(time.Now().Add(restFactor*took)) {
+		t.Errorf("a build of %v, and the next %v after its start", took, e.notBefore.Sub(began))
+	}
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 0)
+		defer c.cache.Close()
+		c.fill("web", 10)
+		c.newest("web")
+		rest := func() {
+			c.cache.mu.Lock()
+			defer c.cache.mu.Unlock()
+			c.entry("web").notBefore = time.Now().Add(3 * time.Second)
+		}
+		rest()
+		for i := range 29 {
+			c.must("web", Need{})
+			time.Sleep(100 * time.Millisecond)
+			if i == 20 {
+				c.apply(put("web", "b"), put("web", "c"))
+			}
+		}
+		synctest.Wait()
+		if n := c.cache.Stats().Builds; n != 1 {
+			t.Errorf("%d builds before the rest is over", n)
+		}
+		time.Sleep(100 * time.Millisecond)
+		synctest.Wait()
+		if n := c.cache.Stats().Builds; n != 2 || c.cache.Peek("web").Ring.Len() != 12 {
+			t.Errorf("%d builds after it", n)
+		}
+		rest()
+		c.apply(put("web", "d"))
+		if v := c.newest("web"); v.Ring.Len() != 13 {
+			t.Errorf("%d members", v.Ring.Len())
+		}
+	})
+}
+
+// Small rings are built while large ones wait for each other, and large ones
+// while small ones do.
+func TestSmallAndLargeRingsDoNotWaitForEachOther(t *testing.T) {
+	c := newCluster(t, 0)
+	c.fill("small", 10)
+	c.fill("large", 300)
+	for _, g := range []string{"small", "large"} {
+		if want := map[string]int{"small": small, "large": large}[g]; classOf(c.m.State().Group(g)) != want {
+			t.Fatalf("class of %q", g)
+		}
+	}
+	release := c.hold(large)
+	c.newest("small")
+	release()
+	defer c.hold(small)()
+	c.newest("large")
+}
+
+// One build of a group runs at a time, whoever asks for it and however; and no
+// more of all than there are slots.
+func TestOneBuildOfAGroupAtATime(t *testing.T) {
+	c := newCluster(t, 0)
+	c.fill("web", 10)
+	c.newest("web")
+	e := c.entry("web")
+	c.cache.mu.Lock()
+	e.building, e.target = true, c.m.State().Group("web").Revision
+	c.cache.mu.Unlock()
+	c.apply(put("web", "b"))
+	c.must("web", Need{})
+	c.apply(put("web", "c"))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, _, err := c.get(ctx, "web", Need{Index: c.index}); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	c.cache.mu.Lock()
+	if e.queued || len(c.cache.classes[small].queue) != 0 || c.cache.stats.builds.Load() != 1 {
+		t.Error("queued while it is built")
+	}
+	e.building = false
+	c.cache.mu.Unlock()
+	if v := c.newest("web"); v.Ring.Len() != 12 {
+		t.Errorf("%d members", v.Ring.Len())
+	}
+	if slots := c.cache.classes[small].slots + c.cache.classes[large].slots; slots != max(2, runtime.GOMAXPROCS(0)) {
+		t.Errorf("%d slots", slots)
+	}
+}

@@ -1,0 +1,326 @@
+package rings
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/werbenhu/registry/fsm"
+)
+
+// Errors of Get.
+var (
+	// ErrBusy: too many rings are waiting to be built; ask again.
+	ErrBusy = errors.New("too many rings are being built")
+	// ErrTooLarge: the group's ring does not fit into the budget of memory.
+	ErrTooLarge = errors.New("ring is larger than its memory")
+)
+
+const (
+	// StaleLimit is how long a ring answers after a change that it does not have.
+	StaleLimit = time.Second
+	// IdleAfter is how long a ring is kept that nobody asks for.
+	IdleAfter = 5 * time.Minute
+	// DefaultMemory is the budget of a Config without one.
+	DefaultMemory = 512 << 20
+	// MinMemory is the least budget: a group of a thousand members.
+	MinMemory = 16 << 20
+)
+
+// Config of a cache.
+type Config struct {
+	// State returns the machine's present state. It is not called before the
+	// first Get.
+	State func() *fsm.State
+	// Memory is the budget in bytes; 0 means DefaultMemory.
+	Memory int64
+	// Logger tells of rings that were built wrongly; nil: nobody is told.
+	Logger *slog.Logger
+}
+
+// Cache is the rings that are asked for. It is an fsm.Observer.
+type Cache struct {
+	state  func() *fsm.State
+	memory int64
+	log    *slog.Logger
+	start  time.Time
+	ticks  atomic.Int64 // seconds since the start, for the order of use
+
+	entries sync.Map // name → *entry
+
+	mu       sync.Mutex // guards the rest, and what entries say that it guards
+	classes  [2]class   // small rings and large ones
+	used     int64      // bytes of the rings kept
+	reserved int64      // bytes of the rings under construction
+	closed   bool
+	verify   turns
+
+	stats  counters
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+// class is the builds of small rings, or of large ones.
+type class struct {
+	queue   []*entry // in the order of demand
+	running int
+	slots   int
+}
+
+// smallPoints is the size up to which a ring takes less than a millisecond or so.
+const smallPoints = 1 << 16
+
+// maxQueue bounds the rings that wait to be built.
+const maxQueue = 4096
+
+// entry is one group's place in the cache.
+type entry struct {
+	name string
+	view atomic.Pointer[View]
+
+	used  atomic.Int64 // tick of the last question
+	again atomic.Bool  // asked for more than once
+	asked atomic.Bool  // since the last build began
+	// missed is when the first change was applied that the view does not have, in
+	// nanoseconds since the cache's start; 0: none.
+	missed atomic.Int64
+	took   atomic.Int64 // nanoseconds of the last build
+
+	// Guarded by Cache.mu.
+	waiters   int
+	queued    bool
+	building  bool
+	gone      bool          // dropped from the cache
+	done      chan struct{} // closed and replaced after every build
+	err       error         // of the last build
+	notBefore time.Time     // of a build that nobody waits for
+	later     *time.Timer   // starts it
+	target    uint64        // revision of the view under construction
+	next      int64         // its missed
+}
+
+// New returns an empty cache, which Close ends.
+func New(cfg Config) *Cache {
+	if cfg.Memory == 0 {
+		cfg.Memory = DefaultMemory
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	procs := runtime.GOMAXPROCS(0)
+	c := &Cache{state: cfg.State, memory: cfg.Memory, log: cfg.Logger, start: time.Now()}
+	c.classes[small].slots, c.classes[large].slots = max(1, procs-procs/2), max(1, procs/2)
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.wg.Go(c.tickLoop)
+	return c
+}
+
+const (
+	small = iota
+	large
+)
+
+func classOf(g *fsm.Group) int {
+	if g.Points() <= smallPoints {
+		return small
+	}
+	return large
+}
+
+// Close gives up the builds that have not begun and waits for those that have.
+func (c *Cache) Close() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.cancel()
+	c.wg.Wait()
+}
+
+// now is the time since the cache's start, never 0.
+func (c *Cache) now() int64 { return max(1, int64(time.Since(c.start))) }
+
+// Need is how new a ring has to be; the zero value takes the ring before for as
+// long as StaleLimit says.
+type Need struct {
+	// Index, if not 0: the ring has every change of the group up to this applied
+	// index, which the state has reached.
+	Index uint64
+	// Delay, if not nil, bounds how long ago a change was applied that the ring
+	// does not have.
+	Delay *time.Duration
+}
+
+// Get returns the ring of a group of the state, and how long ago the first change
+// was applied that it does not have. On the way of a ring that is kept it takes no
+// lock and does not allocate. Errors are ErrBusy, ErrTooLarge, fsm.ErrUnknownGroup
+// when the group went meanwhile, and the cause of ctx.
+func (c *Cache) Get(ctx context.Context, s *fsm.State, g *fsm.Group, need Need) (*View, time.Duration, error) {
+	if kept, ok := c.entries.Load(g.Name); ok {
+		e := kept.(*entry)
+		if v := e.view.Load(); v != nil {
+			c.touch(e)
+			if v.Revision >= g.Revision {
+				return v, 0, nil
+			}
+			if delay, ok := c.serves(e, v, need); ok {
+				c.want(e)
+				return v, delay, nil
+			}
+		}
+	}
+	return c.wait(ctx, s, g)
+}
+
+// touch notes that a ring that is kept was asked for.
+func (c *Cache) touch(e *entry) {
+	if tick := c.ticks.Load(); e.used.Load() != tick {
+		e.used.Store(tick)
+	}
+	if !e.asked.Load() {
+		e.asked.Store(true)
+	}
+	if !e.again.Load() {
+		e.again.Store(true)
+	}
+}
+
+// serves tells whether a ring that is behind its group is new enough.
+func (c *Cache) serves(e *entry, v *View, need Need) (delay time.Duration, ok bool) {
+	if missed := e.missed.Load(); missed != 0 {
+		delay = time.Duration(max(0, c.now()-missed))
+	}
+	if need.Index != 0 && v.Index < need.Index || need.Delay != nil && delay > *need.Delay {
+		return delay, false
+	}
+	return delay, delay <= max(StaleLimit, time.Duration(e.took.Load()))
+}
+
+// want has the next ring built, unless that is on its way.
+func (c *Cache) want(e *entry) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.scheduleLocked(e)
+}
+
+// wait waits for a ring that has everything that the state has.
+func (c *Cache) wait(ctx context.Context, s *fsm.State, g *fsm.Group) (*View, time.Duration, error) {
+	for {
+		e, done, err := c.join(g)
+		if err != nil {
+			return nil, 0, err
+		}
+		if done == nil { // built meanwhile
+			return e.view.Load(), 0, nil
+		}
+		select {
+		case <-done:
+		case <-ctx.Done():
+		case <-c.ctx.Done():
+		}
+		v, gone, err := c.leave(e)
+		switch {
+		case v != nil && !gone && (v.Revision >= g.Revision || v.Index >= s.Index()):
+			return v, 0, nil
+		case ctx.Err() != nil:
+			return nil, 0, context.Cause(ctx)
+		case c.ctx.Err() != nil:
+			return nil, 0, fmt.Errorf("%w: the node is closing", ErrBusy)
+		case gone || c.state().Index() < s.Index(): // a snapshot replaced the state
+			if s = c.state(); s.Group(g.Name) == nil {
+				return nil, 0, fmt.Errorf("%w: %q", fsm.ErrUnknownGroup, g.Name)
+			}
+			g = s.Group(g.Name)
+		case err != nil:
+			return nil, 0, err
+		}
+	}
+}
+
+// join queues a build of the group for a caller that waits for it. done is nil
+// when the ring is there.
+func (c *Cache) join(g *fsm.Group) (e *entry, done <-chan struct{}, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if kept, ok := c.entries.Load(g.Name); ok {
+		e = kept.(*entry)
+	} else {
+		e = &entry{name: g.Name, done: make(chan struct{})}
+	}
+	if v := e.view.Load(); v != nil && v.Revision >= g.Revision {
+		return e, nil, nil
+	}
+	if need := buildBytes(g); need > c.memory {
+		return nil, nil, fmt.Errorf("%w: building that of group %q takes about %d MB, -ring-memory is %d MB", ErrTooLarge, g.Name, need>>20, c.memory>>20)
+	}
+	if !e.queued && !e.building && !c.enqueueLocked(e, classOf(g)) {
+		c.stats.busy.Add(1)
+		return nil, nil, fmt.Errorf("%w: %d wait", ErrBusy, maxQueue)
+	}
+	c.entries.Store(g.Name, e)
+	e.used.Store(c.ticks.Load())
+	e.asked.Store(true)
+	e.waiters++
+	return e, e.done, nil
+}
+
+// leave ends a caller's wait, and returns what became of it.
+func (c *Cache) leave(e *entry) (v *View, gone bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e.waiters--
+	v, gone = e.view.Load(), e.gone
+	if v == nil && e.waiters == 0 && !e.queued && !e.building {
+		c.dropLocked(e)
+	}
+	return v, gone, e.err
+}
+
+// Applied notes which rings are behind now, and has those built that were asked
+// for since their last build.
+func (c *Cache) Applied(u *fsm.Update) {
+	for i := range u.Groups {
+		g := u.Groups[i].Next
+		if kept, ok := c.entries.Load(g.Name); ok {
+			c.changed(kept.(*entry), g.Revision)
+		}
+	}
+}
+
+// changed notes that a group came to a revision.
+func (c *Cache) changed(e *entry, revision uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if v := e.view.Load(); v != nil && v.Revision < revision {
+		e.missed.CompareAndSwap(0, c.now())
+	}
+	if e.building && e.target < revision && e.next == 0 {
+		e.next = c.now()
+	}
+	if e.asked.Load() {
+		c.scheduleLocked(e)
+	}
+}
+
+// Restored drops all rings: another state took over.
+func (c *Cache) Restored(*fsm.State) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.entries.Range(func(_, kept any) bool {
+		c.dropLocked(kept.(*entry))
+		return true
+	})
+}
+
+// Peek returns the ring of a group that is kept, or nil. It is no question.
+func (c *Cache) Peek(group string) *View {
+	if kept, ok := c.entries.Load(group); ok {
+		return kept.(*entry).view.Load()
+	}
+	return nil
+}

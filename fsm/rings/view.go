@@ -1,0 +1,69 @@
+package rings
+
+import (
+	"fmt"
+
+	"github.com/werbenhu/registry/fsm"
+	"github.com/werbenhu/registry/ring"
+)
+
+// View is a group's ring with the members that it was built from. It never
+// changes.
+type View struct {
+	Ring *ring.Ring
+	// Revision and Fingerprint of the group that the ring was built from, and the
+	// applied index of the state in which the group was found at that revision.
+	Revision, Fingerprint uint64
+	Index                 uint64
+
+	members []*fsm.Member // by the ring's member index
+}
+
+// Member returns the member with the ring's index i.
+func (v *View) Member(i int) *fsm.Member { return v.members[i] }
+
+// bytes is about what keeping the view costs.
+func (v *View) bytes() int64 { return int64(v.Ring.Bytes() + 8*len(v.members) + entryBytes) }
+
+// entryBytes is about what a ring costs beside its points and members.
+const entryBytes = 1 << 10
+
+// buildFactor × a ring's memory is what building it takes.
+const buildFactor = 3
+
+// buildBytes is about what building the group's ring takes.
+func buildBytes(g *fsm.Group) int64 {
+	const point, member = 9, 32 + 40
+	return buildFactor * (int64(g.Points())*point + int64(g.Len())*member + entryBytes)
+}
+
+// build makes the view of a group, from the one before if there is one.
+func build(s *fsm.State, g *fsm.Group, old *View) (*View, error) {
+	v := &View{Revision: g.Revision, Fingerprint: g.Fingerprint(), Index: s.Index(), members: make([]*fsm.Member, 0, g.Len())}
+	members := make([]ring.Member, 0, g.Len())
+	for m := range g.Members {
+		v.members = append(v.members, m)
+		members = append(members, ring.Member{ID: m.ID, Weight: int(m.Weight), State: m.State})
+	}
+	var err error
+	if old != nil {
+		v.Ring, err = old.Ring.With(g.Params, members)
+	} else {
+		v.Ring, err = ring.New(g.Params, members)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ring of group %q at revision %d: %w", g.Name, g.Revision, err)
+	}
+	return v, nil
+}
+
+// anew makes the same view without the help of a ring before.
+func (v *View) anew() (*View, error) {
+	r, err := ring.New(v.Ring.Params(), v.Ring.Members())
+	if err != nil {
+		return nil, err
+	}
+	again := *v
+	again.Ring = r
+	return &again, nil
+}

@@ -1,0 +1,14 @@
+// Package watch tells of the changes of a state machine. A [Hub] observes the
+// machine and remembers each group's last changes; a watcher holds a position in
+// them and asks for what comes next.
+//
+// # Promises
+//
+// A watcher is told of a change when it was applied, in the order of the log, and
+// of every change once. One whose position is not remembered any more, or that
+// names a fingerprint which the group did not have at its revision, is given the
+// group as a whole and goes on from there.
+//
+// A change is encoded once, whoever watches. A watcher holds a revision and no
+// changes, so one that does not read costs nothing and delays nobody.
+package watch

@@ -1,0 +1,281 @@
+package watch
+
+import (
+	"bytes"
+	"runtime"
+	"testing"
+	"weak"
+
+	"github.com/werbenhu/registry/fsm"
+)
+
+// A watcher that knows nothing starts with the whole group, and is led on; one of
+// a group that does not exist is told so, once.
+func TestGroupWatchStartsAndGoesOn(t *testing.T) {
+	c := newCluster(t)
+	w := c.hub.Group(Known{Group: "web"})
+	took(t, w, "web unknown")
+	wake := asleep(t, w.Poll)
+	c.apply(put("web", "a"))
+	woken(t, wake)
+	took(t, w, "web at 1: a")
+	wake = asleep(t, w.Poll)
+	c.apply(put("web", "b"))
+	woken(t, wake)
+	c.apply(remove("web", "a"))
+	took(t, w, "web 1→2 +b; web 2→3 -a")
+	wake = asleep(t, w.Poll)
+	c.apply(put("web", "b"), put("db", "x")) // a refresh: nobody sees it
+	select {
+	case <-wake:
+		t.Error("woken by another group")
+	default:
+	}
+}
+
+// A watcher that knows a revision is led on from it where the group had its
+// fingerprint there, and starts over otherwise.
+func TestGroupWatchProvesWhatIsKnown(t *testing.T) {
+	c := newCluster(t)
+	c.apply(put("web", "a"))
+	first := c.known("web")
+	c.apply(put("web", "b"))
+	c.apply(put("web", "c"))
+	last := c.known("web")
+	const whole = "web at 3: a b c"
+	for _, tt := range []struct {
+		what                  string
+		revision, fingerprint uint64
+		want                  string
+	}{
+		{"nothing", 0, 0, whole},
+		{"no revision, with a fingerprint", 0, first.Fingerprint, whole},
+		{"a revision", first.Revision, first.Fingerprint, "web 1→2 +b; web 2→3 +c"},
+		{"another fingerprint", first.Revision, first.Fingerprint + 1, whole},
+		{"fingerprint 0", first.Revision, 0, whole},
+		{"the newest", last.Revision, last.Fingerprint, ""},
+		{"the newest with another fingerprint", last.Revision, first.Fingerprint, whole},
+		{"a later revision", last.Revision + 1, last.Fingerprint, whole},
+	} {
+		t.Run(tt.what, func(t *testing.T) {
+			w := c.hub.Group(Known{"web", tt.revision, tt.fingerprint})
+			took(t, w, tt.want)
+			if index, ok := w.Level(); !ok || index != c.index {
+				t.Errorf("level %d, %t", index, ok)
+			}
+		})
+	}
+}
+
+// Entries that are applied together make one step of what is left of them; a
+// revision between them is no revision of the feed.
+func TestEntriesAppliedTogetherMakeOneStep(t *testing.T) {
+	c := newCluster(t)
+	c.apply(put("web", "a"))
+	w := c.hub.Group(Known{Group: "web"})
+	took(t, w, "web at 1: a")
+	c.apply(put("web", "b"), put("web", "c"), remove("web", "b"), put("web", "a"), remove("web", "c"), putAt("web", "c", "10.0.0.4:80"))
+	took(t, w, "web 1→7 +c")
+	took(t, c.hub.Group(Known{"web", 3, 77}), "web at 7: a c")
+	c.apply(remove("web", "a"), putAt("web", "a", "10.0.0.5:80"))
+	took(t, w, "web 7→9 +a -a") // it went and came again
+}
+
+// A watcher that is far behind takes the changes a few at a time, and all. It is
+// level with the last of them, and not before.
+func TestStepsAreSmall(t *testing.T) {
+	c := newCluster(t)
+	c.apply(put("web", "m"))
+	w := c.hub.Group(c.known("web"))
+	asleep(t, w.Poll) // level
+	const more = 5*changesAtOnce + 3
+	for i := range more {
+		c.apply(put("web", itoa(i)))
+	}
+	taken := 0
+	for {
+		step, wake := w.Poll()
+		if wake != nil {
+			break
+		}
+		if n := len(step.Changes); n == 0 || n > changesAtOnce {
+			t.Fatalf("a step of %d changes", n)
+		}
+		taken += len(step.Changes)
+		if _, ok := w.Level(); ok != (taken == more) {
+			t.Errorf("after %d of %d changes: level %t", taken, more, ok)
+		}
+	}
+	if taken != more {
+		t.Errorf("%d changes, want %d", taken, more)
+	}
+}
+
+// A watcher that fell behind what is remembered is given the whole group.
+func TestOverrunStartsOver(t *testing.T) {
+	c := newCluster(t)
+	c.apply(put("web", "a"))
+	w := c.hub.Group(Known{Group: "web"})
+	took(t, w, "web at 1: a")
+	for i := range feedChanges/2 + 1 {
+		c.apply(putAt("web", "b", "10.0.0.2:"+itoa(1+i)))
+		c.apply(remove("web", "b"))
+	}
+	took(t, w, "web at "+itoa(int(c.index))+": a")
+}
+
+// A restore wakes every watcher; each is led on from what it has, or starts over.
+func TestGroupWatchGoesOnAfterARestore(t *testing.T) {
+	from := newCluster(t)
+	from.apply(put("web", "a"))
+	from.apply(put("web", "b"))
+	var same, other bytes.Buffer
+	if err := from.m.State().WriteSnapshot(&same); err != nil {
+		t.Fatal(err)
+	}
+	from.apply(put("web", "c"))
+	from.apply(put("new", "x"))
+	if err := from.m.State().WriteSnapshot(&other); err != nil {
+		t.Fatal(err)
+	}
+	c := newCluster(t)
+	c.apply(put("web", "a"))
+	c.apply(put("web", "b"))
+	w, unknown := c.hub.Group(c.known("web")), c.hub.Group(Known{Group: "new"})
+	took(t, w, "")
+	took(t, unknown, "new unknown")
+	restore := func(data *bytes.Buffer) {
+		wakes := []<-chan struct{}{asleep(t, w.Poll), asleep(t, unknown.Poll)}
+		if err := c.m.Restore(data); err != nil {
+			t.Fatal(err)
+		}
+		for _, wake := range wakes {
+			woken(t, wake)
+		}
+	}
+	restore(&same)
+	took(t, w, "") // it has that
+	restore(&other)
+	took(t, w, "web at 3: a b c")
+	took(t, unknown, "new at 4: x")
+	c.index = c.m.State().Index()
+	c.apply(put("web", "d"))
+	took(t, w, "web 3→5 +d")
+	empty := newCluster(t)
+	empty.apply(put("db", "x"))
+	var gone bytes.Buffer
+	if err := empty.m.State().WriteSnapshot(&gone); err != nil {
+		t.Fatal(err)
+	}
+	took(t, unknown, "")
+	restore(&gone)
+	took(t, w, "web unknown")
+}
+
+// Under lasting change a watcher that keeps up is level at every poll: with the
+// state's index, also where it is told nothing.
+func TestLevelUnderLastingChange(t *testing.T) {
+	c := newCluster(t)
+	w, p, none := c.hub.Group(Known{Group: "web"}), c.hub.Prefix("w"), c.hub.Group(Known{Group: "none"})
+	for i := range 100 {
+		c.apply(put("web", itoa(i)))
+		c.apply(put("w"+itoa(i%3), itoa(i)))
+		c.apply(check())
+		w.Poll()
+		p.Poll()
+		none.Poll()
+		for name, level := range map[string]func() (uint64, bool){"group": w.Level, "prefix": p.Level, "unknown group": none.Level} {
+			if index, ok := level(); !ok || index != c.index {
+				t.Fatalf("%s: level %d, %t, want %d", name, index, ok, c.index)
+			}
+		}
+	}
+}
+
+// Each change, and a snapshot that several send, is encoded once.
+func TestOneEncodingForAll(t *testing.T) {
+	c := newCluster(t)
+	c.apply(put("web", "a"))
+	first := c.known("web")
+	c.apply(put("web", "b"))
+	changes, snapshots := 0, 0
+	encodeChange := func(*Change) any { changes++; return changes }
+	encodeSnapshot := func(*Snapshot) any { snapshots++; return snapshots }
+	var held []*Snapshot
+	for range 5 {
+		step, _ := c.hub.Group(first).Poll()
+		if got := step.Changes[0].Encoded(encodeChange); got != 1 {
+			t.Errorf("encoding %v", got)
+		}
+		steps, _ := c.hub.Prefix("w", first).Poll()
+		if got := steps[0].Changes[0].Encoded(encodeChange); got != 1 {
+			t.Errorf("encoding %v for a prefix", got)
+		}
+		step, _ = c.hub.Group(Known{Group: "web"}).Poll()
+		if got := step.Snapshot.Encoded(encodeSnapshot); got != 1 {
+			t.Errorf("snapshot %v", got)
+		}
+		held = append(held, step.Snapshot)
+	}
+	c.apply(put("web", "c"))
+	step, _ := c.hub.Group(Known{Group: "web"}).Poll()
+	if got := step.Snapshot.Encoded(encodeSnapshot); got != 2 || step.Snapshot.Group.Revision != 3 {
+		t.Errorf("snapshot %v of revision %d", got, step.Snapshot.Group.Revision)
+	}
+	runtime.KeepAlive(held)
+}
+
+// A watcher that does not poll keeps no change and no state alive.
+func TestIdleWatcherHoldsNothing(t *testing.T) {
+	c := newCluster(t)
+	c.apply(put("web", "a"))
+	w, p := c.hub.Group(Known{Group: "web"}), c.hub.Prefix("w")
+	for range 2 {
+		w.Poll()
+		p.Poll()
+	}
+	c.apply(put("web", "b"))
+	var change weak.Pointer[Change]
+	var state weak.Pointer[fsm.State]
+	func() {
+		step, _ := w.Poll()
+		p.Poll()
+		change, state = weak.Make(step.Changes[0]), weak.Make(c.m.State())
+	}()
+	for i := range 4 * feedChanges {
+		c.apply(put("web", itoa(i)))
+	}
+	runtime.GC()
+	if change.Value() != nil || state.Value() != nil {
+		t.Errorf("change %v, state %v are kept", change.Value(), state.Value() != nil)
+	}
+	runtime.KeepAlive(w)
+	runtime.KeepAlive(p)
+}
+
+// Nobody is woken after Close, which waits for those who are being woken.
+func TestCloseOfTheHub(t *testing.T) {
+	c := newCluster(t)
+	var wakes []<-chan struct{}
+	for i := range 1000 {
+		w := c.hub.Group(Known{Group: itoa(i)})
+		w.Poll()
+		wakes = append(wakes, asleep(t, w.Poll))
+	}
+	c.apply(put("7", "a"))
+	c.hub.Close()
+	select {
+	case <-wakes[7]:
+	default:
+		t.Error("closed before all were woken")
+	}
+	w := c.hub.Group(c.known("7"))
+	wake := asleep(t, w.Poll)
+	c.apply(put("7", "b"))
+	c.hub.Close()
+	select {
+	case <-wake:
+		t.Error("woken after Close")
+	default:
+	}
+}

@@ -1,0 +1,142 @@
+package watch
+
+import (
+	"slices"
+	"sync"
+
+	"github.com/werbenhu/registry/fsm"
+)
+
+// hubNames bounds the names of changed groups that the hub remembers for those
+// who watch many.
+const hubNames = 4096
+
+// Hub observes a state machine: it is an fsm.Observer.
+type Hub struct {
+	mu    sync.Mutex // guards the rest, and all feeds
+	state *fsm.State // the newest that all feeds lead to
+	feeds map[string]*feed
+
+	names []string // of the last changed groups
+	next  uint64   // number of changes of groups ever
+	wakes wakes    // closed and replaced at the next change
+
+	closed bool
+	wg     sync.WaitGroup // wakes on their way
+}
+
+// wakes are channels that many may wait on; nil while nobody does.
+type wakes struct {
+	any     chan struct{} // a group changed
+	created chan struct{} // groups came, or all were replaced
+	nodes   chan struct{} // nodes or the leader changed
+}
+
+// NewHub returns a hub for a machine that is empty.
+func NewHub(empty *fsm.State) *Hub {
+	return &Hub{state: empty, feeds: make(map[string]*feed)}
+}
+
+// Applied takes over what the machine did.
+func (h *Hub) Applied(u *fsm.Update) {
+	changes := make([]*Change, len(u.Groups))
+	created := false
+	for i := range u.Groups {
+		changes[i] = newChange(&u.Groups[i], u.State.Index())
+		created = created || u.Groups[i].Prev == nil
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	old := h.state
+	h.state = u.State
+	wake := make([]chan struct{}, 0, len(changes)+3)
+	for _, c := range changes {
+		wake = append(wake, h.feed(c.Group).publish(c, u.State.GroupCount()))
+		h.names = append(h.names, c.Group)
+	}
+	if over := len(h.names) - hubNames; over > 0 {
+		h.names = h.names[over:] // append lets go of the rest
+	}
+	h.next += uint64(len(changes))
+	if len(changes) > 0 {
+		wake = append(wake, take(&h.wakes.any))
+	}
+	if created {
+		wake = append(wake, take(&h.wakes.created))
+	}
+	if old.NodesVersion() != u.State.NodesVersion() {
+		wake = append(wake, take(&h.wakes.nodes))
+	}
+	h.wakeLocked(wake)
+}
+
+// Restored drops what led to the state before.
+func (h *Hub) Restored(s *fsm.State) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.state = s
+	wake := []chan struct{}{take(&h.wakes.any), take(&h.wakes.created), take(&h.wakes.nodes)}
+	for _, f := range h.feeds {
+		wake = append(wake, f.wake)
+	}
+	h.feeds = make(map[string]*feed)
+	h.names, h.next = nil, h.next+hubNames+1 // whoever follows many has missed some
+	h.wakeLocked(wake)
+}
+
+// Close waits for the watchers that are being woken. Those that wait are woken
+// no more: they have contexts.
+func (h *Hub) Close() {
+	h.mu.Lock()
+	h.closed = true
+	h.mu.Unlock()
+	h.wg.Wait()
+}
+
+// wakeLocked closes channels that many may wait on beside the goroutine that
+// applies: that takes a while for thousands.
+func (h *Hub) wakeLocked(wake []chan struct{}) {
+	wake = slices.DeleteFunc(wake, func(c chan struct{}) bool { return c == nil })
+	if len(wake) == 0 || h.closed {
+		return
+	}
+	h.wg.Go(func() {
+		for _, c := range wake {
+			close(c)
+		}
+	})
+}
+
+func (h *Hub) feed(group string) *feed {
+	f := h.feeds[group]
+	if f == nil {
+		f = &feed{}
+		h.feeds[group] = f
+	}
+	return f
+}
+
+// changedSince returns the names of the groups that changed after the first
+// seen changes; ok is false when some of them are forgotten.
+func (h *Hub) changedSince(seen uint64) (names []string, ok bool) {
+	missed := h.next - seen
+	if missed > uint64(len(h.names)) {
+		return nil, false
+	}
+	return slices.Clone(h.names[uint64(len(h.names))-missed:]), true
+}
+
+// take returns a channel and forgets it.
+func take(c *chan struct{}) chan struct{} {
+	taken := *c
+	*c = nil
+	return taken
+}
+
+// wait returns a channel that the next take gets.
+func wait(c *chan struct{}) <-chan struct{} {
+	if *c == nil {
+		*c = make(chan struct{})
+	}
+	return *c
+}
