@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -120,7 +121,7 @@ var errNoFailure = errors.New("the tests pass")
 // failingTest runs the tests with the mutant and returns the first that fails.
 func (m Mutant) failingTest(ctx context.Context, overlay string) (name, said string, err error) {
 	for _, t := range m.Tests {
-		cmd := exec.CommandContext(ctx, "go", "test", "-overlay", overlay, "-count=1", "-timeout=1m", "-run", "^"+t.Name+"$", module+"/"+t.Package)
+		cmd := exec.CommandContext(ctx, "go", "test", "-overlay", overlay, "-count=1", "-timeout=1m", "-run", "^"+t.Name+"$", path.Join(module, t.Package))
 		out, err := cmd.CombinedOutput()
 		if err == nil {
 			continue

@@ -152,6 +152,32 @@ var mutants = []Mutant{
 		Tests: []Test{{"store", "TestAnyByteMayChange"}},
 	},
 
+	// Rings.
+	{
+		Name: "receipt-ring", Off: "a receipt names the ring that answered, not the group's newest revision",
+		Edits: []Edit{{"rpc/read.go", "Revision: a.view.Revision, Fingerprint: a.view.Fingerprint,", "Revision: a.group.Revision, Fingerprint: a.group.Fingerprint(),"}},
+		Tests: []Test{{"", "TestReceiptNamesTheRingThatAnswered"}},
+		Note:  "The load matches without the owner's receipt being compared with members of that revision; the test does that.",
+	},
+	{
+		Name: "fingerprint-weight", Off: "a fingerprint has the members' numbers of points",
+		Edits: []Edit{{"ring/fingerprint.go", "binary.LittleEndian.AppendUint32(b, uint32(points))", "binary.LittleEndian.AppendUint32(b, 1)"}},
+		Tests: []Test{{"ring", "TestFingerprintHasTheWeight"}},
+		Note:  "All nodes and clients leave the weight out alike, so that no two of them differ.",
+	},
+	{
+		Name: "ring-age", Off: "a local ring is confirmed when it is published, not when its state came",
+		Edits: []Edit{{"sdk/ring.go", "!r.fresh.claim(folded, asOf)", "!r.fresh.claim(folded*0, asOf)"}},
+		Tests: []Test{{"sdk", "TestAgeCountsThePublishedRing"}},
+		Note:  "The load has no local rings; TestReceiptsUnderPartitionAndChurn has them under faults.",
+	},
+	{
+		Name: "stale-ring", Off: "a ring that is behind its group answers for a limited time",
+		Edits: []Edit{{"fsm/rings/cache.go", "return delay, delay <= max(StaleLimit, time.Duration(e.took.Load()))", "return delay, true"}},
+		Tests: []Test{{"fsm/rings", "TestStaleRingHasALimit"}},
+		Note:  "From outside it takes builds that are slower than a second.",
+	},
+
 	// A wrong state. The node skips one entry of the log.
 	{
 		Name: "wrong-state", Off: "nothing: a node skips an entry, and the tripwire must find and mend it",
