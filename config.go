@@ -51,6 +51,10 @@ type Config struct {
 	// DataDir holds the log, the snapshots and the node's identity. Empty:
 	// registry-data/<id>.
 	DataDir string
+	// LogStore is where the log is: "wal", in segments, or "boltdb", in one
+	// file. Empty: where the directory has it, and in a new one "wal". Another
+	// than the directory's is refused: "registry migrate-log" moves the log.
+	LogStore string
 	// SnapshotThreshold is how many entries are applied between snapshots;
 	// 0: the default, 16,384. Twice as many stay in the log after a snapshot: a
 	// node that was away for longer gets the snapshot.
@@ -132,6 +136,9 @@ func (c Config) Validate() error {
 	}
 	if c.RingMemory != 0 && c.RingMemory < rings.MinMemory {
 		errs = append(errs, &fsm.FieldError{Field: "-ring-memory", Limit: fmt.Sprintf("at least %d bytes (16MiB)", rings.MinMemory), Got: strconv.FormatInt(c.RingMemory, 10)})
+	}
+	if c.LogStore != "" && !store.ValidLog(c.LogStore) {
+		errs = append(errs, &fsm.FieldError{Field: "-log-store", Limit: store.LogWAL + " or " + store.LogBolt, Got: strconv.Quote(c.LogStore)})
 	}
 	if c.JoinTimeout <= 0 {
 		errs = append(errs, &fsm.FieldError{Field: "-join-timeout", Limit: "more than 0", Got: c.JoinTimeout.String()})

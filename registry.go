@@ -92,7 +92,7 @@ func (n *Node) open() error {
 	nodesLn := n.bindMux.Route(rpc.GRPCPrefix, false)
 	n.store, err = store.Open(store.Config{
 		ID: n.cfg.ID, Cluster: n.cfg.Cluster, BindAdvertise: bind, Addr: addr, Version: n.cfg.Version,
-		DataDir: n.cfg.DataDir, Listener: raftLn, DialRaft: rpc.DialRaft, Peers: n.peers,
+		DataDir: n.cfg.DataDir, LogStore: n.cfg.LogStore, Listener: raftLn, DialRaft: rpc.DialRaft, Peers: n.peers,
 		ElectionTimeout: n.cfg.ElectionTimeout, SnapshotThreshold: n.cfg.SnapshotThreshold, SnapshotInterval: n.cfg.SnapshotInterval,
 		MinFreeDisk: n.cfg.MinFreeDisk, RingMemory: n.cfg.RingMemory, Logger: n.cfg.Logger,
 		Instruments: n.metrics.Instruments(),

@@ -15,7 +15,10 @@ import (
 // node's state away from the others'. The checksum lies in the entry's
 // Extensions, which raft leaves to the log's middleware, and never leaves this
 // type. An entry without one was written before there were checksums.
-type checkedLog struct{ raft.LogStore }
+type checkedLog struct {
+	raft.LogStore
+	summed bool // a log that is younger than the checksums: all entries have one
+}
 
 // entrySum covers what an entry means; AppendedAt is for metrics.
 func entrySum(l *raft.Log) uint64 {
@@ -54,7 +57,7 @@ func (s checkedLog) GetLog(index uint64, l *raft.Log) error {
 		return fmt.Errorf("%w: log entry %d: %w", ErrCorrupt, index, err)
 	case l.Index != index:
 		return fmt.Errorf("%w: log entry %d says that it is entry %d", ErrCorrupt, index, l.Index)
-	case len(l.Extensions) == 0:
+	case len(l.Extensions) == 0 && !s.summed:
 		return nil
 	case len(l.Extensions) != 8 || binary.LittleEndian.Uint64(l.Extensions) != entrySum(l):
 		return fmt.Errorf("%w: log entry %d does not have the checksum that it was written with", ErrCorrupt, index)

@@ -27,6 +27,9 @@ type Config struct {
 	Version string
 	// DataDir holds the log, the snapshots and the node's identity.
 	DataDir string
+	// LogStore is where the log is, LogWAL or LogBolt. Empty: where the
+	// directory has it; in a new one DefaultLog.
+	LogStore string
 
 	// Listener accepts the raft connections of other nodes.
 	Listener net.Listener
@@ -62,6 +65,8 @@ type Config struct {
 
 	diskFree func(dir string) (bytes uint64, err error) // nil: asks the system
 
+	segmentSize int // of a log in segments; tests have small ones
+
 	// Tests put faults before the log and the votes, and compare heartbeat handlers.
 	wrapLog    func(raft.LogStore) raft.LogStore
 	wrapStable func(raft.StableStore) raft.StableStore
@@ -96,6 +101,9 @@ func (c Config) withDefaults() Config {
 	if c.MaxHang == 0 {
 		c.MaxHang = DefaultMaxHang
 	}
+	if c.segmentSize == 0 {
+		c.segmentSize = walSegmentSize
+	}
 	if c.diskFree == nil {
 		c.diskFree = diskFree
 	}
@@ -111,6 +119,9 @@ func (c Config) validate() error {
 	}
 	if c.Listener == nil || c.DialRaft == nil || c.Peers == nil {
 		return errors.New("store: Listener, DialRaft and Peers are required")
+	}
+	if c.LogStore != "" && !ValidLog(c.LogStore) {
+		return &fsm.FieldError{Field: "log-store", Limit: LogWAL + " or " + LogBolt, Got: c.LogStore}
 	}
 	return errors.Join(
 		fsm.ValidateName("id", c.ID),

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"go.etcd.io/bbolt"
 
 	"github.com/werbenhu/registry/store"
@@ -166,6 +167,26 @@ func TestAllSnapshotsDamagedIsRefused(t *testing.T) {
 	wantUnusable(t, err)
 }
 
+// logKinds are the places that a log may be in, in segments so small that a
+// test fills some.
+var logKinds = map[string]func(*store.Config){
+	store.LogBolt: func(cfg *store.Config) { cfg.LogStore = store.LogBolt },
+	store.LogWAL: func(cfg *store.Config) {
+		cfg.LogStore = store.LogWAL
+		store.SegmentSize(cfg, 2<<10)
+	},
+}
+
+// eachLog runs a test for every kind of log.
+func eachLog(t *testing.T, test func(t *testing.T, kind func(*store.Config))) {
+	for name, kind := range logKinds {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, kind)
+		})
+	}
+}
+
 // editLog changes the log's file through bbolt.
 func editLog(t *testing.T, n *storetest.Node, edit func(logs *bbolt.Bucket) error) {
 	t.Helper()
@@ -178,86 +199,212 @@ func editLog(t *testing.T, n *storetest.Node, edit func(logs *bbolt.Bucket) erro
 	}
 }
 
+func editLast(t *testing.T, n *storetest.Node, edit func(b *bbolt.Bucket, key, value []byte) error) {
+	t.Helper()
+	editLog(t, n, func(b *bbolt.Bucket) error {
+		k, v := b.Cursor().Last()
+		return edit(b, bytes.Clone(k), bytes.Clone(v))
+	})
+}
+
+// logDamage does something to the log of a node that does not run; before is an
+// older copy of its directory.
+type logDamage func(t *testing.T, n *storetest.Node, before string)
+
+func remove(t *testing.T, path string) {
+	t.Helper()
+	if err := os.RemoveAll(path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// replace puts back what is at a path in an older copy of the directory.
+func replace(t *testing.T, n *storetest.Node, before, name string) {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(before, name))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(n.Dir, name), data, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+var boltDamages = map[string]logDamage{
+	"file cut": func(t *testing.T, n *storetest.Node, _ string) { cut(t, filepath.Join(n.Dir, "raft.db"), 20_000) },
+	"log gone": func(t *testing.T, n *storetest.Node, _ string) { remove(t, filepath.Join(n.Dir, "raft.db")) },
+	"both meta pages": func(t *testing.T, n *storetest.Node, _ string) {
+		flip(t, filepath.Join(n.Dir, "raft.db"), 40)
+		flip(t, filepath.Join(n.Dir, "raft.db"), 4096+40)
+	},
+	"last entry lost": func(t *testing.T, n *storetest.Node, _ string) {
+		editLast(t, n, func(b *bbolt.Bucket, k, _ []byte) error { return b.Delete(k) })
+	},
+	"last entry changed": func(t *testing.T, n *storetest.Node, _ string) {
+		editLast(t, n, func(b *bbolt.Bucket, k, v []byte) error {
+			v[len(v)-9] ^= 1
+			return b.Put(k, v)
+		})
+	},
+	"entry lost in between": func(t *testing.T, n *storetest.Node, _ string) {
+		editLog(t, n, func(b *bbolt.Bucket) error {
+			cur := b.Cursor()
+			cur.Last()
+			cur.Prev()
+			k, _ := cur.Prev()
+			return b.Delete(bytes.Clone(k))
+		})
+	},
+	"set back to an older copy": func(t *testing.T, n *storetest.Node, before string) { replace(t, n, before, "raft.db") },
+}
+
+// segmentsOf are the files of a log in segments, the oldest first.
+func segmentsOf(t *testing.T, dir string) []string {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(dir, "wal", "*.wal"))
+	if err != nil || len(found) < 2 {
+		t.Fatalf("segments %v, %v", found, err)
+	}
+	return found
+}
+
+// tailOf is the last segment, and what of it is in use.
+func tailOf(t *testing.T, n *storetest.Node) (path string, used int) {
+	t.Helper()
+	all := segmentsOf(t, n.Dir)
+	path = all[len(all)-1]
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	used = len(bytes.TrimRight(data, "\x00"))
+	if used < 200 {
+		t.Fatalf("the last segment has %d bytes", used)
+	}
+	return path, used
+}
+
+var walDamages = map[string]logDamage{
+	"tail cut": func(t *testing.T, n *storetest.Node, _ string) {
+		path, used := tailOf(t, n)
+		cut(t, path, int64(used-20))
+	},
+	"tail empty": func(t *testing.T, n *storetest.Node, _ string) {
+		path, _ := tailOf(t, n)
+		cut(t, path, 0)
+	},
+	"tail lost": func(t *testing.T, n *storetest.Node, _ string) {
+		path, _ := tailOf(t, n)
+		remove(t, path)
+	},
+	"last entry changed": func(t *testing.T, n *storetest.Node, _ string) {
+		path, used := tailOf(t, n)
+		flip(t, path, used-20)
+	},
+	"first batch of the tail changed": func(t *testing.T, n *storetest.Node, _ string) {
+		path, _ := tailOf(t, n)
+		flip(t, path, 50)
+	},
+	"header of the tail changed": func(t *testing.T, n *storetest.Node, _ string) {
+		path, _ := tailOf(t, n)
+		flip(t, path, 17)
+	},
+	"sealed segment changed": func(t *testing.T, n *storetest.Node, _ string) { flip(t, segmentsOf(t, n.Dir)[0], 50) },
+	"sealed segment cut":     func(t *testing.T, n *storetest.Node, _ string) { cut(t, segmentsOf(t, n.Dir)[0], 500) },
+	"sealed segment lost":    func(t *testing.T, n *storetest.Node, _ string) { remove(t, segmentsOf(t, n.Dir)[0]) },
+	"list lost": func(t *testing.T, n *storetest.Node, _ string) {
+		remove(t, filepath.Join(n.Dir, "wal", "segments.json"))
+	},
+	"list changed": func(t *testing.T, n *storetest.Node, _ string) {
+		flip(t, filepath.Join(n.Dir, "wal", "segments.json"), 60)
+	},
+	"list set back": func(t *testing.T, n *storetest.Node, before string) {
+		replace(t, n, before, "wal/segments.json")
+	},
+	"list set back, and raft.tail behind": func(t *testing.T, n *storetest.Node, before string) {
+		replace(t, n, before, "wal/segments.json")
+		replace(t, n, before, "raft.tail")
+	},
+	"first batch of the tail changed, and raft.tail gone": func(t *testing.T, n *storetest.Node, _ string) {
+		path, _ := tailOf(t, n)
+		flip(t, path, 50)
+		remove(t, filepath.Join(n.Dir, "raft.tail"))
+	},
+	"log gone": func(t *testing.T, n *storetest.Node, _ string) { remove(t, filepath.Join(n.Dir, "wal")) },
+	"log set back to an older copy": func(t *testing.T, n *storetest.Node, before string) {
+		remove(t, filepath.Join(n.Dir, "wal"))
+		if err := os.CopyFS(filepath.Join(n.Dir, "wal"), os.DirFS(filepath.Join(before, "wal"))); err != nil {
+			t.Fatal(err)
+		}
+	},
+	"votes gone":      func(t *testing.T, n *storetest.Node, _ string) { remove(t, filepath.Join(n.Dir, "raft.db")) },
+	"votes' file cut": func(t *testing.T, n *storetest.Node, _ string) { cut(t, filepath.Join(n.Dir, "raft.db"), 5000) },
+}
+
 // A log that is damaged, or not the last one that was written, is refused, and
 // the advice that the node gives works.
 func TestDamagedLogIsRefusedAndTheAdviceWorks(t *testing.T) {
 	t.Parallel()
-	raftDB := func(n *storetest.Node) string { return filepath.Join(n.Dir, "raft.db") }
-	last := func(t *testing.T, n *storetest.Node, f func(b *bbolt.Bucket, key, value []byte) error) {
-		editLog(t, n, func(b *bbolt.Bucket) error {
-			k, v := b.Cursor().Last()
-			return f(b, bytes.Clone(k), bytes.Clone(v))
-		})
+	for kind, damages := range map[string]map[string]logDamage{store.LogBolt: boltDamages, store.LogWAL: walDamages} {
+		for name, damage := range damages {
+			t.Run(kind+", "+name, func(t *testing.T) {
+				t.Parallel()
+				testDamagedLog(t, logKinds[kind], damage)
+			})
+		}
 	}
-	for name, damage := range map[string]func(t *testing.T, n *storetest.Node, before []byte){
-		"file cut": func(t *testing.T, n *storetest.Node, _ []byte) { cut(t, raftDB(n), 20_000) },
-		"log gone": func(t *testing.T, n *storetest.Node, _ []byte) {
-			if err := os.Remove(raftDB(n)); err != nil {
-				t.Fatal(err)
-			}
-		},
-		"both meta pages": func(t *testing.T, n *storetest.Node, _ []byte) {
-			flip(t, raftDB(n), 40)
-			flip(t, raftDB(n), 4096+40)
-		},
-		"last entry lost": func(t *testing.T, n *storetest.Node, _ []byte) {
-			last(t, n, func(b *bbolt.Bucket, k, _ []byte) error { return b.Delete(k) })
-		},
-		"last entry changed": func(t *testing.T, n *storetest.Node, _ []byte) {
-			last(t, n, func(b *bbolt.Bucket, k, v []byte) error {
-				v[len(v)-9] ^= 1
-				return b.Put(k, v)
-			})
-		},
-		"entry lost in between": func(t *testing.T, n *storetest.Node, _ []byte) {
-			editLog(t, n, func(b *bbolt.Bucket) error {
-				cur := b.Cursor()
-				cur.Last()
-				cur.Prev()
-				k, _ := cur.Prev()
-				return b.Delete(bytes.Clone(k))
-			})
-		},
-		"set back to an older copy": func(t *testing.T, n *storetest.Node, before []byte) {
-			if err := os.WriteFile(raftDB(n), before, 0o600); err != nil {
-				t.Fatal(err)
-			}
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			c := storetest.New(t)
-			c.Three()
-			n := follower(c)
-			c.Write(register("web", "a", time.Minute))
-			c.AwaitSame()
-			n.Stop()
-			before, err := os.ReadFile(raftDB(n))
-			if err != nil {
-				t.Fatal(err)
-			}
-			n = c.Start(n.ID, store.Formation{})
-			for i := range 5 {
-				c.Write(register("web", fmt.Sprint("m", i), time.Minute))
-			}
-			c.AwaitSame()
-			n.Stop()
-			damage(t, n, before)
-			_, err = c.TryOpen(n.ID)
-			wantUnusable(t, err)
-			t.Log(err)
+}
 
-			// As it says: remove, and start empty under a new id.
-			c.Await("the removal", func() bool {
-				err := c.Leader().RemoveNode(c.Context(), n.ID)
-				return err == nil || errors.Is(err, store.ErrMembership) // removed before, with an unknown outcome
-			})
-			c.Start("n4", store.Formation{Peers: []string{c.Leader().Bind}, JoinTimeout: storetest.Patience})
-			c.AwaitVoters(idsOf(c.Nodes())...)
-			c.Write(register("web", "z", time.Minute))
-			c.AwaitSame()
-		})
+func testDamagedLog(t *testing.T, kind func(*store.Config), damage logDamage) {
+	c := storetest.New(t, kind)
+	c.Three()
+	n := follower(c)
+	c.Write(register("web", "a", time.Minute))
+	c.AwaitSame()
+	n.Stop()
+	before := t.TempDir()
+	if err := os.CopyFS(before, os.DirFS(n.Dir)); err != nil {
+		t.Fatal(err)
 	}
+	n = c.Start(n.ID, store.Formation{})
+	for i := range 25 {
+		c.Write(register("web", fmt.Sprint("m", i), time.Minute))
+	}
+	c.AwaitSame()
+	n.Stop()
+	damage(t, n, before)
+	found := segmentBytes(t, n.Dir)
+	_, err := c.TryOpen(n.ID)
+	wantUnusable(t, err)
+	t.Log(err)
+	if diff := cmp.Diff(found, segmentBytes(t, n.Dir)); diff != "" {
+		t.Error("the start that was refused changed the segments")
+	}
+
+	// As it says: remove, and start empty under a new id.
+	c.Await("the removal", func() bool {
+		err := c.Leader().RemoveNode(c.Context(), n.ID)
+		return err == nil || errors.Is(err, store.ErrMembership) // removed before, with an unknown outcome
+	})
+	c.Start("n4", store.Formation{Peers: []string{c.Leader().Bind}, JoinTimeout: storetest.Patience})
+	c.AwaitVoters(idsOf(c.Nodes())...)
+	c.Write(register("web", "z", time.Minute))
+	c.AwaitSame()
+}
+
+// segmentBytes is all that is in the segments' folder, if there is one.
+func segmentBytes(t *testing.T, dir string) map[string][]byte {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(dir, "wal", "*"))
+	content := make(map[string][]byte)
+	for _, path := range paths {
+		data, rerr := os.ReadFile(path)
+		content[path], err = data, errors.Join(err, rerr)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
 }
 
 func idsOf(nodes []*storetest.Node) (ids []string) {
@@ -271,7 +418,11 @@ func idsOf(nodes []*storetest.Node) (ids []string) {
 // not the cluster.
 func TestDamagedEntryEndsTheNodeThatReadsIt(t *testing.T) {
 	t.Parallel()
-	c := storetest.New(t)
+	eachLog(t, testDamagedEntry)
+}
+
+func testDamagedEntry(t *testing.T, kind func(*store.Config)) {
+	c := storetest.New(t, kind)
 	c.Three()
 	for i := range 5 {
 		c.Write(register("web", fmt.Sprint("m", i), time.Minute))
@@ -311,8 +462,12 @@ func TestDamagedEntryEndsTheNodeThatReadsIt(t *testing.T) {
 // matter or is refused; it never makes another state, and never a panic.
 func TestAnyByteMayChange(t *testing.T) {
 	t.Parallel()
+	eachLog(t, testAnyByte)
+}
+
+func testAnyByte(t *testing.T, kind func(*store.Config)) {
 	r := store.Random(t)
-	c := storetest.New(t, few)
+	c := storetest.New(t, few, kind)
 	n := written(t, c)
 	want := content(n)
 	rounds := 200
@@ -321,7 +476,7 @@ func TestAnyByteMayChange(t *testing.T) {
 	}
 	same, refused := 0, 0
 	for range rounds {
-		d := storetest.New(t, few, func(cfg *store.Config) { cfg.ElectionTimeout = 50 * time.Millisecond })
+		d := storetest.New(t, few, kind, func(cfg *store.Config) { cfg.ElectionTimeout = 50 * time.Millisecond })
 		where := flipOne(t, r, n.Dir, d.DirOf("n1"))
 		m, err := d.TryOpen("n1")
 		if err != nil {
@@ -340,6 +495,16 @@ func TestAnyByteMayChange(t *testing.T) {
 		m.Stop()
 	}
 	t.Logf("%d started with the same members, %d were refused", same, refused)
+}
+
+// logFiles are those of the log among the files of a data directory.
+func logFiles(files []string) (out []string) {
+	for _, path := range files {
+		if filepath.Base(path) == "raft.db" || filepath.Base(filepath.Dir(path)) == "wal" {
+			out = append(out, path)
+		}
+	}
+	return out
 }
 
 // flipOne copies a data directory and changes one byte of it. Half of the time
@@ -361,7 +526,7 @@ func flipOne(t *testing.T, r *rand.Rand, from, to string) (where string) {
 	}
 	path := files[r.IntN(len(files))]
 	if r.IntN(2) == 0 {
-		path = filepath.Join(to, "raft.db")
+		path = logFiles(files)[r.IntN(len(logFiles(files)))]
 	}
 	data, err := os.ReadFile(path)
 	if err != nil {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -22,6 +23,9 @@ type identity struct {
 	// ClusterID tells clusters of one name apart; empty until the node is part
 	// of one.
 	ClusterID string `json:"cluster_id,omitempty"`
+	// Log is where the log is. Empty: in raft.db, as in directories that are
+	// older than the choice.
+	Log string `json:"log,omitempty"`
 	// Founders are the nodes that this one formed the cluster with.
 	Founders []Founder `json:"founders,omitempty"`
 	// Format of the log and the snapshots; none was written by version 1.
@@ -65,27 +69,42 @@ func (i identity) checksum() string {
 // read. It goes up when an old log would be applied to another state.
 const dataFormat = 2
 
+func (i identity) logKind() string {
+	if i.Log == "" {
+		return LogBolt
+	}
+	return i.Log
+}
+
+func (i *identity) setLogKind(kind string) {
+	i.Log = kind
+	if kind == LogBolt {
+		i.Log = "" // versions without the choice can read it
+	}
+}
+
 const (
 	identityFile = "node.json"
 	logFile      = "raft.db"
 	snapshotDir  = "snapshots"
 )
 
-// openDataDir makes the directory, or checks that it is this node's. The
-// caller holds the log's file lock before it trusts the rest.
-func openDataDir(dir, id, cluster string) (identity, error) {
+// openDataDir makes the directory, or checks that it is this node's. With a log
+// it must be one that keeps its log there. The caller holds the log's file lock
+// before it trusts the rest.
+func openDataDir(dir, id, cluster, log string) (identity, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return identity{}, fmt.Errorf("%w %s: cannot be created: %w", ErrDataDir, dir, err)
 	}
 	data, err := os.ReadFile(filepath.Join(dir, identityFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return newDataDir(dir, id, cluster)
+		return newDataDir(dir, id, cluster, log)
 	}
 	if err != nil {
 		return identity{}, fmt.Errorf("%w %s: %w", ErrDataDir, dir, err)
 	}
-	var have identity
-	if err := json.Unmarshal(data, &have); err != nil || have.Incarnation == "" || have.Sum != "" && have.Sum != have.checksum() {
+	have, ok := parseIdentity(data)
+	if !ok {
 		return identity{}, fmt.Errorf("%w %s: %s is damaged; restore it from a backup, or take the node out with: registry cluster remove %s, and start with an empty directory under a new -id", ErrDataDir, dir, identityFile, id)
 	}
 	if have.Format != dataFormat {
@@ -98,15 +117,34 @@ func openDataDir(dir, id, cluster string) (identity, error) {
 	if have.Cluster != cluster {
 		return identity{}, fmt.Errorf("%w %s: belongs to cluster %q, not to %q (-cluster)", ErrDataDir, dir, have.Cluster, cluster)
 	}
-	if _, err := os.Stat(filepath.Join(dir, logFile)); have.ClusterID != "" && errors.Is(err, fs.ErrNotExist) {
-		return identity{}, fmt.Errorf("%w %s: its log %s is gone, and with it what this node promised; "+
-			"take the node out with: registry cluster remove %s, and start with an empty directory under a new -id", ErrDataDir, dir, logFile, id)
+	if log != "" && log != have.logKind() {
+		return identity{}, fmt.Errorf("%w %s: its log is in %s, not in %s (-log-store); leave the flag out, or move the log with: registry migrate-log -data-dir %s -to %s",
+			ErrDataDir, dir, have.logKind(), log, dir, log)
+	}
+	for _, name := range have.logNames() {
+		if _, err := os.Stat(filepath.Join(dir, name)); have.ClusterID != "" && errors.Is(err, fs.ErrNotExist) {
+			return identity{}, fmt.Errorf("%w %s: its log %s is gone, and with it what this node promised; "+
+				"take the node out with: registry cluster remove %s, and start with an empty directory under a new -id", ErrDataDir, dir, name, id)
+		}
 	}
 	return have, nil
 }
 
+// logNames are files without which there is no log.
+func (i identity) logNames() []string {
+	if i.logKind() == LogWAL {
+		return []string{logFile, filepath.Join(walDir, walList)}
+	}
+	return []string{logFile}
+}
+
+func parseIdentity(data []byte) (have identity, ok bool) {
+	err := json.Unmarshal(data, &have)
+	return have, err == nil && have.Incarnation != "" && (have.Sum == "" || have.Sum == have.checksum()) && ValidLog(have.logKind())
+}
+
 // newDataDir claims an empty directory.
-func newDataDir(dir, id, cluster string) (identity, error) {
+func newDataDir(dir, id, cluster, log string) (identity, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return identity{}, fmt.Errorf("%w %s: %w", ErrDataDir, dir, err)
@@ -117,6 +155,7 @@ func newDataDir(dir, id, cluster string) (identity, error) {
 		}
 	}
 	ident := identity{ID: id, Cluster: cluster, Incarnation: rand.Text(), Format: dataFormat}
+	ident.setLogKind(cmp.Or(log, DefaultLog))
 	return ident, ident.save(dir)
 }
 

@@ -20,18 +20,18 @@ func writeFile(t *testing.T, path, data string) {
 
 func TestDataDirKeepsItsIdentity(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "b")
-	first, err := openDataDir(dir, "n1", "test")
+	first, err := openDataDir(dir, "n1", "test", "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if first.Incarnation == "" || first.ID != "n1" || first.Cluster != "test" {
 		t.Errorf("%+v", first)
 	}
-	again, err := openDataDir(dir, "n1", "test")
+	again, err := openDataDir(dir, "n1", "test", "")
 	if err != nil || again.Incarnation != first.Incarnation || again.ID != first.ID {
 		t.Errorf("%+v, %v, was %+v", again, err, first)
 	}
-	other, err := openDataDir(t.TempDir(), "n1", "test")
+	other, err := openDataDir(t.TempDir(), "n1", "test", "")
 	if err != nil || other.Incarnation == first.Incarnation {
 		t.Errorf("two directories have incarnation %q, %v", other.Incarnation, err)
 	}
@@ -48,12 +48,12 @@ func TestDataDirThatIsNotThisNodes(t *testing.T) {
 		says    string // empty: it can be used
 	}{
 		{"of another node", func(t *testing.T, dir string) {
-			if _, err := openDataDir(dir, "n2", "test"); err != nil {
+			if _, err := openDataDir(dir, "n2", "test", ""); err != nil {
 				t.Fatal(err)
 			}
 		}, "-id"},
 		{"of another cluster", func(t *testing.T, dir string) {
-			if _, err := openDataDir(dir, "n1", "prod"); err != nil {
+			if _, err := openDataDir(dir, "n1", "prod", ""); err != nil {
 				t.Fatal(err)
 			}
 		}, "-cluster"},
@@ -74,7 +74,7 @@ func TestDataDirThatIsNotThisNodes(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "data")
 			tc.prepare(t, dir)
-			_, err := openDataDir(dir, "n1", "test")
+			_, err := openDataDir(dir, "n1", "test", "")
 			if tc.says == "" {
 				if err != nil {
 					t.Error(err)
@@ -96,7 +96,7 @@ func TestDataDirThatCannotBeWritten(t *testing.T) {
 	if err := os.Chmod(dir, 0o500); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openDataDir(dir, "n1", "test"); !errors.Is(err, ErrDataDir) {
+	if _, err := openDataDir(dir, "n1", "test", ""); !errors.Is(err, ErrDataDir) {
 		t.Errorf("got %v, want ErrDataDir", err)
 	}
 }
@@ -118,19 +118,55 @@ func TestUnfinishedSnapshotsAreRemoved(t *testing.T) {
 // would be applied to another state than the nodes had.
 func TestDataDirOfAnOlderFormatIsRefused(t *testing.T) {
 	dir := t.TempDir()
-	ident, err := openDataDir(dir, "n1", "c")
+	ident, err := openDataDir(dir, "n1", "c", "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again, err := openDataDir(dir, "n1", "c"); err != nil || again.Incarnation != ident.Incarnation {
+	if again, err := openDataDir(dir, "n1", "c", ""); err != nil || again.Incarnation != ident.Incarnation {
 		t.Fatalf("its own format: %+v, %v", again, err)
 	}
 	ident.Format = 0 // as the first format has it
 	if err := ident.save(dir); err != nil {
 		t.Fatal(err)
 	}
-	_, err = openDataDir(dir, "n1", "c")
+	_, err = openDataDir(dir, "n1", "c", "")
 	if !errors.Is(err, ErrDataDir) || !strings.Contains(err.Error(), "its format is 1 and this version reads only 2") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A directory keeps its log where it began, and says so to whom wants it
+// elsewhere.
+func TestDataDirKeepsItsLogKind(t *testing.T) {
+	for _, tc := range []struct{ began, kind, other string }{
+		{"", LogWAL, LogBolt}, {LogWAL, LogWAL, LogBolt}, {LogBolt, LogBolt, LogWAL},
+	} {
+		dir := t.TempDir()
+		if _, err := openDataDir(dir, "n1", "test", tc.began); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{"", tc.kind} {
+			have, err := openDataDir(dir, "n1", "test", want)
+			if err != nil || have.logKind() != tc.kind {
+				t.Errorf("began with %q, opened with %q: %v in %q", tc.began, want, err, have.logKind())
+			}
+		}
+		_, err := openDataDir(dir, "n1", "test", tc.other)
+		if !errors.Is(err, ErrDataDir) || !strings.Contains(err.Error(), "-log-store") || !strings.Contains(err.Error(), "registry migrate-log -data-dir "+dir+" -to "+tc.other) {
+			t.Errorf("began with %q, opened with %q: %v", tc.began, tc.other, err)
+		}
+	}
+}
+
+// A directory that is older than the choice has its log in raft.db, and one
+// with its log there can be read by an older version.
+func TestDataDirWithoutALogKind(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := openDataDir(dir, "n1", "test", LogBolt); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(filepath.Join(dir, identityFile))
+	if err != nil || strings.Contains(string(data), `"log"`) {
+		t.Errorf("%s, %v", data, err)
 	}
 }

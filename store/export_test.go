@@ -1,13 +1,20 @@
 package store
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
+	"errors"
 	"flag"
+	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/raft"
+	wal "github.com/hashicorp/raft-wal"
 
 	"github.com/werbenhu/registry/fsm"
 	"github.com/werbenhu/registry/fsm/fsmpb"
@@ -31,7 +38,7 @@ func Random(tb testing.TB) *rand.Rand {
 func (s *Store) Snapshot() error { return s.raft.Snapshot().Error() }
 
 // BreakLog makes every later write of the log fail.
-func (s *Store) BreakLog() error { return s.bolt.Close() }
+func (s *Store) BreakLog() error { return s.files.close() }
 
 // Incarnation is the id of the data directory.
 func (s *Store) Incarnation() string { return s.incarnation }
@@ -87,18 +94,54 @@ const MaxReinstalls = maxReinstalls
 
 // DamageEntry changes the term of an entry on the disk, behind the cache.
 func (s *Store) DamageEntry(index uint64) error {
+	if s.files.wal != nil {
+		return s.damageSegments(index)
+	}
 	var l raft.Log
-	if err := s.bolt.GetLog(index, &l); err != nil {
+	if err := s.files.bolt.GetLog(index, &l); err != nil {
 		return err
 	}
 	l.Term++
-	return s.bolt.StoreLog(&l)
+	return s.files.bolt.StoreLog(&l)
 }
+
+func (s *Store) damageSegments(index uint64) error {
+	var l raft.Log
+	if err := s.files.wal.GetLog(index, &l); err != nil {
+		return err
+	}
+	var entry bytes.Buffer
+	if err := (&wal.BinaryCodec{}).Encode(&l, &entry); err != nil {
+		return err
+	}
+	paths, err := filepath.Glob(filepath.Join(s.cfg.DataDir, walDir, "*.wal"))
+	for _, path := range paths {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		at := bytes.Index(data, entry.Bytes())
+		if at < 0 {
+			continue
+		}
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		term := at + len(binary.AppendUvarint(nil, index))
+		_, err = f.WriteAt([]byte{data[term] + 1}, int64(term))
+		return errors.Join(err, f.Close())
+	}
+	return errors.Join(fmt.Errorf("entry %d is in no segment", index), err)
+}
+
+// SegmentSize sets the size of a segment of the log.
+func SegmentSize(cfg *Config, bytes int) { cfg.segmentSize = bytes }
 
 // LogRange is the first and the last index of the log.
 func (s *Store) LogRange() (first, last uint64) {
-	first, _ = s.bolt.FirstIndex() // a test would see 0
-	last, _ = s.bolt.LastIndex()
+	first, _ = s.files.entries().FirstIndex() // a test would see 0
+	last, _ = s.files.entries().LastIndex()
 	return first, last
 }
 

@@ -2,8 +2,6 @@ package store
 
 import (
 	"io"
-	"os"
-	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -57,8 +55,11 @@ type Metrics struct {
 	Stalls             uint64 // times that this process stood still while it led
 	Guard              GuardStats
 
-	Log        bbolt.Stats
-	LogSize    int64  // of the log's file, in bytes
+	Log          bbolt.Stats   // of raft.db
+	LogWrites    uint64        // pages of raft.db, and batches and truncations of segments
+	LogWriteTime time.Duration // of those, with their syncs
+	LogSize      int64         // of raft.db and the segments, in bytes
+
 	DiskFree   uint64 // bytes that this node may use where its data is
 	DiskFreeOK bool   // false where the system does not tell
 	DiskLow    bool   // less than the low-water mark is free
@@ -100,9 +101,10 @@ func (s *Store) Metrics() Metrics {
 		Agreed: s.counters.checks[agreed].Load(), Majority: s.counters.checks[inMajority].Load(),
 		Undecided: s.counters.checks[undecided].Load(), Wrong: s.counters.checks[wrong].Load(),
 		Reinstalls: s.counters.reinstalls.Load(), Alarms: len(s.alarms()),
-		Log: s.bolt.Stats(),
+		Log: s.files.bolt.Stats(), LogSize: s.files.size(),
 	}
-	if first, err := s.bolt.FirstIndex(); err == nil {
+	m.LogWrites, m.LogWriteTime = s.files.writes()
+	if first, err := s.files.entries().FirstIndex(); err == nil {
 		m.FirstIndex = first
 	}
 	if servers, _, err := s.configuration(); err == nil {
@@ -113,9 +115,6 @@ func (s *Store) Metrics() Metrics {
 				m.Nonvoters++
 			}
 		}
-	}
-	if info, err := os.Stat(filepath.Join(s.cfg.DataDir, logFile)); err == nil {
-		m.LogSize = info.Size()
 	}
 	m.DiskLow = s.LowDisk() != nil
 	if free, err := s.cfg.diskFree(s.cfg.DataDir); err == nil {

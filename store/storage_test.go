@@ -38,8 +38,11 @@ func (r *restores) Restored(*fsm.State) { r.n.Add(1) }
 
 func TestFollowerFarBehindGetsASnapshot(t *testing.T) {
 	t.Parallel()
-	few := func(cfg *store.Config) { cfg.SnapshotThreshold = 8 }
-	c := storetest.New(t, few)
+	eachLog(t, testFollowerFarBehind)
+}
+
+func testFollowerFarBehind(t *testing.T, kind func(*store.Config)) {
+	c := storetest.New(t, few, kind)
 	nodes := c.Three()
 	leader := c.Leader()
 	var behind *storetest.Node
@@ -71,7 +74,11 @@ func TestFollowerFarBehindGetsASnapshot(t *testing.T) {
 // A log that cannot be written ends the node, and the cluster goes on.
 func TestStorageFailureEndsTheNode(t *testing.T) {
 	t.Parallel()
-	c := storetest.New(t)
+	eachLog(t, testStorageFailure)
+}
+
+func testStorageFailure(t *testing.T, kind func(*store.Config)) {
+	c := storetest.New(t, kind)
 	c.Three()
 	leader := c.Leader()
 	if err := leader.BreakLog(); err != nil {

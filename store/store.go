@@ -11,9 +11,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
-	"go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/werbenhu/registry/fsm"
 	"github.com/werbenhu/registry/fsm/rings"
@@ -44,9 +41,8 @@ type Store struct {
 	confirm   *confirmer
 	raft      *raft.Raft
 	transport *transport
-	bolt      *raftboltdb.BoltStore
+	files     *logFiles
 	logs      raft.LogStore // as raft sees it
-	tail      *tail
 
 	notify      chan bool
 	streamEnded chan struct{} // holds one
@@ -124,43 +120,25 @@ func Open(cfg Config) (_ *Store, err error) {
 	return s, nil
 }
 
-// lockWait is how long to wait for another process to leave the directory.
-const lockWait = time.Second
-
 func (s *Store) openLog() error {
 	dir := s.cfg.DataDir
-	ident, err := openDataDir(dir, s.cfg.ID, s.cfg.Cluster)
+	ident, err := openDataDir(dir, s.cfg.ID, s.cfg.Cluster, s.cfg.LogStore)
 	if err != nil {
 		return err
 	}
 	s.ident.Store(&ident)
 	s.incarnation = ident.Incarnation
-	if err := verifyLogFile(filepath.Join(dir, logFile)); errors.Is(err, ErrCorrupt) {
-		return unusable(dir, s.cfg.ID, err)
-	} else if err != nil {
-		return fmt.Errorf("%w %s: %w", ErrDataDir, dir, err)
-	}
-	s.bolt, err = raftboltdb.New(raftboltdb.Options{
-		Path: filepath.Join(dir, logFile),
-		BoltOptions: &bbolt.Options{
-			Timeout:        lockWait,
-			NoFreelistSync: true,
-			FreelistType:   bbolt.FreelistMapType,
-		},
-		MsgpackUseNewTimeFormat: true,
-	})
-	if errors.Is(err, bolterrors.ErrTimeout) {
-		return fmt.Errorf("%w %s: another process uses it", ErrDataDir, dir)
-	}
+	bolt, err := openBolt(dir)
 	if err != nil {
-		return fmt.Errorf("%w %s: open %s: %w%s", ErrDataDir, dir, logFile, err, advice(err))
+		return unusable(dir, s.cfg.ID, err)
 	}
+	s.files = &logFiles{dir: dir, bolt: bolt}
 	// Under the lock: another process may have claimed the directory meanwhile.
-	if again, err := openDataDir(dir, s.cfg.ID, s.cfg.Cluster); err != nil || again.Incarnation != ident.Incarnation {
+	if again, err := openDataDir(dir, s.cfg.ID, s.cfg.Cluster, s.cfg.LogStore); err != nil || again.Incarnation != ident.Incarnation || again.Log != ident.Log {
 		return errors.Join(fmt.Errorf("%w %s: another process claimed it at the same time", ErrDataDir, dir), err)
 	}
-	if s.tail, err = openTail(dir); err != nil {
-		return err
+	if err := s.files.openRest(ident.logKind(), newRaftLogger(s.log), s.cfg.segmentSize); err != nil {
+		return unusable(dir, s.cfg.ID, err)
 	}
 	return removeUnfinished(dir)
 }
@@ -171,18 +149,18 @@ const trailingFactor = 2
 
 func (s *Store) openRaft() error {
 	guard := failStop{maxHang: s.cfg.MaxHang, fatal: s.fail, closed: s.ctx.Done()}
-	stable := &stableStore{StableStore: checkedStable{s.bolt}, failStop: guard, tail: s.tail}
-	cached, err := raft.NewLogCache(1024, checkedLog{s.bolt})
+	stable := &stableStore{StableStore: s.files.stable(), failStop: guard, tail: s.files.tail}
+	cached, err := raft.NewLogCache(1024, s.files.entries())
 	if err != nil {
 		return fmt.Errorf("log cache: %w", err)
 	}
-	logs := &logStore{LogStore: cached, failStop: guard, tail: s.tail}
+	logs := &logStore{LogStore: cached, failStop: guard, tail: s.files.tail}
 	if s.cfg.wrapLog != nil {
 		logs.LogStore = s.cfg.wrapLog(cached)
 	}
 	s.logs = logs
 	if s.cfg.wrapStable != nil {
-		stable.StableStore = s.cfg.wrapStable(checkedStable{s.bolt})
+		stable.StableStore = s.cfg.wrapStable(s.files.stable())
 	}
 	logger := newRaftLogger(s.log)
 	files, err := raft.NewFileSnapshotStoreWithLogger(s.cfg.DataDir, keptSnapshots, logger)
@@ -223,7 +201,7 @@ func (s *Store) openRaft() error {
 
 // verifyStored reads all that is on disk before raft builds on it.
 func (s *Store) verifyStored(snaps raft.SnapshotStore) error {
-	from, last, err := verifyLog(checkedLog{s.bolt}, checkedStable{s.bolt}, s.tail.mark())
+	from, last, err := verifyLog(s.files.entries(), s.files.stable(), s.files.tail.mark())
 	if err == nil {
 		found, serr := checkSnapshots(s.cfg.DataDir, snaps, s.log)
 		if serr != nil {
@@ -233,6 +211,9 @@ func (s *Store) verifyStored(snaps raft.SnapshotStore) error {
 	}
 	if err != nil {
 		return unusable(s.cfg.DataDir, s.cfg.ID, err)
+	}
+	if err := s.files.dropOther(); err != nil {
+		return fmt.Errorf("%w %s: %w%s", ErrDataDir, s.cfg.DataDir, err, advice(err))
 	}
 	return nil
 }
@@ -356,11 +337,8 @@ func (s *Store) close() error {
 	}
 	s.rings.Close() // 6
 	s.watches.Close()
-	if s.bolt != nil {
-		errs = append(errs, s.bolt.Close()) // 7
-	}
-	if s.tail != nil {
-		errs = append(errs, s.tail.close())
+	if s.files != nil {
+		errs = append(errs, s.files.close()) // 7
 	}
 	return errors.Join(errs...)
 }

@@ -16,6 +16,8 @@ const (
 	flagID         = "id"
 	flagAddr       = "addr"
 	flagWeight     = "weight"
+	flagDataDir    = "data-dir"
+	flagLogStore   = "log-store"
 )
 
 const defaultClientAddr = "127.0.0.1:9800"

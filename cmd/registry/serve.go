@@ -23,7 +23,8 @@ func serveFlags() []cli.Flag {
 		&cli.StringFlag{Name: flagAddr, Usage: "listen for clients here", EnvVars: []string{"REGISTRY_ADDR"}, Value: d.Addr},
 		&cli.StringFlag{Name: "advertise", Usage: "host:port where clients reach -addr (default: as for -bind-advertise)", EnvVars: []string{"REGISTRY_ADVERTISE"}},
 		&cli.StringSliceFlag{Name: flagRegistries, Usage: "bind addresses of other nodes, comma separated; none: form a new cluster", EnvVars: []string{"REGISTRY_REGISTRIES"}},
-		&cli.StringFlag{Name: "data-dir", Usage: "where the node keeps its state (default: registry-data/<id>)", EnvVars: []string{"REGISTRY_DATA_DIR"}},
+		&cli.StringFlag{Name: flagDataDir, Usage: "where the node keeps its state (default: registry-data/<id>)", EnvVars: []string{"REGISTRY_DATA_DIR"}},
+		&cli.StringFlag{Name: flagLogStore, Usage: "where the log is, wal or boltdb (default: where -data-dir has it; wal in a new one)", EnvVars: []string{"REGISTRY_LOG_STORE"}},
 		&cli.IntFlag{Name: "bootstrap-expect", Usage: "form one cluster with that many nodes, all in -registries, started in any order", EnvVars: []string{"REGISTRY_BOOTSTRAP_EXPECT"}},
 		&cli.StringFlag{Name: "cluster", Usage: "name of the cluster: nodes of another name are refused", EnvVars: []string{"REGISTRY_CLUSTER"}, Value: d.Cluster},
 		&cli.BoolFlag{Name: "wait", Usage: "start empty and wait until a cluster takes this node in (cluster join)", EnvVars: []string{"REGISTRY_WAIT"}},
@@ -88,7 +89,7 @@ func serveConfig(e *env, c *cli.Context) (registry.Config, error) {
 		return cfg, err
 	}
 	cfg.SnapshotThreshold, cfg.SnapshotInterval = c.Uint64("snapshot-threshold"), c.Duration("snapshot-interval")
-	cfg.DataDir = c.String("data-dir")
+	cfg.DataDir, cfg.LogStore = c.String(flagDataDir), c.String(flagLogStore)
 	if cfg.DataDir == "" {
 		if cfg.DataDir, err = defaultDataDir(cfg.ID); err != nil {
 			return cfg, err

@@ -98,16 +98,16 @@ var reads = []read{
 	gauge("registry_ring_memory_limit_bytes", "The most that registry_ring_memory_bytes may be: -ring-memory.", func(m *store.Metrics) float64 { return float64(m.Rings.Memory) }),
 
 	gauge("registry_disk_low", "1 while less than -min-free-disk is free.", func(m *store.Metrics) float64 { return truth(m.DiskLow) }),
-	gauge("registry_log_size_bytes", "Size of the log's file, which never shrinks.", func(m *store.Metrics) float64 { return float64(m.LogSize) }),
+	gauge("registry_log_size_bytes", "Size of raft.db, which never shrinks, and of the log's segments.", func(m *store.Metrics) float64 { return float64(m.LogSize) }),
 	gauge("registry_log_entries", "Entries in the log.", func(m *store.Metrics) float64 {
 		if m.FirstIndex == 0 || m.LastIndex < m.FirstIndex {
 			return 0
 		}
 		return float64(m.LastIndex - m.FirstIndex + 1)
 	}),
-	gauge("registry_log_free_pages", "Pages of the log's file that are free.", func(m *store.Metrics) float64 { return float64(m.Log.FreePageN) }),
-	counter("registry_log_writes_total", "Pages written to the log's file.", func(m *store.Metrics) float64 { return float64(m.Log.TxStats.GetWrite()) }),
-	counter("registry_log_write_seconds_total", "Time that writing and syncing the log's file took.", func(m *store.Metrics) float64 { return m.Log.TxStats.GetWriteTime().Seconds() }),
+	gauge("registry_log_free_pages", "Pages of raft.db that are free.", func(m *store.Metrics) float64 { return float64(m.Log.FreePageN) }),
+	counter("registry_log_writes_total", "Writes to the log: pages of raft.db, and batches and truncations of segments.", func(m *store.Metrics) float64 { return float64(m.LogWrites) }),
+	counter("registry_log_write_seconds_total", "Time that writing and syncing the log took.", func(m *store.Metrics) float64 { return m.LogWriteTime.Seconds() }),
 }
 
 var (

@@ -1,0 +1,157 @@
+// Package walfile reads the tail segment of a hashicorp/raft-wal log and finds
+// where its committed part ends.
+//
+// raft-wal checks the checksum of the last batch in the tail alone, and takes
+// any frame that it cannot read for the end of an unfinished write. So damage in
+// the middle shortens the log without a word, and a seal whose write was cut
+// off leaves a segment that takes no entries any more. This package checks every
+// batch, and tells a write that a crash cut off from damage where it can: the
+// batch that is cut off is the last one, so a sound batch after one that is not
+// means damage.
+package walfile
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+)
+
+// ErrDamaged is what every finding is.
+var ErrDamaged = errors.New("damaged segment")
+
+// The format, of version 0; integers are little-endian. A file is a header and
+// frames. Frames are padded to a multiple of 8 bytes, and zeros follow the last.
+//
+//	header  {magic u32, 0 u24, version u8, base index u64, segment id u64, codec u64}
+//	entry   {1 u8, 0 u24, length u32, payload}
+//	index   {2 u8, 0 u24, length u32, position of each entry u32…}: the segment is sealed
+//	commit  {3 u8, 0 u24, CRC-32C of all bytes since the last commit, of the header too u32}
+const (
+	magic      = 0x58eb6b0d
+	headerSize = 32
+	frameSize  = 8
+	typeEntry  = 1
+	typeIndex  = 2
+	typeCommit = 3
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// ID is what the list of segments says of a segment.
+type ID struct{ Base, Segment, Codec uint64 }
+
+// Tail is the committed part of a segment.
+type Tail struct {
+	Entries uint64
+	End     int64 // everything from here on was not committed
+	Index   int64 // position of the index; 0: not sealed
+}
+
+// Walk reads a segment that the list does not call sealed. Errors are an
+// [ErrDamaged], or those of r.
+func Walk(r io.ReaderAt, size int64, id ID) (Tail, error) {
+	w := walker{r: bufio.NewReaderSize(io.NewSectionReader(r, 0, size), 64<<10), size: size}
+	header := make([]byte, headerSize)
+	if err := w.take(header); err != nil {
+		return Tail{}, ignoreEnd(err)
+	}
+	if err := ignoreEnd(w.frames()); err != nil {
+		return Tail{}, err
+	}
+	if w.good.End > 0 && !id.matches(header) {
+		return Tail{}, fmt.Errorf("%w: its header is that of another one", ErrDamaged)
+	}
+	return w.good, nil
+}
+
+func (id ID) matches(header []byte) bool {
+	return binary.LittleEndian.Uint32(header) == magic && binary.LittleEndian.Uint32(header[4:]) == 0 &&
+		binary.LittleEndian.Uint64(header[8:]) == id.Base && binary.LittleEndian.Uint64(header[16:]) == id.Segment &&
+		binary.LittleEndian.Uint64(header[24:]) == id.Codec
+}
+
+// ignoreEnd: a file may end anywhere.
+func ignoreEnd(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil
+	}
+	return err
+}
+
+type walker struct {
+	r    *bufio.Reader
+	size int64
+
+	at     int64
+	crc    uint32 // of the batch so far
+	frame  int    // frames in the batch so far
+	seen   Tail   // with what is not committed yet
+	good   Tail
+	broken int64 // where a batch ended whose checksum is wrong; 0: none
+}
+
+// take reads the next bytes of the batch.
+func (w *walker) take(b []byte) error {
+	if _, err := io.ReadFull(w.r, b); err != nil {
+		return err
+	}
+	w.at += int64(len(b))
+	w.crc = crc32.Update(w.crc, castagnoli, b)
+	return nil
+}
+
+// frames reads to the first frame that is none.
+func (w *walker) frames() error {
+	var head [frameSize]byte
+	payload := make([]byte, 4<<10)
+	for {
+		sum := w.crc
+		if err := w.take(head[:]); err != nil {
+			return err
+		}
+		value := binary.LittleEndian.Uint32(head[4:])
+		switch head[0] {
+		case typeEntry:
+			w.seen.Entries++
+		case typeIndex:
+			w.seen.Index = w.at
+		case typeCommit:
+			if err := w.commit(sum == value); err != nil {
+				return err
+			}
+			continue
+		default:
+			return nil
+		}
+		w.frame++
+		left := (int64(value) + frameSize - 1) / frameSize * frameSize
+		if left > w.size-w.at {
+			return nil
+		}
+		for left > 0 {
+			n := min(left, int64(len(payload)))
+			if err := w.take(payload[:n]); err != nil {
+				return err
+			}
+			left -= n
+		}
+	}
+}
+
+// commit ends a batch.
+func (w *walker) commit(sound bool) error {
+	switch {
+	case !sound && w.broken == 0:
+		w.broken = w.at
+	case sound && w.broken == 0:
+		w.good = w.seen
+		w.good.End = w.at
+	case sound && w.frame > 0:
+		return fmt.Errorf("%w: the batch that ends at %d does not have its checksum, and a sound one follows", ErrDamaged, w.broken)
+	}
+	w.crc, w.frame = 0, 0
+	return nil
+}
