@@ -188,9 +188,9 @@ func eachLog(t *testing.T, test func(t *testing.T, kind func(*store.Config))) {
 }
 
 // editLog changes the log's file through bbolt.
-func editLog(t *testing.T, n *storetest.Node, edit func(logs *bbolt.Bucket) error) {
+func editLog(t *testing.T, dir string, edit func(logs *bbolt.Bucket) error) {
 	t.Helper()
-	db, err := bbolt.Open(filepath.Join(n.Dir, "raft.db"), 0o600, nil)
+	db, err := bbolt.Open(filepath.Join(dir, "raft.db"), 0o600, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,7 +201,7 @@ func editLog(t *testing.T, n *storetest.Node, edit func(logs *bbolt.Bucket) erro
 
 func editLast(t *testing.T, n *storetest.Node, edit func(b *bbolt.Bucket, key, value []byte) error) {
 	t.Helper()
-	editLog(t, n, func(b *bbolt.Bucket) error {
+	editLog(t, n.Dir, func(b *bbolt.Bucket) error {
 		k, v := b.Cursor().Last()
 		return edit(b, bytes.Clone(k), bytes.Clone(v))
 	})
@@ -247,7 +247,7 @@ var boltDamages = map[string]logDamage{
 		})
 	},
 	"entry lost in between": func(t *testing.T, n *storetest.Node, _ string) {
-		editLog(t, n, func(b *bbolt.Bucket) error {
+		editLog(t, n.Dir, func(b *bbolt.Bucket) error {
 			cur := b.Cursor()
 			cur.Last()
 			cur.Prev()

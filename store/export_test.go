@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -147,3 +148,8 @@ func (s *Store) LogRange() (first, last uint64) {
 
 // CalledFromOutside is what a raft call of another cluster does.
 func (s *Store) CalledFromOutside(cluster string) { s.calledFromOutside(cluster) }
+
+// MigrateLogSteps is MigrateLog with a function that is told of each step.
+func MigrateLogSteps(dir, to string, segmentSize int, step func(what string)) (LogMove, error) {
+	return migration{dir: dir, to: to, log: slog.New(slog.DiscardHandler), segmentSize: segmentSize, batch: 20, step: step}.run()
+}

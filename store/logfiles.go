@@ -46,7 +46,7 @@ func openBolt(dir string) (*raftboltdb.BoltStore, error) {
 		MsgpackUseNewTimeFormat: true,
 	})
 	if errors.Is(err, bolterrors.ErrTimeout) {
-		return nil, errLocked
+		return nil, ErrInUse
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w%s", logFile, err, advice(err))

@@ -68,7 +68,8 @@ func knownKey(bucket, key string) error {
 	return fmt.Errorf("unknown key %q in %q", key, bucket)
 }
 
-var errLocked = errors.New("another process uses it")
+// ErrInUse is returned for a directory that another process uses.
+var ErrInUse = errors.New("another process uses it")
 
 // awaitSharedLock waits until no other process writes the file. Closing the
 // file gives the lock back.
@@ -81,7 +82,7 @@ func awaitSharedLock(f *os.File) error {
 			return err
 		}
 		if !pause(ctx, 50*time.Millisecond) {
-			return errLocked
+			return ErrInUse
 		}
 	}
 }

@@ -22,7 +22,7 @@ func newApp(e *env) *cli.App {
 		Flags:       append(serveFlags(), helpFlag()),
 		Action:      serveAction(e),
 		Commands: []*cli.Command{
-			serveCommand(e), devCommand(e), healthCommand(e),
+			serveCommand(e), devCommand(e), healthCommand(e), migrateLogCommand(e),
 			registerCommand(e), deregisterCommand(e), membersCommand(e), memberCommand(e),
 			groupsCommand(e), groupCommand(e), watchCommand(e), matchCommand(e),
 			ringCommand(e), clusterCommand(e), benchCommand(e),

@@ -173,3 +173,40 @@ func TestServeRefuses(t *testing.T) {
 		})
 	}
 }
+
+// The log of a node that stopped moves both ways; that of one that runs does not.
+func TestMigrateLog(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	bind, addr := freePorts(t, 1), freePorts(t, 1)
+	node := []string{"serve", "-id", "n1", "-bind", local(bind), "-addr", local(addr), "-data-dir", dir}
+	t.Setenv("REGISTRY_ADDRS", local(addr))
+	n := start(t, append(node, "-log-store", "boltdb")...)
+	ok(t, "group", "set", "-timeout", "30s", "-virtual-nodes", "128", "web") // waits for the node
+	if r := execute(t, t.Context(), "", "migrate-log", "-data-dir", dir, "-to", "wal"); r.code != exitFailure || !strings.Contains(r.stderr, "stop the node first") {
+		t.Errorf("while it runs: %+v", r)
+	}
+	n.cancel(nil)
+	n.wait(exitOK)
+	if r := execute(t, t.Context(), "", append(node, "-log-store", "wal")...); r.code != exitFailure || !strings.Contains(r.stderr, "registry migrate-log -data-dir "+dir+" -to wal") {
+		t.Errorf("another -log-store: %+v", r)
+	}
+	for _, to := range []string{"wal", "boltdb", "wal"} {
+		if out := ok(t, "migrate-log", "-data-dir", dir, "-to", to); !strings.Contains(out, "moved entries 1 to") {
+			t.Errorf("to %s: %s", to, out)
+		}
+		if out := ok(t, "migrate-log", "-data-dir", dir, "-to", to); !strings.Contains(out, "already") {
+			t.Errorf("to %s again: %s", to, out)
+		}
+		n := start(t, append(node, "-log-store", to)...)
+		if out := ok(t, "group", "get", "-timeout", "30s", "-linearizable", "web"); !strings.Contains(out, "128") {
+			t.Errorf("in %s: %s", to, out)
+		}
+		n.cancel(nil)
+		n.wait(exitOK)
+	}
+	for _, args := range [][]string{{"-to", "wal"}, {"-data-dir", dir}, {"-data-dir", dir, "-to", "disk"}} {
+		if r := execute(t, t.Context(), "", append([]string{"migrate-log"}, args...)...); r.code != exitUsage {
+			t.Errorf("%v: %+v", args, r)
+		}
+	}
+}

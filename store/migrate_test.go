@@ -1,0 +1,205 @@
+package store_test
+
+import (
+	"encoding/binary"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/werbenhu/registry/store"
+	"github.com/werbenhu/registry/store/storetest"
+)
+
+const smallSegments = 2 << 10
+
+// moves are both ways.
+var moves = map[string]struct{ from, to string }{
+	"to segments": {store.LogBolt, store.LogWAL},
+	"to raft.db":  {store.LogWAL, store.LogBolt},
+}
+
+// startsFrom starts a node on a copy of a directory, with the log where it must
+// be by then, and compares its members.
+func startsFrom(t *testing.T, dir, kind string, want uint64) {
+	t.Helper()
+	c := storetest.New(t, few, logKinds[kind], func(cfg *store.Config) { cfg.ElectionTimeout = 50 * time.Millisecond })
+	if err := os.CopyFS(c.DirOf("n1"), os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time what it left is all there is
+		n := c.Start("n1", store.Formation{})
+		c.AwaitReady(n)
+		if got := content(n); got != want {
+			t.Errorf("members have digest %016x, want %016x", got, want)
+		}
+		c.Write(register("web", "m1", time.Minute))
+		want = content(n)
+		n.Stop()
+	}
+	if entries := boltEntries(t, c.DirOf("n1")); (entries > 0) != (kind == store.LogBolt) {
+		t.Errorf("the log is in %s, and raft.db has %d entries", kind, entries)
+	}
+	_, err := os.Stat(filepath.Join(c.DirOf("n1"), "wal"))
+	if isThere := err == nil; isThere != (kind == store.LogWAL) {
+		t.Errorf("the log is in %s, and there are segments: %v", kind, isThere)
+	}
+}
+
+func boltEntries(t *testing.T, dir string) (entries int) {
+	t.Helper()
+	editLog(t, dir, func(logs *bbolt.Bucket) error {
+		entries = logs.Stats().KeyN
+		return nil
+	})
+	return entries
+}
+
+// A move that ends at any step leaves the old log or the new one, and can be
+// made again.
+func TestMovedLogIsWholeAtEveryStep(t *testing.T) {
+	t.Parallel()
+	for name, move := range moves {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := storetest.New(t, logKinds[move.from], func(cfg *store.Config) { cfg.SnapshotThreshold = 1 << 10 })
+			n := c.Start("n1", store.Formation{})
+			c.AwaitReady(n)
+			for i := range 60 {
+				c.Write(register("web", "m"+strings.Repeat("x", i), time.Minute))
+			}
+			want := content(n)
+			n.Stop()
+
+			at := move.from
+			var steps, kinds, copies []string
+			done, err := store.MigrateLogSteps(n.Dir, move.to, smallSegments, func(what string) {
+				if what == "switched" {
+					at = move.to
+				}
+				to := t.TempDir()
+				if err := os.CopyFS(to, os.DirFS(n.Dir)); err != nil {
+					t.Error(err)
+				}
+				steps, kinds, copies = append(steps, what), append(kinds, at), append(copies, to)
+			})
+			if err != nil || done.From != move.from || done.To != move.to || done.Last < 60 {
+				t.Fatalf("%+v, %v", done, err)
+			}
+			if len(steps) < 7 {
+				t.Fatalf("steps %v", steps)
+			}
+			startsFrom(t, n.Dir, move.to, want)
+			for i, dir := range copies {
+				t.Run(steps[i], func(t *testing.T) {
+					startsFrom(t, dir, kinds[i], want)
+					again, err := store.MigrateLogSteps(dir, move.to, smallSegments, func(string) {})
+					if err != nil || again.Last != done.Last {
+						t.Fatalf("again: %+v, %v", again, err)
+					}
+					startsFrom(t, dir, move.to, want)
+				})
+			}
+		})
+	}
+}
+
+// What an older move left in raft.db, and nothing removed, is not taken for
+// part of the log.
+func TestMoveToRaftDBBeginsEmpty(t *testing.T) {
+	t.Parallel()
+	c := storetest.New(t, logKinds[store.LogWAL])
+	n := written(t, c)
+	want := content(n)
+	editLog(t, n.Dir, func(logs *bbolt.Bucket) error {
+		return logs.Put(binary.BigEndian.AppendUint64(nil, 1000), []byte("left"))
+	})
+	if _, err := store.MigrateLog(n.Dir, store.LogBolt, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	startsFrom(t, n.Dir, store.LogBolt, want)
+}
+
+// A log that was moved is the same for the rest of the cluster, snapshots and
+// all, also after it is moved back.
+func TestNodeWithAMovedLogStaysAMember(t *testing.T) {
+	t.Parallel()
+	for name, move := range moves {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := storetest.New(t, few, func(cfg *store.Config) { store.SegmentSize(cfg, smallSegments) })
+			c.Three(func(cfg *store.Config) { cfg.LogStore = move.from })
+			n := follower(c)
+			for _, to := range []string{move.to, move.from, move.to} {
+				for i := range 20 {
+					c.Write(register("web", to+strings.Repeat("x", i), time.Minute))
+				}
+				c.AwaitSame()
+				n.Stop()
+				if _, err := store.MigrateLogSteps(n.Dir, to, smallSegments, func(string) {}); err != nil {
+					t.Fatal(err)
+				}
+				c.Write(register("web", "while it was away", time.Minute))
+				n = c.Start(n.ID, store.Formation{}, func(cfg *store.Config) { cfg.LogStore = to })
+				c.AwaitSame()
+			}
+		})
+	}
+}
+
+func TestLogIsNotMovedWhileTheNodeRuns(t *testing.T) {
+	t.Parallel()
+	eachLog(t, func(t *testing.T, kind func(*store.Config)) {
+		c := storetest.New(t, kind)
+		n := c.Start("n1", store.Formation{})
+		c.AwaitReady(n)
+		for _, to := range []string{store.LogBolt, store.LogWAL} {
+			_, err := store.MigrateLog(n.Dir, to, slog.New(slog.DiscardHandler))
+			if !errors.Is(err, store.ErrDataDir) || !errors.Is(err, store.ErrInUse) {
+				t.Errorf("to %s: %v", to, err)
+			}
+		}
+		c.Write(register("web", "a", time.Minute))
+	})
+}
+
+// Nothing is moved that a node would not start from.
+func TestDamagedLogIsNotMoved(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		from, to string
+		damage   logDamage
+	}{
+		"raft.db":  {store.LogBolt, store.LogWAL, boltDamages["last entry lost"]},
+		"segments": {store.LogWAL, store.LogBolt, walDamages["tail cut"]},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := storetest.New(t, few, logKinds[tc.from])
+			n := written(t, c)
+			tc.damage(t, n, "")
+			_, err := store.MigrateLog(n.Dir, tc.to, slog.New(slog.DiscardHandler))
+			wantUnusable(t, err)
+			_, err = c.TryOpen("n1")
+			wantUnusable(t, err)
+		})
+	}
+}
+
+func TestMoveOfWhatIsNoLog(t *testing.T) {
+	t.Parallel()
+	for name, dir := range map[string]string{"missing": filepath.Join(t.TempDir(), "x"), "empty": t.TempDir()} {
+		_, err := store.MigrateLog(dir, store.LogWAL, slog.New(slog.DiscardHandler))
+		if !errors.Is(err, store.ErrDataDir) || !strings.Contains(err.Error(), "not a node's") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if left, _ := os.ReadDir(dir); len(left) > 0 {
+			t.Errorf("%s: it made %v", name, left)
+		}
+	}
+}
