@@ -173,16 +173,26 @@ type damage struct {
 
 var damages = []damage{
 	{"cut to a half", func(_ *Run, path string, _ []byte) error {
-		info, err := os.Stat(path)
+		data, err := os.ReadFile(path)
 		if err != nil {
 			return err
 		}
-		return os.Truncate(path, info.Size()/2)
+		if filepath.Ext(path) == ".wal" { // its end is empty
+			data = bytes.TrimRight(data, "\x00")
+		}
+		return os.Truncate(path, int64(len(data)/2))
 	}},
 	{"pages changed", func(r *Run, path string, _ []byte) error {
 		data, err := os.ReadFile(path)
 		if err != nil {
 			return err
+		}
+		if filepath.Ext(path) == ".wal" {
+			at := r.Rand.IntN(len(bytes.TrimRight(data, "\x00")) - 16)
+			for i := range data[at : at+16] { // one byte might be one that nobody reads
+				data[at+i] ^= 0x55
+			}
+			return os.WriteFile(path, data, 0o600)
 		}
 		for at := 2 * 4096; at < len(data); at += 4096 {
 			data[at+r.Rand.IntN(16)] ^= 0x55
@@ -209,13 +219,22 @@ func changedEntries(*Run) damage {
 	}}
 }
 
+// logFile has the newest entries of a node.
+func logFile(n *cluster.Node) string {
+	segments, _ := filepath.Glob(filepath.Join(n.Dir, "wal", "*.wal")) // the pattern is right
+	if len(segments) > 0 {
+		return segments[len(segments)-1]
+	}
+	return filepath.Join(n.Dir, "raft.db")
+}
+
 func damagedLog(choose func(*Run) damage) func(context.Context, *Run) error {
 	return func(ctx context.Context, r *Run) error { return damageLog(ctx, r, choose(r)) }
 }
 
 func damageLog(ctx context.Context, r *Run, d damage) error {
 	n := r.Cluster.Nodes[r.Rand.IntN(len(r.Cluster.Nodes))]
-	path := filepath.Join(n.Dir, "raft.db")
+	path := logFile(n)
 	r.Fault([]*cluster.Node{n}, "log of %s is %s", n.ID, d.name)
 	if err := n.Kill(); err != nil {
 		return err
