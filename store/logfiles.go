@@ -49,7 +49,7 @@ func openBolt(dir string) (*raftboltdb.BoltStore, error) {
 		return nil, ErrInUse
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w%s", logFile, err, advice(err))
+		return nil, fmt.Errorf("open %s: %w", logFile, err)
 	}
 	return bolt, nil
 }

@@ -42,17 +42,17 @@ type migration struct {
 }
 
 func (m migration) run() (move LogMove, err error) {
-	if _, err := m.identity(); err != nil {
+	ident, err := m.identity()
+	if err != nil {
 		return LogMove{}, err
 	}
 	bolt, err := openBolt(m.dir)
 	if err != nil {
-		return LogMove{}, fmt.Errorf("%w %s: %w", ErrDataDir, m.dir, err)
+		return LogMove{}, unusable(m.dir, ident.ID, err)
 	}
 	files := &logFiles{dir: m.dir, bolt: bolt}
 	defer func() { err = errors.Join(err, files.close()) }()
-	ident, err := m.identity() // under the lock
-	if err != nil {
+	if ident, err = m.identity(); err != nil { // again, under the lock
 		return LogMove{}, err
 	}
 	if err := files.openRest(ident.logKind(), newRaftLogger(m.log), m.segmentSize); err != nil {

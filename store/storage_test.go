@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -69,6 +70,47 @@ func testFollowerFarBehind(t *testing.T, kind func(*store.Config)) {
 	back.Stop()
 	c.AwaitReady(c.Start(behind.ID, store.Formation{}))
 	c.AwaitSame()
+}
+
+// The metrics count the log wherever it is.
+func TestLogMetrics(t *testing.T) {
+	t.Parallel()
+	eachLog(t, func(t *testing.T, kind func(*store.Config)) {
+		c := storetest.New(t, few, kind)
+		n := c.Start("n1", store.Formation{})
+		c.AwaitReady(n)
+		before := n.Metrics()
+		for i := range 40 {
+			c.Write(register("web", fmt.Sprint("m", i), time.Minute))
+		}
+		if err := n.Snapshot(); err != nil {
+			t.Fatal(err)
+		}
+		after := n.Metrics()
+		if after.LogWrites < before.LogWrites+40 || after.LogWriteTime <= before.LogWriteTime {
+			t.Errorf("%d writes in %s, then %d in %s", before.LogWrites, before.LogWriteTime, after.LogWrites, after.LogWriteTime)
+		}
+		if before.FirstIndex != 1 || after.FirstIndex == 1 {
+			t.Errorf("the log began with entry %d, and begins with entry %d after a snapshot", before.FirstIndex, after.FirstIndex)
+		}
+		var size int64
+		for _, pattern := range []string{"raft.db", "wal/*"} {
+			paths, err := filepath.Glob(filepath.Join(n.Dir, pattern))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, path := range paths {
+				info, err := os.Stat(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				size += info.Size()
+			}
+		}
+		if after.LogSize != size {
+			t.Errorf("the log takes %d bytes, want %d", after.LogSize, size)
+		}
+	})
 }
 
 // A log that cannot be written ends the node, and the cluster goes on.
