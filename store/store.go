@@ -94,7 +94,7 @@ func Open(cfg Config) (_ *Store, err error) {
 	s.confirm = newConfirmer(s.checkLeadership)
 	s.confirm.told = cfg.Instruments.Confirmed
 	s.watches = watch.NewHub(fsm.New().State())
-	s.rings = rings.New(rings.Config{State: func() *fsm.State { return s.machine.State() }, Memory: cfg.RingMemory, Logger: cfg.Logger})
+	s.rings = rings.New(rings.Config{State: func() *fsm.State { return s.machine.State() }, Memory: cfg.RingMemory, Lag: s.Lag, Logger: cfg.Logger})
 	s.machine = fsm.New(append([]fsm.Observer{s.leases, &s.counters, s.watches, s.rings}, cfg.Observers...)...)
 	s.fsm = &raftFSM{machine: s.machine, calls: s.calls, fatal: s.fail, closed: s.ctx.Done()}
 	defer func() {

@@ -1,6 +1,7 @@
 package rings
 
 import (
+	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -39,6 +40,9 @@ type Config struct {
 	State func() *fsm.State
 	// Memory is the budget in bytes; 0 means DefaultMemory.
 	Memory int64
+	// Lag is how long ago this node heard from the leader; nil: always just now.
+	// It is not called before the first Get.
+	Lag func() time.Duration
 	// Logger tells of rings that were built wrongly; nil: nobody is told.
 	Logger *slog.Logger
 }
@@ -46,6 +50,7 @@ type Config struct {
 // Cache is the rings that are asked for. It is an fsm.Observer.
 type Cache struct {
 	state  func() *fsm.State
+	lag    func() time.Duration
 	memory int64
 	log    *slog.Logger
 	start  time.Time
@@ -55,8 +60,11 @@ type Cache struct {
 
 	mu       sync.Mutex // guards the rest, and what entries say that it guards
 	classes  [2]class   // small rings and large ones
+	waiting  int        // entries in the readers' queues
+	starved  *entry     // waits for memory: no other build begins
 	used     int64      // bytes of the rings kept
-	reserved int64      // bytes of the rings under construction
+	reserved int64      // bytes of building, beyond the rings that are replaced
+	kept     order
 	closed   bool
 	verify   turns
 
@@ -66,17 +74,10 @@ type Cache struct {
 	wg     sync.WaitGroup
 }
 
-// class is the builds of small rings, or of large ones.
-type class struct {
-	queue   []*entry // in the order of demand
-	running int
-	slots   int
-}
-
 // smallPoints is the size up to which a ring takes less than a millisecond or so.
 const smallPoints = 1 << 16
 
-// maxQueue bounds the rings that wait to be built.
+// maxQueue bounds the rings that readers wait for, and those that nobody does.
 const maxQueue = 4096
 
 // entry is one group's place in the cache.
@@ -84,25 +85,30 @@ type entry struct {
 	name string
 	view atomic.Pointer[View]
 
-	used  atomic.Int64 // tick of the last question
-	again atomic.Bool  // asked for more than once
-	asked atomic.Bool  // since the last build began
-	// missed is when the first change was applied that the view does not have, in
-	// nanoseconds since the cache's start; 0: none.
-	missed atomic.Int64
-	took   atomic.Int64 // nanoseconds of the last build
+	used      atomic.Int64 // tick of the last question
+	again     atomic.Bool  // asked for since it was built, or was last passed over
+	asked     atomic.Bool  // since the last build began
+	scheduled atomic.Bool  // a build is due, queued or under way
+	took      atomic.Int64 // nanoseconds of the last build
 
 	// Guarded by Cache.mu.
 	waiters   int
-	queued    bool
+	queue     queueKind
 	building  bool
+	place     *list.Element // in Cache.kept, where the view may be dropped
 	gone      bool          // dropped from the cache
 	done      chan struct{} // closed and replaced after every build
 	err       error         // of the last build
 	notBefore time.Time     // of a build that nobody waits for
 	later     *time.Timer   // starts it
 	target    uint64        // revision of the view under construction
-	next      int64         // its missed
+	next      *missed       // what that will not have
+}
+
+// missed is the first change that a view does not have.
+type missed struct {
+	revision uint64
+	at       int64 // when the leader committed it at the latest, nanoseconds since the cache's start
 }
 
 // New returns an empty cache, which Close ends.
@@ -114,7 +120,10 @@ func New(cfg Config) *Cache {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	procs := runtime.GOMAXPROCS(0)
-	c := &Cache{state: cfg.State, memory: cfg.Memory, log: cfg.Logger, start: time.Now()}
+	if cfg.Lag == nil {
+		cfg.Lag = func() time.Duration { return 0 }
+	}
+	c := &Cache{state: cfg.State, lag: cfg.Lag, memory: cfg.Memory, log: cfg.Logger, start: time.Now()}
 	c.classes[small].slots, c.classes[large].slots = max(1, procs-procs/2), max(1, procs/2)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.wg.Go(c.tickLoop)
@@ -169,7 +178,9 @@ func (c *Cache) Get(ctx context.Context, s *fsm.State, g *fsm.Group, need Need) 
 				return v, 0, nil
 			}
 			if delay, ok := c.serves(e, v, need); ok {
-				c.want(e)
+				if !e.scheduled.Load() {
+					c.want(e)
+				}
 				return v, delay, nil
 			}
 		}
@@ -192,10 +203,12 @@ func (c *Cache) touch(e *entry) {
 
 // serves tells whether a ring that is behind its group is new enough.
 func (c *Cache) serves(e *entry, v *View, need Need) (delay time.Duration, ok bool) {
-	if missed := e.missed.Load(); missed != 0 {
-		delay = time.Duration(max(0, c.now()-missed))
+	has := v.Index // the last index up to which it has everything
+	if m := v.missed.Load(); m != nil {
+		has = max(has, m.revision-1)
+		delay = time.Duration(max(0, c.now()-m.at))
 	}
-	if need.Index != 0 && v.Index < need.Index || need.Delay != nil && delay > *need.Delay {
+	if has < need.Index || need.Delay != nil && delay > *need.Delay {
 		return delay, false
 	}
 	return delay, delay <= max(StaleLimit, time.Duration(e.took.Load()))
@@ -258,7 +271,7 @@ func (c *Cache) join(g *fsm.Group) (e *entry, done <-chan struct{}, err error) {
 	if need := buildBytes(g); need > c.memory {
 		return nil, nil, fmt.Errorf("%w: building that of group %q takes about %d MB, -ring-memory is %d MB", ErrTooLarge, g.Name, need>>20, c.memory>>20)
 	}
-	if !e.queued && !e.building && !c.enqueueLocked(e, classOf(g)) {
+	if e.queue != forReaders && !e.building && !c.enqueueLocked(e, classOf(g), forReaders) {
 		c.stats.busy.Add(1)
 		return nil, nil, fmt.Errorf("%w: %d wait", ErrBusy, maxQueue)
 	}
@@ -275,9 +288,7 @@ func (c *Cache) leave(e *entry) (v *View, gone bool, err error) {
 	defer c.mu.Unlock()
 	e.waiters--
 	v, gone = e.view.Load(), e.gone
-	if v == nil && e.waiters == 0 && !e.queued && !e.building {
-		c.dropLocked(e)
-	}
+	c.dropEmptyLocked(e)
 	return v, gone, e.err
 }
 
@@ -296,11 +307,12 @@ func (c *Cache) Applied(u *fsm.Update) {
 func (c *Cache) changed(e *entry, revision uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	first := &missed{revision: revision, at: c.now() - int64(c.lag())}
 	if v := e.view.Load(); v != nil && v.Revision < revision {
-		e.missed.CompareAndSwap(0, c.now())
+		v.missed.CompareAndSwap(nil, first)
 	}
-	if e.building && e.target < revision && e.next == 0 {
-		e.next = c.now()
+	if e.building && e.target < revision && e.next == nil {
+		e.next = first
 	}
 	if e.asked.Load() {
 		c.scheduleLocked(e)

@@ -12,11 +12,11 @@
 // as long as the last build took if that is longer. Then it waits.
 //
 // At most one build of a group runs at a time, and it takes the newest revision:
-// changes that came meanwhile go into one ring. Builds that readers wait for run in
-// the order of demand, in slots that small and large rings do not take from each
-// other. One that nobody waits for begins, after a build that took d, at the
-// earliest 3 d later: a group that changes all the time takes a quarter of a
-// processor.
+// changes that came meanwhile go into one ring. Builds that readers wait for go
+// first, in the order of demand, in slots that small and large rings do not take
+// from each other: as many in all as there are processors, and two on one. One that
+// nobody waits for begins, after a build that took d, at the earliest 3 d later: a
+// group that changes all the time is being built for a quarter of the time.
 //
 // # Limits
 //

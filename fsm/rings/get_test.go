@@ -139,7 +139,8 @@ func TestStaleRingCountsFromTheFirstChangeThatItLacks(t *testing.T) {
 		time.Sleep(StaleLimit / 2)
 		e := c.entry("web")
 		c.cache.mu.Lock() // as if a build of this revision were under way
-		e.building, e.target, e.next = true, c.m.State().Group("web").Revision, 0
+		e.building, e.target, e.next = true, c.m.State().Group("web").Revision, nil
+		c.cache.unplaceLocked(e)
 		c.cache.mu.Unlock()
 		built := c.m.State()
 		time.Sleep(StaleLimit / 4)
@@ -225,7 +226,7 @@ func TestQueueIsBounded(t *testing.T) {
 		t.Error("what was refused has a place")
 	}
 	release()
-	c.until("the queue is empty", func() bool { return c.cache.classes[small].running == 0 && len(c.cache.classes[small].queue) == 0 })
+	c.until("the queue is empty", func() bool { return c.cache.classes[small].running == 0 && c.cache.waiting == 0 })
 	if s := c.cache.Stats(); s.Builds != 0 || s.Rings != 0 || s.Busy != 1 || c.entry("g0") != nil {
 		t.Errorf("%+v: built for nobody", s)
 	}
@@ -294,7 +295,7 @@ func TestClose(t *testing.T) {
 					}
 				})
 			}
-			c.until("some wait", func() bool { return len(c.cache.classes[small].queue) > 1 || c.cache.stats.builds.Load() == groups })
+			c.until("some wait", func() bool { return c.cache.waiting > 1 || c.cache.stats.builds.Load() == groups })
 			c.cache.Close()
 			builds := c.cache.Stats().Builds
 			all.Wait()
@@ -302,7 +303,7 @@ func TestClose(t *testing.T) {
 			if _, _, err := c.get(t.Context(), "g1", Need{Index: c.index}); !errors.Is(err, ErrBusy) {
 				t.Errorf("after Close: %v", err)
 			}
-			if !held && c.cache.Stats().Pending != len(c.cache.classes[small].queue) {
+			if !held && c.cache.Stats().Pending != c.cache.waiting {
 				t.Error("a builder runs after Close")
 			}
 			if n := c.cache.Stats().Builds; n != builds {

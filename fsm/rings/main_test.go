@@ -159,14 +159,19 @@ func (c *cluster) sums() {
 	c.cache.mu.Lock()
 	defer c.cache.mu.Unlock()
 	var used int64
+	places := 0
 	c.cache.entries.Range(func(_, kept any) bool {
 		if v := kept.(*entry).view.Load(); v != nil {
 			used += v.bytes()
+			places++
 		}
 		return true
 	})
-	if used != c.cache.used {
-		c.tb.Errorf("rings take %d bytes, %d are counted", used, c.cache.used)
+	if used != c.cache.used || used != c.cache.kept.bytes {
+		c.tb.Errorf("rings take %d bytes, %d are counted and %d may be dropped", used, c.cache.used, c.cache.kept.bytes)
+	}
+	if n := c.cache.kept.once.Len() + c.cache.kept.again.Len(); n != places || c.cache.waiting != 0 {
+		c.tb.Errorf("%d rings are kept and %d may be dropped, %d wait", places, n, c.cache.waiting)
 	}
 }
 

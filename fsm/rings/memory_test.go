@@ -23,19 +23,17 @@ func TestEvictionOrder(t *testing.T) {
 		}
 		return names
 	}
-	for i := range 6 { // g0 is the oldest, g2 and g3 were asked for once
-		c.cache.ticks.Add(1)
+	for i := range 6 { // g2 and g3 are asked for once
 		c.newest("g" + itoa(i))
 		if i != 2 && i != 3 {
 			c.newest("g" + itoa(i))
 		}
 	}
-	c.cache.ticks.Add(1)
-	c.newest("g0") // now it is the newest
 	for _, want := range [][]string{{"g0", "g1", "g3", "g4", "g5"}, {"g0", "g1", "g4", "g5"}, {"g0", "g4", "g5"}, {"g0", "g5"}, {"g0"}} {
+		c.must("g0", Need{}) // it is asked for all the time
 		c.cache.mu.Lock()
-		c.cache.memory = c.cache.used * 16 / 15 // one ring more than the goal, which has a sixteenth free
-		c.cache.makeRoomLocked(c.cache.memory-c.cache.used+1, nil)
+		c.cache.memory = c.cache.used
+		c.cache.makeRoomLocked(1)
 		c.cache.mu.Unlock()
 		if got := kept(); !slices.Equal(got, want) {
 			t.Errorf("kept %v, want %v", got, want)
@@ -193,7 +191,7 @@ func TestNoRingIsDroppedForNothing(t *testing.T) {
 	c.cache.mu.Lock()
 	defer c.cache.mu.Unlock()
 	c.cache.reserved = c.cache.memory / 2
-	if c.cache.makeRoomLocked(c.cache.memory*3/4, nil) {
+	if c.cache.makeRoomLocked(c.cache.memory * 3 / 4) {
 		t.Error("there is room for half and three quarters")
 	}
 	c.cache.reserved = 0

@@ -70,9 +70,7 @@ func TestBuildOfAReplacedStateIsNotKept(t *testing.T) {
 	c.cache.Restored(c.m.State())
 	c.cache.mu.Lock()
 	e.waiters++ // it was waited for
-	c.cache.classes[small].queue = append(c.cache.classes[small].queue, e)
-	e.queued = true
-	c.cache.pumpLocked(small)
+	c.cache.enqueueLocked(e, small, forReaders)
 	c.cache.mu.Unlock()
 	c.until("the builder is gone", func() bool { return c.cache.classes[small].running == 0 })
 	if c.cache.Peek("web") != nil || c.cache.Stats().Builds != 1 {

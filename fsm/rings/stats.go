@@ -48,9 +48,14 @@ func (c *Cache) Stats() Stats {
 	})
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s.Bytes = c.used + c.reserved
-	for k := range c.classes {
-		s.Pending += len(c.classes[k].queue) + c.classes[k].running
+	s.Bytes, s.Pending = c.used+c.reserved, c.waiting
+	for _, l := range c.classes {
+		s.Pending += l.running
+		for _, e := range l.idle {
+			if e.queue == forNobody {
+				s.Pending++
+			}
+		}
 	}
 	return s
 }

@@ -17,7 +17,7 @@ type turns struct{ next time.Time }
 // mutex is released meanwhile.
 func (c *Cache) verifyLocked(e *entry, v *View) {
 	now, need := time.Now(), buildFactor*v.bytes()
-	if now.Before(c.verify.next) || c.used+c.reserved+need > c.memory {
+	if now.Before(c.verify.next) || c.used+c.reserved+need > c.memory || c.starved != nil {
 		return
 	}
 	c.verify.next = now.Add(time.Hour) // one at a time
@@ -40,8 +40,10 @@ func (c *Cache) verifyLocked(e *entry, v *View) {
 		return
 	}
 	if e.view.Load() == v && !e.building {
+		c.unplaceLocked(e)
 		c.used += again.bytes() - v.bytes()
 		e.view.Store(again)
+		c.placeLocked(e)
 		return
 	}
 	c.dropLocked(e) // a later ring grew, or grows, from the wrong one

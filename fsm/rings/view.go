@@ -2,13 +2,14 @@ package rings
 
 import (
 	"fmt"
+	"sync/atomic"
 
 	"github.com/werbenhu/registry/fsm"
 	"github.com/werbenhu/registry/ring"
 )
 
-// View is a group's ring with the members that it was built from. It never
-// changes.
+// View is a group's ring with the members that it was built from. They never
+// change.
 type View struct {
 	Ring *ring.Ring
 	// Revision and Fingerprint of the group that the ring was built from, and the
@@ -17,6 +18,8 @@ type View struct {
 	Index                 uint64
 
 	members []*fsm.Member // by the ring's member index
+
+	missed atomic.Pointer[missed] // nil while the group is at the revision
 }
 
 // Member returns the member with the ring's index i.
@@ -63,7 +66,7 @@ func (v *View) anew() (*View, error) {
 	if err != nil {
 		return nil, err
 	}
-	again := *v
-	again.Ring = r
-	return &again, nil
+	again := &View{Ring: r, Revision: v.Revision, Fingerprint: v.Fingerprint, Index: v.Index, members: v.members}
+	again.missed.Store(v.missed.Load())
+	return again, nil
 }
