@@ -107,7 +107,8 @@ var ErrDamaged = errors.New("state is damaged in memory")
 
 // Verify computes every record's digest anew and compares it with the one that
 // was kept since the record was written, and each group's fingerprint likewise: a
-// difference is memory that changed by itself. It costs about 0.3 µs a member, and stops when ctx ends.
+// difference is memory that changed by itself. It costs about 0.3 µs a member, and
+// stops when ctx ends.
 func (s *State) Verify(ctx context.Context) error {
 	var sum uint64
 	for g := range s.Groups {

@@ -40,6 +40,8 @@ func (s *Server) ownStatus(ctx context.Context, st store.Status, group string) *
 		return n
 	}
 	n.Revision, n.Fingerprint = g.Revision, g.Fingerprint()
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
 	view, _, err := s.store.Rings().Get(ctx, state, g, rings.Need{Index: state.Index()})
 	if err != nil {
 		n.Alarms = append(n.Alarms, err.Error())

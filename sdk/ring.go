@@ -120,8 +120,9 @@ func WithBuildShare(share float64) RingOption { return func(o *ringOptions) { o.
 
 // Ring makes a local ring of a group. It returns when there is a first one to
 // match with: the group's, or that there is no such group, or the copy on disk if
-// no node answers; with WithMaxAge, when a node has also said how fresh it is. ctx bounds that wait alone, 10 s without a deadline; the ring lives
-// until it or the client is closed.
+// no node answers; with WithMaxAge, when a node has also said how fresh it is. ctx
+// bounds that wait alone, 10 s without a deadline; the ring lives until it or the
+// client is closed.
 func (c *Client) Ring(ctx context.Context, group string, opts ...RingOption) (*Ring, error) {
 	if err := c.ready("ring", &registrypb.MembersRequest{Group: group}); err != nil {
 		return nil, err

@@ -133,7 +133,8 @@ func (f *raftFSM) lastHanded() uint64 {
 	return f.handed
 }
 
-// adopt replaces the frozen state by one that fsm.ReadSnapshot returned. What raft gave since is taken from the log.
+// adopt replaces the frozen state by one that fsm.ReadSnapshot returned. What
+// raft gave since is taken from the log.
 func (f *raftFSM) adopt(state *fsm.State, logs raft.LogStore) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

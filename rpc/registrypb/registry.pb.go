@@ -169,7 +169,8 @@ const (
 	ErrorDetail_REVISION_MISMATCH ErrorDetail_Reason = 11
 	// A node id, or a node's data directory, does not fit the cluster.
 	ErrorDetail_MEMBERSHIP ErrorDetail_Reason = 12
-	// A limit on the whole cluster is reached (points of a ring, groups, members).
+	// A limit is reached: of the cluster (points of a ring, groups, members), or of
+	// the answering node (memory of a ring, disk).
 	ErrorDetail_EXHAUSTED ErrorDetail_Reason = 13
 	// The node has too much to do at the moment; nothing was done. Retry, there
 	// or at another node.
