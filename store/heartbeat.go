@@ -43,6 +43,8 @@ type transport struct {
 	refused func(error) // told of messages that are not for raft
 	// holds says that the log has that entry; set before attach.
 	holds func(index, term uint64) bool
+	// electorate is for votes; set before attach.
+	electorate electorate
 
 	snapshot, snapshots atomic.Uint64 // the last that came, and how often
 
@@ -122,6 +124,7 @@ func (t *transport) pass(rpc raft.RPC) bool {
 		if t.needless(*view, rpc) {
 			return true
 		}
+		t.hearCandidate(rpc.Command)
 	}
 	t.noteLeader(rpc.Command)
 	t.noteSnapshot(rpc.Command)

@@ -195,6 +195,7 @@ func (s *Store) openRaft() error {
 		var l raft.Log
 		return logs.GetLog(index, &l) == nil && l.Term == term
 	}
+	s.transport.electorate = raftElectorate{s.raft}
 	s.transport.attach(s.raft)
 	return nil
 }

@@ -1,0 +1,53 @@
+package store
+
+import (
+	"testing"
+
+	"github.com/hashicorp/raft"
+)
+
+type fixedElectorate struct {
+	members []raft.Server
+	last    logEnd
+}
+
+func (e fixedElectorate) Members() []raft.Server { return e.members }
+func (e fixedElectorate) LastEntry() logEnd      { return e.last }
+
+// Only a candidate whose log goes beyond this node's is heard without being a
+// voter of its configuration.
+func TestHearCandidate(t *testing.T) {
+	t.Parallel()
+	members := []raft.Server{
+		{Suffrage: raft.Nonvoter, ID: "n0", Address: "n0:1"}, {ID: "n1", Address: "n1:1"}, {ID: "n2", Address: "n2:1"},
+	}
+	for name, c := range map[string]struct {
+		members []raft.Server
+		id      string
+		last    logEnd
+		heard   bool
+	}{
+		"a voter":                       {members, "n2", logEnd{11, 3}, false},
+		"a stranger, later term":        {members, "n4", logEnd{9, 4}, true},
+		"a stranger, longer log":        {members, "n4", logEnd{11, 3}, true},
+		"a stranger, the same log":      {members, "n4", logEnd{10, 3}, false},
+		"a stranger, shorter log":       {members, "n4", logEnd{9, 3}, false},
+		"a stranger, earlier term":      {members, "n4", logEnd{99, 2}, false},
+		"a non-voter, longer log":       {members, "n0", logEnd{11, 3}, true},
+		"a node without configuration":  {nil, "n4", logEnd{11, 3}, false},
+		"a configuration without voter": {members[:1], "n4", logEnd{11, 3}, false},
+	} {
+		tr := &transport{electorate: fixedElectorate{c.members, logEnd{10, 3}}}
+		vote := &raft.RequestVoteRequest{RPCHeader: raft.RPCHeader{ID: []byte(c.id)}, LastLogIndex: c.last.index, LastLogTerm: c.last.term}
+		pre := &raft.RequestPreVoteRequest{RPCHeader: raft.RPCHeader{ID: []byte(c.id)}, LastLogIndex: c.last.index, LastLogTerm: c.last.term}
+		tr.hearCandidate(vote)
+		tr.hearCandidate(pre)
+		wantVote, wantPre := c.id, c.id
+		if c.heard {
+			wantVote, wantPre = "", "n1"
+		}
+		if string(vote.ID) != wantVote || string(pre.ID) != wantPre {
+			t.Errorf("%s: raft is told %q and %q, want %q and %q", name, vote.ID, pre.ID, wantVote, wantPre)
+		}
+	}
+}
