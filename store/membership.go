@@ -202,7 +202,7 @@ func (s *Store) RemoveNode(ctx context.Context, id string) error {
 	case others == 0:
 		return fmt.Errorf("%w: %q is the last voter", ErrMembership, id)
 	case id == s.cfg.ID:
-		if err := s.raft.LeadershipTransfer().Error(); err != nil {
+		if err := s.handOver(ctx); err != nil {
 			return fmt.Errorf("%w: hand over before leaving: %w", ErrBusy, err)
 		}
 		return fmt.Errorf("%w: handed over in order to leave", ErrNotLeader)
@@ -218,7 +218,8 @@ func (s *Store) forgetNode(ctx context.Context, id string) error {
 	return err
 }
 
-// Transfer hands leadership to the named voter, or to the one furthest ahead.
+// Transfer hands leadership to the named voter, or to the one furthest ahead of
+// those that answer.
 func (s *Store) Transfer(ctx context.Context, id string) error {
 	if _, err := s.leading(ctx); err != nil {
 		return err
@@ -231,7 +232,7 @@ func (s *Store) Transfer(ctx context.Context, id string) error {
 		return fmt.Errorf("%w: no other voter to hand leadership to", ErrMembership)
 	}
 	if id == "" {
-		return transferError(s.raft.LeadershipTransfer().Error())
+		return transferError(s.handOver(ctx))
 	}
 	if id == s.cfg.ID {
 		return nil

@@ -108,7 +108,7 @@ func (s *Store) tryReinstall(ctx context.Context, cause error, sound []raft.Serv
 func (s *Store) stopLeading(ctx context.Context, cause error) error {
 	limit := time.Now().Add(resign * s.cfg.ElectionTimeout)
 	for s.raft.State() == raft.Leader {
-		if err := s.raft.LeadershipTransfer().Error(); err != nil {
+		if err := s.handOver(ctx); err != nil {
 			s.log.Warn("could not hand leadership over", "err", err)
 		}
 		if s.raft.State() == raft.Leader && time.Now().After(limit) {

@@ -267,7 +267,7 @@ func (s *Store) HandOver() {
 	if voters, err := s.voters(); err != nil || len(voters) < 2 {
 		return
 	}
-	if err := s.raft.LeadershipTransfer().Error(); err != nil {
+	if err := s.handOver(s.ctx); err != nil {
 		s.log.Warn("could not hand leadership over", "err", err)
 	}
 }
