@@ -1,6 +1,13 @@
 package store_test
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -39,5 +46,227 @@ func TestNodeThatWasAwayElectsOneItDoesNotKnow(t *testing.T) {
 	c.LeaderOf("n4")
 	c.Write(register("web", "a", time.Minute))
 	c.AwaitVoters("n1", "n3", "n4")
+	c.AwaitSame()
+}
+
+// The configuration after the removal would have no majority that runs. The
+// leader's log would hold it all the same, and nobody would be elected.
+func TestRemovalThatLeavesNoMajorityIsRefused(t *testing.T) {
+	t.Parallel()
+	c := storetest.New(t)
+	c.Three()
+	leader := leading(t, c, "n1")
+	c.AwaitKnown()
+	c.Node("n3").Kill()
+	err := leader.RemoveNode(c.Context(), "n2")
+	if !errors.Is(err, store.ErrMembership) || !strings.Contains(err.Error(), "n3 does not answer") {
+		t.Errorf("got %v, want ErrMembership that names n3", err)
+	}
+	c.Write(register("web", "a", time.Minute)) // the cluster goes on
+	c.AwaitVoters("n1", "n2", "n3")
+	c.Start("n3", store.Formation{})
+	if err := c.Leader().RemoveNode(c.Context(), others(c, c.Leader())[0]); err != nil {
+		t.Errorf("with all three: %v", err)
+	}
+	c.Write(register("web", "b", time.Minute))
+}
+
+// slowPeers tells when a node is asked what it has applied.
+type slowPeers struct {
+	store.Peers
+	asked chan string
+}
+
+func (p slowPeers) Applied(ctx context.Context, node store.Target) (uint64, error) {
+	index, err := p.Peers.Applied(ctx, node)
+	select {
+	case p.asked <- node.ID:
+	default:
+	}
+	return index, err
+}
+
+// A change waits for a voter that answers and is behind.
+func TestChangeWaitsForWhoIsBehind(t *testing.T) {
+	t.Parallel()
+	asked := make(chan string)
+	c := storetest.New(t)
+	c.Together(4, func(cfg *store.Config) { cfg.Peers = slowPeers{c.PeersBeside(cfg.BindAdvertise), asked} })
+	leader := leading(t, c, "n1")
+	c.AwaitKnown()
+	c.Net.Cut(leader.Bind, storetest.BindOf("n2")) // entries do not reach it, questions do
+	written := c.Write(register("web", "a", time.Minute))
+	removed := make(chan error, 1)
+	go func() { removed <- leader.RemoveNode(c.Context(), "n4") }()
+	for again := 0; again < 3; { // so that it is known to wait
+		select {
+		case id := <-asked:
+			if id == "n2" {
+				again++
+			}
+		case err := <-removed:
+			t.Fatalf("it does not wait: %v", err)
+		}
+	}
+	c.Net.Heal()
+	if err := <-removed; err != nil {
+		t.Fatal(err)
+	}
+	if at := c.Node("n2").State().Index(); at < written.Index {
+		t.Errorf("n2 is at %d, and entry %d was written before", at, written.Index)
+	}
+	c.AwaitVoters("n1", "n2", "n3")
+}
+
+// churn is a cluster whose members change while nodes are down.
+type churn struct {
+	t    *testing.T
+	c    *storetest.Cluster
+	rand *rand.Rand
+
+	voters []string // of the configuration that was acknowledged last
+	maybe  []string // nodes that joined and may be voters by now
+	down   []string
+	next   int
+
+	forming sync.WaitGroup
+}
+
+// runs says that a majority of every configuration runs that may be the present one.
+func (h *churn) runs() bool {
+	for with := range 1 << len(h.maybe) {
+		all := slices.Clone(h.voters)
+		for i, id := range h.maybe {
+			if with>>i&1 == 1 {
+				all = append(all, id)
+			}
+		}
+		up := slices.DeleteFunc(slices.Clone(all), func(id string) bool { return slices.Contains(h.down, id) })
+		if len(up) <= len(all)/2 {
+			return false
+		}
+	}
+	return true
+}
+
+func (h *churn) kill(id string) {
+	h.t.Logf("kill %s", id)
+	h.c.Node(id).Kill()
+	h.down = append(h.down, id)
+}
+
+func (h *churn) start(id string) {
+	h.t.Logf("start %s", id)
+	h.down = slices.DeleteFunc(h.down, func(other string) bool { return other == id })
+	n := h.c.Open(id)
+	peers := binds(h.known()...)
+	h.forming.Go(func() { // one that was killed just after it joined has to join again
+		if err := n.Store.Form(h.t.Context(), store.Formation{Peers: peers}); err != nil {
+			h.t.Logf("form %s: %v", id, err)
+		}
+	})
+}
+
+func (h *churn) known() []string { return slices.Concat(h.voters, h.maybe) }
+
+func (h *churn) any(of []string) string { return of[h.rand.IntN(len(of))] }
+
+func (h *churn) up() []string {
+	return slices.DeleteFunc(h.known(), func(id string) bool { return slices.Contains(h.down, id) })
+}
+
+// disturb kills one that runs and starts others, down to a bare majority.
+func (h *churn) disturb() {
+	if up := h.up(); len(up) > 0 && h.rand.IntN(3) > 0 {
+		h.kill(h.any(up))
+	}
+	if len(h.down) > 0 && h.rand.IntN(4) == 0 {
+		h.start(h.any(h.down))
+	}
+	for !h.runs() {
+		h.start(h.any(h.down))
+	}
+}
+
+// join takes in a new node and, more often than not, waits until it votes.
+func (h *churn) join() {
+	h.next++
+	id := fmt.Sprintf("n%d", h.next)
+	h.t.Logf("join %s to %v, down %v", id, h.known(), h.down)
+	n := h.c.Open(id)
+	h.maybe = append(h.maybe, id)
+	if err := n.Store.Form(h.c.Context(), store.Formation{Peers: binds(h.up()...)}); err != nil {
+		h.t.Fatalf("join: %v", err)
+	}
+	if h.rand.IntN(3) > 0 {
+		h.settleVoters()
+	}
+}
+
+// settleVoters waits until all that joined vote.
+func (h *churn) settleVoters() {
+	for _, id := range slices.Clone(h.maybe) {
+		if slices.Contains(h.down, id) {
+			h.start(id)
+		}
+	}
+	h.c.Await("the voters", func() bool {
+		voters := storetest.Voters(h.c.Leader().Store)
+		return !slices.ContainsFunc(h.maybe, func(id string) bool { return !slices.Contains(voters, id) })
+	})
+	h.voters, h.maybe = h.known(), nil
+}
+
+// remove takes out a node, until that is done or refused.
+func (h *churn) remove() {
+	h.settleVoters()
+	id := h.any(h.voters)
+	for range 20 {
+		leader := h.c.Leader()
+		ctx, cancel := context.WithTimeout(h.t.Context(), 5*time.Second)
+		err := leader.RemoveNode(ctx, id)
+		cancel()
+		h.t.Logf("remove %s from %v by %s, down %v: %v", id, h.voters, leader.ID, h.down, err)
+		switch {
+		case err == nil || errors.Is(err, store.ErrMembership) && strings.Contains(err.Error(), "no node"):
+			h.voters = slices.DeleteFunc(h.voters, func(other string) bool { return other == id })
+			h.down = slices.DeleteFunc(h.down, func(other string) bool { return other == id })
+			h.c.Node(id).Kill()
+			return
+		case errors.Is(err, store.ErrMembership):
+			return
+		}
+	}
+	h.t.Fatalf("%s could not be removed", id)
+}
+
+// Whatever changes were acknowledged and whoever was down meanwhile: while a
+// majority of the voters runs, there is a leader.
+func TestRandomChangesKeepALeader(t *testing.T) {
+	t.Parallel()
+	rnd := store.Random(t)
+	c := storetest.New(t)
+	c.Three()
+	c.AwaitKnown()
+	h := &churn{t: t, c: c, rand: rnd, voters: []string{"n1", "n2", "n3"}, next: 3}
+	t.Cleanup(h.forming.Wait)
+	steps := 20
+	if testing.Short() {
+		steps = 8
+	}
+	for range steps {
+		h.disturb()
+		c.Leader()
+		if len(h.known()) <= 3 || len(h.known()) < 6 && rnd.IntN(2) == 0 {
+			h.join()
+		} else {
+			h.remove()
+		}
+		h.disturb()
+		c.Leader()
+	}
+	for len(h.down) > 0 {
+		h.start(h.down[0])
+	}
 	c.AwaitSame()
 }

@@ -88,7 +88,7 @@ func (s *Store) AdmitNode(ctx context.Context, n Hello) error {
 	if err := s.checkIdentity(n); err != nil {
 		return err
 	}
-	if err := s.admitServer(n); err != nil {
+	if err := s.admitServer(ctx, l, n); err != nil {
 		return err
 	}
 	return s.noteNode(ctx, n)
@@ -128,7 +128,7 @@ func (s *Store) checkIdentity(n Hello) error {
 }
 
 // admitServer brings raft's configuration in line with the node.
-func (s *Store) admitServer(n Hello) error {
+func (s *Store) admitServer(ctx context.Context, l *leadership, n Hello) error {
 	servers, index, err := s.configuration()
 	if err != nil {
 		return err
@@ -146,6 +146,10 @@ func (s *Store) admitServer(n Hello) error {
 	}
 	if !member && n.HasState {
 		return fmt.Errorf("%w: node %q was removed from the cluster; it can come back with an empty data directory under a new id", ErrMembership, n.ID)
+	}
+	next := withServer(servers, raft.Server{Suffrage: suffrage, ID: id, Address: addr})
+	if err := errors.Join(s.awaitVoters(ctx, next, id), s.stillLeads(l)); err != nil {
+		return fmt.Errorf("%w: take in node %q: %w", ErrBusy, n.ID, err)
 	}
 	s.log.Info("node joins", "id", n.ID, "bind", n.Bind, "voter", suffrage == raft.Voter)
 	if suffrage == raft.Voter {
@@ -174,10 +178,13 @@ func setNode(n Hello) *fsmpb.Command {
 
 const membershipTimeout = 10 * time.Second
 
-// RemoveNode takes a node out for good. A leader that removes itself hands
+// RemoveNode takes a node out for good. It returns [ErrMembership] when a
+// majority of the voters that would be left is down or behind: then the cluster
+// would lose its leader with one of the others. A leader that removes itself hands
 // over first: then the answer is [ErrNotLeader], and the call goes to the next.
 func (s *Store) RemoveNode(ctx context.Context, id string) error {
-	if _, err := s.leading(ctx); err != nil {
+	l, err := s.leading(ctx)
+	if err != nil {
 		return err
 	}
 	s.membership.Lock()
@@ -206,6 +213,12 @@ func (s *Store) RemoveNode(ctx context.Context, id string) error {
 			return fmt.Errorf("%w: hand over before leaving: %w", ErrBusy, err)
 		}
 		return fmt.Errorf("%w: handed over in order to leave", ErrNotLeader)
+	}
+	if err := s.awaitVoters(ctx, withoutServer(servers, raft.ServerID(id)), ""); err != nil {
+		return fmt.Errorf("%w: node %q stays for now: %w; start them first", ErrMembership, id, err)
+	}
+	if err := s.stillLeads(l); err != nil {
+		return err
 	}
 	if err := s.raft.RemoveServer(raft.ServerID(id), index, membershipTimeout).Error(); err != nil {
 		return writeError(err)
@@ -265,14 +278,18 @@ const promoteEvery = 200 * time.Millisecond
 
 // promoteLoop makes voters of nodes that joined and have caught up.
 func (s *Store) promoteLoop(l *leadership) {
+	log := every(10 * time.Second)
 	for pause(l.ctx, promoteEvery) {
 		servers, _, err := s.configuration()
 		if err != nil {
 			continue
 		}
 		for _, server := range servers {
-			if server.Suffrage == raft.Nonvoter {
-				s.promote(l, server)
+			if server.Suffrage != raft.Nonvoter {
+				continue
+			}
+			if err := s.promote(l, server); err != nil && l.ctx.Err() == nil && log() {
+				s.log.Warn("could not make a node a voter", "id", server.ID, "err", err)
 			}
 		}
 	}
@@ -280,34 +297,34 @@ func (s *Store) promoteLoop(l *leadership) {
 
 // promote makes one non-voter a voter if it has applied all that was committed
 // a moment ago.
-func (s *Store) promote(l *leadership, server raft.Server) {
+func (s *Store) promote(l *leadership, server raft.Server) error {
 	node := s.State().Node(string(server.ID))
 	if node == nil || node.Nonvoter {
-		return
+		return nil
 	}
 	target := s.State().Index()
 	ctx, cancel := context.WithTimeout(l.ctx, time.Second)
 	defer cancel()
 	applied, err := s.cfg.Peers.Applied(ctx, s.target(string(server.Address), string(server.ID)))
 	if err != nil || applied < target {
-		return
+		return nil // not yet
 	}
 	s.membership.Lock()
 	defer s.membership.Unlock()
 	servers, index, err := s.configuration()
-	if err != nil {
-		return
+	if err != nil || !slices.Contains(servers, server) {
+		return err
 	}
-	for _, now := range servers {
-		if now != server {
-			continue
-		}
-		if err := s.raft.AddVoter(server.ID, server.Address, index, membershipTimeout).Error(); err != nil {
-			s.log.Warn("could not make a node a voter", "id", server.ID, "err", err)
-			return
-		}
-		s.log.Info("node became a voter", "id", server.ID)
+	voter := server
+	voter.Suffrage = raft.Voter
+	if err := errors.Join(s.awaitVoters(l.ctx, withServer(servers, voter), ""), s.stillLeads(l)); err != nil {
+		return err
 	}
+	if err := s.raft.AddVoter(server.ID, server.Address, index, membershipTimeout).Error(); err != nil {
+		return err
+	}
+	s.log.Info("node became a voter", "id", server.ID)
+	return nil
 }
 
 // noteFounders writes the founders' metadata before anybody can come under one
