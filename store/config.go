@@ -67,10 +67,12 @@ type Config struct {
 
 	segmentSize int // of a log in segments; tests have small ones
 
-	// Tests put faults before the log and the votes, and compare heartbeat handlers.
+	// Tests put faults before the log and the votes, compare heartbeat handlers, and
+	// have connections end soon.
 	wrapLog    func(raft.LogStore) raft.LogStore
 	wrapStable func(raft.StableStore) raft.StableStore
 	heartbeats func(t *transport, rafts func(raft.RPC)) func(raft.RPC)
+	idleLimit  time.Duration // how long a raft connection may be silent; 0: idleLimit
 }
 
 // Defaults of the fields of [Config].

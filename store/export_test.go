@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
 
@@ -153,3 +154,9 @@ func (s *Store) CalledFromOutside(cluster string) { s.calledFromOutside(cluster)
 func MigrateLogSteps(dir, to string, segmentSize int, step func(what string)) (LogMove, error) {
 	return migration{dir: dir, to: to, log: slog.New(slog.DiscardHandler), segmentSize: segmentSize, batch: 20, step: step}.run()
 }
+
+// IdleLimit is how long a raft connection may be silent.
+func IdleLimit(cfg *Config, limit time.Duration) { cfg.idleLimit = limit }
+
+// RaftLogger is what raft logs with.
+func RaftLogger(out *slog.Logger) hclog.Logger { return newRaftLogger(out) }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"io"
 	"net"
 	"sync"
@@ -90,7 +91,7 @@ func (l *streamLayer) greet(c net.Conn) {
 		return
 	}
 	select {
-	case l.greeted <- &deadlineConn{Conn: stream, lost: l.lost}:
+	case l.greeted <- &deadlineConn{Conn: stream, lost: l.lost, limit: cmp.Or(l.idle, idleLimit)}:
 	case <-l.ended:
 		_ = stream.Close()
 	}
@@ -125,14 +126,15 @@ func (l *streamLayer) belongs(c net.Conn) bool {
 	return false
 }
 
-// deadlineConn ends when its caller says nothing for idleLimit.
+// deadlineConn ends when its caller says nothing for so long.
 type deadlineConn struct {
 	net.Conn
-	lost func() // told when it is closed; may be nil
+	lost  func() // told when it is closed; may be nil
+	limit time.Duration
 }
 
 func (c *deadlineConn) Read(p []byte) (int, error) {
-	if err := c.SetReadDeadline(time.Now().Add(idleLimit)); err != nil {
+	if err := c.SetReadDeadline(time.Now().Add(c.limit)); err != nil {
 		return 0, err
 	}
 	return c.Conn.Read(p)

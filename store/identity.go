@@ -85,7 +85,7 @@ func (s *Store) streamLayer() *streamLayer {
 	return newStreamLayer(&streamLayer{
 		Listener: s.cfg.Listener, advertise: s.cfg.BindAdvertise, dial: s.cfg.DialRaft,
 		cluster: s.ClusterID, stranger: s.calledFromOutside,
-		failed: s.failed, lost: s.lostStream,
+		failed: s.failed, lost: s.lostStream, idle: s.cfg.idleLimit,
 	})
 }
 

@@ -2,9 +2,13 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/hashicorp/raft"
 
 	"github.com/werbenhu/registry/fsm/fsmpb"
 )
@@ -94,7 +98,11 @@ func (s *Store) startTerm(l *leadership) bool {
 		if l.ctx.Err() != nil {
 			return false
 		}
-		s.log.Warn("could not start the term", "term", l.term, "err", err)
+		level := slog.LevelWarn
+		if errors.Is(err, raft.ErrLeadershipTransferInProgress) {
+			level = slog.LevelInfo // it stops, and hands over what it was just given
+		}
+		s.log.Log(l.ctx, level, "could not start the term", "term", l.term, "err", err)
 		if !pause(l.ctx, 50*time.Millisecond) {
 			return false
 		}

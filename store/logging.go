@@ -7,14 +7,15 @@ import (
 	"log"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 )
 
-// raftLogger passes raft's logs to slog at the level that the user chose. Of a
-// warning or an error that comes again and again, as while a peer is down, it
-// passes one in repeatEvery.
+// raftLogger passes raft's logs to slog, each at the level that its cause deserves
+// (see raftRules). Of what raft calls a warning or an error and what comes again
+// and again, as while a peer is down, it passes one in repeatEvery.
 type raftLogger struct {
 	out    *slog.Logger
 	name   string
@@ -33,6 +34,8 @@ const (
 
 // repeats remembers when a message was last passed.
 type repeats struct {
+	restarts atomic.Int32 // of the present election
+
 	mu   sync.Mutex // guards last
 	last map[string]*repeated
 }
@@ -81,7 +84,7 @@ var slogLevels = map[hclog.Level]slog.Level{
 }
 
 func (l *raftLogger) Log(level hclog.Level, msg string, args ...any) {
-	at, known := slogLevels[level]
+	at, known := slogLevels[l.repeat.levelOf(level, msg, args)]
 	if !known {
 		return // hclog.Off, hclog.NoLevel
 	}
@@ -90,8 +93,8 @@ func (l *raftLogger) Log(level hclog.Level, msg string, args ...any) {
 			args[i] = fmt.Sprintf(fmt.Sprint(f[0]), f[1:]...)
 		}
 	}
-	if at >= slog.LevelWarn {
-		dropped, ok := l.repeat.pass(repeatKey(msg, args), time.Now())
+	if level >= hclog.Warn { // as raft has it: they come again and again at any level
+		dropped, ok := l.repeat.pass(at.String()+repeatKey(msg, args), time.Now())
 		if !ok {
 			return
 		}

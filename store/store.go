@@ -267,7 +267,9 @@ func (s *Store) HandOver() {
 	if voters, err := s.voters(); err != nil || len(voters) < 2 {
 		return
 	}
-	if err := s.handOver(s.ctx); err != nil {
+	if err := s.handOver(s.ctx); errors.Is(err, errNoSuccessor) {
+		s.log.Info("leadership stays: no other voter answers")
+	} else if err != nil {
 		s.log.Warn("could not hand leadership over", "err", err)
 	}
 }

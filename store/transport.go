@@ -25,6 +25,7 @@ type streamLayer struct {
 	stranger  func(from string) // told of calls from another cluster
 	failed    <-chan struct{}   // closed when the node has failed; may be nil
 	lost      func()            // told when a connection of the own cluster ends
+	idle      time.Duration     // how long a connection may be silent; 0: idleLimit
 
 	greetings
 }

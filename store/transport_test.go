@@ -40,7 +40,7 @@ func TestSilentRaftConnectionEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		here, there := net.Pipe()
 		defer func() { _ = there.Close() }()
-		c := &deadlineConn{Conn: here}
+		c := &deadlineConn{Conn: here, limit: idleLimit}
 		start := time.Now()
 		go func() {
 			for range 3 {
