@@ -55,9 +55,9 @@ type Config struct {
 	// file. Empty: where the directory has it, and in a new one "wal". Another
 	// than the directory's is refused: "registry migrate-log" moves the log.
 	LogStore string
-	// SnapshotThreshold is how many entries are applied between snapshots;
-	// 0: the default, 16,384. Twice as many stay in the log after a snapshot: a
-	// node that was away for longer gets the snapshot.
+	// SnapshotThreshold is how many entries are applied between snapshots, at
+	// least 256; 0: the default, 16,384. Twice as many stay in the log after a
+	// snapshot: a node that was away for longer gets the snapshot.
 	SnapshotThreshold uint64
 	// MinFreeDisk is the low-water mark of the disk under DataDir, in bytes.
 	// While less is free there, on the leader or on so many voters that no
@@ -68,7 +68,7 @@ type Config struct {
 	// Rings that do not fit go, the least recently used first.
 	RingMemory int64
 	// SnapshotInterval is how often the node looks whether a snapshot is due;
-	// each time up to twice as long. At least 100 ms; 0: the default, 20 s.
+	// each time up to twice as long. At least 1 s; 0: the default, 20 s.
 	SnapshotInterval time.Duration
 	// Registerer takes the node's metrics, and GET /metrics on the client port
 	// serves them if it is a prometheus.Gatherer too, as a *prometheus.Registry
@@ -131,8 +131,11 @@ func (c Config) Validate() error {
 	if c.ElectionTimeout < 50*time.Millisecond || c.ElectionTimeout > time.Minute {
 		errs = append(errs, &fsm.FieldError{Field: "-election-timeout", Limit: "50ms to 1m", Got: c.ElectionTimeout.String()})
 	}
-	if c.SnapshotInterval != 0 && c.SnapshotInterval < 100*time.Millisecond {
-		errs = append(errs, &fsm.FieldError{Field: "-snapshot-interval", Limit: "at least 100ms", Got: c.SnapshotInterval.String()})
+	if c.SnapshotThreshold != 0 && c.SnapshotThreshold < store.MinSnapshotThreshold {
+		errs = append(errs, &fsm.FieldError{Field: "-snapshot-threshold", Limit: fmt.Sprintf("at least %d", store.MinSnapshotThreshold), Got: strconv.FormatUint(c.SnapshotThreshold, 10)})
+	}
+	if c.SnapshotInterval != 0 && c.SnapshotInterval < store.MinSnapshotInterval {
+		errs = append(errs, &fsm.FieldError{Field: "-snapshot-interval", Limit: fmt.Sprintf("at least %s", store.MinSnapshotInterval), Got: c.SnapshotInterval.String()})
 	}
 	if c.RingMemory != 0 && c.RingMemory < rings.MinMemory {
 		errs = append(errs, &fsm.FieldError{Field: "-ring-memory", Limit: fmt.Sprintf("at least %d bytes (16MiB)", rings.MinMemory), Got: strconv.FormatInt(c.RingMemory, 10)})

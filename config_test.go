@@ -15,17 +15,18 @@ func TestValidateNamesTheFlag(t *testing.T) {
 		t.Fatalf("defaults with an id: %v", err)
 	}
 	for flag, change := range map[string]func(*Config){
-		"-id":                func(c *Config) { c.ID = "" },
-		"-cluster":           func(c *Config) { c.Cluster = "a/b" },
-		"-bind":              func(c *Config) { c.Bind = "7370" },
-		"-addr":              func(c *Config) { c.Addr = ":99999" },
-		"-bind-advertise":    func(c *Config) { c.BindAdvertise = "host" },
-		"-advertise":         func(c *Config) { c.Advertise = "a b:80" },
-		"-registries":        func(c *Config) { c.Registries = []string{"10.0.0.1"} },
-		"-bootstrap-expect":  func(c *Config) { c.BootstrapExpect = 3 },
-		"-join-timeout":      func(c *Config) { c.JoinTimeout = 0 },
-		"-election-timeout":  func(c *Config) { c.ElectionTimeout = time.Millisecond },
-		"-snapshot-interval": func(c *Config) { c.SnapshotInterval = time.Millisecond },
+		"-id":                 func(c *Config) { c.ID = "" },
+		"-cluster":            func(c *Config) { c.Cluster = "a/b" },
+		"-bind":               func(c *Config) { c.Bind = "7370" },
+		"-addr":               func(c *Config) { c.Addr = ":99999" },
+		"-bind-advertise":     func(c *Config) { c.BindAdvertise = "host" },
+		"-advertise":          func(c *Config) { c.Advertise = "a b:80" },
+		"-registries":         func(c *Config) { c.Registries = []string{"10.0.0.1"} },
+		"-bootstrap-expect":   func(c *Config) { c.BootstrapExpect = 3 },
+		"-join-timeout":       func(c *Config) { c.JoinTimeout = 0 },
+		"-election-timeout":   func(c *Config) { c.ElectionTimeout = time.Millisecond },
+		"-snapshot-threshold": func(c *Config) { c.SnapshotThreshold = 10 },
+		"-snapshot-interval":  func(c *Config) { c.SnapshotInterval = 100 * time.Millisecond },
 	} {
 		c := ok
 		change(&c)

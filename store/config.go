@@ -87,6 +87,14 @@ const (
 	DefaultMinFreeDisk = 128 << 20
 )
 
+// Least values that make sense; the tests of this package go below. A threshold
+// that is low has the nodes write snapshots instead of entries, and a follower
+// that was away for a moment is sent a snapshot where some entries would do.
+const (
+	MinSnapshotThreshold = 256
+	MinSnapshotInterval  = time.Second
+)
+
 func (c Config) withDefaults() Config {
 	if c.ElectionTimeout == 0 {
 		c.ElectionTimeout = DefaultElectionTimeout

@@ -18,11 +18,12 @@ var snapshotKinds = []Kind{
 	{Name: "snapshot-kills", About: "snapshots all the time, and kill -9 of random nodes", Config: manySnapshots, Inject: snapshotKills},
 }
 
-// snapshotEvery is low, so that a second of load is more than a log holds.
-const snapshotEvery = 32
+// snapshotEvery is as low as a node takes it, so that some seconds of load are
+// more than a log holds.
+const snapshotEvery = 256
 
 func manySnapshots(_ context.Context, _ *Env, cfg *cluster.Config) error {
-	cfg.Flags = append(cfg.Flags, fmt.Sprintf("-snapshot-threshold=%d", snapshotEvery), "-snapshot-interval=250ms")
+	cfg.Flags = append(cfg.Flags, fmt.Sprintf("-snapshot-threshold=%d", snapshotEvery), "-snapshot-interval=1s")
 	return nil
 }
 
@@ -56,7 +57,7 @@ func snapshotNeeded(ctx context.Context, r *Run) error {
 			return err
 		}
 		for _, s := range st.Nodes {
-			if s.AppliedIndex > at+8*snapshotEvery {
+			if s.AppliedIndex > at+4*snapshotEvery {
 				return nil
 			}
 		}
