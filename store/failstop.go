@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -102,12 +103,19 @@ type logStore struct {
 	// keepFrom is the index of the oldest snapshot that is kept; the entries
 	// after it stay, so that the node can start from that one.
 	keepFrom func() (index uint64, ok bool)
+	// covered is the index of the newest snapshot.
+	covered func() (index uint64, ok bool)
+
+	installed atomic.Bool // raft asks for the log's end because of a snapshot
 }
 
 // IsMonotonic has raft remove all entries before it goes on after a snapshot
 // that it was sent. Otherwise older ones would stay with a gap after them, which
-// cannot be told from damage.
-func (s *logStore) IsMonotonic() bool { return true }
+// cannot be told from damage. Raft v1.8.0 asks at that moment only.
+func (s *logStore) IsMonotonic() bool {
+	s.installed.Store(true)
+	return true
+}
 
 var _ raft.MonotonicLogStore = (*logStore)(nil)
 
@@ -123,6 +131,7 @@ func (s *logStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{
 
 func (s *logStore) StoreLogs(logs []*raft.Log) error {
 	return s.guard("write log", func() error {
+		s.installed.Store(false)
 		if err := s.LogStore.StoreLogs(logs); err != nil || len(logs) == 0 {
 			return err
 		}
@@ -132,7 +141,9 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 }
 
 // DeleteRange removes entries from the front, which a snapshot covers, or from
-// the end, or all.
+// the end, or all. After a snapshot that raft was sent it asks for all, but goes on
+// in memory as if the log reached as far as before: what the snapshot does not
+// cover stays until raft finds that it conflicts (see followSnapshot).
 func (s *logStore) DeleteRange(low, high uint64) error {
 	return s.guard("truncate log", func() error {
 		first, err := s.FirstIndex()
@@ -142,6 +153,9 @@ func (s *logStore) DeleteRange(low, high uint64) error {
 		last, err := s.LastIndex()
 		if err != nil {
 			return err
+		}
+		if covered, ok := s.coveredOf(low, high, first, last); ok {
+			return s.LogStore.DeleteRange(low, covered)
 		}
 		if high < last { // from the front
 			if oldest, ok := s.keepFrom(); ok && low <= first {
@@ -165,6 +179,16 @@ func (s *logStore) DeleteRange(low, high uint64) error {
 		}
 		return s.LogStore.DeleteRange(low, high)
 	})
+}
+
+// coveredOf is what to remove when raft asks for all because of a snapshot, if
+// the log goes beyond that.
+func (s *logStore) coveredOf(low, high, first, last uint64) (covered uint64, ok bool) {
+	if low > first || high < last || !s.installed.Swap(false) {
+		return 0, false
+	}
+	covered, ok = s.covered()
+	return covered, ok && covered >= first && covered < last
 }
 
 // stableStore guards raft's term and vote.

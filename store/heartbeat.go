@@ -41,9 +41,9 @@ type transport struct {
 	last  atomic.Pointer[caller] // the last one that spoke as a leader
 
 	refused func(error) // told of messages that are not for raft
-	// holds says that the log has that entry; set before attach.
-	holds func(index, term uint64) bool
-	// electorate is for votes; set before attach.
+	// termAt is the term of an entry that the log has; set before attach.
+	termAt func(index uint64) (term uint64, ok bool)
+	// electorate is raft's log and members; set before attach.
 	electorate electorate
 
 	snapshot, snapshots atomic.Uint64 // the last that came, and how often
@@ -125,6 +125,7 @@ func (t *transport) pass(rpc raft.RPC) bool {
 			return true
 		}
 		t.hearCandidate(rpc.Command)
+		t.followSnapshot(*view, rpc.Command)
 	}
 	t.noteLeader(rpc.Command)
 	t.noteSnapshot(rpc.Command)

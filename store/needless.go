@@ -6,8 +6,8 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// needless answers a snapshot whose last entry the log holds, as the Raft paper
-// has it: the entries after it stay. Raft itself would go back to the snapshot and
+// needless answers a snapshot whose last entry the log holds, or that ends before
+// this node's own, as the Raft paper has it: the entries after it stay. Raft itself would go back to the snapshot and
 // remove them all (see logStore.IsMonotonic), also those that this node
 // acknowledged and that are committed because it did, while it goes on counting
 // from where its log ended.
@@ -22,7 +22,12 @@ import (
 // snapshot covers is committed, and a committed entry stays in the log.
 func (t *transport) needless(v raftView, rpc raft.RPC) bool {
 	m, ok := rpc.Command.(*raft.InstallSnapshotRequest)
-	if !ok || m.Term < v.CurrentTerm() || t.holds == nil || !t.holds(m.LastLogIndex, m.LastLogTerm) {
+	if !ok || m.Term < v.CurrentTerm() || t.termAt == nil {
+		return false
+	}
+	term, has := t.termAt(m.LastLogIndex)
+	older := t.electorate != nil && m.LastLogIndex < t.electorate.LastSnapshot().index
+	if !older && !(has && term == m.LastLogTerm) {
 		return false
 	}
 	t.wg.Go(func() { // until the caller has sent it, or Close ends the stream

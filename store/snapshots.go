@@ -197,6 +197,15 @@ func oldestSnapshot(snaps raft.SnapshotStore) (index uint64, ok bool) {
 	return list[len(list)-1].Index, true
 }
 
+// newestSnapshot is the index of the newest snapshot.
+func newestSnapshot(snaps raft.SnapshotStore) (index uint64, ok bool) {
+	list, err := snaps.List()
+	if err != nil || len(list) == 0 {
+		return 0, false
+	}
+	return list[0].Index, true
+}
+
 // verifyBase checks that the log, which has no gap between from and last, goes
 // on where the newest sound snapshot ends, and holds what damaged ones held
 // beyond that. Older damaged ones are no loss: one that was being removed when

@@ -169,6 +169,7 @@ func (s *Store) openRaft() error {
 	}
 	snaps := snapshotStore{SnapshotStore: files, dir: filepath.Join(s.cfg.DataDir, snapshotDir)}
 	logs.keepFrom = func() (uint64, bool) { return oldestSnapshot(snaps) }
+	logs.covered = func() (uint64, bool) { return newestSnapshot(snaps) }
 	if err := s.verifyStored(snaps); err != nil {
 		return err
 	}
@@ -191,9 +192,10 @@ func (s *Store) openRaft() error {
 		return fmt.Errorf("%w %s: start raft: %w", ErrDataDir, s.cfg.DataDir, err)
 	}
 	commits.start(s.raft)
-	s.transport.holds = func(index, term uint64) bool {
+	s.transport.termAt = func(index uint64) (term uint64, ok bool) {
 		var l raft.Log
-		return logs.GetLog(index, &l) == nil && l.Term == term
+		err := logs.GetLog(index, &l)
+		return l.Term, err == nil
 	}
 	s.transport.electorate = raftElectorate{s.raft}
 	s.transport.attach(s.raft)

@@ -7,13 +7,16 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// electorate is what the transport reads of raft about votes; nil before raft
-// has started. It is safe on any goroutine.
+// electorate is what the transport reads of raft about its log and members; nil
+// before raft has started. It is safe on any goroutine.
 type electorate interface {
 	// Members is the latest configuration that the log holds.
 	Members() []raft.Server
 	// LastEntry is where the log, or the snapshot if it goes further, ends.
 	LastEntry() logEnd
+	// LastSnapshot is where the snapshot ends that the state began with, or that
+	// was made since.
+	LastSnapshot() logEnd
 }
 
 // logEnd is the last entry of a log.
@@ -96,6 +99,8 @@ func (r raftElectorate) LastEntry() logEnd {
 	}
 	return snapshot
 }
+
+func (r raftElectorate) LastSnapshot() logEnd { return statEnd(r.Stats(), "last_snapshot") }
 
 func statEnd(stats map[string]string, name string) logEnd {
 	index, _ := strconv.ParseUint(stats[name+"_index"], 10, 64) // raft wrote it

@@ -13,6 +13,7 @@ type fixedElectorate struct {
 
 func (e fixedElectorate) Members() []raft.Server { return e.members }
 func (e fixedElectorate) LastEntry() logEnd      { return e.last }
+func (e fixedElectorate) LastSnapshot() logEnd   { return logEnd{} }
 
 // Only a candidate whose log goes beyond this node's is heard without being a
 // voter of its configuration.
