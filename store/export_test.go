@@ -169,3 +169,9 @@ func (s *Store) ProposeUnheard(times int, cmd *fsmpb.Command) error {
 	}
 	return err
 }
+
+// SnapshotLoop is how many snapshots without an entry are an alarm.
+const SnapshotLoop = snapshotLoop
+
+// GotSnapshot is what the state machine tells of a snapshot that it took.
+func (s *Store) GotSnapshot(index uint64) { s.gotSnapshot(index) }

@@ -105,6 +105,7 @@ type logStore struct {
 	keepFrom func() (index uint64, ok bool)
 	// covered is the index of the newest snapshot.
 	covered func() (index uint64, ok bool)
+	stored  func() // told when entries were stored
 
 	installed atomic.Bool // raft asks for the log's end because of a snapshot
 }
@@ -134,6 +135,9 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 		s.installed.Store(false)
 		if err := s.LogStore.StoreLogs(logs); err != nil || len(logs) == 0 {
 			return err
+		}
+		if s.stored != nil {
+			s.stored()
 		}
 		last := logs[len(logs)-1]
 		return s.tail.set(func(m *tailMark) { m.Index, m.Term = last.Index, last.Term }, false)

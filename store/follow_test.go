@@ -1,10 +1,13 @@
 package store_test
 
 import (
+	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/werbenhu/registry/fsm"
 	"github.com/werbenhu/registry/store"
 	"github.com/werbenhu/registry/store/storetest"
 )
@@ -51,8 +54,72 @@ func TestNodeWithATailThatConflictsFollows(t *testing.T) {
 	}
 	c.AwaitReady(n1)
 	c.AwaitSame()
+	c.Await("an answer", func() bool { return n1.Serving() == nil })
 	n1.Kill()
 	c.Write(register("web", "z", time.Minute))
 	c.AwaitReady(c.Start("n1", store.Formation{})) // what it stored passes the checks of a start
 	c.AwaitSame()
+}
+
+// stalledObserver stops the state machine when it sees a group.
+type stalledObserver struct {
+	group   string
+	release chan struct{}
+}
+
+func (o stalledObserver) Applied(u *fsm.Update) {
+	if u.State.Group(o.group) != nil {
+		<-o.release
+	}
+}
+
+func (stalledObserver) Restored(*fsm.State) {}
+
+// A node that hears its leader and applies nothing is not ready, and its lag
+// does not say otherwise.
+func TestNodeThatDoesNotFollowSaysSo(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	c := storetest.New(t)
+	c.Three(func(cfg *store.Config) {
+		if cfg.ID == "n3" {
+			cfg.Observers = []fsm.Observer{stalledObserver{"stall", release}}
+		}
+	})
+	t.Cleanup(sync.OnceFunc(func() { close(release) }))
+	leading(t, c, "n1")
+	n := c.Node("n3")
+	c.Write(register("stall", "a", time.Minute))
+	c.Write(register("web", "a", time.Minute))
+	c.Await("the node to notice", func() bool { return errors.Is(n.Serving(), store.ErrNotReady) })
+	if st := n.Status(); st.Ready || len(st.Alarms) == 0 || st.Lag < 3*time.Second {
+		t.Errorf("ready %v, alarms %q, lag %v", st.Ready, st.Alarms, st.Lag)
+	}
+	release <- struct{}{} // as often as it waits
+	c.Await("the node to follow again", func() bool {
+		select {
+		case release <- struct{}{}:
+		default:
+		}
+		return n.Serving() == nil && n.Lag() < time.Second
+	})
+}
+
+// Snapshots without an entry in between are an alarm; the next entry ends it.
+func TestSnapshotsWithoutEntriesAreAnAlarm(t *testing.T) {
+	t.Parallel()
+	c := storetest.New(t)
+	c.Three()
+	n := follower(c)
+	for i := range store.SnapshotLoop {
+		if err := n.Serving(); err != nil {
+			t.Errorf("after %d snapshots: %v", i, err)
+		}
+		n.GotSnapshot(uint64(i))
+	}
+	if err := n.Serving(); !errors.Is(err, store.ErrNotReady) || len(n.Status().Alarms) == 0 {
+		t.Errorf("after %d: %v", store.SnapshotLoop, err)
+	}
+	c.Write(register("web", "a", time.Minute))
+	c.Await("the end of the alarm", func() bool { return n.Serving() == nil })
 }

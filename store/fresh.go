@@ -127,6 +127,13 @@ func (f *freshness) confirmed(at int64) {
 	f.doubt.Store(false)
 }
 
+// behind notes that this node does not follow: it had applied all at that time,
+// and the leader's word since has told it nothing.
+func (f *freshness) behind(at int64) {
+	f.doubt.Store(true)
+	f.trusted.Store(at)
+}
+
 // freshLoop looks ten times in an election timeout.
 func (s *Store) freshLoop(ctx context.Context) {
 	var wg sync.WaitGroup

@@ -46,8 +46,6 @@ type transport struct {
 	// electorate is raft's log and members; set before attach.
 	electorate electorate
 
-	snapshot, snapshots atomic.Uint64 // the last that came, and how often
-
 	choose func(t *transport, rafts func(raft.RPC)) func(raft.RPC) // tests compare handlers
 
 	closeOnce sync.Once
@@ -128,7 +126,6 @@ func (t *transport) pass(rpc raft.RPC) bool {
 		t.followSnapshot(*view, rpc.Command)
 	}
 	t.noteLeader(rpc.Command)
-	t.noteSnapshot(rpc.Command)
 	select {
 	case t.calls <- rpc:
 		return true

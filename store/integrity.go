@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -64,7 +65,7 @@ func (s *Store) Serving() error {
 	if !s.IsReady() {
 		return ErrNotReady
 	}
-	return s.Diverged()
+	return cmp.Or(s.Diverged(), s.follow.err())
 }
 
 // ServingChanged is closed at the next change of what Serving answers.
@@ -312,6 +313,9 @@ func (s *Store) Answer(ctx context.Context, q Question) (Answer, error) {
 func (s *Store) alarms() []string {
 	var out []string
 	if err := s.LowDisk(); err != nil {
+		out = append(out, err.Error())
+	}
+	if err := s.follow.err(); err != nil {
 		out = append(out, err.Error())
 	}
 	s.integrity.mu.Lock()

@@ -25,6 +25,8 @@ type raftFSM struct {
 	commits *commitFeed
 	fatal   func(error)
 	closed  <-chan struct{} // the store is being closed
+	// restored is told of every snapshot that became the state.
+	restored func(index uint64)
 
 	mu     sync.Mutex // held while the machine changes; guards the rest
 	handed uint64     // the last index that raft gave or restored
@@ -116,6 +118,7 @@ func (f *raftFSM) Restore(r io.ReadCloser) error {
 	}
 	f.handed, f.skip = f.machine.State().Index(), 0
 	f.calls.restored(f.handed)
+	f.restored(f.handed)
 	return nil
 }
 

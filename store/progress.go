@@ -96,22 +96,3 @@ func (s *Store) watchProgress(ctx context.Context, term uint64) {
 		}
 	}
 }
-
-// snapshotLoop is how often the same snapshot may be sent before it is an alarm.
-const snapshotLoop = 3
-
-// noteSnapshot counts how often a leader sends the same snapshot: raft sends it
-// for ever to a node whose log has entries beyond it that conflict.
-func (t *transport) noteSnapshot(command any) {
-	m, ok := command.(*raft.InstallSnapshotRequest)
-	if !ok {
-		return
-	}
-	if t.snapshot.Swap(m.LastLogIndex) != m.LastLogIndex {
-		t.snapshots.Store(0)
-	}
-	if n := t.snapshots.Add(1); n >= snapshotLoop {
-		t.refused(fmt.Errorf("the snapshot up to entry %d comes for the %d. time: if that goes on, stop this node, move its data directory away and join it under a new id",
-			m.LastLogIndex, n))
-	}
-}

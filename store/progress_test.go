@@ -52,27 +52,3 @@ func TestStandingStillIsNotStuck(t *testing.T) {
 		}
 	}
 }
-
-// The third time that the same snapshot comes is an alarm.
-func TestSnapshotLoopIsTold(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		tr := newTestTransport()
-		defer func() { _ = tr.Close() }()
-		var told []error
-		tr.refused = func(err error) { told = append(told, err) }
-		go func() {
-			for range tr.Consumer() {
-			}
-		}()
-		defer close(tr.calls)
-		for i, tc := range []struct {
-			index uint64
-			told  int
-		}{{7, 0}, {7, 0}, {9, 0}, {9, 0}, {9, 1}, {9, 2}, {10, 2}} {
-			tr.pass(raft.RPC{Command: &raft.InstallSnapshotRequest{LastLogIndex: tc.index}})
-			if len(told) != tc.told {
-				t.Errorf("message %d: told %v", i, told)
-			}
-		}
-	})
-}

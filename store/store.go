@@ -38,6 +38,7 @@ type Store struct {
 	counters  counters
 	calls     *calls
 	fresh     *freshness
+	follow    following
 	confirm   *confirmer
 	raft      *raft.Raft
 	transport *transport
@@ -96,7 +97,7 @@ func Open(cfg Config) (_ *Store, err error) {
 	s.watches = watch.NewHub(fsm.New().State())
 	s.rings = rings.New(rings.Config{State: func() *fsm.State { return s.machine.State() }, Memory: cfg.RingMemory, Lag: s.Lag, Logger: cfg.Logger})
 	s.machine = fsm.New(append([]fsm.Observer{s.leases, &s.counters, s.watches, s.rings}, cfg.Observers...)...)
-	s.fsm = &raftFSM{machine: s.machine, calls: s.calls, fatal: s.fail, closed: s.ctx.Done()}
+	s.fsm = &raftFSM{machine: s.machine, calls: s.calls, fatal: s.fail, closed: s.ctx.Done(), restored: s.gotSnapshot}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -115,6 +116,7 @@ func Open(cfg Config) (_ *Store, err error) {
 	s.wg.Go(func() { s.goneLoop(s.ctx) })
 	s.wg.Go(func() { s.readyLoop(s.ctx) })
 	s.wg.Go(func() { s.freshLoop(s.ctx) })
+	s.wg.Go(func() { s.followLoop(s.ctx) })
 	s.wg.Go(func() { s.integrityLoop(s.ctx) })
 	s.wg.Go(func() { s.diskLoop(s.ctx) })
 	return s, nil
@@ -170,6 +172,7 @@ func (s *Store) openRaft() error {
 	snaps := snapshotStore{SnapshotStore: files, dir: filepath.Join(s.cfg.DataDir, snapshotDir)}
 	logs.keepFrom = func() (uint64, bool) { return oldestSnapshot(snaps) }
 	logs.covered = func() (uint64, bool) { return newestSnapshot(snaps) }
+	logs.stored = s.follow.gotEntries
 	if err := s.verifyStored(snaps); err != nil {
 		return err
 	}
