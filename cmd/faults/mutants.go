@@ -102,6 +102,30 @@ var mutants = []Mutant{
 		Tests: []Test{{"store", "TestWipedNodeIsRefused"}},
 	},
 	{
+		Name: "old-configuration", Off: "a node votes for one that its old configuration does not know",
+		Edits: []Edit{{"store/votes.go", "\tif t.electorate == nil {", "\tif t.electorate != nil {"}},
+		Kinds: []string{"member-changes"}, Runs: 1, Says: regexp.MustCompile("two of three voters"),
+		Tests: []Test{{"store", "TestNodeThatWasAwayElectsOneItDoesNotKnow"}},
+	},
+	{
+		Name: "change-majority", Off: "a change of members is refused while those that there would be lack a majority",
+		Edits: []Edit{{"store/awaitvoters.go", "enough := voters-len(missing) > voters/2", "enough := voters > 0"}},
+		Kinds: []string{"member-changes"}, Runs: 1, Says: regexp.MustCompile("want a refusal"),
+		Tests: []Test{{"store", "TestRemovalThatLeavesNoMajorityIsRefused"}},
+	},
+	{
+		Name: "after-snapshot", Off: "a node whose log went beyond a snapshot that it was sent follows",
+		Edits: []Edit{{"store/heartbeat.go", "\t\tt.followSnapshot(*view, rpc.Command)\n", ""}},
+		Tests: []Test{{"store", "TestNodeWithATailThatConflictsFollows"}},
+		Note:  "The kinds cannot make a tail that is longer than what the least threshold keeps in the log.",
+	},
+	{
+		Name: "follows", Off: "a node that does not follow is not ready",
+		Edits: []Edit{{"store/integrity.go", "cmp.Or(s.Diverged(), s.follow.err())", "cmp.Or(s.Diverged())"}},
+		Tests: []Test{{"store", "TestNodeThatDoesNotFollowSaysSo"}},
+		Note:  "No kind keeps a node from applying what it stores.",
+	},
+	{
 		Name: "data-identity", Off: "a data directory belongs to one node",
 		Edits: []Edit{{"store/datadir.go", "if have.ID != id {", "if false {"}},
 		Kinds: []string{"foreign-data"}, Runs: 2, Says: regexp.MustCompile("on the data of|belongs to node"),
