@@ -7,18 +7,21 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"syscall"
 	"time"
 )
 
-// killAfter is how long a command that lost its seat may take to end.
+// killAfter is how long a command that lost its seat may take to end, and how
+// long the processes that a command leaves behind may.
 const killAfter = 10 * time.Second
 
 // child is the command of "register -- CMD".
 type child struct {
 	cmd *exec.Cmd
-	// shared: a terminal's Ctrl-C reaches the command without our help, since
-	// both are in the terminal's foreground process group.
+	// shared: the command stays in our process group, since only the foreground
+	// group of a terminal may read from it. A terminal's Ctrl-C then reaches the
+	// command without our help. Without a terminal it gets a group of its own.
 	shared bool
 	ended  chan error
 	// stopping, when set, is called before the command is told to end. It says
@@ -44,34 +47,40 @@ func newChild(e *env, args []string) (*child, error) {
 	cmd.Args[0] = args[0]
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = e.stdin, e.stdout, e.stderr
 	cmd.WaitDelay = time.Second // a grandchild may hold a pipe open for ever
-	return &child{cmd: cmd, shared: isTerminal(e.stdin), ended: make(chan error, 1)}, nil
+	c := &child{cmd: cmd, shared: isTerminal(e.stdin), ended: make(chan error, 1)}
+	cmd.SysProcAttr = childAttr(!c.shared)
+	return c, nil
 }
 
 // run starts the command and returns when it has ended: nil for status 0, an
 // exitError without a message for another. The end of ctx and the signals that
 // this process gets are passed on; when lost is closed the command is told to
-// end, and made to after killAfter.
+// end, and made to after killAfter. What a command that was told to end leaves
+// running in its group ends too: it has no seat any more.
 func (c *child) run(ctx context.Context, lost <-chan struct{}) error {
 	signals := make(chan os.Signal, 8)
-	if len(passedOn) > 0 {
-		signal.Notify(signals, passedOn...)
+	for _, s := range passedOn {
+		if !signal.Ignored(s) { // nohup
+			signal.Notify(signals, s)
+		}
 	}
 	defer signal.Stop(signals)
-	if err := c.cmd.Start(); err != nil {
+	if err := c.start(); err != nil {
 		return &exitError{code: exitNoExec, err: fmt.Errorf("start the command: %w", err)}
 	}
-	go func() { c.ended <- c.cmd.Wait() }()
-
 	var kill <-chan time.Time
-	stop := ctx.Done()
+	stop, told := ctx.Done(), false
 	for {
 		select {
 		case err := <-c.ended:
-			return c.status(err)
+			if told {
+				c.endGroup()
+			}
+			return err
 		case s := <-signals:
 			c.forward(s)
 		case <-stop:
-			stop = nil
+			stop, told = nil, true
 			// From here on a second signal is passed on too, instead of killing us.
 			signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 			if c.stopping != nil && c.stopping() {
@@ -79,15 +88,79 @@ func (c *child) run(ctx context.Context, lost <-chan struct{}) error {
 			}
 			c.forward(cause(ctx))
 		case <-lost:
-			lost = nil
+			lost, told = nil, true
 			c.forward(syscall.SIGTERM)
 			timer := time.NewTimer(killAfter)
 			defer timer.Stop()
 			kill = timer.C
 		case <-kill:
-			c.forward(syscall.SIGKILL)
+			c.kill()
 		}
 	}
+}
+
+// start starts the command from a thread that lives as long as the command:
+// Linux sends the parent-death signal when the thread that forked ends.
+func (c *child) start() error {
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := c.cmd.Start()
+		started <- err
+		if err == nil {
+			c.ended <- c.wait()
+		}
+	}()
+	return <-started
+}
+
+// wait returns the command's end as our own.
+func (c *child) wait() error {
+	if os.Getpid() == 1 {
+		return waitAsInit(c.cmd.Process.Pid)
+	}
+	err := c.cmd.Wait()
+	state := c.cmd.ProcessState
+	if state == nil {
+		return fmt.Errorf("wait for the command: %w", err)
+	}
+	if n := signalNumber(state); n > 0 {
+		return &exitError{code: 128 + n}
+	}
+	if state.ExitCode() != 0 {
+		return &exitError{code: state.ExitCode()}
+	}
+	return nil
+}
+
+// endGroup ends what an ended command has left in its group: by SIGTERM, and
+// after killAfter by SIGKILL.
+func (c *child) endGroup() {
+	if c.shared || groupEnded(c.cmd.Process.Pid) {
+		return
+	}
+	signalGroup(c.cmd.Process.Pid, syscall.SIGTERM)
+	timer, ticker := time.NewTimer(killAfter), time.NewTicker(20*time.Millisecond)
+	defer timer.Stop()
+	defer ticker.Stop()
+	for !groupEnded(c.cmd.Process.Pid) {
+		select {
+		case <-ticker.C: // nothing tells of the end of another's child
+		case <-timer.C:
+			c.kill()
+			return
+		}
+	}
+}
+
+// kill ends the command, and all of its group if that is not ours.
+func (c *child) kill() {
+	if c.shared {
+		_ = c.cmd.Process.Kill() // it fails if the command has ended
+		return
+	}
+	signalGroup(c.cmd.Process.Pid, syscall.SIGKILL)
 }
 
 // cause is the signal that ended ctx, SIGTERM if it was none.
@@ -104,19 +177,4 @@ func (c *child) forward(s os.Signal) {
 		return
 	}
 	_ = c.cmd.Process.Signal(s) // it fails if the command has ended, which run sees next
-}
-
-// status turns the end of the command into our own.
-func (c *child) status(err error) error {
-	state := c.cmd.ProcessState
-	if state == nil {
-		return fmt.Errorf("wait for the command: %w", err)
-	}
-	if n := signalNumber(state); n > 0 {
-		return &exitError{code: 128 + n}
-	}
-	if state.ExitCode() != 0 {
-		return &exitError{code: state.ExitCode()}
-	}
-	return nil
 }

@@ -23,6 +23,7 @@ type command struct {
 	args    []string
 	dir     string
 	env     []string
+	newPIDs bool // it is process 1 of a PID namespace: Linux, root
 }
 
 // process is a program that runs, or ran.
@@ -56,6 +57,9 @@ func start(t *testing.T, c command) *process {
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	p.cmd.WaitDelay = time.Second // its own child may hold the pipes
 	ownGroup(p.cmd)
+	if c.newPIDs {
+		newPIDs(p.cmd)
+	}
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,11 @@
 
 package e2e
 
-import "syscall"
+import (
+	"os/exec"
+	"syscall"
+)
 
 func dieWithParent(*syscall.SysProcAttr) {} // not available
+
+func newPIDs(*exec.Cmd) {} // not available
