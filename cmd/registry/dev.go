@@ -44,6 +44,8 @@ func devCommand(e *env) *cli.Command {
 }
 
 func dev(e *env, c *cli.Context) (err error) {
+	ctx, stop := untilHangup(c.Context)
+	defer stop()
 	// Nodes that stop one after the other complain about each other.
 	var stopping atomic.Bool
 	logger, err := newLogger(c, e.stderr)
@@ -65,14 +67,14 @@ func dev(e *env, c *cli.Context) (err error) {
 		err = errors.Join(err, cluster.close())
 	}()
 	fmt.Fprintf(e.stderr, "starting %d nodes …\n", devNodes)
-	if err := cluster.start(c.Context, configs); err != nil {
-		if c.Context.Err() != nil {
+	if err := cluster.start(ctx, configs); err != nil {
+		if ctx.Err() != nil {
 			return nil // Ctrl-C before they were up
 		}
 		return startError(err, configs[0].Bind, "-bind-port", configs[0].Addr, "-addr-port")
 	}
 	printDev(e, cluster)
-	return cluster.wait(c.Context, e)
+	return cluster.wait(ctx, e)
 }
 
 // devConfigs checks that the ports are free before anything is started, since

@@ -36,10 +36,14 @@ func registerCommand(e *env) *cli.Command {
 		Usage:     "register a service and keep it registered until stopped",
 		ArgsUsage: "[-- CMD ARGS…]",
 		Category:  categoryService,
-		Description: "Stays in the foreground, sends heartbeats, and deregisters on SIGINT or SIGTERM.\n" +
-			"With a command it runs it, passes signals on to it, deregisters when it ends and\n" +
-			"exits with its status. If another process takes the id, the command gets SIGTERM\n" +
-			"and the exit code is 4.\n\n" +
+		Description: "Stays in the foreground, sends heartbeats, and deregisters on SIGINT, SIGTERM or\n" +
+			"SIGHUP. With a command it runs it, passes signals on to it, deregisters when it\n" +
+			"ends and exits with its status. If another process takes the id, the command gets\n" +
+			"SIGTERM, 10s later its whole process group SIGKILL, and the exit code is 4. What a\n" +
+			"command that was told to end leaves running in its group ends with it. (On a\n" +
+			"terminal the group is the terminal's, and only the command itself is ended.) On\n" +
+			"Linux the command gets SIGTERM when registry is killed. As process 1 of a\n" +
+			"container registry reaps orphans.\n\n" +
 			"With -hold-on-exit the seat is held instead of given back, before a signal is\n" +
 			"passed on: the member keeps its keys for that time, and requests go to the\n" +
 			"fallback of each, until the id is registered again, at whatever address.",
@@ -75,7 +79,9 @@ func register(e *env, c *cli.Context) error {
 // stayRegistered registers, waits for the end of the context, of the command or
 // of the seat, and deregisters.
 func stayRegistered(e *env, c *cli.Context, client *sdk.Client, s sdk.Service, command *child) error {
-	ctx, cancel := context.WithTimeout(c.Context, c.Duration(flagTimeout))
+	until, stop := untilHangup(c.Context)
+	defer stop()
+	ctx, cancel := context.WithTimeout(until, c.Duration(flagTimeout))
 	defer cancel()
 	reg, err := client.Register(ctx, s)
 	if errors.Is(err, sdk.ErrConflict) {
@@ -88,11 +94,12 @@ func stayRegistered(e *env, c *cli.Context, client *sdk.Client, s sdk.Service, c
 	seat := &ownSeat{e: e, reg: reg, name: s.Group + "/" + s.ID, hold: c.Duration(flagHoldOnExit)}
 	fmt.Fprintf(e.stderr, "%s registered at %s\n", seat.name, s.Addr)
 	if command != nil {
+		stop() // SIGHUP is the command's now
 		command.stopping = seat.tryHold
 		err = command.run(c.Context, reg.Done())
 	} else {
 		select {
-		case <-c.Context.Done():
+		case <-until.Done():
 		case <-reg.Done():
 		}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -45,7 +46,8 @@ func serveCommand(e *env) *cli.Command {
 		Category: categoryNode,
 		Description: "The first start without -registries forms a new cluster of one node; with\n" +
 			"-registries it joins theirs. A restart on the same -data-dir needs neither.\n" +
-			"SIGINT or SIGTERM hands leadership over and ends the node; a second one kills it.",
+			"SIGINT, SIGTERM or SIGHUP hands leadership over and ends the node; a second SIGINT\n" +
+			"or SIGTERM kills it.",
 		Flags:  serveFlags(),
 		Action: serveAction(e),
 	}
@@ -110,8 +112,10 @@ func defaultDataDir(id string) (string, error) {
 
 // serve runs a node until the context ends, or until the node ends by itself.
 func serve(c *cli.Context, cfg registry.Config) error {
-	n, err := registry.Start(c.Context, cfg)
-	if err != nil && c.Context.Err() != nil {
+	ctx, stop := untilHangup(c.Context)
+	defer stop()
+	n, err := registry.Start(ctx, cfg)
+	if err != nil && ctx.Err() != nil {
 		cfg.Logger.Info("stopped before it was a member of a cluster", "id", cfg.ID)
 		return nil
 	}
@@ -119,8 +123,8 @@ func serve(c *cli.Context, cfg registry.Config) error {
 		return startError(err, cfg.Bind, "-bind", cfg.Addr, "-addr")
 	}
 	select {
-	case <-c.Context.Done():
-		cfg.Logger.Info("stopping", "id", n.ID())
+	case <-ctx.Done():
+		cfg.Logger.Info("stopping", "id", n.ID(), "cause", context.Cause(ctx))
 		return n.Close()
 	case <-n.Done():
 		return errors.Join(fmt.Errorf("node %s ended: %w", n.ID(), n.Err()), n.Close())

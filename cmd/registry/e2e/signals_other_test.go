@@ -8,8 +8,10 @@ import (
 )
 
 // No signal but the kill: tests that need one are skipped.
-var sigInt, sigTerm, sigStop, sigCont os.Signal
+var sigInt, sigTerm, sigHup, sigStop, sigCont os.Signal
 
 func killGroup(p *os.Process) { _ = p.Kill() }
 
 func ownGroup(*exec.Cmd) {}
+
+func newPIDs(*exec.Cmd) {} // not available

@@ -11,6 +11,7 @@ import (
 var (
 	sigInt  os.Signal = syscall.SIGINT
 	sigTerm os.Signal = syscall.SIGTERM
+	sigHup  os.Signal = syscall.SIGHUP
 	sigStop os.Signal = syscall.SIGSTOP
 	sigCont os.Signal = syscall.SIGCONT
 )

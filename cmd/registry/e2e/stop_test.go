@@ -11,11 +11,17 @@ import (
 	"github.com/werbenhu/registry/sdk"
 )
 
-// TestStopLeader: SIGTERM hands leadership over. The election timeout is long,
+// TestStopLeader: a signal hands leadership over. The election timeout is long,
 // so that a leader who only went away would be missed.
 func TestStopLeader(t *testing.T) {
 	t.Parallel()
-	needSignal(t, sigTerm)
+	needSignal(t, sigTerm, sigHup)
+	for _, s := range []os.Signal{sigTerm, sigHup} {
+		t.Run(s.String(), func(t *testing.T) { t.Parallel(); stopLeader(t, s) })
+	}
+}
+
+func stopLeader(t *testing.T, stop os.Signal) {
 	const election = 3 * time.Second
 	c := startCluster(t, 3, "-election-timeout", election.String())
 	leader, others := c.leader()
@@ -24,7 +30,7 @@ func TestStopLeader(t *testing.T) {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	leader.send(sigTerm)
+	leader.send(stop)
 	registered := make(chan error, 1)
 	go func() {
 		_, err := client.Register(t.Context(), sdk.Service{Group: "web", ID: "after", Addr: "127.0.0.1:8081"})
@@ -37,7 +43,8 @@ func TestStopLeader(t *testing.T) {
 	if code := leader.ends(5 * time.Second); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
-	t.Logf("SIGTERM of the leader: next registration acknowledged after %v, process ended after %v", ms(acked), ms(time.Since(began)))
+	t.Logf("signal %v to the leader: next registration acknowledged after %v, process ended after %v", stop, ms(acked), ms(time.Since(began)))
+	leader.says("stopping id="+leader.id, time.Second)
 	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("the process took %v to end", took)
 	}
@@ -55,7 +62,7 @@ func TestStopLeader(t *testing.T) {
 // TestStopService: who registers a service deregisters it when it ends.
 func TestStopService(t *testing.T) {
 	t.Parallel()
-	needSignal(t, sigTerm, sigInt)
+	needSignal(t, sigTerm, sigInt, sigHup)
 	c := startCluster(t, 1)
 	addr := c.nodes[0].addr
 	registration := func(id string, more ...string) command {
@@ -76,6 +83,7 @@ func TestStopService(t *testing.T) {
 	}{
 		{"SIGTERM", nil, sigTerm, 0},
 		{"SIGINT", nil, sigInt, 0},
+		{"SIGHUP", nil, sigHup, 0},
 		{"SIGTERM is passed on", []string{"--", "sh", "-c", "echo started; exec sleep 60"}, sigTerm, 128 + 15},
 		{"the command handles SIGTERM", []string{"--", "sh", "-c", `trap "exit 9" TERM; echo started; while :; do sleep 0.1; done`}, sigTerm, 9},
 	} {
