@@ -3,14 +3,29 @@ package main
 import (
 	"context"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/werbenhu/registry/sdk"
 )
 
+// link is a client, and what became of its connections.
+type link struct {
+	*sdk.Client
+	reach *reach
+}
+
 // dial connects to the nodes that the client flags name. Nothing is sent yet.
 func dial(c *cli.Context, opts ...sdk.Option) (*sdk.Client, error) {
+	l, err := dialLink(c, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return l.Client, nil
+}
+
+func dialLink(c *cli.Context, opts ...sdk.Option) (*link, error) {
 	addrs := list(c, flagRegistries)
 	if len(addrs) == 0 {
 		return nil, usageErrorf("-%s names no address", flagRegistries).withHint("for instance -registries 127.0.0.1:9800")
@@ -18,19 +33,33 @@ func dial(c *cli.Context, opts ...sdk.Option) (*sdk.Client, error) {
 	if c.Duration(flagTimeout) <= 0 {
 		return nil, usageErrorf("-%s is %v, want more than 0", flagTimeout, c.Duration(flagTimeout))
 	}
-	return sdk.Dial(strings.Join(addrs, ","), append(opts, sdk.WithCallTimeout(c.Duration(flagTimeout)))...)
+	reach := newReach(addrs)
+	client, err := sdk.Dial(strings.Join(addrs, ","), append(opts, sdk.WithCallTimeout(c.Duration(flagTimeout)), sdk.WithDialer(reach.dial))...)
+	if err != nil {
+		return nil, err
+	}
+	return &link{client, reach}, nil
 }
 
 // withClient runs fn with a client and the time that -timeout allows.
 func withClient(c *cli.Context, fn func(context.Context, *sdk.Client) error) error {
-	client, err := dial(c)
+	l, err := dialLink(c)
 	if err != nil {
 		return err
 	}
-	defer client.Close()
+	defer l.Close()
+	return l.ask(c, func(ctx context.Context) error { return fn(ctx, l.Client) })
+}
+
+// ask runs fn with the time that -timeout allows, or less when every address
+// refuses. What is being tried is said after a second.
+func (l *link) ask(c *cli.Context, fn func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(c.Context, c.Duration(flagTimeout))
 	defer cancel()
-	return fn(ctx, client)
+	defer l.reach.sayAfter(time.Second, c.App.ErrWriter, c.Duration(flagTimeout))()
+	ctx, stop := l.reach.untilRefused(ctx, time.Time{})
+	defer stop()
+	return shortened(ctx, fn(ctx))
 }
 
 // readOptions are what the read flags ask for, with a receipt.

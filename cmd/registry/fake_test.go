@@ -29,6 +29,7 @@ type fake struct {
 	registrypb.UnimplementedClusterServer
 	addr   string
 	health *grpchealth.Server
+	stop   func() // as if the node were killed
 
 	mu          sync.Mutex // guards all below
 	index       uint64
@@ -64,7 +65,8 @@ func startFake(t *testing.T) *fake {
 	healthpb.RegisterHealthServer(s, f.health)
 	done := make(chan struct{})
 	go func() { defer close(done); _ = s.Serve(l) }()
-	t.Cleanup(func() { s.Stop(); <-done })
+	f.stop = func() { s.Stop(); <-done }
+	t.Cleanup(f.stop)
 	t.Setenv("REGISTRY_ADDRS", f.addr)
 	return f
 }

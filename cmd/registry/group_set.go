@@ -38,7 +38,7 @@ func groupSet(e *env, c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	client, err := dial(c)
+	client, err := dialLink(c)
 	if err != nil {
 		return err
 	}
@@ -55,9 +55,11 @@ func groupSet(e *env, c *cli.Context) error {
 			return err
 		}
 	}
-	ctx, cancel := context.WithTimeout(c.Context, c.Duration(flagTimeout))
-	defer cancel()
-	revision, err := client.SetGroup(ctx, set)
+	var revision uint64
+	err = client.ask(c, func(ctx context.Context) error {
+		revision, err = client.SetGroup(ctx, set)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -88,14 +90,16 @@ func parameterChange(c *cli.Context) (change ring.Change, err error) {
 
 // prepareSet returns the whole change, tied to the revision that the plan is
 // for. There is no plan for a group that does not exist yet.
-func prepareSet(c *cli.Context, client *sdk.Client, name string, change ring.Change) (sdk.SetGroup, *ring.Plan, error) {
-	ctx, cancel := context.WithTimeout(c.Context, c.Duration(flagTimeout))
-	defer cancel()
+func prepareSet(c *cli.Context, client *link, name string, change ring.Change) (sdk.SetGroup, *ring.Plan, error) {
 	set := sdk.SetGroup{Group: name, VirtualNodes: change.VirtualNodes}
 	if change.Bound != nil {
 		set.Bound = *change.Bound
 	}
-	g, err := fetchRing(ctx, c, client, name)
+	var g *groupRing
+	err := client.ask(c, func(ctx context.Context) (err error) {
+		g, err = fetchRing(ctx, c, client.Client, name)
+		return err
+	})
 	if errors.Is(err, sdk.ErrUnknownGroup) {
 		return set, nil, nil
 	}

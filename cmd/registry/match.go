@@ -58,7 +58,7 @@ func match(e *env, c *cli.Context) error {
 	if c.Int("n") < 1 {
 		return usageErrorf("-n is %d, want at least 1", c.Int("n"))
 	}
-	client, err := dial(c)
+	client, err := dialLink(c)
 	if err != nil {
 		return err
 	}
@@ -73,13 +73,13 @@ func match(e *env, c *cli.Context) error {
 // matcher answers keys in batches and prints the answers.
 type matcher struct {
 	c      *cli.Context
-	client *sdk.Client
+	client *link
 	group  string
 	n      int
 	out    matchPrinter
 }
 
-func newMatcher(e *env, c *cli.Context, client *sdk.Client, group string) *matcher {
+func newMatcher(e *env, c *cli.Context, client *link, group string) *matcher {
 	m := &matcher{c: c, client: client, group: group, n: c.Int("n")}
 	if c.Bool(flagJSON) {
 		m.out = &matchJSONPrinter{array: newJSONArray(e.stdout), withAll: c.IsSet("n"), group: group}
@@ -150,10 +150,12 @@ func lineBuffered(in *bufio.Reader) bool {
 
 // batch answers keys that fit one request.
 func (m *matcher) batch(keys []string) error {
-	ctx, cancel := context.WithTimeout(m.c.Context, m.c.Duration(flagTimeout))
-	defer cancel()
 	var receipt sdk.Receipt
-	owners, err := m.client.MatchManyN(ctx, m.group, keys, m.n, readOptions(m.c, &receipt)...)
+	var owners [][]sdk.Member
+	err := m.client.ask(m.c, func(ctx context.Context) (err error) {
+		owners, err = m.client.MatchManyN(ctx, m.group, keys, m.n, readOptions(m.c, &receipt)...)
+		return err
+	})
 	if err != nil {
 		return err
 	}

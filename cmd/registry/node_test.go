@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // These tests run real nodes in this process.
@@ -89,14 +90,32 @@ func serveNode(t *testing.T, dir, id string, bind, addr int, more ...string) *ru
 	return start(t, append(args, more...)...)
 }
 
+// untilServing waits until a node answers: a command gives up when it refuses.
+func untilServing(t *testing.T, port int) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); ; <-tick.C {
+		r := execute(t, t.Context(), "", "health", "-addr", local(port))
+		if r.code == exitOK {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not serving within %v: %+v", patience, r)
+		}
+	}
+}
+
 // TestServe: a node forms a cluster, a second one joins it, and a restart needs
 // to know neither.
 func TestServe(t *testing.T) {
 	dir, port := t.TempDir(), freePorts(t, 4)
 	t.Setenv("REGISTRY_ADDRS", local(port+1))
 	first := serveNode(t, dir, "service-1", port, port+1)
+	untilServing(t, port+1)
 	ok(t, "groups", "-linearizable")
 	second := serveNode(t, dir, "service-2", port+2, port+3, "-registries="+local(port))
+	untilServing(t, port+3)
 	ok(t, "group", "set", "web", "-virtual-nodes", "128")
 	ok(t, "group", "get", "web", "-linearizable", "-registries", local(port+3))
 
@@ -115,6 +134,7 @@ func TestServe(t *testing.T) {
 	second.cancel(nil)
 	second.wait(exitOK)
 	second = serveNode(t, dir, "service-2", port+2, port+3)
+	untilServing(t, port+3)
 	ok(t, "group", "get", "web", "-linearizable", "-registries", local(port+3))
 	for _, r := range []*running{second, first} {
 		r.cancel(nil)
@@ -131,6 +151,7 @@ func TestServeByEnvironment(t *testing.T) {
 		t.Setenv("REGISTRY_"+name, value)
 	}
 	r := start(t)
+	untilServing(t, port+1)
 	ok(t, "groups", "-linearizable")
 	if out := ok(t, "cluster", "status"); !strings.Contains(out, "cluster by-env") || !strings.Contains(out, "env-1") {
 		t.Error(out)

@@ -68,7 +68,7 @@ func register(e *env, c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	client, err := dial(c, sdk.WithLogger(logger))
+	client, err := dialLink(c, sdk.WithLogger(logger))
 	if err != nil {
 		return err
 	}
@@ -78,20 +78,22 @@ func register(e *env, c *cli.Context) error {
 
 // stayRegistered registers, waits for the end of the context, of the command or
 // of the seat, and deregisters.
-func stayRegistered(e *env, c *cli.Context, client *sdk.Client, s sdk.Service, command *child) error {
+func stayRegistered(e *env, c *cli.Context, client *link, s sdk.Service, command *child) error {
 	until, stop := untilHangup(c.Context)
 	defer stop()
 	ctx, cancel := context.WithTimeout(until, c.Duration(flagTimeout))
 	defer cancel()
+	said := client.reach.sayAfter(time.Second, e.stderr, c.Duration(flagTimeout))
 	reg, err := client.Register(ctx, s)
+	said()
 	if errors.Is(err, sdk.ErrConflict) {
 		held := &exitError{code: exitConflict, err: err}
 		return held.withHint("-take-over takes the id over from it")
 	}
 	if err != nil {
-		return err
+		return client.reach.explain(err)
 	}
-	seat := &ownSeat{e: e, reg: reg, name: s.Group + "/" + s.ID, hold: c.Duration(flagHoldOnExit)}
+	seat := &ownSeat{e: e, reg: reg, reach: client.reach, name: s.Group + "/" + s.ID, hold: c.Duration(flagHoldOnExit)}
 	fmt.Fprintf(e.stderr, "%s registered at %s\n", seat.name, s.Addr)
 	if command != nil {
 		stop() // SIGHUP is the command's now
@@ -106,15 +108,35 @@ func stayRegistered(e *env, c *cli.Context, client *sdk.Client, s sdk.Service, c
 	return seat.leave(err)
 }
 
-// holdTimeout bounds the wait for a hold: a command that is to end waits for it.
-const holdTimeout = 3 * time.Second
+// Bounds of the end: a command that is to end waits for the hold, and a cluster
+// that cannot be reached is given up after gonePatience.
+const (
+	holdTimeout  = 3 * time.Second
+	closeTimeout = 5 * time.Second
+	gonePatience = time.Second
+)
 
 // ownSeat is what this process registered.
 type ownSeat struct {
-	e    *env
-	reg  *sdk.Registration
-	name string
-	hold time.Duration // 0: deregister at the end
+	e     *env
+	reg   *sdk.Registration
+	reach *reach
+	name  string
+	hold  time.Duration // 0: deregister at the end
+
+	leaving    time.Time // when the end began
+	holdFailed bool      // and it was said
+}
+
+// bounded is the time for a call at the end. A node may be back that refused a
+// moment ago, so refusals count only after gonePatience.
+func (s *ownSeat) bounded(d time.Duration) (context.Context, context.CancelFunc) {
+	if s.leaving.IsZero() {
+		s.leaving = time.Now()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	ctx, stop := s.reach.untilRefused(ctx, s.leaving.Add(gonePatience))
+	return ctx, func() { stop(); cancel() }
 }
 
 // tryHold holds the seat, if that is asked for, and tells whether it is held.
@@ -125,10 +147,13 @@ func (s *ownSeat) tryHold() bool {
 	if errors.Is(s.reg.Err(), sdk.ErrHeld) {
 		return true
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), holdTimeout)
+	ctx, cancel := s.bounded(holdTimeout)
 	defer cancel()
-	if err := s.reg.Hold(ctx, s.hold); err != nil {
-		fmt.Fprintf(s.e.stderr, "registry: %s could not be held: %s\n", s.name, plain(err))
+	if err := shortened(ctx, s.reg.Hold(ctx, s.hold)); err != nil {
+		if !s.holdFailed { // the second try, after the command's end, has the same reason
+			fmt.Fprintf(s.e.stderr, "registry: %s could not be held: %s\n", s.name, plain(err))
+		}
+		s.holdFailed = true
 		return false
 	}
 	fmt.Fprintf(s.e.stderr, "%s held for %v\n", s.name, s.hold)
@@ -143,7 +168,10 @@ func (s *ownSeat) leave(err error) error {
 	if s.tryHold() {
 		return err
 	}
-	if cerr := s.reg.Close(); cerr != nil {
+	fmt.Fprintf(s.e.stderr, "deregistering %s …\n", s.name)
+	ctx, cancel := s.bounded(closeTimeout)
+	defer cancel()
+	if cerr := shortened(ctx, s.reg.CloseContext(ctx)); cerr != nil {
 		fmt.Fprintf(s.e.stderr, "registry: %s not deregistered, it goes when its TTL is over: %s\n", s.name, plain(cerr))
 		if err == nil {
 			err = &exitError{code: exitCode(cerr)}

@@ -24,13 +24,18 @@ const patience = time.Minute
 
 // lockedBuffer is written to by the program and by the commands that it runs.
 type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+	mu      sync.Mutex // guards the rest
+	b       bytes.Buffer
+	changed chan struct{} // when somebody waits: closed at the next write
 }
 
 func (b *lockedBuffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.changed != nil {
+		close(b.changed)
+		b.changed = nil
+	}
 	return b.b.Write(p)
 }
 
@@ -80,6 +85,30 @@ func (r *running) until(text string) {
 		}
 		if err != nil {
 			r.t.Fatalf("no line with %q before %v", text, err)
+		}
+	}
+}
+
+// stderrUntil waits until stderr has text.
+func (r *running) stderrUntil(text string) {
+	r.t.Helper()
+	deadline := time.After(patience)
+	for {
+		b := r.stderr
+		b.mu.Lock()
+		have := b.b.String()
+		if b.changed == nil {
+			b.changed = make(chan struct{})
+		}
+		changed := b.changed
+		b.mu.Unlock()
+		if strings.Contains(have, text) {
+			return
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			r.t.Fatalf("stderr has no %q within %v", text, patience)
 		}
 	}
 }
