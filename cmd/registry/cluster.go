@@ -146,18 +146,27 @@ func clusterJoinCommand(e *env) *cli.Command {
 
 func clusterRemoveCommand(e *env) *cli.Command {
 	return &cli.Command{
-		Name:        "remove",
-		Usage:       "take a node out of the cluster for good",
-		ArgsUsage:   "NODE",
-		Description: "Its data directory cannot rejoin. To restart a node, just stop and start it.",
-		Flags:       clientFlags(),
+		Name:      "remove",
+		Usage:     "take a node out of the cluster for good",
+		ArgsUsage: "NODE",
+		Description: "Its data directory cannot rejoin. To restart a node, just stop and start it.\n" +
+			"Says how many nodes may fail then, " + confirmRule,
+		Flags: clientFlags(yesFlag()),
 		Action: func(c *cli.Context) error {
 			args, err := positional(c, "NODE")
 			if err != nil {
 				return err
 			}
-			return withClient(c, func(ctx context.Context, client *sdk.Client) error {
-				if err := client.Remove(ctx, args[0]); err != nil {
+			l, err := dialLink(c)
+			if err != nil {
+				return err
+			}
+			defer l.Close()
+			if err := confirmRemove(e, c, l, args[0]); err != nil {
+				return err
+			}
+			return l.ask(c, func(ctx context.Context) error {
+				if err := l.Remove(ctx, args[0]); err != nil {
 					return err
 				}
 				fmt.Fprintf(e.stderr, "node %s removed\n", args[0])

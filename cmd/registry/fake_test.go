@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,7 +30,8 @@ type fake struct {
 	registrypb.UnimplementedClusterServer
 	addr   string
 	health *grpchealth.Server
-	stop   func() // as if the node were killed
+	stop   func()       // as if the node were killed
+	writes atomic.Int32 // changes that an operator asked for
 
 	mu          sync.Mutex // guards all below
 	index       uint64
@@ -162,6 +164,7 @@ func (f *fake) Register(_ context.Context, r *registrypb.RegisterRequest) (*regi
 }
 
 func (f *fake) Deregister(_ context.Context, r *registrypb.DeregisterRequest) (*registrypb.DeregisterResponse, error) {
+	f.writes.Add(1)
 	g, err := f.enter("Deregister", r.Group)
 	defer f.mu.Unlock()
 	if err != nil {
@@ -243,6 +246,7 @@ func (f *fake) Groups(context.Context, *registrypb.GroupsRequest) (*registrypb.G
 }
 
 func (f *fake) SetGroup(_ context.Context, r *registrypb.SetGroupRequest) (*registrypb.SetGroupResponse, error) {
+	f.writes.Add(1)
 	g, err := f.enter("SetGroup", r.Group)
 	defer f.mu.Unlock()
 	if f.fail["SetGroup"] != nil {
@@ -258,6 +262,7 @@ func (f *fake) SetGroup(_ context.Context, r *registrypb.SetGroupRequest) (*regi
 }
 
 func (f *fake) UpdateMember(_ context.Context, r *registrypb.UpdateMemberRequest) (*registrypb.UpdateMemberResponse, error) {
+	f.writes.Add(1)
 	g, err := f.enter("UpdateMember", r.Group)
 	defer f.mu.Unlock()
 	if err != nil {
@@ -294,6 +299,7 @@ func (f *fake) Join(_ context.Context, r *registrypb.JoinRequest) (*registrypb.J
 }
 
 func (f *fake) Remove(context.Context, *registrypb.RemoveRequest) (*registrypb.RemoveResponse, error) {
+	f.writes.Add(1)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return &registrypb.RemoveResponse{}, f.fail["Remove"]
@@ -315,4 +321,9 @@ func (f *fake) Guard(_ context.Context, r *registrypb.GuardRequest) (*registrypb
 		Phase: registrypb.GuardResponse_PHASE_HOLDING, Members: uint32(len(g.members)), Silent: 2, Lost: 2,
 		Returned: 1, HoldLeft: durationpb.New(1500 * time.Millisecond),
 	}, nil
+}
+
+func (f *fake) AcceptLoss(context.Context, *registrypb.AcceptLossRequest) (*registrypb.AcceptLossResponse, error) {
+	f.writes.Add(1)
+	return &registrypb.AcceptLossResponse{Silent: 2}, nil
 }

@@ -67,17 +67,26 @@ func groupCommand(e *env) *cli.Command {
 // groupAcceptLossCommand is for a real scale-down of many members at once.
 func groupAcceptLossCommand(e *env) *cli.Command {
 	return &cli.Command{
-		Name:      "accept-loss",
-		Usage:     "let members go at once that fell silent and that the mass-loss guard holds",
-		ArgsUsage: "GROUP",
-		Flags:     clientFlags(jsonFlag()),
+		Name:        "accept-loss",
+		Usage:       "let members go at once that fell silent and that the mass-loss guard holds",
+		ArgsUsage:   "GROUP",
+		Description: "Says how many they are, " + confirmRule,
+		Flags:       clientFlags(jsonFlag(), yesFlag()),
 		Action: func(c *cli.Context) error {
 			args, err := positional(c, "GROUP")
 			if err != nil {
 				return err
 			}
-			return withClient(c, func(ctx context.Context, client *sdk.Client) error {
-				n, err := client.AcceptLoss(ctx, args[0])
+			l, err := dialLink(c)
+			if err != nil {
+				return err
+			}
+			defer l.Close()
+			if err := confirmLoss(e, c, l, args[0]); err != nil {
+				return err
+			}
+			return l.ask(c, func(ctx context.Context) error {
+				n, err := l.AcceptLoss(ctx, args[0])
 				if err != nil {
 					return err
 				}

@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -18,12 +16,12 @@ func groupSetCommand(e *env) *cli.Command {
 		Name:      "set",
 		Usage:     "create a group, or change its ring's parameters",
 		ArgsUsage: "GROUP",
-		Description: "Shows first which part of the keys would move. If any would, it asks on a terminal\n" +
-			"and elsewhere wants -yes. Doubling or halving the virtual nodes moves about half.",
+		Description: "Shows first which part of the keys would move. If any would, it " + confirmRule + "\n" +
+			"Doubling or halving the virtual nodes moves about half.",
 		Flags: clientFlags(
 			&cli.IntFlag{Name: "virtual-nodes", Usage: "points of a member of weight 1: a power of two, 64–4096"},
 			&cli.StringFlag{Name: "bound", Usage: "largest share a member may have, in fair shares: 1.10 for instance, or off"},
-			&cli.BoolFlag{Name: "yes", Usage: "apply it although keys move"},
+			yesFlag(),
 		),
 		Action: func(c *cli.Context) error { return groupSet(e, c) },
 	}
@@ -51,8 +49,10 @@ func groupSet(e *env, c *cli.Context) error {
 		if err := printPlan(e.stderr, plan); err != nil {
 			return err
 		}
-		if err := confirm(e, c, plan); err != nil {
-			return err
+		if plan.Moved != (ring.Share{}) {
+			if err := confirm(e, c, shareText(plan.Moved)+" of the keys would move"); err != nil {
+				return err
+			}
 		}
 	}
 	var revision uint64
@@ -113,21 +113,4 @@ func prepareSet(c *cli.Context, client *link, name string, change ring.Change) (
 	set.VirtualNodes, set.Bound = plan.ParamsAfter.VirtualNodes, plan.ParamsAfter.Bound
 	set.ExpectedRevision = g.receipt.Revision
 	return set, plan, nil
-}
-
-// confirm lets a change pass that moves nothing, or that the user wants.
-func confirm(e *env, c *cli.Context, plan *ring.Plan) error {
-	if plan.Moved == (ring.Share{}) || c.Bool("yes") {
-		return nil
-	}
-	refused := checkErrorf("not applied: %s of the keys would move", shareText(plan.Moved))
-	if !isTerminal(e.stdin) {
-		return refused.withHint("-yes applies it")
-	}
-	fmt.Fprintf(e.stderr, "Apply? [y/N] ")
-	answer, err := bufio.NewReader(e.stdin).ReadString('\n')
-	if err != nil || !strings.EqualFold(strings.TrimSpace(answer), "y") {
-		return refused
-	}
-	return nil
 }

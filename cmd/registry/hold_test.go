@@ -24,7 +24,7 @@ func TestHoldDrainResume(t *testing.T) {
 	if out := ok(t, "members", "web"); !strings.Contains(out, "web-1  10.0.0.1:8080  1       active") {
 		t.Error(out)
 	}
-	ok(t, "member", "drain", "-group", "web", "-id", "web-1")
+	ok(t, "member", "drain", "-group", "web", "-id", "web-1", "-yes")
 	if out := ok(t, "members", "web"); !strings.Contains(out, "web-1  10.0.0.1:8080  1       draining") {
 		t.Error(out)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/werbenhu/registry/ring"
 	"github.com/werbenhu/registry/sdk"
 )
 
@@ -96,11 +97,9 @@ func deregisterCommand(e *env) *cli.Command {
 		Usage:    "remove a member, whoever holds its id",
 		Category: categoryService,
 		Description: "Its process is told at its next heartbeat and may not come back under the same\n" +
-			"registration. Removing a member that is not there succeeds.",
-		Flags: clientFlags(
-			&cli.StringFlag{Name: flagGroup, Usage: "the member's group"},
-			&cli.StringFlag{Name: flagID, Usage: "the member's id"},
-		),
+			"registration. Removing a member that is not there succeeds. If keys would move it\n" +
+			"shows them, " + confirmRule,
+		Flags: memberFlags(),
 		Action: func(c *cli.Context) error {
 			if _, err := positional(c); err != nil {
 				return err
@@ -108,18 +107,30 @@ func deregisterCommand(e *env) *cli.Command {
 			if err := require(c, flagGroup, flagID); err != nil {
 				return err
 			}
-			return withClient(c, func(ctx context.Context, client *sdk.Client) error {
-				removed, err := client.Deregister(ctx, c.String(flagGroup), c.String(flagID))
-				if err != nil {
-					return err
-				}
-				what := "deregistered"
-				if !removed {
-					what = "was not registered"
-				}
-				fmt.Fprintf(e.stderr, "%s/%s %s\n", c.String(flagGroup), c.String(flagID), what)
-				return nil
-			})
+			return deregister(e, c, c.String(flagGroup), c.String(flagID))
 		},
 	}
+}
+
+func deregister(e *env, c *cli.Context, group, id string) error {
+	l, err := dialLink(c)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	if err := confirmMember(e, c, l, group, id, func(m *ring.Member) { m.ID = "" }); err != nil {
+		return err
+	}
+	return l.ask(c, func(ctx context.Context) error {
+		removed, err := l.Deregister(ctx, group, id)
+		if err != nil {
+			return err
+		}
+		what := "deregistered"
+		if !removed {
+			what = "was not registered"
+		}
+		fmt.Fprintf(e.stderr, "%s/%s %s\n", group, id, what)
+		return nil
+	})
 }

@@ -6,14 +6,16 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/werbenhu/registry/ring"
 	"github.com/werbenhu/registry/sdk"
 )
 
 func memberCommand(e *env) *cli.Command {
 	return &cli.Command{
-		Name:     "member",
-		Usage:    "change a member without its process",
-		Category: categoryService,
+		Name:        "member",
+		Usage:       "change a member without its process",
+		Description: "What would move keys shows them, " + confirmRule,
+		Category:    categoryService,
 		Subcommands: []*cli.Command{{
 			Name:  "set",
 			Usage: "set a member's weight or state (active, draining or held)",
@@ -71,6 +73,7 @@ func memberFlags(more ...cli.Flag) []cli.Flag {
 	return clientFlags(append([]cli.Flag{
 		&cli.StringFlag{Name: flagGroup, Usage: "the member's group"},
 		&cli.StringFlag{Name: flagID, Usage: "the member's id"},
+		yesFlag(),
 	}, more...)...)
 }
 
@@ -89,14 +92,35 @@ func updateMember(e *env, c *cli.Context, update sdk.MemberUpdate) error {
 	if _, err := positional(c); err != nil {
 		return err
 	}
-	return withClient(c, func(ctx context.Context, client *sdk.Client) error {
-		revision, err := client.UpdateMember(ctx, c.String(flagGroup), c.String(flagID), update)
+	l, err := dialLink(c)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	group, id := c.String(flagGroup), c.String(flagID)
+	if err := confirmMember(e, c, l, group, id, editOf(update)); err != nil {
+		return err
+	}
+	return l.ask(c, func(ctx context.Context) error {
+		revision, err := l.UpdateMember(ctx, group, id, update)
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(e.stderr, "%s/%s changed, group revision %d\n", c.String(flagGroup), c.String(flagID), revision)
+		fmt.Fprintf(e.stderr, "%s/%s changed, group revision %d\n", group, id, revision)
 		return nil
 	})
+}
+
+// editOf makes an update to a member of a ring.
+func editOf(u sdk.MemberUpdate) func(*ring.Member) {
+	return func(m *ring.Member) {
+		if u.Weight != nil {
+			m.Weight = *u.Weight
+		}
+		if u.State != nil {
+			m.State = ringState(*u.State)
+		}
+	}
 }
 
 func memberUpdate(c *cli.Context) (u sdk.MemberUpdate, err error) {

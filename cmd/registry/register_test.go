@@ -267,7 +267,7 @@ func TestSeatLost(t *testing.T) {
 
 func TestDeregister(t *testing.T) {
 	f := withWeb(t)
-	ok(t, "deregister", "-group", "web", "-id", "web-1")
+	ok(t, "deregister", "-group", "web", "-id", "web-1", "-yes")
 	f.expect(t, "deregister web/web-1")
 	r := execute(t, t.Context(), "", "deregister", "-group", "web", "-id", "web-1")
 	if r.code != exitOK || !strings.Contains(r.stderr, "was not registered") {
@@ -277,7 +277,7 @@ func TestDeregister(t *testing.T) {
 
 func TestMemberSet(t *testing.T) {
 	withWeb(t)
-	ok(t, "member", "set", "-group", "web", "-id", "web-1", "-weight", "5", "-state", "held")
+	ok(t, "member", "set", "-group", "web", "-id", "web-1", "-weight", "5", "-state", "held", "-yes")
 	if out := ok(t, "members", "web"); !strings.Contains(out, "web-1  10.0.0.1:8080  5       held") {
 		t.Error(out)
 	}
@@ -286,7 +286,7 @@ func TestMemberSet(t *testing.T) {
 func TestGroupSet(t *testing.T) {
 	f := withWeb(t)
 	r := execute(t, t.Context(), "", "group", "set", "web", "-virtual-nodes", "128")
-	if r.code != exitCheck || !strings.Contains(r.stderr, "not applied") || f.groups["web"].config.VirtualNodes != 64 {
+	if r.code != exitCheck || !strings.Contains(r.stderr, "not done") || f.groups["web"].config.VirtualNodes != 64 {
 		t.Errorf("without -yes: %+v", r)
 	}
 	ok(t, "group", "set", "web", "-virtual-nodes", "128", "-yes")

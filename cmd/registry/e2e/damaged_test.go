@@ -40,7 +40,7 @@ func TestDamagedLogRefused(t *testing.T) {
 	if strings.Contains(said, "goroutine ") {
 		t.Errorf("it panicked:\n%s", hurt.log.tail(20))
 	}
-	if code := start(t, command{name: "remove", args: []string{"cluster", "remove", "-registries", leader.addr, hurt.id}}).ends(patience); code != 0 {
+	if code := start(t, command{name: "remove", args: []string{"cluster", "remove", "-yes", "-registries", leader.addr, hurt.id}}).ends(patience); code != 0 {
 		t.Fatalf("remove: exit code %d", code)
 	}
 	fresh := newNode(t, "fresh")

@@ -58,5 +58,5 @@ func TestHoldOutlivesTheRegistry(t *testing.T) {
 	if m := memberOf(t, c.nodes[2].addr, "web", "web-1"); m.GetState() != 0 || m.GetAddr() != "10.0.0.2:80" {
 		t.Errorf("returned as %v", m)
 	}
-	ok(t, "deregister", "-registries", c.addrs(), "-group", "web", "-id", "web-1")
+	ok(t, "deregister", "-registries", c.addrs(), "-group", "web", "-id", "web-1", "-yes")
 }

@@ -51,7 +51,7 @@ func TestMassLoss(t *testing.T) {
 	guardIs(t, others[0], "herd-0", registrypb.GuardResponse_PHASE_HOLDING, ttl+noise)
 	silentAre(t, others[0], "herd-0", 2800, ttl)
 	said := time.Now()
-	out := ok(t, "group", "accept-loss", "-registries", others[1].addr, "herd-0")
+	out := ok(t, "group", "accept-loss", "-yes", "-registries", others[1].addr, "herd-0")
 	eventually(t, ttl, "members gone", func() error { return sizeIs(t, leader, "herd-0", members-7000) })
 	state := time.Now()
 	gone := seen.await(t, members-7000, patience) // rings of that size are paced

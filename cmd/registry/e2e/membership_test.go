@@ -53,7 +53,7 @@ func TestNodesComeAndGo(t *testing.T) {
 	t.Run("wiped", func(t *testing.T) { wiped(t, c) })
 	t.Run("under a new id", func(t *testing.T) {
 		old := c.nodes[2]
-		ok(t, "cluster", "remove", "-registries", addr, old.id)
+		ok(t, "cluster", "remove", "-yes", "-registries", addr, old.id)
 		c.nodes = c.nodes[:2]
 		c.settled(2)
 		n := newNode(c.t, "node-4")
@@ -75,7 +75,7 @@ func TestNodesComeAndGo(t *testing.T) {
 			t.Errorf("on the invited node: %v", m)
 		}
 		// It runs and is taken out: it ends, and says why.
-		ok(t, "cluster", "remove", "-registries", addr, n.id)
+		ok(t, "cluster", "remove", "-yes", "-registries", addr, n.id)
 		c.nodes = c.nodes[:len(c.nodes)-1]
 		n.refused(4, "was removed from the cluster")
 		c.settled(3)

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/werbenhu/registry/ring"
+	"github.com/werbenhu/registry/sdk"
+)
+
+// confirmRule is part of the description of every command that calls confirm.
+const confirmRule = "asks on a terminal\nand elsewhere wants -yes."
+
+func yesFlag() cli.Flag { return &cli.BoolFlag{Name: "yes", Usage: "do it without asking"} }
+
+// confirm lets a change pass that the user wants. It is for all that moves keys
+// or weakens the cluster; effect says how.
+func confirm(e *env, c *cli.Context, effect string) error {
+	if c.Bool("yes") {
+		return nil
+	}
+	refused := checkErrorf("not done: %s", effect)
+	if !isTerminal(e.stdin) {
+		return refused.withHint("-yes does it")
+	}
+	fmt.Fprintf(e.stderr, "%s. Go on? [y/N] ", effect)
+	if answer, err := readLine(c.Context, e.stdin); err != nil || !strings.EqualFold(strings.TrimSpace(answer), "y") {
+		return refused
+	}
+	return nil
+}
+
+// readLine reads a line, or gives up with ctx: Ctrl-C answers a question too.
+func readLine(ctx context.Context, r io.Reader) (string, error) {
+	type answer struct {
+		line string
+		err  error
+	}
+	got := make(chan answer, 1)
+	go func() { // a read cannot be broken off; it ends with the process
+		line, err := bufio.NewReader(r).ReadString('\n')
+		got <- answer{line, err}
+	}()
+	select {
+	case a := <-got:
+		return a.line, a.err
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+}
+
+// confirmMember shows which keys move when a member changes, and asks if any
+// do. edit changes the member, or empties its id when it is to go. What is not
+// there moves nothing: the write then says so.
+func confirmMember(e *env, c *cli.Context, l *link, group, id string, edit func(*ring.Member)) error {
+	if c.Bool("yes") {
+		return nil
+	}
+	var g *groupRing
+	err := l.ask(c, func(ctx context.Context) (err error) {
+		g, err = fetchRing(ctx, c, l.Client, group)
+		return err
+	})
+	if errors.Is(err, sdk.ErrUnknownGroup) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	members := ringMembers(g.members)
+	i := slices.IndexFunc(members, func(m ring.Member) bool { return m.ID == id })
+	if i < 0 {
+		return nil
+	}
+	if edit(&members[i]); members[i].ID == "" {
+		members = slices.Delete(members, i, i+1)
+	}
+	after, err := ring.New(paramsOf(g.group), members)
+	if err != nil {
+		return err
+	}
+	diff := diffOf(g.ring, after)
+	if len(diff.Moves) == 0 {
+		return nil
+	}
+	if err := printMoves(e.stderr, diff.Moves); err != nil {
+		return err
+	}
+	return confirm(e, c, fmt.Sprintf("%s of the keys of %s would move", shareText(diff.Moved), group))
+}
+
+// confirmRemove says what is left of the cluster without a node.
+func confirmRemove(e *env, c *cli.Context, l *link, id string) error {
+	if c.Bool("yes") {
+		return nil
+	}
+	var status sdk.Status
+	err := l.ask(c, func(ctx context.Context) (err error) {
+		status, err = l.Status(ctx, "")
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(status.Nodes, func(n sdk.NodeStatus) bool { return n.ID == id })
+	if i < 0 {
+		return nil // the write says so
+	}
+	return confirm(e, c, removeEffect(status.Nodes, status.Nodes[i]))
+}
+
+// confirmLoss says how many members would go at once.
+func confirmLoss(e *env, c *cli.Context, l *link, group string) error {
+	if c.Bool("yes") {
+		return nil
+	}
+	var guard sdk.Guard
+	err := l.ask(c, func(ctx context.Context) (err error) {
+		guard, err = l.Guard(ctx, group)
+		return err
+	})
+	if err != nil || guard.Silent == 0 {
+		return err
+	}
+	return confirm(e, c, fmt.Sprintf("%d silent %s of %s would go, and their keys move", guard.Silent, plural(guard.Silent, "member", "members"), group))
+}
+
+func removeEffect(nodes []sdk.NodeStatus, gone sdk.NodeStatus) string {
+	if !gone.Voter {
+		return fmt.Sprintf("%s, which has no vote, would leave for good", gone.ID)
+	}
+	voters, answering := 0, 0
+	for _, n := range nodes {
+		if n.Voter && n.ID != gone.ID {
+			voters++
+			if n.Role != "" {
+				answering++
+			}
+		}
+	}
+	effect := fmt.Sprintf("%s would leave for good; voters %d → %d, of which %s may fail", gone.ID, voters+1, voters, fewer(voters/2, (voters-1)/2))
+	if silent := voters - answering; silent > 0 {
+		effect += fmt.Sprintf(" and %d %s not answer now", silent, plural(silent, "does", "do"))
+	}
+	return effect
+}
+
+// fewer says from which number to which, or the number if it stays.
+func fewer(from, to int) string {
+	if from == to {
+		return fmt.Sprint(from)
+	}
+	return fmt.Sprintf("%d → %d", from, to)
+}
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
+}

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/werbenhu/registry/rpc/registrypb"
+	"github.com/werbenhu/registry/sdk"
+)
+
+// TestConfirm: one rule for all that moves keys or weakens the cluster. Without
+// a terminal it shows what would happen and wants -yes.
+func TestConfirm(t *testing.T) {
+	voters := []*registrypb.NodeStatus{
+		{Id: "n1", Role: "leader", Voter: true}, {Id: "n2", Role: "follower", Voter: true}, {Id: "n3", Role: "follower", Voter: true},
+	}
+	for _, tt := range []struct {
+		args, says, done string
+	}{
+		{"group set web -virtual-nodes 128", "of the keys would move", "group web set"},
+		{"member set -group web -id web-1 -weight 5", "of the keys of web would move", "changed"},
+		{"member set -group web -id web-1 -state draining", "of the keys of web would move", "changed"},
+		{"member set -group web -id web-3 -state active -weight 2", "of the keys of web would move", "changed"},
+		{"member drain -group web -id web-1", "of the keys of web would move", "changed"},
+		{"member resume -group web -id web-3", "of the keys of web would move", "changed"},
+		{"deregister -group web -id web-1", "of the keys of web would move", "deregistered"},
+		{"cluster remove n2", "n2 would leave for good; voters 3 → 2, of which 1 → 0 may fail", "node n2 removed"},
+		{"group accept-loss web", "2 silent members of web would go", ""},
+	} {
+		t.Run(tt.args, func(t *testing.T) {
+			f := withWeb(t)
+			f.nodes = voters
+			r := execute(t, t.Context(), "y\n", strings.Fields(tt.args)...)
+			if r.code != exitCheck || !strings.Contains(r.stderr, "not done: ") || !strings.Contains(r.stderr, tt.says) ||
+				!strings.Contains(r.stderr, "-yes") || f.writes.Load() != 0 {
+				t.Errorf("without -yes: %+v, %d writes", r, f.writes.Load())
+			}
+			r = execute(t, t.Context(), "", append(strings.Fields(tt.args), "-yes")...)
+			if r.code != exitOK || !strings.Contains(r.stderr, tt.done) || f.writes.Load() != 1 {
+				t.Errorf("with -yes: %+v, %d writes", r, f.writes.Load())
+			}
+		})
+	}
+	for _, args := range []string{
+		"member hold -group web -id web-1 -for 30s", "member set -group web -id web-3 -weight 7", "member resume -group web -id web-1",
+		"deregister -group web -id web-3", "deregister -group web -id nobody", "cluster remove nobody",
+	} {
+		t.Run("nothing moves: "+args, func(t *testing.T) {
+			withWeb(t).nodes = voters
+			ok(t, strings.Fields(args)...)
+		})
+	}
+}
+
+func TestRemoveEffect(t *testing.T) {
+	node := func(id string, voter bool, role string) sdk.NodeStatus {
+		return sdk.NodeStatus{ID: id, Voter: voter, Role: role}
+	}
+	five := []sdk.NodeStatus{node("a", true, "leader"), node("b", true, ""), node("c", true, ""), node("d", true, "follower"), node("e", false, "follower")}
+	for _, tt := range []struct {
+		gone sdk.NodeStatus
+		want string
+	}{
+		{five[0], "a would leave for good; voters 4 → 3, of which 1 may fail and 2 do not answer now"},
+		{five[1], "b would leave for good; voters 4 → 3, of which 1 may fail and 1 does not answer now"},
+		{five[4], "e, which has no vote, would leave for good"},
+	} {
+		if got := removeEffect(five, tt.gone); got != tt.want {
+			t.Errorf("got  %s\nwant %s", got, tt.want)
+		}
+	}
+}
