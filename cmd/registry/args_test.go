@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
 func TestNormalize(t *testing.T) {
@@ -120,29 +122,46 @@ func TestHelp(t *testing.T) {
 	}
 }
 
+// TestCompletion: the last word is the one at the cursor.
 func TestCompletion(t *testing.T) {
+	f := withWeb(t)
+	f.nodes = []*registrypb.NodeStatus{{Id: "n1"}, {Id: "n2"}}
 	tests := []struct {
-		name, args string
-		want       []string
+		name, args, typed string
+		want              string
 	}{
-		{"commands", "", []string{"serve", "match", "ring"}},
-		{"subcommands", "ring", []string{"stats", "digest"}},
-		{"flags with one dash", "match -j", []string{"-json"}},
-		{"flags of watch", "watch -f", []string{"-fingerprints"}},
-		{"flags with two dashes", "serve --bi", []string{"--bind", "--bind-advertise"}},
-		{"shells", "completion", []string{"bash", "zsh", "fish"}},
-		{"nothing after --", "register --", nil},
+		{"commands", "", "me", "members member"},
+		{"subcommands", "ring", "st", "stats"},
+		{"flags with one dash", "match", "-j", "-json"},
+		{"flags of watch", "watch", "-f", "-fingerprints"},
+		{"flags with two dashes", "serve", "--bi", "--bind --bind-advertise"},
+		{"two dashes alone", "version", "--", "--json --help"},
+		{"no flag twice", "version -json", "-", "-help"},
+		{"a repeatable flag twice", "ring plan web -leave web-1", "-le", "-leave"},
+		{"shells", "completion", "", "bash zsh fish"},
+		{"nothing after --", "register --", "", ""},
+		{"help", "help ring", "d", "digest diff"},
+		{"a group after its flag", "register -group", "", "web"},
+		{"a group after =", "register", "-group=w", "-group=web"},
+		{"a group", "members", "", "web"},
+		{"no second group", "members web", "", ""},
+		{"a group after flags", "match -n 2 -json", "w", "web"},
+		{"a group of diff", "ring diff web", "", "web"},
+		{"members of the group", "deregister -group web -id", "web-", "web-1 web-2 web-3"},
+		{"members of the group in a plan", "ring plan web -drain", "", "web-1 web-2 web-3"},
+		{"nodes", "cluster remove", "n", "n1 n2"},
+		{"a state", "member set -state", "d", "draining"},
+		{"no names for a node", "serve -id", "", ""},
+		{"no cluster", "members -registries " + free(t), "", ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got := strings.Fields(ok(t, append(strings.Fields(tt.args), completeFlag)...))
-			for _, w := range tt.want {
-				if !slices.Contains(got, w) {
-					t.Errorf("%q is not among %q", w, got)
-				}
-			}
-			if tt.want == nil && len(got) > 0 {
-				t.Errorf("got %q", got)
+			got := strings.Fields(ok(t, append(strings.Fields(tt.args), tt.typed, completeFlag)...))
+			want := strings.Fields(tt.want)
+			slices.Sort(got)
+			slices.Sort(want)
+			if !slices.Equal(got, want) {
+				t.Errorf("got %q, want %q", got, want)
 			}
 		})
 	}

@@ -1,78 +1,46 @@
 package main
 
 import (
-	"fmt"
 	"io"
-	"slices"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 )
 
-// completeFlag, as the last argument, asks for what may follow the others. The
-// shell scripts below pass the words before the cursor, and the word at the
-// cursor if it starts with "-".
-const completeFlag = "--generate-bash-completion"
-
-// printCompletions prints, one a line, what may follow args.
-func printCompletions(w io.Writer, app *cli.App, args []string) {
-	if len(args) > 0 && args[0] == "help" {
-		args = args[1:]
-	}
-	_, cmd, rest, err := descend(rootOf(app), args)
-	if err != nil || slices.Contains(rest, "--") {
-		return
-	}
-	if n := len(rest); n > 0 && strings.HasPrefix(rest[n-1], "-") {
-		printFlagNames(w, cmd, rest[n-1])
-		return
-	}
-	if cmd.Name == "completion" {
-		fmt.Fprintln(w, "bash\nzsh\nfish")
-	}
-	for _, sub := range cmd.Subcommands {
-		if !sub.Hidden {
-			fmt.Fprintln(w, sub.Name)
-		}
-	}
-}
-
-// printFlagNames prints the flags with as many dashes as were typed.
-func printFlagNames(w io.Writer, cmd *cli.Command, typed string) {
-	dashes := "-"
-	if strings.HasPrefix(typed, "--") {
-		dashes = "--"
-	}
-	for _, f := range cmd.Flags {
-		if name := dashes + f.Names()[0]; strings.HasPrefix(name, typed) {
-			fmt.Fprintln(w, name)
-		}
-	}
-}
-
 var completionScripts = map[string]string{
+	// readline completes only what follows the last "=" or ":". The names come
+	// from a cluster, so they are quoted, and compgen, which would expand them,
+	// does not get to see them.
 	"bash": `_registry() {
-  local cur=${COMP_WORDS[COMP_CWORD]} words=("${COMP_WORDS[@]:0:COMP_CWORD}")
-  [[ $cur == -* ]] && words+=("$cur")
-  COMPREPLY=($(compgen -W "$("${words[@]}" ` + completeFlag + ` 2>/dev/null)" -- "$cur"))
+  local line=${COMP_LINE:0:COMP_POINT} cur= words reply
+  read -ra words <<<"$line"
+  if [[ $line != *[[:space:]] ]]; then
+    cur=${words[${#words[@]}-1]}
+    unset "words[${#words[@]}-1]"
+  fi
+  words[0]=${words[0]/#\~/$HOME}
+  local kept=${cur%"${cur##*[=:]}"}
+  COMPREPLY=()
+  while IFS= read -r reply; do
+    printf -v reply %q "${reply#"$kept"}"
+    COMPREPLY+=("$reply")
+  done < <("${words[@]}" "$cur" ` + completeFlag + ` 2>/dev/null)
 }
 complete -o default -F _registry registry
 `,
 	"zsh": `#compdef registry
+(( $+functions[compdef] )) || { autoload -Uz compinit && compinit }
 _registry() {
   local -a line replies
-  line=("${(@)words[1,CURRENT-1]}")
-  [[ ${words[CURRENT]} == -* ]] && line+=("${words[CURRENT]}")
-  replies=("${(@f)$("${(@)line}" ` + completeFlag + ` 2>/dev/null)}")
+  line=("${(@Q)words[1,CURRENT-1]}")
+  line[1]=${line[1]/#\~/$HOME}
+  replies=("${(@f)$("${(@)line}" "${(Q)PREFIX}" ` + completeFlag + ` 2>/dev/null)}")
   if [[ -n ${replies[1]} ]]; then compadd -a replies; else _files; fi
 }
-compdef _registry registry
+if [[ ${funcstack[1]} == _registry ]]; then _registry; else compdef _registry registry; fi
 `,
 	"fish": `function __registry_complete
   set -l line (commandline -opc)
-  set -l cur (commandline -ct)
-  string match -q -- '-*' $cur; and set -a line $cur
-  $line ` + completeFlag + ` 2>/dev/null
+  $line (commandline -ct | string collect --allow-empty) ` + completeFlag + ` 2>/dev/null
 end
 complete -c registry -f -a '(__registry_complete)'
 `,

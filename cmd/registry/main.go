@@ -38,7 +38,7 @@ func (s signalCause) Error() string { return s.String() }
 func run(ctx context.Context, e *env, args []string) int {
 	app := newApp(e)
 	if n := len(args); n > 0 && args[n-1] == completeFlag {
-		printCompletions(e.stdout, app, args[:n-1])
+		printCompletions(ctx, e.stdout, app, args[:n-1])
 		return exitOK
 	}
 	args, help, err := normalize(app, args)
