@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -75,8 +76,26 @@ func unknownCommand(parent *cli.Command, name string) error {
 			names = append(names, c.Names()...)
 		}
 	}
-	return usageErrorf("%s: unknown command %q", parent.HelpName, name).
-		withHint("%ssee %s -help", didYouMean(name, names), parent.HelpName)
+	suggestion := didYouMean(name, names)
+	if suggestion == "" {
+		suggestion = belowYouMean(parent, name)
+	}
+	return usageErrorf("%s: unknown command %q", parent.HelpName, name).withHint("%ssee %s -help", suggestion, parent.HelpName)
+}
+
+// belowYouMean names the commands of that name one level down: "status" is
+// "cluster status".
+func belowYouMean(parent *cli.Command, name string) string {
+	var found []string
+	for _, c := range parent.Subcommands {
+		if sub := c.Command(name); sub != nil {
+			found = append(found, strconv.Quote(c.Name+" "+sub.Name))
+		}
+	}
+	if len(found) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("did you mean %s? ", orList(found))
 }
 
 // checkNoCommandAfterFlags refuses "registry -timeout 1s members web": flags
@@ -170,11 +189,14 @@ func positional(c *cli.Context, names ...string) ([]string, error) {
 	return args, nil
 }
 
-// didYouMean names the candidate nearest to what was typed, if one is near.
+// didYouMean names the candidate nearest to what was typed, if one is near: a
+// third of it may differ. Dashes at the start are no part of a name.
 func didYouMean(typed string, candidates []string) string {
-	best, bestAt := "", 3 // at most two edits away
+	name := strings.TrimLeft(typed, "-")
+	best, bestAt := "", (len(name)+1)/3+1
 	for _, c := range candidates {
-		if d := distance(typed, c); d < bestAt && d < max(len(typed), len(c)) {
+		other := strings.TrimLeft(c, "-")
+		if d := distance(name, other); d < bestAt && d < max(len(name), len(other)) {
 			best, bestAt = c, d
 		}
 	}

@@ -50,6 +50,12 @@ func TestUsageErrors(t *testing.T) {
 		{"unknown command", "membrs web", []string{`unknown command "membrs"`, `did you mean "members"?`}},
 		{"unknown subcommand", "ring stat web", []string{`registry ring: unknown command "stat"`, `"stats"`}},
 		{"unknown help topic", "help nope", []string{`unknown command "nope"`}},
+		{"a command one level down", "status", []string{`did you mean "cluster status"?`}},
+		{"another command one level down", "get", []string{`did you mean "group get"?`}},
+		{"a word that is like nothing", "frob", []string{"unknown command \"frob\"\n  see registry -help"}},
+		{"a letter that is like nothing", "members -l web", []string{"unknown flag -l\n  see registry members -help"}},
+		{"a letter that is missing", "wacth web", []string{`did you mean "watch"?`}},
+		{"no time of a hold", "member hold -group g -id i", []string{"-for is required"}},
 		{"missing subcommand", "ring", []string{"registry ring needs a command: stats, show"}},
 		{"unknown flag of serve", "-bnd :1", []string{"registry: unknown flag -bnd", `"-bind"`}},
 		{"unknown flag", "members -jsn web", []string{"registry members: unknown flag -jsn", `"-json"`}},
@@ -168,6 +174,18 @@ func TestCompletion(t *testing.T) {
 	for _, shell := range []string{"bash", "zsh", "fish"} {
 		if !strings.Contains(ok(t, "completion", shell), completeFlag) {
 			t.Errorf("script for %s", shell)
+		}
+	}
+}
+
+// TestFlagsInHelp: one dash, as everywhere else, and no default that is none.
+func TestFlagsInHelp(t *testing.T) {
+	for _, args := range []string{"help serve", "help register", "help member set", "help match", "help watch", "help group set"} {
+		out := ok(t, strings.Fields(args)...)
+		for _, bad := range []string{" --", "(default: 0)", "(default: 0s)", "(default: false)"} {
+			if strings.Contains(out, bad) {
+				t.Errorf("%s has %q:\n%s", args, bad, out)
+			}
 		}
 	}
 }

@@ -126,7 +126,7 @@ func clusterJoinCommand(e *env) *cli.Command {
 		Usage:       "take a running, empty node into the cluster",
 		ArgsUsage:   "BIND",
 		Description: "BIND is the node's bind address. Start such a node with \"registry serve -wait\".",
-		Flags:       clientFlags(&cli.BoolFlag{Name: "nonvoter", Usage: "it gets the data but no vote"}),
+		Flags:       clientFlags(&cli.BoolFlag{Name: "nonvoter", Usage: "it gets the data but no vote"}, jsonFlag()),
 		Action: func(c *cli.Context) error {
 			args, err := positional(c, "BIND")
 			if err != nil {
@@ -137,8 +137,7 @@ func clusterJoinCommand(e *env) *cli.Command {
 				if err != nil {
 					return err
 				}
-				fmt.Fprintf(e.stderr, "node %s joined\n", id)
-				return nil
+				return printDone(e, c, map[string]any{"id": id}, "node %s joined", id)
 			})
 		},
 	}
@@ -151,7 +150,7 @@ func clusterRemoveCommand(e *env) *cli.Command {
 		ArgsUsage: "NODE",
 		Description: "Its data directory cannot rejoin. To restart a node, just stop and start it.\n" +
 			"Says how many nodes may fail then, " + confirmRule,
-		Flags: clientFlags(yesFlag()),
+		Flags: clientFlags(yesFlag(), jsonFlag()),
 		Action: func(c *cli.Context) error {
 			args, err := positional(c, "NODE")
 			if err != nil {
@@ -169,8 +168,7 @@ func clusterRemoveCommand(e *env) *cli.Command {
 				if err := l.Remove(ctx, args[0]); err != nil {
 					return err
 				}
-				fmt.Fprintf(e.stderr, "node %s removed\n", args[0])
-				return nil
+				return printDone(e, c, map[string]any{"id": args[0]}, "node %s removed", args[0])
 			})
 		},
 	}
@@ -181,7 +179,7 @@ func clusterTransferCommand(e *env) *cli.Command {
 		Name:      "transfer",
 		Usage:     "hand leadership to a voter, by default to the one that is furthest ahead",
 		ArgsUsage: "[NODE]",
-		Flags:     clientFlags(),
+		Flags:     clientFlags(jsonFlag()),
 		Action: func(c *cli.Context) error {
 			if c.Args().Len() > 1 {
 				return usageErrorf("unexpected argument %q", c.Args().Get(1))
@@ -191,8 +189,7 @@ func clusterTransferCommand(e *env) *cli.Command {
 				if err != nil {
 					return err
 				}
-				fmt.Fprintf(e.stderr, "node %s leads\n", leader)
-				return nil
+				return printDone(e, c, map[string]any{"leader": leader}, "node %s leads", leader)
 			})
 		},
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 
@@ -35,6 +36,11 @@ func TestConfirm(t *testing.T) {
 				!strings.Contains(r.stderr, "-yes") || f.writes.Load() != 0 {
 				t.Errorf("without -yes: %+v, %d writes", r, f.writes.Load())
 			}
+			if out := ok(t, append(strings.Fields(tt.args), "-yes", "-json")...); !json.Valid([]byte(out)) {
+				t.Errorf("no JSON: %q", out)
+			}
+			f = withWeb(t)
+			f.nodes = voters
 			r = execute(t, t.Context(), "", append(strings.Fields(tt.args), "-yes")...)
 			if r.code != exitOK || !strings.Contains(r.stderr, tt.done) || f.writes.Load() != 1 {
 				t.Errorf("with -yes: %+v, %d writes", r, f.writes.Load())

@@ -70,7 +70,7 @@ func list(c *cli.Context, name string) []string {
 // require reports the first of the named flags that has no value.
 func require(c *cli.Context, names ...string) error {
 	for _, name := range names {
-		if c.String(name) == "" {
+		if !c.IsSet(name) || c.String(name) == "" {
 			return usageErrorf("%s: -%s is required", c.Command.HelpName, name).
 				withHint("see %s -help", c.Command.HelpName)
 		}

@@ -93,7 +93,7 @@ func groupAcceptLossCommand(e *env) *cli.Command {
 				if c.Bool(flagJSON) {
 					return writeJSON(e.stdout, map[string]any{"group": args[0], "silent": n})
 				}
-				_, err = fmt.Fprintf(e.stdout, "%d silent members of %s go now\n", n, args[0])
+				_, err = fmt.Fprintf(e.stdout, "%d silent %s of %s %s now\n", n, plural(n, "member", "members"), args[0], plural(n, "goes", "go"))
 				return err
 			})
 		},

@@ -75,7 +75,7 @@ func guardText(g sdk.Guard, err error) string {
 	case g.Phase == sdk.GuardIdle:
 		return g.Phase.String()
 	case g.Phase == sdk.GuardHolding:
-		return fmt.Sprintf("%s %d silent members for %s more", g.Phase, g.Silent, g.HoldLeft.Round(100*time.Millisecond))
+		return fmt.Sprintf("%s %d silent %s for %s more", g.Phase, g.Silent, plural(g.Silent, "member", "members"), g.HoldLeft.Round(100*time.Millisecond))
 	}
-	return fmt.Sprintf("%s, %d silent members", g.Phase, g.Silent)
+	return fmt.Sprintf("%s, %d silent %s", g.Phase, g.Silent, plural(g.Silent, "member", "members"))
 }

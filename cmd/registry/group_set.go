@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/urfave/cli/v2"
 
@@ -21,7 +20,7 @@ func groupSetCommand(e *env) *cli.Command {
 		Flags: clientFlags(
 			&cli.IntFlag{Name: "virtual-nodes", Usage: "points of a member of weight 1: a power of two, 64–4096"},
 			&cli.StringFlag{Name: "bound", Usage: "largest share a member may have, in fair shares: 1.10 for instance, or off"},
-			yesFlag(),
+			yesFlag(), jsonFlag(),
 		),
 		Action: func(c *cli.Context) error { return groupSet(e, c) },
 	}
@@ -63,8 +62,7 @@ func groupSet(e *env, c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(e.stderr, "group %s set, revision %d\n", args[0], revision)
-	return nil
+	return printDone(e, c, map[string]any{"group": args[0], "revision": revision}, "group %s set, revision %d", args[0], revision)
 }
 
 // parameterChange is what -virtual-nodes and -bound ask for.

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 )
@@ -53,6 +54,20 @@ COMMANDS:{{range .Subcommands}}
 
 func helpFlag() cli.Flag {
 	return &cli.BoolFlag{Name: "help", Aliases: []string{"h"}, Usage: "show this", DisableDefaultText: true}
+}
+
+func init() { cli.FlagStringer = flagText(cli.FlagStringer) }
+
+// impossible are the defaults of flags that have none: no value is given, or no
+// such value may be.
+var impossible = strings.NewReplacer(" (default: 0)", "", " (default: 0s)", "", " (default: false)", "")
+
+// flagText spells flags in the help as errors and documents do, with one dash.
+func flagText(builtin cli.FlagStringFunc) cli.FlagStringFunc {
+	return func(f cli.Flag) string {
+		names, usage, _ := strings.Cut(builtin(f), "\t")
+		return strings.ReplaceAll(names, "--", "-") + "\t" + impossible.Replace(usage)
+	}
 }
 
 // printHelp shows the help of a command, or of the program when that is the

@@ -59,7 +59,7 @@ func TestMatchNamesTheFallback(t *testing.T) {
 	if !strings.Contains(out, "fallback") {
 		t.Error("none of the keys is the held member's")
 	}
-	if out := ok(t, append([]string{"match", "-json"}, keys[1:]...)...); !strings.Contains(out, `"fallback":{`) {
+	if out := ok(t, append([]string{"match", "-json"}, keys[1:]...)...); !strings.Contains(out, `"fallback": {`) {
 		t.Error(out)
 	}
 }
@@ -69,7 +69,7 @@ func TestHoldOnExit(t *testing.T) {
 		f := startFake(t)
 		r := start(t, registerArgs("-hold-on-exit", "30s")...)
 		f.expect(t, "register web/w1")
-		ok(t, "members", "web") // by then it has the answer
+		r.stderrUntil("registered at")
 		r.cancel(signalCause{syscall.SIGTERM})
 		f.expect(t, "hold web/w1 for 30s")
 		r.wait(exitOK)
@@ -105,7 +105,7 @@ func TestHoldOnExit(t *testing.T) {
 		f.failWith("UpdateMember", codes.InvalidArgument, registrypb.ErrorDetail_INVALID_ARGUMENT, "it drains")
 		r := start(t, registerArgs("-hold-on-exit", "30s")...)
 		f.expect(t, "register web/w1")
-		ok(t, "members", "web") // by then it has the answer
+		r.stderrUntil("registered at")
 		r.cancel(signalCause{syscall.SIGTERM})
 		f.expect(t, "deregister web/w1")
 		r.wait(exitOK)

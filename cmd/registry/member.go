@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"time"
 
@@ -130,7 +129,6 @@ func deregister(e *env, c *cli.Context, group, id string) error {
 		if !removed {
 			what = "was not registered"
 		}
-		fmt.Fprintf(e.stderr, "%s/%s %s\n", group, id, what)
-		return nil
+		return printDone(e, c, map[string]any{"group": group, "id": id, "removed": removed}, "%s/%s %s", group, id, what)
 	})
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/urfave/cli/v2"
 
@@ -73,7 +72,7 @@ func memberFlags(more ...cli.Flag) []cli.Flag {
 	return clientFlags(append([]cli.Flag{
 		&cli.StringFlag{Name: flagGroup, Usage: "the member's group"},
 		&cli.StringFlag{Name: flagID, Usage: "the member's id"},
-		yesFlag(),
+		yesFlag(), jsonFlag(),
 	}, more...)...)
 }
 
@@ -106,8 +105,8 @@ func updateMember(e *env, c *cli.Context, update sdk.MemberUpdate) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(e.stderr, "%s/%s changed, group revision %d\n", group, id, revision)
-		return nil
+		return printDone(e, c, map[string]any{"group": group, "id": id, "revision": revision},
+			"%s/%s changed, group revision %d", group, id, revision)
 	})
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -12,6 +13,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"unicode"
+
+	"github.com/urfave/cli/v2"
 )
 
 // writeJSON prints one JSON value, indented.
@@ -29,7 +32,7 @@ func writeJSONLine(w io.Writer, v any) error {
 	return enc.Encode(v)
 }
 
-// jsonArray prints the elements of an array as they come, one a line.
+// jsonArray prints the elements of an array as they come, as writeJSON would.
 type jsonArray struct {
 	w     *bufio.Writer
 	count int
@@ -38,8 +41,11 @@ type jsonArray struct {
 func newJSONArray(w io.Writer) *jsonArray { return &jsonArray{w: bufio.NewWriter(w)} }
 
 func (a *jsonArray) add(v any) error {
-	data, err := json.Marshal(v)
-	if err != nil {
+	var data bytes.Buffer
+	enc := json.NewEncoder(&data)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("  ", "  ")
+	if err := enc.Encode(v); err != nil {
 		return err
 	}
 	sep := ",\n  "
@@ -48,7 +54,7 @@ func (a *jsonArray) add(v any) error {
 	}
 	a.count++
 	a.w.WriteString(sep)
-	_, err = a.w.Write(data)
+	_, err := a.w.Write(bytes.TrimSpace(data.Bytes()))
 	return err
 }
 
@@ -60,6 +66,15 @@ func (a *jsonArray) close() error {
 	}
 	a.w.WriteString(end)
 	return a.w.Flush()
+}
+
+// printDone says what a change became: a sentence on stderr, or JSON on stdout.
+func printDone(e *env, c *cli.Context, v any, format string, args ...any) error {
+	if c.Bool(flagJSON) {
+		return writeJSON(e.stdout, v)
+	}
+	_, err := fmt.Fprintf(e.stderr, format+"\n", args...)
+	return err
 }
 
 // hex64 is a digest or fingerprint: 16 lower-case hex digits.

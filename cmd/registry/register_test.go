@@ -147,6 +147,7 @@ func TestRegisterUntilStopped(t *testing.T) {
 	if out := ok(t, "members", "web"); !strings.Contains(out, "w1  127.0.0.1:8080  3       active  1s   zone=a,b") {
 		t.Error(out)
 	}
+	r.stderrUntil("registered at")
 	r.cancel(signalCause{syscall.SIGTERM})
 	f.expect(t, "deregister web/w1")
 	r.wait(exitOK)
