@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -186,17 +187,40 @@ func printDev(e *env, d *devCluster) {
 	t.flush()
 	at := ""
 	if addrs[0] != defaultClientAddr {
-		at = "export REGISTRY_ADDRS=" + strings.Join(addrs, ",") + "\n  "
+		at = " -registries " + strings.Join(addrs, ",")
 	}
 	fmt.Fprintf(e.stdout, `
 In another terminal:
 
-  %[1]sregistry register -group web -id web-1 -addr 127.0.0.1:8080
-  registry register -group web -id web-2 -addr 127.0.0.1:8081
-  registry match web user-1 user-2 user-3
-  registry match -registries %[2]s web user-1
-  registry members web
-  registry cluster status
-  registry ring stats web
-`, at, addrs[len(addrs)-1])
+  %[1]s register%[2]s -group web -id web-1 -addr 127.0.0.1:8080
+  %[1]s register%[2]s -group web -id web-2 -addr 127.0.0.1:8081
+  %[1]s match%[2]s web user-1 user-2 user-3
+  %[1]s match -registries %[3]s web user-1
+  %[1]s members%[2]s web
+  %[1]s cluster status%[2]s
+  %[1]s ring stats%[2]s web
+`, ownName(), at, addrs[len(addrs)-1])
+}
+
+// ownName is what a shell in any directory runs this program by: its name, if
+// that is found, or else its path, which go run keeps as long as we run.
+func ownName() string {
+	own, err := os.Executable()
+	if err != nil {
+		return appName
+	}
+	found, err := exec.LookPath(appName)
+	if err == nil && sameFile(found, own) {
+		return appName
+	}
+	if strings.ContainsFunc(own, func(r rune) bool { return strings.ContainsRune(" \t\"'$&;()<>|*?`\\", r) }) {
+		return "'" + strings.ReplaceAll(own, "'", `'\''`) + "'"
+	}
+	return own
+}
+
+func sameFile(a, b string) bool {
+	one, errA := os.Stat(a)
+	other, errB := os.Stat(b)
+	return errA == nil && errB == nil && os.SameFile(one, other)
 }

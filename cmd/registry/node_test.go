@@ -47,7 +47,7 @@ func TestDev(t *testing.T) {
 	bind, addr := freePorts(t, devNodes), freePorts(t, devNodes)
 	ports := []string{"-bind-port", strconv.Itoa(bind), "-addr-port", strconv.Itoa(addr)}
 	r := start(t, append([]string{"dev"}, ports...)...)
-	r.until("registry ring stats web")
+	r.until(" ring stats ")
 
 	t.Setenv("REGISTRY_ADDRS", local(addr))
 	service := start(t, "register", "-group", "web", "-id", "w1", "-addr", "127.0.0.1:8080", "--", "sh", "-c", "echo up; exec sleep 60")

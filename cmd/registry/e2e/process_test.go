@@ -20,6 +20,7 @@ import (
 type command struct {
 	name    string // of the log
 	program string // registry if empty
+	path    string // of another program
 	args    []string
 	dir     string
 	env     []string
@@ -52,7 +53,10 @@ func start(t *testing.T, c command) *process {
 		c.program = "registry"
 	}
 	p := &process{t: t, name: c.name, log: newOutput(t, c.name), exited: make(chan struct{})}
-	p.cmd = exec.Command(program(c.program), c.args...)
+	if c.path == "" {
+		c.path = program(c.program)
+	}
+	p.cmd = exec.Command(c.path, c.args...)
 	p.cmd.Dir, p.cmd.Env = c.dir, append(os.Environ(), c.env...)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	p.cmd.WaitDelay = time.Second // its own child may hold the pipes
