@@ -1,5 +1,5 @@
 // Package fsm is the replicated state machine of the registry: groups, their
-// members and leases, the cluster's nodes, and the rings that follow from them.
+// members and leases, and the cluster's nodes.
 //
 // # Promises
 //
@@ -9,12 +9,14 @@
 // CPU. Times in commands were stamped by the leader and are for display only.
 //
 // A published [State] never changes. Apply builds the next one beside it from
-// persistent trees (a change copies the path to it and shares the rest) and
+// copy-on-write trees (a change copies the path to it and shares the rest) and
 // publishes it with one atomic store, so readers take no lock, a snapshot is a
 // reference, and a reader that holds a state sees one moment of the log.
 //
-// Rings are built off the apply path, one build at a time for each group; a
-// [RingView] says which revision of its group it was built from.
+// Each group has at every revision the fingerprint of its ring, kept by differences
+// ([Group.Fingerprint]). The rings themselves are built elsewhere, where somebody
+// asks for them (package rings), and watchers are told elsewhere of what changed
+// (package watch): both are observers of the machine.
 //
 // # Not promised
 //

@@ -101,6 +101,43 @@ func TestSmallAndLargeRingsDoNotWaitForEachOther(t *testing.T) {
 	c.newest("large")
 }
 
+// during begins a build of a large group, and calls f under the mutex while it runs.
+func during(t *testing.T, c *cluster, f func(*entry)) {
+	t.Helper()
+	c.fill("large", 3000)
+	go func() { _, _, _ = c.get(t.Context(), "large", Need{}) }()
+	c.until("it is built", func() bool {
+		e := c.entry("large")
+		if e == nil || !e.building {
+			return false
+		}
+		f(e)
+		return true
+	})
+}
+
+// What is asked for while a ring is built, and lacks a change, is built next.
+func TestQuestionDuringABuildIsNotForgotten(t *testing.T) {
+	c := newCluster(t, 0)
+	during(t, c, func(e *entry) {
+		e.asked.Store(true)
+	})
+	c.apply(put("large", "new"))
+	want := c.m.State().Group("large").Revision
+	c.until("the newest is there", func() bool {
+		v := c.cache.Peek("large")
+		return v != nil && v.Revision == want
+	})
+}
+
+// A build whose place is dropped meanwhile publishes nothing.
+func TestBuildOfADroppedPlaceIsNotKept(t *testing.T) {
+	c := newCluster(t, 0)
+	during(t, c, func(e *entry) { c.cache.dropLocked(e) })
+	c.until("the builds have ended", func() bool { return c.cache.stats.builds.Load() == 2 && c.cache.reserved == 0 })
+	c.sums() // of the ring that its reader asked for again
+}
+
 // One build of a group runs at a time, whoever asks for it and however; and no
 // more of all than there are slots.
 func TestOneBuildOfAGroupAtATime(t *testing.T) {
@@ -110,6 +147,7 @@ func TestOneBuildOfAGroupAtATime(t *testing.T) {
 	e := c.entry("web")
 	c.cache.mu.Lock()
 	e.building, e.target = true, c.m.State().Group("web").Revision
+	e.notBefore = time.Time{} // it does not rest
 	c.cache.mu.Unlock()
 	c.apply(put("web", "b"))
 	c.must("web", Need{})
