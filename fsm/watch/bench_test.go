@@ -2,7 +2,10 @@ package watch
 
 import (
 	"runtime"
+	"slices"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/werbenhu/registry/fsm"
 )
@@ -24,6 +27,54 @@ func BenchmarkApplied(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		c.hub.Applied(last.Update)
+	}
+}
+
+// BenchmarkApplyBesideWatchers measures a change of a group that nobody watches,
+// while the watchers of another group are woken all the time.
+func BenchmarkApplyBesideWatchers(b *testing.B) {
+	watchers := 10_000
+	if testing.Short() {
+		watchers = 200
+	}
+	c := newCluster(b)
+	c.apply(put("web", "a"))
+	done := make(chan struct{})
+	var all sync.WaitGroup
+	for range watchers {
+		w := c.hub.Group(Known{Group: "web"})
+		all.Go(func() { drain(w, done) })
+	}
+	var took []time.Duration
+	for i := 0; b.Loop(); i++ {
+		c.apply(putAt("web", "a", "10.0.0.2:"+itoa(1+i%60_000)))
+		began := time.Now()
+		c.apply(putAt("db", "a", "10.0.0.2:"+itoa(1+i%60_000)))
+		took = append(took, time.Since(began))
+	}
+	close(done)
+	all.Wait()
+	var sum time.Duration
+	for _, d := range took {
+		sum += d
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(sum)/float64(len(took)), "ns/op")
+	b.ReportMetric(float64(took[len(took)*99/100]), "p99-ns")
+}
+
+// drain takes what a watcher is told until done is closed.
+func drain(w *GroupWatch, done <-chan struct{}) {
+	for {
+		_, wake := w.Poll()
+		if wake == nil {
+			continue
+		}
+		select {
+		case <-wake:
+		case <-done:
+			return
+		}
 	}
 }
 

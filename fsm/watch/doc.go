@@ -10,5 +10,7 @@
 // group as a whole and goes on from there.
 //
 // A change is encoded once, whoever watches. A watcher holds a revision and no
-// changes, so one that does not read costs nothing and delays nobody.
+// changes, so one that does not read costs nothing and delays nobody. Each group
+// has a lock of its own: a change does not wait for those who watch another
+// group alone. Those who watch many take the hub's lock.
 package watch

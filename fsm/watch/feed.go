@@ -2,6 +2,7 @@ package watch
 
 import (
 	"slices"
+	"sync"
 	"weak"
 
 	"github.com/werbenhu/registry/fsm"
@@ -23,27 +24,35 @@ const (
 // blocked in sending them, it keeps them from being forgotten.
 const changesAtOnce = 16
 
-// feed is the last changes of a group. Its fields are guarded by the hub's
-// mutex. A group without a feed has had no change since the hub was made.
+// feed is the last changes of a group. A group without a feed has had no change
+// since the hub was made or restored, and no watcher.
 //
 //	changes  12 → 15 → 16 → 20
 //	a watcher at 15 gets 15→16, 16→20
 //	one at 14, at 3, which is forgotten, or at 15 with another fingerprint than
 //	the group had there, gets the whole group at 20
 type feed struct {
+	mu    sync.Mutex // after Hub.mu; guards the rest, except snapshot
+	head  Known      // what the group has now
+	index uint64     // of the last change
+	gone  bool       // the hub was restored: the group may have another feed
+
 	changes []*Change // appended to; what was appended is never written again
 	members int       // in changes
 	bytes   int       // of them
 	dropped int       // elements before changes that its array still holds
 	// wake is closed at the next change; nil while nobody waits.
 	wake chan struct{}
-	// snapshot is the last that was made, while someone sends it.
+	// snapshot is the last that was made, while someone sends it. Hub.mu guards it.
 	snapshot weak.Pointer[Snapshot]
 }
 
 // publish adds a change; there are so many groups. It returns the channel of
 // those who wait, nil for nobody, which the caller closes.
 func (f *feed) publish(c *Change, groups int) (wake chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.head, f.index = Known{c.Group, c.Revision, c.Fingerprint}, c.Index
 	f.changes = append(f.changes, c)
 	f.count(c, 1)
 	drop := 0
@@ -55,8 +64,16 @@ func (f *feed) publish(c *Change, groups int) (wake chan struct{}) {
 	if f.dropped += drop; f.dropped > len(f.changes) {
 		f.changes, f.dropped = slices.Clone(f.changes), 0 // lets go of what was dropped
 	}
-	wake, f.wake = f.wake, nil
-	return wake
+	return take(&f.wake)
+}
+
+// end lets go of the changes: idle watchers keep the feed. It returns the channel
+// of those who wait.
+func (f *feed) end() (wake chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.gone, f.changes = true, nil
+	return take(&f.wake)
 }
 
 func (f *feed) tooMany(changes, groups int) bool {
@@ -84,12 +101,7 @@ func (f *feed) after(revision, fingerprint uint64) (changes []*Change, ok bool) 
 }
 
 // waiting returns the channel that is closed at the next change.
-func (f *feed) waiting() <-chan struct{} {
-	if f.wake == nil {
-		f.wake = make(chan struct{})
-	}
-	return f.wake
-}
+func (f *feed) waiting() <-chan struct{} { return wait(&f.wake) }
 
 // whole returns a snapshot of the group, shared with those who send it now.
 func (f *feed) whole(g *fsm.Group, index uint64) *Snapshot {

@@ -22,6 +22,7 @@ type Step struct {
 // GroupWatch follows one group, which need not exist yet. It is for one goroutine.
 type GroupWatch struct {
 	hub   *Hub
+	feed  *feed // nil before the group was looked up
 	known Known // what it was given last
 	told  bool  // that the group does not exist
 	level level
@@ -33,6 +34,40 @@ func (h *Hub) Group(known Known) *GroupWatch { return &GroupWatch{hub: h, known:
 // Poll returns the next step, or a channel that is closed when to look again.
 // A step has few changes: there may be more of them at once.
 func (w *GroupWatch) Poll() (Step, <-chan struct{}) {
+	if w.feed != nil {
+		if step, wake, ok := w.next(); ok {
+			return step, wake
+		}
+	}
+	return w.start()
+}
+
+// next leads on from what the watcher has; ok is false when the feed does not. It
+// takes the lock of the feed alone: the thousands of watchers of a group do not
+// hold up the changes of others.
+func (w *GroupWatch) next() (step Step, wake <-chan struct{}, ok bool) {
+	f := w.feed
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.gone {
+		return Step{}, nil, false
+	}
+	w.level = level{max(f.index, w.hub.applied.Load()), true}
+	if w.known == f.head {
+		return Step{}, f.waiting(), true
+	}
+	changes, ok := f.after(w.known.Revision, w.known.Fingerprint)
+	if !ok || w.known.Revision == 0 {
+		return Step{}, nil, false
+	}
+	last := changes[len(changes)-1]
+	w.known = Known{last.Group, last.Revision, last.Fingerprint}
+	w.level.ok = w.known == f.head
+	return Step{Group: w.known.Group, Changes: changes}, nil, true
+}
+
+// start looks the group up. It goes on in its feed, or starts over.
+func (w *GroupWatch) start() (Step, <-chan struct{}) {
 	w.hub.mu.Lock()
 	defer w.hub.mu.Unlock()
 	s := w.hub.state
@@ -42,32 +77,16 @@ func (w *GroupWatch) Poll() (Step, <-chan struct{}) {
 		if w.told {
 			return Step{}, wait(&w.hub.wakes.created)
 		}
-		w.told, w.known = true, Known{Group: w.known.Group}
+		w.told, w.feed, w.known = true, nil, Known{Group: w.known.Group}
 		return Step{Group: w.known.Group, Unknown: true}, nil
 	}
-	w.told, w.level = false, level{}
-	step, wake := w.next(g, w.hub.feed(g.Name))
-	if w.known.Revision == g.Revision {
-		w.level.reach(s)
+	w.told, w.feed = false, w.hub.feed(g)
+	if step, wake, ok := w.next(); ok {
+		return step, wake
 	}
-	return step, wake
-}
-
-// next leads on from what the watcher has, or starts over.
-func (w *GroupWatch) next(g *fsm.Group, f *feed) (Step, <-chan struct{}) {
-	if w.known.Revision == g.Revision && w.known.Fingerprint == g.Fingerprint() {
-		return Step{}, f.waiting()
-	}
-	step := Step{Group: g.Name}
-	if changes, ok := f.after(w.known.Revision, w.known.Fingerprint); ok && w.known.Revision != 0 {
-		last := changes[len(changes)-1]
-		step.Changes = changes
-		w.known.Revision, w.known.Fingerprint = last.Revision, last.Fingerprint
-		return step, nil
-	}
-	step.Snapshot = f.whole(g, w.hub.state.Index())
-	w.known.Revision, w.known.Fingerprint = g.Revision, g.Fingerprint()
-	return step, nil
+	w.level.reach(s)
+	w.known = Known{g.Name, g.Revision, g.Fingerprint()}
+	return Step{Group: g.Name, Snapshot: w.feed.whole(g, s.Index())}, nil
 }
 
 // Level returns the applied index up to which the watcher has been given

@@ -3,6 +3,7 @@ package watch
 import (
 	"bytes"
 	"runtime"
+	"sync"
 	"testing"
 	"weak"
 
@@ -157,6 +158,9 @@ func TestGroupWatchGoesOnAfterARestore(t *testing.T) {
 	took(t, w, "") // it has that
 	restore(&other)
 	took(t, w, "web at 3: a b c")
+	if index, ok := w.Level(); !ok || index != c.m.State().Index() {
+		t.Errorf("level %d, %t", index, ok)
+	}
 	took(t, unknown, "new at 4: x")
 	c.index = c.m.State().Index()
 	c.apply(put("web", "d"))
@@ -190,6 +194,57 @@ func TestLevelUnderLastingChange(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A level is the index of what the watcher was told, also while changes are
+// applied: neither ahead of it nor behind.
+func TestLevelWhileChangesAreApplied(t *testing.T) {
+	c := newCluster(t)
+	c.apply(put("web", "a"))
+	const last = 2000
+	var all sync.WaitGroup
+	for range 2 {
+		w := c.hub.Group(Known{Group: "web"})
+		all.Go(func() {
+			for w.known.Revision < last { // each entry makes a revision of the group
+				w.Poll()
+				if index, ok := w.Level(); ok && index != w.known.Revision {
+					t.Errorf("level %d at revision %d", index, w.known.Revision)
+					return
+				}
+			}
+		})
+	}
+	for i := range last - 1 {
+		c.apply(putAt("web", "a", "10.0.0.2:"+itoa(1+i)))
+	}
+	all.Wait()
+}
+
+// A watcher and a change of another group do not wait for each other.
+func TestGroupsAreLockedByThemselves(t *testing.T) {
+	c := newCluster(t)
+	c.apply(put("web", "a"), put("db", "a"))
+	w := c.hub.Group(c.known("web"))
+	asleep(t, w.Poll)
+	c.apply(put("web", "b"))
+	whileLocked := func(mu *sync.Mutex, do func()) {
+		mu.Lock()
+		defer mu.Unlock()
+		done := make(chan struct{})
+		go func() {
+			do()
+			close(done)
+		}()
+		woken(t, done)
+	}
+	// A change of another group has this one,
+	whileLocked(&c.hub.mu, func() {
+		w.Poll()
+		w.Poll()
+	})
+	// and a watcher that polls that one.
+	whileLocked(&c.hub.feeds["web"].mu, func() { c.apply(put("db", "b")) })
 }
 
 // Each change, and a snapshot that several send, is encoded once.
@@ -248,6 +303,18 @@ func TestIdleWatcherHoldsNothing(t *testing.T) {
 	runtime.GC()
 	if change.Value() != nil || state.Value() != nil {
 		t.Errorf("change %v, state %v are kept", change.Value(), state.Value() != nil)
+	}
+	change = weak.Make(c.hub.feeds["web"].changes[0])
+	var snapshot bytes.Buffer
+	if err := c.m.State().WriteSnapshot(&snapshot); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.m.Restore(&snapshot); err != nil {
+		t.Fatal(err)
+	}
+	runtime.GC()
+	if change.Value() != nil {
+		t.Error("a change is kept after a restore")
 	}
 	runtime.KeepAlive(w)
 	runtime.KeepAlive(p)

@@ -3,6 +3,7 @@ package watch
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/werbenhu/registry/fsm"
 )
@@ -13,7 +14,10 @@ const hubNames = 4096
 
 // Hub observes a state machine: it is an fsm.Observer.
 type Hub struct {
-	mu    sync.Mutex // guards the rest, and all feeds
+	// applied is the state's index, stored after all feeds lead there.
+	applied atomic.Uint64
+
+	mu    sync.Mutex // before feed.mu; guards the rest
 	state *fsm.State // the newest that all feeds lead to
 	feeds map[string]*feed
 
@@ -50,10 +54,11 @@ func (h *Hub) Applied(u *fsm.Update) {
 	old := h.state
 	h.state = u.State
 	wake := make([]chan struct{}, 0, len(changes)+3)
-	for _, c := range changes {
-		wake = append(wake, h.feed(c.Group).publish(c, u.State.GroupCount()))
+	for i, c := range changes {
+		wake = append(wake, h.feed(u.Groups[i].Next).publish(c, u.State.GroupCount()))
 		h.names = append(h.names, c.Group)
 	}
+	h.applied.Store(u.State.Index())
 	if over := len(h.names) - hubNames; over > 0 {
 		h.names = h.names[over:] // append lets go of the rest
 	}
@@ -77,8 +82,9 @@ func (h *Hub) Restored(s *fsm.State) {
 	h.state = s
 	wake := []chan struct{}{take(&h.wakes.any), take(&h.wakes.created), take(&h.wakes.nodes)}
 	for _, f := range h.feeds {
-		wake = append(wake, f.wake)
+		wake = append(wake, f.end())
 	}
+	h.applied.Store(s.Index())
 	h.feeds = make(map[string]*feed)
 	h.names, h.next = nil, h.next+hubNames+1 // whoever follows many has missed some
 	h.wakeLocked(wake)
@@ -107,11 +113,11 @@ func (h *Hub) wakeLocked(wake []chan struct{}) {
 	})
 }
 
-func (h *Hub) feed(group string) *feed {
-	f := h.feeds[group]
+func (h *Hub) feed(g *fsm.Group) *feed {
+	f := h.feeds[g.Name]
 	if f == nil {
-		f = &feed{}
-		h.feeds[group] = f
+		f = &feed{head: Known{g.Name, g.Revision, g.Fingerprint()}}
+		h.feeds[g.Name] = f
 	}
 	return f
 }
