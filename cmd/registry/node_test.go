@@ -202,7 +202,8 @@ func TestMigrateLog(t *testing.T) {
 	node := []string{"serve", "-id", "n1", "-bind", local(bind), "-addr", local(addr), "-data-dir", dir}
 	t.Setenv("REGISTRY_ADDRS", local(addr))
 	n := start(t, append(node, "-log-store", "boltdb")...)
-	ok(t, "group", "set", "-timeout", "30s", "-virtual-nodes", "128", "web") // waits for the node
+	untilServing(t, addr)
+	ok(t, "group", "set", "-virtual-nodes", "128", "web")
 	if r := execute(t, t.Context(), "", "migrate-log", "-data-dir", dir, "-to", "wal"); r.code != exitFailure || !strings.Contains(r.stderr, "stop the node first") {
 		t.Errorf("while it runs: %+v", r)
 	}
@@ -219,7 +220,8 @@ func TestMigrateLog(t *testing.T) {
 			t.Errorf("to %s again: %s", to, out)
 		}
 		n := start(t, append(node, "-log-store", to)...)
-		if out := ok(t, "group", "get", "-timeout", "30s", "-linearizable", "web"); !strings.Contains(out, "128") {
+		untilServing(t, addr)
+		if out := ok(t, "group", "get", "-linearizable", "web"); !strings.Contains(out, "128") {
 			t.Errorf("in %s: %s", to, out)
 		}
 		n.cancel(nil)
