@@ -245,7 +245,7 @@ func (s *Server) progress(index uint64) frame {
 	}}})
 }
 
-// encoder makes frames of steps, each of them once, whoever watches.
+// encoder makes frames of steps, each of them once for all watchers.
 type encoder struct{ cluster string }
 
 func (e encoder) frames(frames []frame, step watch.Step) []frame {

@@ -30,8 +30,8 @@ type builder struct {
 	share float64
 	grow  func(prev *ring.Ring, p ring.Params, ms []ring.Member) (*ring.Ring, error) // prev.With; replaced by tests
 
-	work  chan struct{} // one token when there is a backlog
-	hurry chan struct{} // one token when somebody waits for what is in it
+	work     chan struct{} // one token when there is a backlog
+	expedite chan struct{} // one token when somebody waits for what is in it
 
 	// Of the builder's goroutine.
 	members []Member
@@ -45,7 +45,7 @@ type builder struct {
 }
 
 func newBuilder(r *Ring, share float64) *builder {
-	return &builder{r: r, share: share, grow: (*ring.Ring).With, work: make(chan struct{}, 1), hurry: make(chan struct{}, 1)}
+	return &builder{r: r, share: share, grow: (*ring.Ring).With, work: make(chan struct{}, 1), expedite: make(chan struct{}, 1)}
 }
 
 // run builds until ctx ends.
@@ -88,7 +88,7 @@ func (b *builder) rest(ctx context.Context) bool {
 		select {
 		case <-t.C:
 			return true
-		case <-b.hurry:
+		case <-b.expedite:
 		case <-ctx.Done():
 			return false
 		}

@@ -283,7 +283,7 @@ func (r *Ring) fold(st *step) {
 		cluster: st.cluster, params: st.params, epoch: r.epoch,
 	})
 	poke(r.build.work)
-	r.hurryLocked()
+	r.expediteLocked()
 }
 
 // takeOverLocked makes a view the newest state.

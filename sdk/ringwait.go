@@ -23,7 +23,7 @@ func (r *Ring) Wait(ctx context.Context, revision uint64) error {
 func (r *Ring) await(ctx context.Context, w *waiter) error {
 	r.mu.Lock()
 	r.waiting[w] = true
-	r.hurryLocked()
+	r.expediteLocked()
 	r.mu.Unlock()
 	defer func() {
 		r.mu.Lock()
@@ -67,9 +67,9 @@ func (r *Ring) expeditedLocked() bool {
 	return false
 }
 
-// hurryLocked ends the builder's pause if somebody waits for what it has to build.
-func (r *Ring) hurryLocked() {
+// expediteLocked ends the builder's pause if somebody waits for what it has to build.
+func (r *Ring) expediteLocked() {
 	if r.expeditedLocked() {
-		poke(r.build.hurry)
+		poke(r.build.expedite)
 	}
 }

@@ -58,7 +58,7 @@ func (t *transport) hearCandidate(command any) {
 	}
 	members := t.electorate.Members()
 	voters := votersOf(members)
-	stranger := func(id []byte, last logEnd) bool {
+	unknown := func(id []byte, last logEnd) bool {
 		for _, v := range voters {
 			if string(v.ID) == string(id) {
 				return false
@@ -68,11 +68,11 @@ func (t *transport) hearCandidate(command any) {
 	}
 	switch m := command.(type) {
 	case *raft.RequestVoteRequest:
-		if stranger(m.ID, logEnd{m.LastLogIndex, m.LastLogTerm}) {
+		if unknown(m.ID, logEnd{m.LastLogIndex, m.LastLogTerm}) {
 			m.ID = nil
 		}
 	case *raft.RequestPreVoteRequest:
-		if stranger(m.ID, logEnd{m.LastLogIndex, m.LastLogTerm}) {
+		if unknown(m.ID, logEnd{m.LastLogIndex, m.LastLogTerm}) {
 			m.ID = []byte(voters[0].ID)
 		}
 	}

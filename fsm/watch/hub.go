@@ -86,7 +86,7 @@ func (h *Hub) Restored(s *fsm.State) {
 	}
 	h.applied.Store(s.Index())
 	h.feeds = make(map[string]*feed)
-	h.names, h.next = nil, h.next+hubNames+1 // whoever follows many has missed some
+	h.names, h.next = nil, h.next+hubNames+1 // those who watch many groups have missed some
 	h.wakeLocked(wake)
 }
 
