@@ -77,7 +77,8 @@ func connect(addr string, cfg *config) (*grpc.ClientConn, error) {
 		grpc.WithDisableServiceConfig(),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff: backoff.Config{
-				BaseDelay: cfg.backoffBase, Multiplier: 1.6, Jitter: 0.2, MaxDelay: connectTimeout,
+				// A lease must not run out while its node is up again.
+				BaseDelay: cfg.backoffBase, Multiplier: 1.6, Jitter: 0.2, MaxDelay: cfg.backoffMax,
 			},
 			MinConnectTimeout: connectTimeout,
 		}),

@@ -296,7 +296,7 @@ func (r *Ring) takeOverLocked(v *View) {
 
 // publishLocked publishes the newest state, or why it is not to be served.
 func (r *Ring) publishLocked() {
-	v := &View{group: r.group}
+	v, age := &View{group: r.group}, r.Age()
 	if r.good != nil {
 		copied := *r.good
 		v = &copied
@@ -308,19 +308,20 @@ func (r *Ring) publishLocked() {
 		v.refuse = r.refusal(ReasonUnknownGroup, "there is no such group")
 	case r.good == nil:
 		v.refuse = r.refusal(ReasonNotReady, "no state of the group yet")
-	case r.tooOld():
+	case r.tooOld(age):
 		v.refuse = r.refusal(ReasonStale, "no node has said for "+r.opts.maxAge.String()+" that the ring is current")
 	}
 	r.view.Store(v)
-	r.readyLocked()
+	r.readyLocked(age)
 	close(r.wake)
 	r.wake = make(chan struct{})
 }
 
-// readyLocked lets Client.Ring return. With a maximum age it waits for the first
-// word on the age, or the first Match would find the ring too old.
-func (r *Ring) readyLocked() {
-	if r.missing || r.good != nil && (r.opts.maxAge == 0 || r.stats.FromDisk || r.Age() < neverCurrent) {
+// readyLocked lets Client.Ring return, after a view of that age was published. With
+// a maximum age it waits until the age is known, or the first Match would find the
+// ring too old.
+func (r *Ring) readyLocked(age time.Duration) {
+	if r.missing || r.good != nil && (r.opts.maxAge == 0 || r.stats.FromDisk || age < neverCurrent) {
 		select {
 		case <-r.ready:
 		default:
@@ -335,7 +336,7 @@ func refusal(group string, reason Reason, message string) error {
 	return &Error{Op: "match", Reason: reason, Code: codes.FailedPrecondition, Message: "ring of " + group + ": " + message}
 }
 
-func (r *Ring) tooOld() bool { return r.opts.maxAge > 0 && r.Age() > r.opts.maxAge }
+func (r *Ring) tooOld(age time.Duration) bool { return r.opts.maxAge > 0 && age > r.opts.maxAge }
 
 // freshened publishes a ring that was too old and is not any more, and sees to
 // it that one that becomes too old is not served.
@@ -353,15 +354,16 @@ func (r *Ring) checkAgeLocked() {
 	if r.err != nil || r.good == nil {
 		return
 	}
-	r.readyLocked()
-	old := r.tooOld()
+	age := r.Age()
+	old := r.tooOld(age)
 	if errors.Is(r.view.Load().refuse, ErrStale) != old {
 		r.publishLocked()
 	}
+	r.readyLocked(age) // the view is published by now
 	if old {
 		return
 	}
-	left := r.opts.maxAge - r.Age() + time.Millisecond
+	left := r.opts.maxAge - age + time.Millisecond
 	if r.stale == nil {
 		r.stale = time.AfterFunc(left, func() {
 			r.mu.Lock()
