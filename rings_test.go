@@ -19,6 +19,7 @@ import (
 
 // routed is an answer of MatchMany: the receipt, and the owner of every key.
 type routed struct {
+	asked   uint64 // index that the answer must have
 	receipt *registrypb.Receipt
 	owners  []string
 }
@@ -131,6 +132,7 @@ func TestReceiptNamesTheRingThatAnswered(t *testing.T) {
 		last = c.register(t, i%3, func(r *registrypb.RegisterRequest) {
 			r.Id, r.Weight = fmt.Sprintf("m-%d", rnd.IntN(members+20)), uint32(1+rnd.IntN(5))
 		}).Revision
+		c.register(t, i%3, func(r *registrypb.RegisterRequest) { r.Group = "other" }) // the index goes on
 	}
 	stop()
 	asking.Wait()
@@ -143,6 +145,9 @@ func TestReceiptNamesTheRingThatAnswered(t *testing.T) {
 			seen[i].check(keys, a)
 		}
 		for _, a := range all {
+			if a.receipt.Index < a.asked || a.receipt.Revision > a.receipt.Index {
+				t.Errorf("an answer from revision %d at index %d, asked was for %d", a.receipt.Revision, a.receipt.Index, a.asked)
+			}
 			if a.receipt.Lag.AsDuration() > 0 {
 				behind++
 			}
@@ -153,12 +158,14 @@ func TestReceiptNamesTheRingThatAnswered(t *testing.T) {
 }
 
 func ask(ctx context.Context, api registrypb.RegistryClient, keys [][]byte) (all []routed) {
-	for {
-		r, err := api.MatchMany(ctx, &registrypb.MatchManyRequest{Group: "web", Keys: keys})
+	for seen, turn := uint64(0), 0; ; turn++ {
+		index := seen * uint64(turn%2) // every other answer must be as new as those before
+		r, err := api.MatchMany(ctx, &registrypb.MatchManyRequest{Group: "web", Keys: keys, Read: &registrypb.ReadOptions{MinIndex: index}})
 		if err != nil {
 			return all
 		}
-		a := routed{receipt: r.Receipt, owners: make([]string, len(keys))}
+		seen = max(seen, r.Receipt.Index)
+		a := routed{asked: index, receipt: r.Receipt, owners: make([]string, len(keys))}
 		for i := range keys {
 			a.owners[i] = r.Members[r.Owners[i]].Id
 		}

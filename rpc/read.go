@@ -48,6 +48,7 @@ type answer struct {
 	group *fsm.Group
 	view  *rings.View
 	lag   time.Duration // the node's, or the ring's if that is longer
+	index uint64        // up to which the ring has everything; 0: all of the state
 }
 
 // ring returns a group and its ring, as fresh as the options ask.
@@ -68,8 +69,8 @@ func (s *Server) ring(ctx context.Context, name string, opts *registrypb.ReadOpt
 		delay := max.AsDuration()
 		need.Delay = &delay
 	}
-	view, delay, err := s.store.Rings().Get(ctx, state, a.group, need)
-	a.view, a.lag = view, max(delay, s.store.Lag())
+	view, behind, err := s.store.Rings().Get(ctx, state, a.group, need)
+	a.view, a.lag, a.index = view, max(behind.Delay, s.store.Lag()), behind.Index
 	return a, err
 }
 
@@ -80,7 +81,10 @@ func (s *Server) ringReceipt(a answer) *registrypb.Receipt {
 		Index: a.state.Index(), Revision: a.view.Revision, Fingerprint: a.view.Fingerprint,
 		Lag: durationpb.New(a.lag), Node: s.store.ID(), ClusterId: s.store.ClusterID(),
 	}
-	if a.view.Revision != a.group.Revision {
+	switch {
+	case a.index != 0:
+		r.Index = a.index
+	case a.view.Revision != a.group.Revision: // newer than the state
 		r.Index = a.view.Index
 	}
 	return r

@@ -221,7 +221,7 @@ var mutants = []Mutant{
 	},
 	{
 		Name: "stale-ring", Off: "a ring that is behind its group answers for a limited time",
-		Edits: []Edit{{"fsm/rings/cache.go", "return delay, delay <= max(StaleLimit, time.Duration(e.took.Load()))", "return delay, true"}},
+		Edits: []Edit{{"fsm/rings/cache.go", "return b, b.Delay <= max(StaleLimit, time.Duration(e.took.Load()))", "return b, true"}},
 		Tests: []Test{{"fsm/rings", "TestStaleRingHasALimit"}},
 		Note:  "From outside it takes builds that are slower than a second.",
 	},

@@ -165,27 +165,35 @@ type Need struct {
 	Delay *time.Duration
 }
 
-// Get returns the ring of a group of the state, and how long ago the first change
-// was applied that it does not have. On the way of a ring that is kept it takes no
+// Behind is what a ring does not have; the zero value: it has everything.
+type Behind struct {
+	// Delay is how long ago the first change was committed that it lacks.
+	Delay time.Duration
+	// Index up to which it has everything.
+	Index uint64
+}
+
+// Get returns the ring of a group of the state, and what it does not have. On the way of a ring that is kept it takes no
 // lock and does not allocate. Errors are ErrBusy, ErrTooLarge, fsm.ErrUnknownGroup
 // when the group went meanwhile, and the cause of ctx.
-func (c *Cache) Get(ctx context.Context, s *fsm.State, g *fsm.Group, need Need) (*View, time.Duration, error) {
+func (c *Cache) Get(ctx context.Context, s *fsm.State, g *fsm.Group, need Need) (*View, Behind, error) {
 	if kept, ok := c.entries.Load(g.Name); ok {
 		e := kept.(*entry)
 		if v := e.view.Load(); v != nil {
 			c.touch(e)
 			if v.Revision >= g.Revision {
-				return v, 0, nil
+				return v, Behind{}, nil
 			}
-			if delay, ok := c.serves(e, v, need); ok {
+			if behind, ok := c.serves(e, v, need); ok {
 				if !e.scheduled.Load() {
 					c.want(e)
 				}
-				return v, delay, nil
+				return v, behind, nil
 			}
 		}
 	}
-	return c.wait(ctx, s, g)
+	v, err := c.wait(ctx, s, g)
+	return v, Behind{}, err
 }
 
 // touch notes that a ring that is kept was asked for.
@@ -202,16 +210,16 @@ func (c *Cache) touch(e *entry) {
 }
 
 // serves tells whether a ring that is behind its group is new enough.
-func (c *Cache) serves(e *entry, v *View, need Need) (delay time.Duration, ok bool) {
-	has := v.Index // the last index up to which it has everything
+func (c *Cache) serves(e *entry, v *View, need Need) (b Behind, ok bool) {
+	b.Index = v.Index
 	if m := v.missed.Load(); m != nil {
-		has = max(has, m.revision-1)
-		delay = time.Duration(max(0, c.now()-m.at))
+		b.Index = max(b.Index, m.revision-1)
+		b.Delay = time.Duration(max(0, c.now()-m.at))
 	}
-	if has < need.Index || need.Delay != nil && delay > *need.Delay {
-		return delay, false
+	if b.Index < need.Index || need.Delay != nil && b.Delay > *need.Delay {
+		return b, false
 	}
-	return delay, delay <= max(StaleLimit, time.Duration(e.took.Load()))
+	return b, b.Delay <= max(StaleLimit, time.Duration(e.took.Load()))
 }
 
 // want has the next ring built, unless that is on its way.
@@ -222,14 +230,14 @@ func (c *Cache) want(e *entry) {
 }
 
 // wait waits for a ring that has everything that the state has.
-func (c *Cache) wait(ctx context.Context, s *fsm.State, g *fsm.Group) (*View, time.Duration, error) {
+func (c *Cache) wait(ctx context.Context, s *fsm.State, g *fsm.Group) (*View, error) {
 	for {
 		e, done, err := c.join(g)
 		if err != nil {
-			return nil, 0, err
+			return nil, err
 		}
 		if done == nil { // built meanwhile
-			return e.view.Load(), 0, nil
+			return e.view.Load(), nil
 		}
 		select {
 		case <-done:
@@ -239,18 +247,18 @@ func (c *Cache) wait(ctx context.Context, s *fsm.State, g *fsm.Group) (*View, ti
 		v, gone, err := c.leave(e)
 		switch {
 		case v != nil && !gone && (v.Revision >= g.Revision || v.Index >= s.Index()):
-			return v, 0, nil
+			return v, nil
 		case ctx.Err() != nil:
-			return nil, 0, context.Cause(ctx)
+			return nil, context.Cause(ctx)
 		case c.ctx.Err() != nil:
-			return nil, 0, fmt.Errorf("%w: the node is closing", ErrBusy)
+			return nil, fmt.Errorf("%w: the node is closing", ErrBusy)
 		case gone || c.state().Index() < s.Index(): // a snapshot replaced the state
 			if s = c.state(); s.Group(g.Name) == nil {
-				return nil, 0, fmt.Errorf("%w: %q", fsm.ErrUnknownGroup, g.Name)
+				return nil, fmt.Errorf("%w: %q", fsm.ErrUnknownGroup, g.Name)
 			}
 			g = s.Group(g.Name)
 		case err != nil:
-			return nil, 0, err
+			return nil, err
 		}
 	}
 }

@@ -112,7 +112,7 @@ func (r *reader) run(ctx context.Context) {
 			delay := time.Duration(r.rnd.IntN(1_000_000))
 			need.Delay = &delay
 		}
-		v, delay, err := r.c.cache.Get(ctx, s, g, need)
+		v, behind, err := r.c.cache.Get(ctx, s, g, need)
 		if ctx.Err() != nil || errors.Is(err, fsm.ErrUnknownGroup) {
 			continue
 		}
@@ -129,8 +129,11 @@ func (r *reader) run(ctx context.Context) {
 		if need.Index != 0 && v.Index < need.Index && v.Revision < g.Revision && restores%2 == 0 && restores == r.all.restores.Load() {
 			r.t.Errorf("asked for index %d, got one of %d", need.Index, v.Index)
 		}
-		if need.Delay != nil && delay > *need.Delay {
-			r.t.Errorf("delay %v, at most %v", delay, *need.Delay)
+		if restores%2 == 0 && restores == r.all.restores.Load() && behind != (Behind{}) && (behind.Index < need.Index || behind.Index < v.Index || v.Revision >= g.Revision || behind.Index >= g.Revision) {
+			r.t.Errorf("has all up to %d: asked for %d, built at %d of revision %d, the group is at %d", behind.Index, need.Index, v.Index, v.Revision, g.Revision)
+		}
+		if need.Delay != nil && behind.Delay > *need.Delay {
+			r.t.Errorf("delay %v, at most %v", behind.Delay, *need.Delay)
 		}
 	}
 }

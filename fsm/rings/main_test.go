@@ -82,7 +82,8 @@ func (c *cluster) fill(group string, members int) {
 
 func (c *cluster) get(ctx context.Context, group string, need Need) (*View, time.Duration, error) {
 	s := c.m.State()
-	return c.cache.Get(ctx, s, s.Group(group), need)
+	v, behind, err := c.cache.Get(ctx, s, s.Group(group), need)
+	return v, behind.Delay, err
 }
 
 // must is get where it has to work.
