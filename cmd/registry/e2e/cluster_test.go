@@ -57,6 +57,9 @@ func clusterStatus(t *testing.T, addr string) (st statusJSON) {
 func seedSettled(t *testing.T, addr string, voters int) (st statusJSON) {
 	t.Helper()
 	eventually(t, patience, fmt.Sprintf("%d voters", voters), func() error {
+		if _, err := statusOf(t, addr); err != nil {
+			return err // it may not listen yet
+		}
 		st = clusterStatus(t, addr)
 		if st.Leader == "" || len(st.Nodes) != voters {
 			return fmt.Errorf("%+v", st)
