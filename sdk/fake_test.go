@@ -82,10 +82,14 @@ func newFakeCluster(t *testing.T, n int) *fakeCluster {
 
 func (cl *fakeCluster) start(id, addr string) *fakeNode {
 	cl.t.Helper()
-	lis, err := net.Listen("tcp", addr)
-	if err != nil {
-		cl.t.Fatal(err)
-	}
+	// A client that redials a port where nobody listens may be given that port as
+	// its own, and holds it for a moment.
+	var lis net.Listener
+	eventually(cl.t, "the port is free", func() bool {
+		var err error
+		lis, err = net.Listen("tcp", addr)
+		return err == nil
+	})
 	n := &fakeNode{cl: cl, id: id, addr: lis.Addr().String(), srv: grpc.NewServer(), calls: map[string]int{}}
 	registrypb.RegisterRegistryServer(n.srv, n)
 	registrypb.RegisterClusterServer(n.srv, n)

@@ -63,10 +63,14 @@ func startRegistry(t testing.TB) *fakeRegistry {
 // serve returns the address, and a function that ends the server.
 func serve(t testing.TB, srv *grpc.Server, addr string) (string, func()) {
 	t.Helper()
-	lis, err := net.Listen("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
+	// A client that redials a port where nobody listens may be given that port as
+	// its own, and holds it for a moment.
+	var lis net.Listener
+	eventually(t, "the port is free", func() bool {
+		var err error
+		lis, err = net.Listen("tcp", addr)
+		return err == nil
+	})
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
