@@ -147,12 +147,16 @@ func TestSlowWatchHoldsTheNewestStateOnly(t *testing.T) {
 	}
 	g := &told{}
 	g.take(t, next(t, w))
-	r := openRing(t, c) // tells how far the node's stream is
+	r := openRing(t, c) // tells about how far the node's streams are
 	var last uint64
 	for i := range 5000 { // another member each time
 		last = cl.write("g", member(fmt.Sprint("a-", i), 1), member("b", 1))
 	}
 	wait(t, r, last)
+	for range 3 { // what a node says of its state comes after that state
+		said := w.fresh.since()
+		eventually(t, "the node says that its state is current", func() bool { return w.fresh.since().After(said) })
+	}
 	e := next(t, w)
 	for e.Revision < last {
 		g.take(t, e)
@@ -162,7 +166,7 @@ func TestSlowWatchHoldsTheNewestStateOnly(t *testing.T) {
 	if err := g.is(cl, "g"); err != nil {
 		t.Error(err)
 	}
-	if g.events > 100 {
+	if g.events > 1000 { // one or two, unless this stream is far behind the ring's
 		t.Errorf("%d events", g.events)
 	}
 	cell := &groupCell{}
