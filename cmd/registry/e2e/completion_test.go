@@ -46,7 +46,7 @@ func startShell(t *testing.T, name, registries string) *typist {
 	home := t.TempDir()
 	s := &typist{t: t, out: filepath.Join(home, "lines"), shown: newOutput(t, name)}
 	cmd := exec.CommandContext(t.Context(), "script", "-qec", shells[name].start, "/dev/null")
-	cmd.Env = append(os.Environ(), "SHELL=/bin/sh", "TERM=dumb", "HOME="+home, "INPUTRC=/dev/null", "OUT="+s.out,
+	cmd.Env = append(os.Environ(), "SHELL=/bin/sh", "TERM=dumb", "HOME="+home, "INPUTRC=/dev/null", "HISTFILE=/dev/null", "OUT="+s.out,
 		"PATH="+binDir+":"+os.Getenv("PATH"), "REGISTRY_ADDRS="+registries)
 	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = home, s.shown, s.shown, time.Second
 	keys, err := cmd.StdinPipe()
@@ -57,7 +57,7 @@ func startShell(t *testing.T, name, registries string) *typist {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = cmd.Process.Kill() // the terminal's hangup ends the shell
+		_ = cmd.Process.Kill() // the terminal's hangup ends the shell, which writes no history then
 		_ = cmd.Wait()         // it was killed
 		if t.Failed() {
 			t.Logf("the terminal of %s:\n%s", name, s.shown.text())
