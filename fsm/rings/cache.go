@@ -315,12 +315,17 @@ func (c *Cache) Applied(u *fsm.Update) {
 func (c *Cache) changed(e *entry, revision uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	first := &missed{revision: revision, at: c.now() - int64(c.lag())}
-	if v := e.view.Load(); v != nil && v.Revision < revision {
-		v.missed.CompareAndSwap(nil, first)
-	}
-	if e.building && e.target < revision && e.next == nil {
-		e.next = first
+	v := e.view.Load()
+	lacks := v != nil && v.Revision < revision && v.missed.Load() == nil
+	willLack := e.building && e.target < revision && e.next == nil
+	if lacks || willLack { // the first change only: this is on the way of Apply
+		first := &missed{revision: revision, at: c.now() - int64(c.lag())}
+		if lacks {
+			v.missed.Store(first)
+		}
+		if willLack {
+			e.next = first
+		}
 	}
 	if e.asked.Load() {
 		c.scheduleLocked(e)
