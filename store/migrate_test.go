@@ -3,7 +3,9 @@ package store_test
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -51,6 +53,46 @@ func startsFrom(t *testing.T, dir, kind string, want uint64) {
 	}
 }
 
+// copyOpen copies a directory whose log is open. The log of segments starts its
+// next segment in the background, so that a copy is taken again when files
+// changed meanwhile.
+func copyOpen(t *testing.T, dir string) string {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		before, to := listing(t, dir), t.TempDir()
+		err := os.CopyFS(to, os.DirFS(dir))
+		if err == nil && maps.Equal(before, listing(t, dir)) {
+			return to
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s changes all the time: %v", dir, err)
+		}
+	}
+}
+
+// listing returns size and time of change of each file below dir.
+func listing(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	err := filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := entry.Info()
+		if err == nil {
+			files[path] = fmt.Sprint(info.Size(), info.ModTime())
+		}
+		return err
+	})
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	if err != nil {
+		files[err.Error()] = "changed while it was listed"
+	}
+	return files
+}
+
 func boltEntries(t *testing.T, dir string) (entries int) {
 	t.Helper()
 	editLog(t, dir, func(logs *bbolt.Bucket) error {
@@ -82,11 +124,7 @@ func TestMovedLogIsWholeAtEveryStep(t *testing.T) {
 				if what == "switched" {
 					at = move.to
 				}
-				to := t.TempDir()
-				if err := os.CopyFS(to, os.DirFS(n.Dir)); err != nil {
-					t.Error(err)
-				}
-				steps, kinds, copies = append(steps, what), append(kinds, at), append(copies, to)
+				steps, kinds, copies = append(steps, what), append(kinds, at), append(copies, copyOpen(t, n.Dir))
 			})
 			if err != nil || done.From != move.from || done.To != move.to || done.Last < 60 {
 				t.Fatalf("%+v, %v", done, err)
