@@ -54,6 +54,7 @@ type GroupChange struct {
 
 // Update is what one call of Apply did.
 type Update struct {
+	Before  uint64 // index of the state before
 	State   *State
 	Changes []Change      // of members, in the order of the log
 	Groups  []GroupChange // one for each group that readers see changed
@@ -94,7 +95,8 @@ func (m *Machine) State() *State { return m.state.Load() }
 // Apply applies committed entries in order and publishes the outcome once. It
 // panics with a [CorruptEntryError] when an entry cannot be decoded.
 func (m *Machine) Apply(entries []Entry) []Result {
-	b := newBatch(m.State())
+	before := m.State()
+	b := newBatch(before)
 	results := make([]Result, len(entries))
 	for i, e := range entries {
 		b.begin(e)
@@ -112,7 +114,7 @@ func (m *Machine) Apply(entries []Entry) []Result {
 	m.noteMarks(b.marks) // before those are woken who wait for the index of one
 	m.publish(next)
 	for _, o := range m.observers {
-		o.Applied(&Update{State: next, Changes: b.changes, Groups: groups, Terms: b.terms})
+		o.Applied(&Update{Before: before.index, State: next, Changes: b.changes, Groups: groups, Terms: b.terms})
 	}
 	return results
 }

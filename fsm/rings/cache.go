@@ -105,10 +105,10 @@ type entry struct {
 	next      *missed       // what that will not have
 }
 
-// missed is the first change that a view does not have.
+// missed is the first changes that a view does not have: those of one batch.
 type missed struct {
-	revision uint64
-	at       int64 // when the leader committed it at the latest, nanoseconds since the cache's start
+	before uint64 // index of the state before the batch: the view has everything up to it
+	at     int64  // when the leader committed them at the latest, nanoseconds since the cache's start
 }
 
 // New returns an empty cache, which Close ends.
@@ -213,7 +213,7 @@ func (c *Cache) touch(e *entry) {
 func (c *Cache) serves(e *entry, v *View, need Need) (b Behind, ok bool) {
 	b.Index = v.Index
 	if m := v.missed.Load(); m != nil {
-		b.Index = max(b.Index, m.revision-1)
+		b.Index = max(b.Index, m.before)
 		b.Delay = time.Duration(max(0, c.now()-m.at))
 	}
 	if b.Index < need.Index || need.Delay != nil && b.Delay > *need.Delay {
@@ -306,20 +306,20 @@ func (c *Cache) Applied(u *fsm.Update) {
 	for i := range u.Groups {
 		g := u.Groups[i].Next
 		if kept, ok := c.entries.Load(g.Name); ok {
-			c.changed(kept.(*entry), g.Revision)
+			c.changed(kept.(*entry), g.Revision, u.Before)
 		}
 	}
 }
 
-// changed notes that a group came to a revision.
-func (c *Cache) changed(e *entry, revision uint64) {
+// changed notes that a group came to a revision, by changes after an index.
+func (c *Cache) changed(e *entry, revision, before uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	v := e.view.Load()
 	lacks := v != nil && v.Revision < revision && v.missed.Load() == nil
 	willLack := e.building && e.target < revision && e.next == nil
 	if lacks || willLack { // the first change only: this is on the way of Apply
-		first := &missed{revision: revision, at: c.now() - int64(c.lag())}
+		first := &missed{before: before, at: c.now() - int64(c.lag())}
 		if lacks {
 			v.missed.Store(first)
 		}

@@ -92,7 +92,7 @@ func TestRingServesUpToTheFirstChangeThatItLacks(t *testing.T) {
 	c.fill("other", 50)
 	before := c.index
 	defer c.hold(small)()
-	c.apply(put("web", "new"))
+	c.apply(put("other", "new"), put("web", "new"), put("other", "newer"), put("web", "newer")) // one batch
 	s := c.m.State()
 	got, behind, err := c.cache.Get(t.Context(), s, s.Group("web"), Need{Index: before})
 	if err != nil || got != v || behind.Index != before || behind.Delay < StaleLimit/4 {
@@ -100,7 +100,9 @@ func TestRingServesUpToTheFirstChangeThatItLacks(t *testing.T) {
 	}
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, _, err := c.get(gone, "web", Need{Index: before + 1}); !errors.Is(err, context.Canceled) {
-		t.Errorf("answered without the change: %v", err)
+	for index := before + 2; index <= c.index; index++ {
+		if _, _, err := c.get(gone, "web", Need{Index: index}); !errors.Is(err, context.Canceled) {
+			t.Errorf("answered without the changes up to %d: %v", index, err)
+		}
 	}
 }
