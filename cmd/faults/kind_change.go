@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -15,7 +16,8 @@ import (
 )
 
 var changeKinds = []Kind{
-	{Name: "member-changes", About: "a node joins and another is removed while a third is down, and the leader is killed: the majority that runs has a leader", Inject: memberChanges},
+	{Name: "member-changes", About: "a node joins and another is removed while a third is down, and the leader is killed: the majority that runs has a leader", Inject: memberChanges,
+		Expect: regexp.MustCompile("was removed from the cluster")}, // it may find that out before it is killed
 }
 
 // electLimit is how long a majority that runs may take to have a leader.
