@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/werbenhu/registry/fsm/fsmpb"
 )
 
@@ -129,7 +131,7 @@ func TestBatchSplitsDoNotMatter(t *testing.T) {
 	sameState(t, "in batches and in other batches", one, other)
 	for i := range a {
 		a[i].Err, b[i].Err = errText(a[i].Err), errText(b[i].Err)
-		if a[i] != b[i] {
+		if !cmp.Equal(a[i], b[i]) {
 			t.Fatalf("entry %d is answered %+v and %+v", h.done[i].Index, a[i], b[i])
 		}
 	}

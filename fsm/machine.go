@@ -29,8 +29,8 @@ type Result struct {
 	TTL      time.Duration
 	// Removed says that a Deregister found something to remove.
 	Removed bool
-	// Call is the command's token, if it has one: see fsmpb.Command.
-	Call string
+	// Request is the command's request, if it has one: see fsmpb.Command.
+	Request []byte
 	// Err is one of the package's sentinels, with detail.
 	Err error
 }
@@ -106,7 +106,7 @@ func (m *Machine) Apply(entries []Entry) []Result {
 				panic(&CorruptEntryError{Index: e.Index, Cause: err})
 			}
 			results[i] = b.apply(cmd)
-			results[i].Call = string(cmd.Call)
+			results[i].Request = cmd.Request
 		}
 		results[i].Index = e.Index
 	}

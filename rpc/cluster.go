@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/werbenhu/registry/fsm"
@@ -124,9 +122,7 @@ func (s *Server) Join(ctx context.Context, req *registrypb.JoinRequest) (*regist
 
 // Remove implements the public service.
 func (s *Server) Remove(ctx context.Context, req *registrypb.RemoveRequest) (*registrypb.RemoveResponse, error) {
-	return onLeader(ctx, s, req, s.remove, func(c *grpc.ClientConn) func(context.Context, *registrypb.RemoveRequest, ...grpc.CallOption) (*registrypb.RemoveResponse, error) {
-		return registrypb.NewClusterClient(c).Remove
-	})
+	return onLeader(ctx, s, registrypb.Cluster_Remove_FullMethodName, req, s.remove)
 }
 
 func (s *Server) remove(ctx context.Context, req *registrypb.RemoveRequest) (*registrypb.RemoveResponse, error) {
@@ -149,18 +145,13 @@ func (s *Server) Transfer(ctx context.Context, req *registrypb.TransferRequest) 
 		return resp, toStatus(err)
 	}
 	// One hop and no second attempt: it would hand over again.
-	leader, _ := s.store.Leader()
-	if leader == "" {
-		return nil, toStatus(fmt.Errorf("%w: none is known", store.ErrNotLeader))
-	}
-	conn, err := s.peers.conn(leader)
-	if err != nil {
-		return nil, toStatus(err)
-	}
-	return registrypb.NewClusterClient(conn).Transfer(metadata.AppendToOutgoingContext(ctx, forwardedKey, s.store.ClusterID()), req)
+	resp, err := forward[registrypb.TransferResponse](ctx, s, registrypb.Cluster_Transfer_FullMethodName, req)
+	return resp, toStatus(err)
 }
 
 func (s *Server) transfer(ctx context.Context, req *registrypb.TransferRequest) (*registrypb.TransferResponse, error) {
+	changes, stop := s.store.LeaderChanges()
+	defer stop()
 	if err := s.store.Transfer(ctx, req.Id); err != nil {
 		return nil, err
 	}
@@ -168,7 +159,9 @@ func (s *Server) transfer(ctx context.Context, req *registrypb.TransferRequest) 
 		if _, id := s.store.Leader(); id != "" && (id != s.store.ID() || req.Id == id) {
 			return &registrypb.TransferResponse{Leader: id}, nil
 		}
-		if !pause(ctx, leaderRetry) {
+		select {
+		case <-changes:
+		case <-ctx.Done():
 			// Not one of the store's errors: a second attempt would hand over again.
 			return nil, fmt.Errorf("handed over, and no new leader is known yet: %w", context.Cause(ctx))
 		}

@@ -2,15 +2,14 @@ package rpc
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/werbenhu/registry/rpc/registrypb"
 	"github.com/werbenhu/registry/store"
@@ -27,42 +26,6 @@ const leaderWait = 3 * time.Second
 // leaderRetry is the pause between two attempts.
 const leaderRetry = 25 * time.Millisecond
 
-// callKey names the call that a forwarded attempt belongs to.
-const callKey = "registry-call"
-
-type attemptKey struct{}
-
-// withAttempt lets the handlers of writes know which call this is an attempt of.
-func withAttempt(ctx context.Context, a store.Attempt) context.Context {
-	return context.WithValue(ctx, attemptKey{}, a)
-}
-
-func attemptOf(ctx context.Context) store.Attempt {
-	a, _ := ctx.Value(attemptKey{}).(store.Attempt)
-	return a
-}
-
-func (s *Server) newAttempt() store.Attempt {
-	a := store.Attempt{Call: make([]byte, 12), Since: s.store.State().Index()}
-	_, _ = rand.Read(a.Call) // never fails: documented
-	return a
-}
-
-func attemptText(a store.Attempt) string {
-	return fmt.Sprintf("%x %d %t", a.Call, a.Since, a.Again)
-}
-
-// forwardedAttempt reads what attemptText made; nodes of earlier versions send none.
-func forwardedAttempt(ctx context.Context) (a store.Attempt) {
-	md, _ := metadata.FromIncomingContext(ctx)
-	if v := md.Get(callKey); len(v) > 0 {
-		if _, err := fmt.Sscanf(v[0], "%x %d %t", &a.Call, &a.Since, &a.Again); err != nil {
-			return store.Attempt{}
-		}
-	}
-	return a
-}
-
 func forwardedTo(ctx context.Context) (cluster string, forwarded bool) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	if v := md.Get(forwardedKey); len(v) > 0 {
@@ -71,39 +34,38 @@ func forwardedTo(ctx context.Context) (cluster string, forwarded bool) {
 	return "", false
 }
 
-// onLeader runs a write where the leader is: here, or by one hop. Attempts that
-// had no effect are made again for a while, because leaders change; so are
-// those whose outcome is not known: they name their call, which takes effect once
-// (see store.Attempt), and a repeated Remove at worst finds its own work done. What
-// is answered in the end says which of the two it was.
-func onLeader[Req, Resp any](
-	ctx context.Context, s *Server, req Req,
-	local func(context.Context, Req) (Resp, error),
-	remote func(*grpc.ClientConn) func(context.Context, Req, ...grpc.CallOption) (Resp, error),
-) (Resp, error) {
+// onLeader runs a call where the leader is: here, or by one hop. Attempts that
+// had no effect are repeated for a while, because leaders change. So are those
+// whose outcome is unknown: writes are deduplicated by their request id, and a
+// repeated Remove at worst finds its own work done. The error in the end says
+// which of the two it was.
+func onLeader[Req proto.Message, Resp any](ctx context.Context, s *Server, method string, req Req, local func(context.Context, Req) (*Resp, error)) (*Resp, error) {
 	if cluster, ok := forwardedTo(ctx); ok {
 		if err := s.store.IsTarget("", cluster); err != nil {
-			var none Resp
-			return none, toStatus(err)
+			return nil, toStatus(err)
 		}
-		resp, err := local(withAttempt(ctx, forwardedAttempt(ctx)), req)
+		resp, err := local(ctx, req)
 		return resp, toStatus(err)
 	}
 	if err := s.store.Diverged(); err != nil {
-		var none Resp
-		return none, toStatus(err)
+		return nil, toStatus(err)
 	}
 	wait, cancel := context.WithTimeout(ctx, leaderWait)
 	defer cancel()
 	var unknown error
-	a := s.newAttempt()
 	for {
-		resp, err := tryLeader(withAttempt(wait, a), s, req, local, remote)
+		resp, err := local(wait, req) // also checks the request where this node does not lead
+		if errors.Is(err, store.ErrNotLeader) {
+			resp, err = forward[Resp](wait, s, method, req)
+		}
 		if err == nil || !retriable(err) {
 			return resp, toStatus(err)
 		}
 		if outcomeUnknown(err) {
-			unknown, a.Again = err, true
+			unknown = err
+			if w, ok := any(req).(registrypb.Write); ok {
+				w.SetAttempt(w.GetRequestId(), w.GetSince(), true)
+			}
 		}
 		if !pause(wait, leaderRetry) {
 			if unknown != nil {
@@ -114,62 +76,58 @@ func onLeader[Req, Resp any](
 	}
 }
 
-func tryLeader[Req, Resp any](
-	ctx context.Context, s *Server, req Req,
-	local func(context.Context, Req) (Resp, error),
-	remote func(*grpc.ClientConn) func(context.Context, Req, ...grpc.CallOption) (Resp, error),
-) (resp Resp, err error) {
-	if s.store.IsLeader() {
-		return local(ctx, req)
+// forward sends the call to the leader.
+func forward[Resp any](ctx context.Context, s *Server, method string, req proto.Message) (*Resp, error) {
+	term := s.term.Load()
+	if term.leader == "" {
+		return nil, fmt.Errorf("%w: none is known", store.ErrNotLeader)
 	}
-	reign := s.reign.Load()
-	if reign.leader == "" {
-		return resp, fmt.Errorf("%w: none is known", store.ErrNotLeader)
-	}
-	conn, err := s.peers.conn(reign.leader)
+	conn, err := s.peers.conn(term.leader)
 	if err != nil {
-		return resp, err
+		return nil, err
 	}
-	// A leader that stands still answers nobody: who waits for it goes on to
-	// its successor.
+	// A leader that hangs answers nobody: the call goes on to its successor.
 	hop, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(reign.ctx, cancel)()
-	resp, err = remote(conn)(metadata.AppendToOutgoingContext(hop, forwardedKey, s.store.ClusterID(), callKey, attemptText(attemptOf(ctx))), req)
-	if err != nil && hop.Err() != nil && ctx.Err() == nil {
-		err = fmt.Errorf("%w: the leader changed during the call", store.ErrOutcomeUnknown)
-	} else if err != nil && ctx.Err() != nil && outcomeUnknown(err) {
-		err = fmt.Errorf("%w: the leader did not answer in time", store.ErrOutcomeUnknown)
+	defer context.AfterFunc(term.ctx, cancel)()
+	resp := new(Resp)
+	err = conn.Invoke(metadata.AppendToOutgoingContext(hop, forwardedKey, s.store.ClusterID()), method, req, resp)
+	switch {
+	case err == nil:
+		return resp, nil
+	case hop.Err() != nil && ctx.Err() == nil:
+		return nil, fmt.Errorf("%w: the leader changed during the call", store.ErrOutcomeUnknown)
+	case ctx.Err() != nil && outcomeUnknown(err):
+		return nil, fmt.Errorf("%w: the leader did not answer in time", store.ErrOutcomeUnknown)
 	}
-	return resp, err
+	return nil, err
 }
 
-// reign is a stretch of one leader, as this node sees it.
-type reign struct {
+// leaderTerm is a stretch of one leader, as this node sees it.
+type leaderTerm struct {
 	leader string          // bind address; empty while none is known
 	ctx    context.Context // ends with it
 }
 
-func (s *Server) beginReign(leader string) (end context.CancelFunc) {
+func (s *Server) beginTerm(leader string) (end context.CancelFunc) {
 	ctx, end := context.WithCancel(s.ctx)
-	s.reign.Store(&reign{leader: leader, ctx: ctx})
+	s.term.Store(&leaderTerm{leader: leader, ctx: ctx})
 	return end
 }
 
-// followLeader keeps s.reign. It looks at raft's own view instead of waiting to
-// be told, because raft drops observations when they come too fast.
+// followLeader keeps s.term.
 func (s *Server) followLeader() {
+	changes, stop := s.store.LeaderChanges()
+	defer stop()
 	end := func() {}
 	defer func() { end() }()
-	tick := time.NewTicker(leaderRetry)
-	defer tick.Stop()
 	for {
-		if leader, _ := s.store.Leader(); s.reign.Load().leader != leader {
+		if leader, _ := s.store.Leader(); s.term.Load().leader != leader {
 			end()
-			end = s.beginReign(leader)
+			end = s.beginTerm(leader)
 		}
 		select {
-		case <-tick.C:
+		case <-changes:
 		case <-s.ctx.Done():
 			return
 		}

@@ -42,6 +42,15 @@ func (s *Server) state(ctx context.Context, opts *registrypb.ReadOptions) (*fsm.
 	return state, index, err
 }
 
+// Index implements the public service.
+func (s *Server) Index(ctx context.Context, req *registrypb.IndexRequest) (*registrypb.IndexResponse, error) {
+	state, _, err := s.state(ctx, req.Read)
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	return &registrypb.IndexResponse{Index: state.Index()}, nil
+}
+
 // answer is what a read is answered from.
 type answer struct {
 	state *fsm.State

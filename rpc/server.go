@@ -55,7 +55,7 @@ type Server struct {
 	http    *httpServer
 	health  *health.Server
 
-	reign   atomic.Pointer[reign]
+	term    atomic.Pointer[leaderTerm]
 	serving atomic.Pointer[context.Context] // ends when the node's state turns out to be wrong
 
 	ctx    context.Context // ends with Close: streams end with it
@@ -85,7 +85,7 @@ func New(cfg Config) *Server {
 	calls.Know(nodeCalls, metrics.NodePort, s.nodes)
 	s.http = newHTTPServer(s, cfg.Gatherer)
 	s.setHealth(grpc_health_v1.HealthCheckResponse_NOT_SERVING)
-	s.reign.Store(&reign{ctx: s.ctx})
+	s.term.Store(&leaderTerm{ctx: s.ctx})
 	s.serving.Store(&s.ctx)
 	s.wg.Go(s.followReadiness)
 	s.wg.Go(s.followLeader)

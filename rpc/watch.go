@@ -113,8 +113,8 @@ func (w *watcher) next(ctx context.Context) ([]frame, error) {
 
 // whileServing cancels what streams from a state that turns out to be wrong.
 func (s *Server) whileServing(cancel context.CancelCauseFunc) (stop func() bool) {
-	reign := s.serving.Load()
-	return context.AfterFunc(*reign, func() { cancel(context.Cause(*reign)) })
+	serving := s.serving.Load()
+	return context.AfterFunc(*serving, func() { cancel(context.Cause(*serving)) })
 }
 
 func (s *Server) watchSource(req *registrypb.WatchRequest) (source, time.Duration, error) {

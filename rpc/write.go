@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/cespare/xxhash/v2"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/werbenhu/registry/fsm"
@@ -17,23 +19,54 @@ import (
 	"github.com/werbenhu/registry/store"
 )
 
+// write runs a write that is deduplicated by its request id.
+func write[Req registrypb.Write, Resp any](ctx context.Context, s *Server, method string, req Req, cmd *fsmpb.Command, answer func(fsm.Result) *Resp) (*Resp, error) {
+	s.identify(ctx, req)
+	hash := requestHash(method, req)
+	return onLeader(ctx, s, method, req, func(ctx context.Context, req Req) (*Resp, error) {
+		r, err := s.store.WriteOnce(ctx, cmd, store.Request{ID: req.GetRequestId(), Hash: hash, Since: req.GetSince(), Again: req.GetAgain()})
+		if err != nil {
+			return nil, err
+		}
+		return answer(r), nil
+	})
+}
+
+// identify gives a request id to a write of a client that sent none: it covers
+// this node's attempts.
+func (s *Server) identify(ctx context.Context, req registrypb.Write) {
+	if _, forwarded := forwardedTo(ctx); forwarded || len(req.GetRequestId()) > 0 {
+		return
+	}
+	id := make([]byte, store.RequestIDSize)
+	_, _ = rand.Read(id) // never fails: documented
+	req.SetAttempt(id, s.store.State().Index(), false)
+}
+
+// requestHash is of the method and of the values as the caller sent them,
+// before defaults: it stays the same where a default changes.
+func requestHash(method string, req registrypb.Write) uint64 {
+	id, since, again := req.GetRequestId(), req.GetSince(), req.GetAgain()
+	req.SetAttempt(nil, 0, false)
+	data, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend([]byte(method), req)
+	req.SetAttempt(id, since, again)
+	if err != nil {
+		return 0 // invalid UTF-8, which validation refuses
+	}
+	return xxhash.Sum64(data)
+}
+
 // Register implements the public service.
 func (s *Server) Register(ctx context.Context, req *registrypb.RegisterRequest) (*registrypb.RegisterResponse, error) {
-	if len(req.Instance) == 0 {
-		// Made here, before the hop: an attempt that is repeated is then the
-		// same process's, not another's.
-		req.Instance = make([]byte, 16)
-		_, _ = rand.Read(req.Instance) // never fails: documented
-	}
+	s.identify(ctx, req)
 	cmd, err := registerCommand(req)
-	if err == nil {
-		err = fsm.Validate(cmd)
-	}
 	if err != nil {
 		return nil, toStatus(err)
 	}
-	return onLeader(ctx, s, req, s.register, func(c *grpc.ClientConn) func(context.Context, *registrypb.RegisterRequest, ...grpc.CallOption) (*registrypb.RegisterResponse, error) {
-		return registrypb.NewRegistryClient(c).Register
+	return write(ctx, s, registrypb.Registry_Register_FullMethodName, req, cmd, func(r fsm.Result) *registrypb.RegisterResponse {
+		return &registrypb.RegisterResponse{
+			LeaseId: r.LeaseID, Ttl: durationpb.New(r.TTL), Index: r.Index, Instance: cmd.GetRegister().Instance, Revision: r.Revision,
+		}
 	})
 }
 
@@ -45,50 +78,31 @@ func registerCommand(req *registrypb.RegisterRequest) (*fsmpb.Command, error) {
 	if weight == 0 {
 		weight = 1
 	}
+	instance := req.Instance
+	if len(instance) == 0 {
+		instance = req.RequestId
+	}
 	state, err := stateToLog(req.State)
 	return &fsmpb.Command{Op: &fsmpb.Command_Register{Register: &fsmpb.Register{
 		Group: req.Group, Id: req.Id, Addr: req.Addr, Weight: weight, Meta: metaToLog(req.Meta),
-		TtlMs: ttl.Milliseconds(), Instance: req.Instance, TakeOver: req.TakeOver,
+		TtlMs: ttl.Milliseconds(), Instance: instance, TakeOver: req.TakeOver,
 		StatePlusOne: state,
 	}}}, err
 }
 
-func (s *Server) register(ctx context.Context, req *registrypb.RegisterRequest) (*registrypb.RegisterResponse, error) {
-	cmd, err := registerCommand(req)
-	if err != nil {
-		return nil, err
-	}
-	r, err := s.store.WriteOnce(ctx, cmd, attemptOf(ctx))
-	if err != nil {
-		return nil, err
-	}
-	return &registrypb.RegisterResponse{
-		LeaseId: r.LeaseID, Ttl: durationpb.New(r.TTL), Index: r.Index, Instance: []byte(r.Instance), Revision: r.Revision,
-	}, nil
-}
-
 // Deregister implements the public service.
 func (s *Server) Deregister(ctx context.Context, req *registrypb.DeregisterRequest) (*registrypb.DeregisterResponse, error) {
-	return onLeader(ctx, s, req, s.deregister, func(c *grpc.ClientConn) func(context.Context, *registrypb.DeregisterRequest, ...grpc.CallOption) (*registrypb.DeregisterResponse, error) {
-		return registrypb.NewRegistryClient(c).Deregister
-	})
-}
-
-func (s *Server) deregister(ctx context.Context, req *registrypb.DeregisterRequest) (*registrypb.DeregisterResponse, error) {
-	r, err := s.store.WriteOnce(ctx, &fsmpb.Command{Op: &fsmpb.Command_Deregister{Deregister: &fsmpb.Deregister{
+	cmd := &fsmpb.Command{Op: &fsmpb.Command_Deregister{Deregister: &fsmpb.Deregister{
 		Group: req.Group, Id: req.Id, Instance: req.Instance, KeepHeld: req.KeepHeld,
-	}}}, attemptOf(ctx))
-	if err != nil {
-		return nil, err
-	}
-	return &registrypb.DeregisterResponse{Removed: r.Removed, Index: r.Index}, nil
+	}}}
+	return write(ctx, s, registrypb.Registry_Deregister_FullMethodName, req, cmd, func(r fsm.Result) *registrypb.DeregisterResponse {
+		return &registrypb.DeregisterResponse{Removed: r.Removed, Index: r.Index}
+	})
 }
 
 // Heartbeat implements the public service.
 func (s *Server) Heartbeat(ctx context.Context, req *registrypb.HeartbeatRequest) (*registrypb.HeartbeatResponse, error) {
-	return onLeader(ctx, s, req, s.heartbeat, func(c *grpc.ClientConn) func(context.Context, *registrypb.HeartbeatRequest, ...grpc.CallOption) (*registrypb.HeartbeatResponse, error) {
-		return registrypb.NewRegistryClient(c).Heartbeat
-	})
+	return onLeader(ctx, s, registrypb.Registry_Heartbeat_FullMethodName, req, s.heartbeat)
 }
 
 func (s *Server) heartbeat(ctx context.Context, req *registrypb.HeartbeatRequest) (*registrypb.HeartbeatResponse, error) {
@@ -144,33 +158,30 @@ func (s *Server) HeartbeatStream(stream grpc.BidiStreamingServer[registrypb.Hear
 
 // SetGroup implements the public service.
 func (s *Server) SetGroup(ctx context.Context, req *registrypb.SetGroupRequest) (*registrypb.SetGroupResponse, error) {
-	return onLeader(ctx, s, req, s.setGroup, func(c *grpc.ClientConn) func(context.Context, *registrypb.SetGroupRequest, ...grpc.CallOption) (*registrypb.SetGroupResponse, error) {
-		return registrypb.NewRegistryClient(c).SetGroup
-	})
-}
-
-func (s *Server) setGroup(ctx context.Context, req *registrypb.SetGroupRequest) (*registrypb.SetGroupResponse, error) {
 	k := req.GetConfig().GetVirtualNodes()
 	if k == 0 {
 		k = ring.DefaultVirtualNodes
 	}
-	r, err := s.store.WriteOnce(ctx, &fsmpb.Command{Op: &fsmpb.Command_SetGroup{SetGroup: &fsmpb.SetGroup{
+	cmd := &fsmpb.Command{Op: &fsmpb.Command_SetGroup{SetGroup: &fsmpb.SetGroup{
 		Group: req.Group, VirtualNodes: k, Bound: req.GetConfig().GetBound(), ExpectedRevision: req.ExpectedRevision,
-	}}}, attemptOf(ctx))
-	if err != nil {
-		return nil, err
-	}
-	return &registrypb.SetGroupResponse{Index: r.Index, Revision: r.Revision}, nil
+	}}}
+	return write(ctx, s, registrypb.Registry_SetGroup_FullMethodName, req, cmd, func(r fsm.Result) *registrypb.SetGroupResponse {
+		return &registrypb.SetGroupResponse{Index: r.Index, Revision: r.Revision}
+	})
 }
 
 // UpdateMember implements the public service.
 func (s *Server) UpdateMember(ctx context.Context, req *registrypb.UpdateMemberRequest) (*registrypb.UpdateMemberResponse, error) {
-	return onLeader(ctx, s, req, s.updateMember, func(c *grpc.ClientConn) func(context.Context, *registrypb.UpdateMemberRequest, ...grpc.CallOption) (*registrypb.UpdateMemberResponse, error) {
-		return registrypb.NewRegistryClient(c).UpdateMember
+	cmd, err := updateCommand(req)
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	return write(ctx, s, registrypb.Registry_UpdateMember_FullMethodName, req, cmd, func(r fsm.Result) *registrypb.UpdateMemberResponse {
+		return &registrypb.UpdateMemberResponse{Index: r.Index, Revision: r.Revision}
 	})
 }
 
-func (s *Server) updateMember(ctx context.Context, req *registrypb.UpdateMemberRequest) (*registrypb.UpdateMemberResponse, error) {
+func updateCommand(req *registrypb.UpdateMemberRequest) (*fsmpb.Command, error) {
 	op := &fsmpb.UpdateMember{Group: req.Group, Id: req.Id, Instance: req.Instance}
 	if req.Weight != nil {
 		if op.Weight = *req.Weight; op.Weight == 0 {
@@ -186,18 +197,12 @@ func (s *Server) updateMember(ctx context.Context, req *registrypb.UpdateMemberR
 			return nil, &fsm.FieldError{Field: "hold", Limit: "1s to 24h", Got: req.Hold.AsDuration().String()}
 		}
 	}
-	r, err := s.store.WriteOnce(ctx, &fsmpb.Command{Op: &fsmpb.Command_UpdateMember{UpdateMember: op}}, attemptOf(ctx))
-	if err != nil {
-		return nil, err
-	}
-	return &registrypb.UpdateMemberResponse{Index: r.Index, Revision: r.Revision}, nil
+	return &fsmpb.Command{Op: &fsmpb.Command_UpdateMember{UpdateMember: op}}, nil
 }
 
 // AcceptLoss implements the public service.
 func (s *Server) AcceptLoss(ctx context.Context, req *registrypb.AcceptLossRequest) (*registrypb.AcceptLossResponse, error) {
-	return onLeader(ctx, s, req, s.acceptLoss, func(c *grpc.ClientConn) func(context.Context, *registrypb.AcceptLossRequest, ...grpc.CallOption) (*registrypb.AcceptLossResponse, error) {
-		return registrypb.NewRegistryClient(c).AcceptLoss
-	})
+	return onLeader(ctx, s, registrypb.Registry_AcceptLoss_FullMethodName, req, s.acceptLoss)
 }
 
 func (s *Server) acceptLoss(ctx context.Context, req *registrypb.AcceptLossRequest) (*registrypb.AcceptLossResponse, error) {
@@ -210,9 +215,7 @@ func (s *Server) acceptLoss(ctx context.Context, req *registrypb.AcceptLossReque
 
 // Guard implements the public service.
 func (s *Server) Guard(ctx context.Context, req *registrypb.GuardRequest) (*registrypb.GuardResponse, error) {
-	return onLeader(ctx, s, req, s.guard, func(c *grpc.ClientConn) func(context.Context, *registrypb.GuardRequest, ...grpc.CallOption) (*registrypb.GuardResponse, error) {
-		return registrypb.NewRegistryClient(c).Guard
-	})
+	return onLeader(ctx, s, registrypb.Registry_Guard_FullMethodName, req, s.guard)
 }
 
 func (s *Server) guard(ctx context.Context, req *registrypb.GuardRequest) (*registrypb.GuardResponse, error) {

@@ -12,8 +12,7 @@ import (
 
 // Deregister removes a member, whatever process holds it; that process is told
 // at its next heartbeat and does not come back. Removing one that is not there
-// succeeds with removed false, and so may a call that had to be repeated after
-// a first try whose outcome was unknown. A service gives its own seat back with
+// succeeds with removed false. A service gives its own seat back with
 // Registration.Close.
 func (c *Client) Deregister(ctx context.Context, group, id string) (removed bool, err error) {
 	req := &registrypb.DeregisterRequest{Group: group, Id: id}
@@ -24,12 +23,7 @@ func (c *Client) Deregister(ctx context.Context, group, id string) (removed bool
 }
 
 func (c *Client) deregister(ctx context.Context, req *registrypb.DeregisterRequest) (bool, error) {
-	var resp *registrypb.DeregisterResponse
-	err := c.do(ctx, "deregister", writeKind, func(ctx context.Context, a *attempt) (err error) {
-		resp, err = a.registry().Deregister(ctx, req, a.opts...)
-		return err
-	})
-	c.observe(resp.GetIndex())
+	resp, err := write(ctx, c, "deregister", req, registrypb.RegistryClient.Deregister)
 	return resp.GetRemoved(), err
 }
 
@@ -50,12 +44,7 @@ func (c *Client) SetGroup(ctx context.Context, s SetGroup) (revision uint64, err
 	if err := c.ready("set group", req); err != nil {
 		return 0, err
 	}
-	var resp *registrypb.SetGroupResponse
-	err = c.do(ctx, "set group", writeKind, func(ctx context.Context, a *attempt) (err error) {
-		resp, err = a.registry().SetGroup(ctx, req, a.opts...)
-		return err
-	})
-	c.observe(resp.GetIndex())
+	resp, err := write(ctx, c, "set group", req, registrypb.RegistryClient.SetGroup)
 	return resp.GetRevision(), err
 }
 
@@ -101,12 +90,7 @@ func (c *Client) updateMember(ctx context.Context, op, group, id string, u Membe
 	if err := c.ready(op, req); err != nil {
 		return 0, err
 	}
-	var resp *registrypb.UpdateMemberResponse
-	err = c.do(ctx, op, writeKind, func(ctx context.Context, a *attempt) (err error) {
-		resp, err = a.registry().UpdateMember(ctx, req, a.opts...)
-		return err
-	})
-	c.observe(resp.GetIndex())
+	resp, err := write(ctx, c, op, req, registrypb.RegistryClient.UpdateMember)
 	return resp.GetRevision(), err
 }
 

@@ -70,12 +70,17 @@ func (c *Client) do(ctx context.Context, op string, k kind, f attemptFunc) error
 	return c.newCall(op, k).run(ctx, f)
 }
 
-func (cl *call) run(ctx context.Context, f attemptFunc) error {
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, cl.c.cfg.callTimeout)
-		defer cancel()
+// bounded gives a call without a deadline the client's.
+func (c *Client) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
 	}
+	return context.WithTimeout(ctx, c.cfg.callTimeout)
+}
+
+func (cl *call) run(ctx context.Context, f attemptFunc) error {
+	ctx, cancel := cl.c.bounded(ctx)
+	defer cancel()
 	for {
 		ep := cl.c.pool.pick(time.Now(), cl.tried)
 		if ep == nil {
@@ -150,7 +155,7 @@ func (cl *call) judge(ctx context.Context, ep *endpoint, sent bool, err error) e
 		definite = true
 	}
 	if definite {
-		return cl.verdict(e)
+		return e
 	}
 	if cl.last == nil || e.Reason != ReasonUnspecified || cl.last.Reason == ReasonUnspecified {
 		cl.last = e
@@ -172,16 +177,6 @@ func (cl *call) judge(ctx context.Context, ep *endpoint, sent bool, err error) e
 // from an attempt that was given up.
 func transient(c codes.Code) bool {
 	return c == codes.Unavailable || c == codes.DeadlineExceeded || c == codes.Canceled
-}
-
-// verdict returns a definite error. After an attempt of unknown outcome, a
-// revision that is not the expected one may be this call's own doing.
-func (cl *call) verdict(e *Error) error {
-	if cl.unknown && e.Reason == ReasonRevisionMismatch {
-		cl.last = e
-		return cl.giveUp(nil)
-	}
-	return e
 }
 
 // nextRound waits before all nodes are tried again.

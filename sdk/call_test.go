@@ -1,6 +1,7 @@
 package sdk
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
@@ -226,6 +228,38 @@ func TestNoNodeReachable(t *testing.T) {
 	}
 }
 
+// All attempts of a write have one request id, and a later one says whether the
+// outcome of an earlier one is unknown.
+func TestAttemptsHaveOneRequestID(t *testing.T) {
+	t.Parallel()
+	cl := newFakeCluster(t, 3)
+	c := cl.client(cl.target())
+	var asked []*registrypb.SetGroupRequest
+	answers := []error{because(registrypb.ErrorDetail_NO_LEADER), because(registrypb.ErrorDetail_OUTCOME_UNKNOWN), nil, nil}
+	for _, n := range cl.nodes {
+		n.script(func(_ context.Context, _ string, req any) error {
+			asked = append(asked, proto.Clone(req.(*registrypb.SetGroupRequest)).(*registrypb.SetGroupRequest))
+			return answers[len(asked)-1]
+		})
+	}
+	for range 2 {
+		if _, err := c.SetGroup(testContext(t), SetGroup{Group: "g"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(asked) != 4 {
+		t.Fatalf("%d attempts", len(asked))
+	}
+	for i, want := range []bool{false, false, true, false} {
+		if a := asked[i]; a.Again != want || len(a.RequestId) != 16 || a.Since < 100 {
+			t.Errorf("attempt %d: %v, want again %v, an id of 16 bytes, and an index", i, a, want)
+		}
+		if same := bytes.Equal(asked[i].RequestId, asked[0].RequestId); same != (i < 3) {
+			t.Errorf("attempt %d has the first call's id: %v", i, same)
+		}
+	}
+}
+
 // A write is repeated after an unknown outcome, and called unknown if the
 // context ends first: whether the node said so, fell silent, or broke off.
 func TestUnknownOutcome(t *testing.T) {
@@ -251,17 +285,6 @@ func TestUnknownOutcome(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 		})
-	}
-}
-
-// What this call may have changed itself is not told as someone else's change.
-func TestRevisionMismatchAfterUnknownOutcome(t *testing.T) {
-	cl := newFakeCluster(t, 2)
-	c := cl.client(cl.target())
-	cl.nodes[0].script(func(context.Context, string, any) error { return because(registrypb.ErrorDetail_OUTCOME_UNKNOWN) })
-	cl.nodes[1].script(func(context.Context, string, any) error { return because(registrypb.ErrorDetail_REVISION_MISMATCH) })
-	if _, err := c.SetGroup(testContext(t), SetGroup{Group: "g", ExpectedRevision: 3}); !errors.Is(err, ErrOutcomeUnknown) {
-		t.Errorf("got %v", err)
 	}
 }
 

@@ -137,6 +137,13 @@ func (cl *fakeCluster) client(target string, opts ...Option) *Client {
 	return c
 }
 
+// Index runs no hook: a client asks before its first write.
+func (n *fakeNode) Index(context.Context, *registrypb.IndexRequest) (*registrypb.IndexResponse, error) {
+	n.cl.mu.Lock()
+	defer n.cl.mu.Unlock()
+	return &registrypb.IndexResponse{Index: n.cl.index}, nil
+}
+
 func (n *fakeNode) script(hook func(ctx context.Context, method string, req any) error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

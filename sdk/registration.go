@@ -138,13 +138,7 @@ func (r *Registration) request(takeOver bool) *registrypb.RegisterRequest {
 }
 
 func (c *Client) register(ctx context.Context, req *registrypb.RegisterRequest) (*registrypb.RegisterResponse, error) {
-	var resp *registrypb.RegisterResponse
-	err := c.do(ctx, "register", writeKind, func(ctx context.Context, a *attempt) (err error) {
-		resp, err = a.registry().Register(ctx, req, a.opts...)
-		return err
-	})
-	c.observe(resp.GetIndex())
-	return resp, err
+	return write(ctx, c, "register", req, registrypb.RegistryClient.Register)
 }
 
 // adopt hands a fresh registration to the keeper, or gives the seat back when

@@ -21,7 +21,7 @@ import (
 // term and vote stay as they are.
 type raftFSM struct {
 	machine *fsm.Machine
-	calls   *calls
+	dedup   *dedup
 	commits *commitFeed
 	fatal   func(error)
 	closed  <-chan struct{} // the store is being closed
@@ -92,7 +92,7 @@ func (f *raftFSM) apply(entries []fsm.Entry) (results []fsm.Result, err error) {
 		}
 	}()
 	results = f.machine.Apply(entries)
-	f.calls.applied(results)
+	f.dedup.note(results)
 	return results, nil
 }
 
@@ -117,7 +117,7 @@ func (f *raftFSM) Restore(r io.ReadCloser) error {
 		return err
 	}
 	f.handed, f.skip = f.machine.State().Index(), 0
-	f.calls.restored(f.handed)
+	f.dedup.restored(f.handed)
 	f.restored(f.handed)
 	return nil
 }
@@ -153,7 +153,7 @@ func (f *raftFSM) adopt(state *fsm.State, logs raft.LogStore) error {
 	}
 	f.machine.Install(state)
 	f.skip, f.frozen = state.Index(), false
-	f.calls.restored(f.skip)
+	f.dedup.restored(f.skip)
 	if len(entries) == 0 {
 		return nil
 	}

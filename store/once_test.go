@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/werbenhu/registry/fsm"
 	"github.com/werbenhu/registry/fsm/fsmpb"
 	"github.com/werbenhu/registry/store"
 	"github.com/werbenhu/registry/store/storetest"
@@ -21,7 +22,7 @@ func TestCallTakesEffectOnce(t *testing.T) {
 	t.Parallel()
 	c := storetest.New(t)
 	c.Three()
-	call := store.Attempt{Call: []byte("a call"), Since: c.Leader().State().Index()}
+	call := store.Request{ID: []byte("a call of a test"), Since: c.Leader().State().Index()}
 	old := c.Leader()
 	first, err := old.WriteOnce(c.Context(), register("web", "a", time.Minute), call)
 	if err != nil {
@@ -38,6 +39,14 @@ func TestCallTakesEffectOnce(t *testing.T) {
 	if m := member(c.Leader().State(), "web", "a"); m.Weight != 7 {
 		t.Errorf("the further attempt undid an acknowledged update: weight %d", m.Weight)
 	}
+	call.Hash++
+	if r, err := c.Leader().WriteOnce(c.Context(), register("web", "a", time.Hour), call); !errors.Is(err, fsm.ErrInvalid) {
+		t.Errorf("the same id with other values: %+v, %v", r, err)
+	}
+	call.ID = call.ID[1:]
+	if r, err := c.Leader().WriteOnce(c.Context(), register("web", "a", time.Minute), call); !errors.Is(err, fsm.ErrInvalid) {
+		t.Errorf("an id of 15 bytes: %+v, %v", r, err)
+	}
 	// Another call of the same process does what it says.
 	c.Write(register("web", "a", time.Minute))
 	if m := member(c.Leader().State(), "web", "a"); m.Weight != 1 {
@@ -52,7 +61,7 @@ func TestCallFromBeforeASnapshot(t *testing.T) {
 	c := storetest.New(t)
 	n := c.Start("n1", store.Formation{})
 	c.AwaitReady(n)
-	call := store.Attempt{Call: []byte("a call"), Since: n.State().Index()}
+	call := store.Request{ID: []byte("a call of a test"), Since: n.State().Index()}
 	if _, err := n.WriteOnce(c.Context(), register("web", "a", time.Minute), call); err != nil {
 		t.Fatal(err)
 	}

@@ -63,6 +63,19 @@ func (s *Store) Leader() (bind, id string) {
 	return string(addr), string(server)
 }
 
+// LeaderChanges returns a channel that receives after what Leader returns
+// changed. Several changes may be one message: the channel has room for one, and
+// raft drops what finds it full, when the reader has a message to read anyway.
+func (s *Store) LeaderChanges() (changes <-chan raft.Observation, stop func()) {
+	c := make(chan raft.Observation, 1)
+	o := raft.NewObserver(c, false, func(o *raft.Observation) bool {
+		_, ok := o.Data.(raft.LeaderObservation)
+		return ok
+	})
+	s.raft.RegisterObserver(o)
+	return c, func() { s.raft.DeregisterObserver(o) }
+}
+
 // IsLeader says whether this node leads, to its own knowledge.
 func (s *Store) IsLeader() bool { return s.lead.Load() != nil }
 

@@ -36,7 +36,7 @@ type Store struct {
 	disk      *diskWatch
 	leases    *leaseTable
 	counters  counters
-	calls     *calls
+	dedup     *dedup
 	fresh     *freshness
 	follow    following
 	confirm   *confirmer
@@ -81,7 +81,7 @@ func Open(cfg Config) (_ *Store, err error) {
 		return nil, err
 	}
 	s := &Store{
-		cfg: cfg, log: cfg.Logger, started: time.Now(), leases: newLeaseTable(), calls: newCalls(),
+		cfg: cfg, log: cfg.Logger, started: time.Now(), leases: newLeaseTable(), dedup: newDedup(),
 		notify: make(chan bool, 16), streamEnded: make(chan struct{}, 1), proposals: make(chan *proposal, maxBatchSize),
 		underWay: make(chan struct{}, maxBatches), proposed: make(chan []*proposal, maxBatches), collected: make(chan struct{}),
 		integrity: newIntegrity(), disk: &diskWatch{}, strangers: newRepeats(),
@@ -97,7 +97,7 @@ func Open(cfg Config) (_ *Store, err error) {
 	s.watches = watch.NewHub(fsm.New().State())
 	s.rings = rings.New(rings.Config{State: func() *fsm.State { return s.machine.State() }, Memory: cfg.RingMemory, Lag: s.Lag, Logger: cfg.Logger})
 	s.machine = fsm.New(append([]fsm.Observer{s.leases, &s.counters, s.watches, s.rings}, cfg.Observers...)...)
-	s.fsm = &raftFSM{machine: s.machine, calls: s.calls, fatal: s.fail, closed: s.ctx.Done(), restored: s.gotSnapshot}
+	s.fsm = &raftFSM{machine: s.machine, dedup: s.dedup, fatal: s.fail, closed: s.ctx.Done(), restored: s.gotSnapshot}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())

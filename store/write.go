@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -18,47 +19,48 @@ const enqueueTimeout = 5 * time.Second
 // the leader writes. The command is checked first; see package fsm for the
 // errors of commands, and this package's for what became of the entry.
 func (s *Store) Write(ctx context.Context, cmd *fsmpb.Command) (fsm.Result, error) {
-	return s.WriteOnce(ctx, cmd, Attempt{})
+	return s.WriteOnce(ctx, cmd, Request{})
 }
 
 // WriteOnce is Write for a call that may be attempted several times, here and
-// on other leaders: it takes effect once.
-func (s *Store) WriteOnce(ctx context.Context, cmd *fsmpb.Command, a Attempt) (fsm.Result, error) {
+// on other leaders: it takes effect once. A result from an earlier attempt has
+// no Epoch and no Instance.
+func (s *Store) WriteOnce(ctx context.Context, cmd *fsmpb.Command, r Request) (fsm.Result, error) {
 	if err := fsm.Validate(cmd); err != nil {
 		return fsm.Result{}, err
+	}
+	if n := len(r.ID); n != 0 && n != RequestIDSize {
+		return fsm.Result{}, &fsm.FieldError{Field: "request_id", Limit: fmt.Sprintf("exactly %d bytes", RequestIDSize), Got: fmt.Sprintf("%d bytes", n)}
 	}
 	if _, err := s.leading(ctx); err != nil {
 		return fsm.Result{}, err
 	}
-	if err := s.State().CheckRoom(cmd); err != nil {
-		return fsm.Result{}, err
-	}
-	cmd.Call = a.Call
+	cmd.Request = r.key()
 	p, err := newProposal(cmd)
 	if err != nil {
 		return fsm.Result{}, err
 	}
-	if p.call != "" {
-		known, other, err := s.calls.begin(a, p)
+	if len(r.ID) > 0 {
+		known, other, err := s.dedup.begin(r, s.State().Index(), p)
 		switch {
 		case err != nil:
 			return fsm.Result{}, err
 		case known != nil:
-			return *known, known.Err
+			return *known, nil
 		case other != nil:
 			return s.outcomeOf(ctx, other)
 		}
 	}
-	if err := s.roomFor(cmd); err != nil {
+	if err := errors.Join(s.State().CheckRoom(cmd), s.roomFor(cmd)); err != nil {
 		s.settle(p, outcome{err: err})
 		return fsm.Result{}, err
 	}
 	start := time.Now()
-	r, err := s.submit(ctx, p)
+	result, err := s.submit(ctx, p)
 	if told := s.cfg.Instruments.Written; told != nil {
 		told(time.Since(start), err)
 	}
-	return r, err
+	return result, err
 }
 
 // leading waits until this node, if it leads, has opened its term.
@@ -79,11 +81,14 @@ func (s *Store) leading(ctx context.Context) (*leadership, error) {
 
 // proposal is an entry on its way.
 type proposal struct {
-	call   string // see Attempt; may be empty
 	data   []byte
 	future raft.ApplyFuture // set by proposeLoop
 	done   chan struct{}    // closed when out is set
 	out    outcome
+
+	request requestID // see Request
+	hash    uint64
+	tracked bool // by dedup
 }
 
 type outcome struct {
@@ -97,7 +102,7 @@ func newProposal(cmd *fsmpb.Command) (*proposal, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &proposal{call: string(cmd.Call), data: data, done: make(chan struct{})}, nil
+	return &proposal{data: data, done: make(chan struct{})}, nil
 }
 
 // propose puts a command into the log and waits for its result.
@@ -129,7 +134,7 @@ func (s *Store) submit(ctx context.Context, p *proposal) (fsm.Result, error) {
 func (s *Store) settle(p *proposal, out outcome) {
 	p.out = out
 	close(p.done)
-	s.calls.settled(p)
+	s.dedup.settled(p)
 }
 
 func (s *Store) outcomeOf(ctx context.Context, p *proposal) (fsm.Result, error) {

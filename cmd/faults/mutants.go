@@ -50,10 +50,16 @@ var mutants = []Mutant{
 		Tests: []Test{{"store", "TestLeaderChangeGivesTheFullTTL"}},
 	},
 	{
-		Name: "call-tokens", Off: "a write that a node attempts again takes effect once",
-		Edits: []Edit{{"store/calls.go", "if r, ok := c.done[string(a.Call)]; ok {", "if r, ok := c.done[string(a.Call)]; ok && false {"}},
+		Name: "dedup", Off: "a write that is attempted again takes effect once",
+		Edits: []Edit{{"store/dedup.go", "if record, ok := d.applied[i].records[id]; ok {", "if record, ok := d.applied[i].records[id]; ok && false {"}},
 		Kinds: []string{"kill-amid-updates", "stop-leaders"}, Runs: 6, Says: regexp.MustCompile("no order explains|^ledger"),
 		Tests: []Test{{"store", "TestCallTakesEffectOnce"}},
+	},
+	{
+		Name: "request-id", Off: "the attempts of one call at several nodes have one request id",
+		Edits: []Edit{{"rpc/write.go", "if _, forwarded := forwardedTo(ctx); forwarded || len(req.GetRequestId()) > 0 {", "if _, forwarded := forwardedTo(ctx); forwarded {"}},
+		Tests: []Test{{".", "TestRepeatAtAnotherNodeTakesEffectOnce"}},
+		Note:  "The faults' clients ask through the API and repeat nothing at another node; the test makes the order of events.",
 	},
 
 	// Raft and its transport.

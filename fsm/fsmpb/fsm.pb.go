@@ -105,9 +105,10 @@ type Command struct {
 	//	*Command_UpdateMember
 	//	*Command_Check
 	Op isCommand_Op `protobuf_oneof:"op"`
-	// Random token of the call that the command is an attempt of, so that a
-	// leader finds out whether another attempt took effect. No part of the state.
-	Call          []byte `protobuf:"bytes,17,opt,name=call,proto3" json:"call,omitempty"`
+	// Of a write that a client may repeat: its request id (16 bytes) and a hash of
+	// method and values (8), so that a leader finds out whether another attempt
+	// took effect. No part of the state.
+	Request       []byte `protobuf:"bytes,17,opt,name=request,proto3" json:"request,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -237,9 +238,9 @@ func (x *Command) GetCheck() *Check {
 	return nil
 }
 
-func (x *Command) GetCall() []byte {
+func (x *Command) GetRequest() []byte {
 	if x != nil {
-		return x.Call
+		return x.Request
 	}
 	return nil
 }
@@ -1639,7 +1640,7 @@ const file_fsm_fsmpb_fsm_proto_rawDesc = "" +
 	"\x05Entry\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1a\n" +
 	"\bchecksum\x18\x02 \x01(\x06R\bchecksum\x12\x18\n" +
-	"\apayload\x18\x03 \x01(\fR\apayload\"\xcb\x04\n" +
+	"\apayload\x18\x03 \x01(\fR\apayload\"\xd1\x04\n" +
 	"\aCommand\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x03R\x06timeMs\x127\n" +
 	"\bregister\x18\x02 \x01(\v2\x19.registry.fsm.v1.RegisterH\x00R\bregister\x12=\n" +
@@ -1654,8 +1655,8 @@ const file_fsm_fsmpb_fsm_proto_rawDesc = "" +
 	"removeNode\x128\n" +
 	"\tset_group\x18\b \x01(\v2\x19.registry.fsm.v1.SetGroupH\x00R\bsetGroup\x12D\n" +
 	"\rupdate_member\x18\t \x01(\v2\x1d.registry.fsm.v1.UpdateMemberH\x00R\fupdateMember\x12.\n" +
-	"\x05check\x18\x10 \x01(\v2\x16.registry.fsm.v1.CheckH\x00R\x05check\x12\x12\n" +
-	"\x04call\x18\x11 \x01(\fR\x04callB\x04\n" +
+	"\x05check\x18\x10 \x01(\v2\x16.registry.fsm.v1.CheckH\x00R\x05check\x12\x18\n" +
+	"\arequest\x18\x11 \x01(\fR\arequestB\x04\n" +
 	"\x02op\"\xfd\x01\n" +
 	"\bRegister\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x0e\n" +

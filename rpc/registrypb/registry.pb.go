@@ -140,7 +140,7 @@ func (x GuardResponse_Phase) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use GuardResponse_Phase.Descriptor instead.
 func (GuardResponse_Phase) EnumDescriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{26, 0}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{28, 0}
 }
 
 type ErrorDetail_Reason int32
@@ -239,7 +239,7 @@ func (x ErrorDetail_Reason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ErrorDetail_Reason.Descriptor instead.
 func (ErrorDetail_Reason) EnumDescriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{45, 0}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{47, 0}
 }
 
 type Member struct {
@@ -524,6 +524,94 @@ func (x *Receipt) GetClusterId() string {
 	return ""
 }
 
+type IndexRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Read          *ReadOptions           `protobuf:"bytes,1,opt,name=read,proto3" json:"read,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IndexRequest) Reset() {
+	*x = IndexRequest{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IndexRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IndexRequest) ProtoMessage() {}
+
+func (x *IndexRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IndexRequest.ProtoReflect.Descriptor instead.
+func (*IndexRequest) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *IndexRequest) GetRead() *ReadOptions {
+	if x != nil {
+		return x.Read
+	}
+	return nil
+}
+
+type IndexResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IndexResponse) Reset() {
+	*x = IndexResponse{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IndexResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IndexResponse) ProtoMessage() {}
+
+func (x *IndexResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IndexResponse.ProtoReflect.Descriptor instead.
+func (*IndexResponse) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *IndexResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
 type RegisterRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Group string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
@@ -534,8 +622,8 @@ type RegisterRequest struct {
 	Meta   map[string]string `protobuf:"bytes,5,rep,name=meta,proto3" json:"meta,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// 1 s – 24 h; unset means 10 s.
 	Ttl *durationpb.Duration `protobuf:"bytes,6,opt,name=ttl,proto3" json:"ttl,omitempty"`
-	// Random token of the registering process, 16 bytes. Empty: the server
-	// treats the call as coming from a new process.
+	// Random token of the registering process, 16 bytes. Empty: the call comes
+	// from a new process, whose token is the request_id.
 	Instance []byte `protobuf:"bytes,7,opt,name=instance,proto3" json:"instance,omitempty"`
 	// Take the id over from another live process at another address. A seat that
 	// is held for a restart needs no take-over: the next to register the id has it,
@@ -543,14 +631,18 @@ type RegisterRequest struct {
 	TakeOver bool `protobuf:"varint,8,opt,name=take_over,json=takeOver,proto3" json:"take_over,omitempty"`
 	// Unset: active for a process that is new to the seat, and for the one that
 	// has it the state that it is in. Active or draining.
-	State         *MemberState `protobuf:"varint,9,opt,name=state,proto3,enum=registry.v1.MemberState,oneof" json:"state,omitempty"`
+	State *MemberState `protobuf:"varint,9,opt,name=state,proto3,enum=registry.v1.MemberState,oneof" json:"state,omitempty"`
+	// See "Deduplication of writes".
+	RequestId     []byte `protobuf:"bytes,10,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Since         uint64 `protobuf:"varint,11,opt,name=since,proto3" json:"since,omitempty"`
+	Again         bool   `protobuf:"varint,12,opt,name=again,proto3" json:"again,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RegisterRequest) Reset() {
 	*x = RegisterRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[3]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -562,7 +654,7 @@ func (x *RegisterRequest) String() string {
 func (*RegisterRequest) ProtoMessage() {}
 
 func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[3]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -575,7 +667,7 @@ func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
 func (*RegisterRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{3}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RegisterRequest) GetGroup() string {
@@ -641,6 +733,27 @@ func (x *RegisterRequest) GetState() MemberState {
 	return MemberState_MEMBER_STATE_ACTIVE
 }
 
+func (x *RegisterRequest) GetRequestId() []byte {
+	if x != nil {
+		return x.RequestId
+	}
+	return nil
+}
+
+func (x *RegisterRequest) GetSince() uint64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *RegisterRequest) GetAgain() bool {
+	if x != nil {
+		return x.Again
+	}
+	return false
+}
+
 type RegisterResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	LeaseId uint64                 `protobuf:"varint,1,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`
@@ -657,7 +770,7 @@ type RegisterResponse struct {
 
 func (x *RegisterResponse) Reset() {
 	*x = RegisterResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[4]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -669,7 +782,7 @@ func (x *RegisterResponse) String() string {
 func (*RegisterResponse) ProtoMessage() {}
 
 func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[4]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -682,7 +795,7 @@ func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterResponse.ProtoReflect.Descriptor instead.
 func (*RegisterResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{4}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RegisterResponse) GetLeaseId() uint64 {
@@ -728,14 +841,18 @@ type DeregisterRequest struct {
 	// the id is removed and may not come back under the same instance.
 	Instance []byte `protobuf:"bytes,3,opt,name=instance,proto3" json:"instance,omitempty"`
 	// For a process that ends: if its seat is held for a restart, it stays held.
-	KeepHeld      bool `protobuf:"varint,4,opt,name=keep_held,json=keepHeld,proto3" json:"keep_held,omitempty"`
+	KeepHeld bool `protobuf:"varint,4,opt,name=keep_held,json=keepHeld,proto3" json:"keep_held,omitempty"`
+	// See "Deduplication of writes".
+	RequestId     []byte `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Since         uint64 `protobuf:"varint,6,opt,name=since,proto3" json:"since,omitempty"`
+	Again         bool   `protobuf:"varint,7,opt,name=again,proto3" json:"again,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DeregisterRequest) Reset() {
 	*x = DeregisterRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[5]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -747,7 +864,7 @@ func (x *DeregisterRequest) String() string {
 func (*DeregisterRequest) ProtoMessage() {}
 
 func (x *DeregisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[5]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -760,7 +877,7 @@ func (x *DeregisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeregisterRequest.ProtoReflect.Descriptor instead.
 func (*DeregisterRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{5}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *DeregisterRequest) GetGroup() string {
@@ -791,6 +908,27 @@ func (x *DeregisterRequest) GetKeepHeld() bool {
 	return false
 }
 
+func (x *DeregisterRequest) GetRequestId() []byte {
+	if x != nil {
+		return x.RequestId
+	}
+	return nil
+}
+
+func (x *DeregisterRequest) GetSince() uint64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *DeregisterRequest) GetAgain() bool {
+	if x != nil {
+		return x.Again
+	}
+	return false
+}
+
 type DeregisterResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// False when there was nothing to remove.
@@ -802,7 +940,7 @@ type DeregisterResponse struct {
 
 func (x *DeregisterResponse) Reset() {
 	*x = DeregisterResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[6]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -814,7 +952,7 @@ func (x *DeregisterResponse) String() string {
 func (*DeregisterResponse) ProtoMessage() {}
 
 func (x *DeregisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[6]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -827,7 +965,7 @@ func (x *DeregisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeregisterResponse.ProtoReflect.Descriptor instead.
 func (*DeregisterResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{6}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *DeregisterResponse) GetRemoved() bool {
@@ -854,7 +992,7 @@ type HeartbeatRequest struct {
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[7]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -866,7 +1004,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[7]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -879,7 +1017,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{7}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *HeartbeatRequest) GetLeaseIds() []uint64 {
@@ -904,7 +1042,7 @@ type HeartbeatResponse struct {
 
 func (x *HeartbeatResponse) Reset() {
 	*x = HeartbeatResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[8]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -916,7 +1054,7 @@ func (x *HeartbeatResponse) String() string {
 func (*HeartbeatResponse) ProtoMessage() {}
 
 func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[8]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -929,7 +1067,7 @@ func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatResponse.ProtoReflect.Descriptor instead.
 func (*HeartbeatResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{8}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *HeartbeatResponse) GetLost() []uint64 {
@@ -967,7 +1105,7 @@ type MatchRequest struct {
 
 func (x *MatchRequest) Reset() {
 	*x = MatchRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[9]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -979,7 +1117,7 @@ func (x *MatchRequest) String() string {
 func (*MatchRequest) ProtoMessage() {}
 
 func (x *MatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[9]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -992,7 +1130,7 @@ func (x *MatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MatchRequest.ProtoReflect.Descriptor instead.
 func (*MatchRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{9}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *MatchRequest) GetGroup() string {
@@ -1037,7 +1175,7 @@ type MatchResponse struct {
 
 func (x *MatchResponse) Reset() {
 	*x = MatchResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[10]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1049,7 +1187,7 @@ func (x *MatchResponse) String() string {
 func (*MatchResponse) ProtoMessage() {}
 
 func (x *MatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[10]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1062,7 +1200,7 @@ func (x *MatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MatchResponse.ProtoReflect.Descriptor instead.
 func (*MatchResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{10}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *MatchResponse) GetMembers() []*Member {
@@ -1098,7 +1236,7 @@ type MatchManyRequest struct {
 
 func (x *MatchManyRequest) Reset() {
 	*x = MatchManyRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[11]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1110,7 +1248,7 @@ func (x *MatchManyRequest) String() string {
 func (*MatchManyRequest) ProtoMessage() {}
 
 func (x *MatchManyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[11]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1123,7 +1261,7 @@ func (x *MatchManyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MatchManyRequest.ProtoReflect.Descriptor instead.
 func (*MatchManyRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{11}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *MatchManyRequest) GetGroup() string {
@@ -1173,7 +1311,7 @@ type MatchManyResponse struct {
 
 func (x *MatchManyResponse) Reset() {
 	*x = MatchManyResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[12]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1185,7 +1323,7 @@ func (x *MatchManyResponse) String() string {
 func (*MatchManyResponse) ProtoMessage() {}
 
 func (x *MatchManyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[12]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1198,7 +1336,7 @@ func (x *MatchManyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MatchManyResponse.ProtoReflect.Descriptor instead.
 func (*MatchManyResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{12}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *MatchManyResponse) GetMembers() []*Member {
@@ -1246,7 +1384,7 @@ type MembersRequest struct {
 
 func (x *MembersRequest) Reset() {
 	*x = MembersRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[13]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1258,7 +1396,7 @@ func (x *MembersRequest) String() string {
 func (*MembersRequest) ProtoMessage() {}
 
 func (x *MembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[13]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1271,7 +1409,7 @@ func (x *MembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersRequest.ProtoReflect.Descriptor instead.
 func (*MembersRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{13}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *MembersRequest) GetGroup() string {
@@ -1299,7 +1437,7 @@ type MembersResponse struct {
 
 func (x *MembersResponse) Reset() {
 	*x = MembersResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[14]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1311,7 +1449,7 @@ func (x *MembersResponse) String() string {
 func (*MembersResponse) ProtoMessage() {}
 
 func (x *MembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[14]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1324,7 +1462,7 @@ func (x *MembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersResponse.ProtoReflect.Descriptor instead.
 func (*MembersResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{14}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *MembersResponse) GetMembers() []*Member {
@@ -1360,7 +1498,7 @@ type GroupConfig struct {
 
 func (x *GroupConfig) Reset() {
 	*x = GroupConfig{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[15]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1372,7 +1510,7 @@ func (x *GroupConfig) String() string {
 func (*GroupConfig) ProtoMessage() {}
 
 func (x *GroupConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[15]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1385,7 +1523,7 @@ func (x *GroupConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupConfig.ProtoReflect.Descriptor instead.
 func (*GroupConfig) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{15}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GroupConfig) GetVirtualNodes() uint32 {
@@ -1414,7 +1552,7 @@ type Group struct {
 
 func (x *Group) Reset() {
 	*x = Group{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[16]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1426,7 +1564,7 @@ func (x *Group) String() string {
 func (*Group) ProtoMessage() {}
 
 func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[16]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1439,7 +1577,7 @@ func (x *Group) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Group.ProtoReflect.Descriptor instead.
 func (*Group) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{16}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Group) GetName() string {
@@ -1479,7 +1617,7 @@ type GroupsRequest struct {
 
 func (x *GroupsRequest) Reset() {
 	*x = GroupsRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[17]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1491,7 +1629,7 @@ func (x *GroupsRequest) String() string {
 func (*GroupsRequest) ProtoMessage() {}
 
 func (x *GroupsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[17]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1504,7 +1642,7 @@ func (x *GroupsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupsRequest.ProtoReflect.Descriptor instead.
 func (*GroupsRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{17}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GroupsRequest) GetRead() *ReadOptions {
@@ -1524,7 +1662,7 @@ type GroupsResponse struct {
 
 func (x *GroupsResponse) Reset() {
 	*x = GroupsResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[18]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1536,7 +1674,7 @@ func (x *GroupsResponse) String() string {
 func (*GroupsResponse) ProtoMessage() {}
 
 func (x *GroupsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[18]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1549,7 +1687,7 @@ func (x *GroupsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupsResponse.ProtoReflect.Descriptor instead.
 func (*GroupsResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{18}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GroupsResponse) GetGroups() []*Group {
@@ -1572,13 +1710,17 @@ type SetGroupRequest struct {
 	Config *GroupConfig           `protobuf:"bytes,2,opt,name=config,proto3" json:"config,omitempty"`
 	// When set, the change is refused unless the group is at this revision.
 	ExpectedRevision uint64 `protobuf:"varint,3,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// See "Deduplication of writes".
+	RequestId     []byte `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Since         uint64 `protobuf:"varint,5,opt,name=since,proto3" json:"since,omitempty"`
+	Again         bool   `protobuf:"varint,6,opt,name=again,proto3" json:"again,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SetGroupRequest) Reset() {
 	*x = SetGroupRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[19]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1590,7 +1732,7 @@ func (x *SetGroupRequest) String() string {
 func (*SetGroupRequest) ProtoMessage() {}
 
 func (x *SetGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[19]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1603,7 +1745,7 @@ func (x *SetGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetGroupRequest.ProtoReflect.Descriptor instead.
 func (*SetGroupRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{19}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SetGroupRequest) GetGroup() string {
@@ -1627,6 +1769,27 @@ func (x *SetGroupRequest) GetExpectedRevision() uint64 {
 	return 0
 }
 
+func (x *SetGroupRequest) GetRequestId() []byte {
+	if x != nil {
+		return x.RequestId
+	}
+	return nil
+}
+
+func (x *SetGroupRequest) GetSince() uint64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *SetGroupRequest) GetAgain() bool {
+	if x != nil {
+		return x.Again
+	}
+	return false
+}
+
 type SetGroupResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
@@ -1637,7 +1800,7 @@ type SetGroupResponse struct {
 
 func (x *SetGroupResponse) Reset() {
 	*x = SetGroupResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[20]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1649,7 +1812,7 @@ func (x *SetGroupResponse) String() string {
 func (*SetGroupResponse) ProtoMessage() {}
 
 func (x *SetGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[20]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1662,7 +1825,7 @@ func (x *SetGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetGroupResponse.ProtoReflect.Descriptor instead.
 func (*SetGroupResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{20}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SetGroupResponse) GetIndex() uint64 {
@@ -1693,14 +1856,18 @@ type UpdateMemberRequest struct {
 	// When set, the change is made only if that instance has the seat. A hold by
 	// its own instance gives the seat up: the instance may not come back, and is
 	// refused while it drains, because it would get its keys back.
-	Instance      []byte `protobuf:"bytes,6,opt,name=instance,proto3" json:"instance,omitempty"`
+	Instance []byte `protobuf:"bytes,6,opt,name=instance,proto3" json:"instance,omitempty"`
+	// See "Deduplication of writes".
+	RequestId     []byte `protobuf:"bytes,7,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Since         uint64 `protobuf:"varint,8,opt,name=since,proto3" json:"since,omitempty"`
+	Again         bool   `protobuf:"varint,9,opt,name=again,proto3" json:"again,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpdateMemberRequest) Reset() {
 	*x = UpdateMemberRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[21]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1712,7 +1879,7 @@ func (x *UpdateMemberRequest) String() string {
 func (*UpdateMemberRequest) ProtoMessage() {}
 
 func (x *UpdateMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[21]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1725,7 +1892,7 @@ func (x *UpdateMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateMemberRequest.ProtoReflect.Descriptor instead.
 func (*UpdateMemberRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{21}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *UpdateMemberRequest) GetGroup() string {
@@ -1770,6 +1937,27 @@ func (x *UpdateMemberRequest) GetInstance() []byte {
 	return nil
 }
 
+func (x *UpdateMemberRequest) GetRequestId() []byte {
+	if x != nil {
+		return x.RequestId
+	}
+	return nil
+}
+
+func (x *UpdateMemberRequest) GetSince() uint64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *UpdateMemberRequest) GetAgain() bool {
+	if x != nil {
+		return x.Again
+	}
+	return false
+}
+
 type UpdateMemberResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
@@ -1780,7 +1968,7 @@ type UpdateMemberResponse struct {
 
 func (x *UpdateMemberResponse) Reset() {
 	*x = UpdateMemberResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[22]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1792,7 +1980,7 @@ func (x *UpdateMemberResponse) String() string {
 func (*UpdateMemberResponse) ProtoMessage() {}
 
 func (x *UpdateMemberResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[22]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1805,7 +1993,7 @@ func (x *UpdateMemberResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateMemberResponse.ProtoReflect.Descriptor instead.
 func (*UpdateMemberResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{22}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *UpdateMemberResponse) GetIndex() uint64 {
@@ -1831,7 +2019,7 @@ type AcceptLossRequest struct {
 
 func (x *AcceptLossRequest) Reset() {
 	*x = AcceptLossRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[23]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1843,7 +2031,7 @@ func (x *AcceptLossRequest) String() string {
 func (*AcceptLossRequest) ProtoMessage() {}
 
 func (x *AcceptLossRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[23]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1856,7 +2044,7 @@ func (x *AcceptLossRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptLossRequest.ProtoReflect.Descriptor instead.
 func (*AcceptLossRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{23}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *AcceptLossRequest) GetGroup() string {
@@ -1876,7 +2064,7 @@ type AcceptLossResponse struct {
 
 func (x *AcceptLossResponse) Reset() {
 	*x = AcceptLossResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[24]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1888,7 +2076,7 @@ func (x *AcceptLossResponse) String() string {
 func (*AcceptLossResponse) ProtoMessage() {}
 
 func (x *AcceptLossResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[24]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1901,7 +2089,7 @@ func (x *AcceptLossResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptLossResponse.ProtoReflect.Descriptor instead.
 func (*AcceptLossResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{24}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *AcceptLossResponse) GetSilent() uint32 {
@@ -1920,7 +2108,7 @@ type GuardRequest struct {
 
 func (x *GuardRequest) Reset() {
 	*x = GuardRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[25]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1932,7 +2120,7 @@ func (x *GuardRequest) String() string {
 func (*GuardRequest) ProtoMessage() {}
 
 func (x *GuardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[25]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1945,7 +2133,7 @@ func (x *GuardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardRequest.ProtoReflect.Descriptor instead.
 func (*GuardRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{25}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *GuardRequest) GetGroup() string {
@@ -1974,7 +2162,7 @@ type GuardResponse struct {
 
 func (x *GuardResponse) Reset() {
 	*x = GuardResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[26]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1986,7 +2174,7 @@ func (x *GuardResponse) String() string {
 func (*GuardResponse) ProtoMessage() {}
 
 func (x *GuardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[26]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1999,7 +2187,7 @@ func (x *GuardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardResponse.ProtoReflect.Descriptor instead.
 func (*GuardResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{26}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *GuardResponse) GetPhase() GuardResponse_Phase {
@@ -2079,7 +2267,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[27]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2091,7 +2279,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[27]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2104,7 +2292,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{27}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *WatchRequest) GetTarget() isWatchRequest_Target {
@@ -2229,7 +2417,7 @@ type KnownGroup struct {
 
 func (x *KnownGroup) Reset() {
 	*x = KnownGroup{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[28]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2241,7 +2429,7 @@ func (x *KnownGroup) String() string {
 func (*KnownGroup) ProtoMessage() {}
 
 func (x *KnownGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[28]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2254,7 +2442,7 @@ func (x *KnownGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KnownGroup.ProtoReflect.Descriptor instead.
 func (*KnownGroup) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{28}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *KnownGroup) GetGroup() string {
@@ -2295,7 +2483,7 @@ type WatchEvent struct {
 
 func (x *WatchEvent) Reset() {
 	*x = WatchEvent{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[29]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2307,7 +2495,7 @@ func (x *WatchEvent) String() string {
 func (*WatchEvent) ProtoMessage() {}
 
 func (x *WatchEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[29]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2320,7 +2508,7 @@ func (x *WatchEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEvent.ProtoReflect.Descriptor instead.
 func (*WatchEvent) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{29}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *WatchEvent) GetEvent() isWatchEvent_Event {
@@ -2449,7 +2637,7 @@ type GroupSnapshot struct {
 
 func (x *GroupSnapshot) Reset() {
 	*x = GroupSnapshot{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[30]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2461,7 +2649,7 @@ func (x *GroupSnapshot) String() string {
 func (*GroupSnapshot) ProtoMessage() {}
 
 func (x *GroupSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[30]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2474,7 +2662,7 @@ func (x *GroupSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupSnapshot.ProtoReflect.Descriptor instead.
 func (*GroupSnapshot) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{30}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *GroupSnapshot) GetGroup() string {
@@ -2546,7 +2734,7 @@ type GroupDelta struct {
 
 func (x *GroupDelta) Reset() {
 	*x = GroupDelta{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[31]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2558,7 +2746,7 @@ func (x *GroupDelta) String() string {
 func (*GroupDelta) ProtoMessage() {}
 
 func (x *GroupDelta) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[31]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2571,7 +2759,7 @@ func (x *GroupDelta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupDelta.ProtoReflect.Descriptor instead.
 func (*GroupDelta) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{31}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *GroupDelta) GetGroup() string {
@@ -2642,7 +2830,7 @@ type GroupList struct {
 
 func (x *GroupList) Reset() {
 	*x = GroupList{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[32]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2654,7 +2842,7 @@ func (x *GroupList) String() string {
 func (*GroupList) ProtoMessage() {}
 
 func (x *GroupList) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[32]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2667,7 +2855,7 @@ func (x *GroupList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupList.ProtoReflect.Descriptor instead.
 func (*GroupList) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{32}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *GroupList) GetIndex() uint64 {
@@ -2703,7 +2891,7 @@ type NodeList struct {
 
 func (x *NodeList) Reset() {
 	*x = NodeList{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[33]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2715,7 +2903,7 @@ func (x *NodeList) String() string {
 func (*NodeList) ProtoMessage() {}
 
 func (x *NodeList) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[33]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2728,7 +2916,7 @@ func (x *NodeList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeList.ProtoReflect.Descriptor instead.
 func (*NodeList) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{33}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *NodeList) GetIndex() uint64 {
@@ -2764,7 +2952,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[34]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2776,7 +2964,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[34]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2789,7 +2977,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{34}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Node) GetId() string {
@@ -2832,7 +3020,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[35]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2844,7 +3032,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[35]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2857,7 +3045,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{35}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Progress) GetIndex() uint64 {
@@ -2885,7 +3073,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[36]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2897,7 +3085,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[36]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2910,7 +3098,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{36}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *StatusRequest) GetGroup() string {
@@ -2932,7 +3120,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[37]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2944,7 +3132,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[37]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2957,7 +3145,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{37}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *StatusResponse) GetCluster() string {
@@ -3021,7 +3209,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[38]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3033,7 +3221,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[38]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3046,7 +3234,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{38}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *NodeStatus) GetId() string {
@@ -3172,7 +3360,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[39]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3184,7 +3372,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[39]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3197,7 +3385,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{39}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *JoinRequest) GetBind() string {
@@ -3223,7 +3411,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[40]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3235,7 +3423,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[40]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3248,7 +3436,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{40}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *JoinResponse) GetId() string {
@@ -3267,7 +3455,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[41]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3279,7 +3467,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[41]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3292,7 +3480,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{41}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *RemoveRequest) GetId() string {
@@ -3310,7 +3498,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[42]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3322,7 +3510,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[42]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3335,7 +3523,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{42}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{44}
 }
 
 type TransferRequest struct {
@@ -3348,7 +3536,7 @@ type TransferRequest struct {
 
 func (x *TransferRequest) Reset() {
 	*x = TransferRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[43]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3360,7 +3548,7 @@ func (x *TransferRequest) String() string {
 func (*TransferRequest) ProtoMessage() {}
 
 func (x *TransferRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[43]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3373,7 +3561,7 @@ func (x *TransferRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferRequest.ProtoReflect.Descriptor instead.
 func (*TransferRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{43}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *TransferRequest) GetId() string {
@@ -3392,7 +3580,7 @@ type TransferResponse struct {
 
 func (x *TransferResponse) Reset() {
 	*x = TransferResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[44]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3404,7 +3592,7 @@ func (x *TransferResponse) String() string {
 func (*TransferResponse) ProtoMessage() {}
 
 func (x *TransferResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[44]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3417,7 +3605,7 @@ func (x *TransferResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferResponse.ProtoReflect.Descriptor instead.
 func (*TransferResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{44}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *TransferResponse) GetLeader() string {
@@ -3443,7 +3631,7 @@ type ErrorDetail struct {
 
 func (x *ErrorDetail) Reset() {
 	*x = ErrorDetail{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[45]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3455,7 +3643,7 @@ func (x *ErrorDetail) String() string {
 func (*ErrorDetail) ProtoMessage() {}
 
 func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[45]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3468,7 +3656,7 @@ func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
 func (*ErrorDetail) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{45}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ErrorDetail) GetReason() ErrorDetail_Reason {
@@ -3530,7 +3718,11 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\x04node\x18\x05 \x01(\tR\x04node\x12 \n" +
 	"\vfingerprint\x18\x06 \x01(\x06R\vfingerprint\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\a \x01(\tR\tclusterIdJ\x04\b\x03\x10\x04\"\xfd\x02\n" +
+	"cluster_id\x18\a \x01(\tR\tclusterIdJ\x04\b\x03\x10\x04\"<\n" +
+	"\fIndexRequest\x12,\n" +
+	"\x04read\x18\x01 \x01(\v2\x18.registry.v1.ReadOptionsR\x04read\"%\n" +
+	"\rIndexResponse\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\"\xc8\x03\n" +
 	"\x0fRegisterRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
@@ -3540,7 +3732,12 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\x03ttl\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x1a\n" +
 	"\binstance\x18\a \x01(\fR\binstance\x12\x1b\n" +
 	"\ttake_over\x18\b \x01(\bR\btakeOver\x123\n" +
-	"\x05state\x18\t \x01(\x0e2\x18.registry.v1.MemberStateH\x00R\x05state\x88\x01\x01\x1a7\n" +
+	"\x05state\x18\t \x01(\x0e2\x18.registry.v1.MemberStateH\x00R\x05state\x88\x01\x01\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\n" +
+	" \x01(\fR\trequestId\x12\x14\n" +
+	"\x05since\x18\v \x01(\x04R\x05since\x12\x14\n" +
+	"\x05again\x18\f \x01(\bR\x05again\x1a7\n" +
 	"\tMetaEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\b\n" +
@@ -3550,12 +3747,16 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x14\n" +
 	"\x05index\x18\x03 \x01(\x04R\x05index\x12\x1a\n" +
 	"\binstance\x18\x04 \x01(\fR\binstance\x12\x1a\n" +
-	"\brevision\x18\x05 \x01(\x04R\brevision\"r\n" +
+	"\brevision\x18\x05 \x01(\x04R\brevision\"\xbd\x01\n" +
 	"\x11DeregisterRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x1a\n" +
 	"\binstance\x18\x03 \x01(\fR\binstance\x12\x1b\n" +
-	"\tkeep_held\x18\x04 \x01(\bR\bkeepHeld\"D\n" +
+	"\tkeep_held\x18\x04 \x01(\bR\bkeepHeld\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x05 \x01(\fR\trequestId\x12\x14\n" +
+	"\x05since\x18\x06 \x01(\x04R\x05since\x12\x14\n" +
+	"\x05again\x18\a \x01(\bR\x05again\"D\n" +
 	"\x12DeregisterResponse\x12\x18\n" +
 	"\aremoved\x18\x01 \x01(\bR\aremoved\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\"/\n" +
@@ -3605,21 +3806,29 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\x04read\x18\x01 \x01(\v2\x18.registry.v1.ReadOptionsR\x04read\"l\n" +
 	"\x0eGroupsResponse\x12*\n" +
 	"\x06groups\x18\x01 \x03(\v2\x12.registry.v1.GroupR\x06groups\x12.\n" +
-	"\areceipt\x18\x02 \x01(\v2\x14.registry.v1.ReceiptR\areceipt\"\x86\x01\n" +
+	"\areceipt\x18\x02 \x01(\v2\x14.registry.v1.ReceiptR\areceipt\"\xd1\x01\n" +
 	"\x0fSetGroupRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x120\n" +
 	"\x06config\x18\x02 \x01(\v2\x18.registry.v1.GroupConfigR\x06config\x12+\n" +
-	"\x11expected_revision\x18\x03 \x01(\x04R\x10expectedRevision\"D\n" +
+	"\x11expected_revision\x18\x03 \x01(\x04R\x10expectedRevision\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\fR\trequestId\x12\x14\n" +
+	"\x05since\x18\x05 \x01(\x04R\x05since\x12\x14\n" +
+	"\x05again\x18\x06 \x01(\bR\x05again\"D\n" +
 	"\x10SetGroupResponse\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"\xed\x01\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"\xb8\x02\n" +
 	"\x13UpdateMemberRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x1b\n" +
 	"\x06weight\x18\x03 \x01(\rH\x00R\x06weight\x88\x01\x01\x123\n" +
 	"\x05state\x18\x04 \x01(\x0e2\x18.registry.v1.MemberStateH\x01R\x05state\x88\x01\x01\x12-\n" +
 	"\x04hold\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x04hold\x12\x1a\n" +
-	"\binstance\x18\x06 \x01(\fR\binstanceB\t\n" +
+	"\binstance\x18\x06 \x01(\fR\binstance\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\a \x01(\fR\trequestId\x12\x14\n" +
+	"\x05since\x18\b \x01(\x04R\x05since\x12\x14\n" +
+	"\x05again\x18\t \x01(\bR\x05againB\t\n" +
 	"\a_weightB\b\n" +
 	"\x06_state\"H\n" +
 	"\x14UpdateMemberResponse\x12\x14\n" +
@@ -3775,7 +3984,7 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\vMemberState\x12\x17\n" +
 	"\x13MEMBER_STATE_ACTIVE\x10\x00\x12\x19\n" +
 	"\x15MEMBER_STATE_DRAINING\x10\x01\x12\x15\n" +
-	"\x11MEMBER_STATE_HELD\x10\x022\xc5\a\n" +
+	"\x11MEMBER_STATE_HELD\x10\x022\x85\b\n" +
 	"\bRegistry\x12G\n" +
 	"\bRegister\x12\x1c.registry.v1.RegisterRequest\x1a\x1d.registry.v1.RegisterResponse\x12M\n" +
 	"\n" +
@@ -3790,6 +3999,7 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\fUpdateMember\x12 .registry.v1.UpdateMemberRequest\x1a!.registry.v1.UpdateMemberResponse\x12M\n" +
 	"\n" +
 	"AcceptLoss\x12\x1e.registry.v1.AcceptLossRequest\x1a\x1f.registry.v1.AcceptLossResponse\x12>\n" +
+	"\x05Index\x12\x19.registry.v1.IndexRequest\x1a\x1a.registry.v1.IndexResponse\x12>\n" +
 	"\x05Guard\x12\x19.registry.v1.GuardRequest\x1a\x1a.registry.v1.GuardResponse\x12=\n" +
 	"\x05Watch\x12\x19.registry.v1.WatchRequest\x1a\x17.registry.v1.WatchEvent0\x012\x95\x02\n" +
 	"\aCluster\x12A\n" +
@@ -3811,7 +4021,7 @@ func file_rpc_registrypb_registry_proto_rawDescGZIP() []byte {
 }
 
 var file_rpc_registrypb_registry_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_rpc_registrypb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_rpc_registrypb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_rpc_registrypb_registry_proto_goTypes = []any{
 	(MemberState)(0),              // 0: registry.v1.MemberState
 	(GuardResponse_Phase)(0),      // 1: registry.v1.GuardResponse.Phase
@@ -3819,142 +4029,147 @@ var file_rpc_registrypb_registry_proto_goTypes = []any{
 	(*Member)(nil),                // 3: registry.v1.Member
 	(*ReadOptions)(nil),           // 4: registry.v1.ReadOptions
 	(*Receipt)(nil),               // 5: registry.v1.Receipt
-	(*RegisterRequest)(nil),       // 6: registry.v1.RegisterRequest
-	(*RegisterResponse)(nil),      // 7: registry.v1.RegisterResponse
-	(*DeregisterRequest)(nil),     // 8: registry.v1.DeregisterRequest
-	(*DeregisterResponse)(nil),    // 9: registry.v1.DeregisterResponse
-	(*HeartbeatRequest)(nil),      // 10: registry.v1.HeartbeatRequest
-	(*HeartbeatResponse)(nil),     // 11: registry.v1.HeartbeatResponse
-	(*MatchRequest)(nil),          // 12: registry.v1.MatchRequest
-	(*MatchResponse)(nil),         // 13: registry.v1.MatchResponse
-	(*MatchManyRequest)(nil),      // 14: registry.v1.MatchManyRequest
-	(*MatchManyResponse)(nil),     // 15: registry.v1.MatchManyResponse
-	(*MembersRequest)(nil),        // 16: registry.v1.MembersRequest
-	(*MembersResponse)(nil),       // 17: registry.v1.MembersResponse
-	(*GroupConfig)(nil),           // 18: registry.v1.GroupConfig
-	(*Group)(nil),                 // 19: registry.v1.Group
-	(*GroupsRequest)(nil),         // 20: registry.v1.GroupsRequest
-	(*GroupsResponse)(nil),        // 21: registry.v1.GroupsResponse
-	(*SetGroupRequest)(nil),       // 22: registry.v1.SetGroupRequest
-	(*SetGroupResponse)(nil),      // 23: registry.v1.SetGroupResponse
-	(*UpdateMemberRequest)(nil),   // 24: registry.v1.UpdateMemberRequest
-	(*UpdateMemberResponse)(nil),  // 25: registry.v1.UpdateMemberResponse
-	(*AcceptLossRequest)(nil),     // 26: registry.v1.AcceptLossRequest
-	(*AcceptLossResponse)(nil),    // 27: registry.v1.AcceptLossResponse
-	(*GuardRequest)(nil),          // 28: registry.v1.GuardRequest
-	(*GuardResponse)(nil),         // 29: registry.v1.GuardResponse
-	(*WatchRequest)(nil),          // 30: registry.v1.WatchRequest
-	(*KnownGroup)(nil),            // 31: registry.v1.KnownGroup
-	(*WatchEvent)(nil),            // 32: registry.v1.WatchEvent
-	(*GroupSnapshot)(nil),         // 33: registry.v1.GroupSnapshot
-	(*GroupDelta)(nil),            // 34: registry.v1.GroupDelta
-	(*GroupList)(nil),             // 35: registry.v1.GroupList
-	(*NodeList)(nil),              // 36: registry.v1.NodeList
-	(*Node)(nil),                  // 37: registry.v1.Node
-	(*Progress)(nil),              // 38: registry.v1.Progress
-	(*StatusRequest)(nil),         // 39: registry.v1.StatusRequest
-	(*StatusResponse)(nil),        // 40: registry.v1.StatusResponse
-	(*NodeStatus)(nil),            // 41: registry.v1.NodeStatus
-	(*JoinRequest)(nil),           // 42: registry.v1.JoinRequest
-	(*JoinResponse)(nil),          // 43: registry.v1.JoinResponse
-	(*RemoveRequest)(nil),         // 44: registry.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 45: registry.v1.RemoveResponse
-	(*TransferRequest)(nil),       // 46: registry.v1.TransferRequest
-	(*TransferResponse)(nil),      // 47: registry.v1.TransferResponse
-	(*ErrorDetail)(nil),           // 48: registry.v1.ErrorDetail
-	nil,                           // 49: registry.v1.Member.MetaEntry
-	nil,                           // 50: registry.v1.RegisterRequest.MetaEntry
-	(*durationpb.Duration)(nil),   // 51: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 52: google.protobuf.Timestamp
+	(*IndexRequest)(nil),          // 6: registry.v1.IndexRequest
+	(*IndexResponse)(nil),         // 7: registry.v1.IndexResponse
+	(*RegisterRequest)(nil),       // 8: registry.v1.RegisterRequest
+	(*RegisterResponse)(nil),      // 9: registry.v1.RegisterResponse
+	(*DeregisterRequest)(nil),     // 10: registry.v1.DeregisterRequest
+	(*DeregisterResponse)(nil),    // 11: registry.v1.DeregisterResponse
+	(*HeartbeatRequest)(nil),      // 12: registry.v1.HeartbeatRequest
+	(*HeartbeatResponse)(nil),     // 13: registry.v1.HeartbeatResponse
+	(*MatchRequest)(nil),          // 14: registry.v1.MatchRequest
+	(*MatchResponse)(nil),         // 15: registry.v1.MatchResponse
+	(*MatchManyRequest)(nil),      // 16: registry.v1.MatchManyRequest
+	(*MatchManyResponse)(nil),     // 17: registry.v1.MatchManyResponse
+	(*MembersRequest)(nil),        // 18: registry.v1.MembersRequest
+	(*MembersResponse)(nil),       // 19: registry.v1.MembersResponse
+	(*GroupConfig)(nil),           // 20: registry.v1.GroupConfig
+	(*Group)(nil),                 // 21: registry.v1.Group
+	(*GroupsRequest)(nil),         // 22: registry.v1.GroupsRequest
+	(*GroupsResponse)(nil),        // 23: registry.v1.GroupsResponse
+	(*SetGroupRequest)(nil),       // 24: registry.v1.SetGroupRequest
+	(*SetGroupResponse)(nil),      // 25: registry.v1.SetGroupResponse
+	(*UpdateMemberRequest)(nil),   // 26: registry.v1.UpdateMemberRequest
+	(*UpdateMemberResponse)(nil),  // 27: registry.v1.UpdateMemberResponse
+	(*AcceptLossRequest)(nil),     // 28: registry.v1.AcceptLossRequest
+	(*AcceptLossResponse)(nil),    // 29: registry.v1.AcceptLossResponse
+	(*GuardRequest)(nil),          // 30: registry.v1.GuardRequest
+	(*GuardResponse)(nil),         // 31: registry.v1.GuardResponse
+	(*WatchRequest)(nil),          // 32: registry.v1.WatchRequest
+	(*KnownGroup)(nil),            // 33: registry.v1.KnownGroup
+	(*WatchEvent)(nil),            // 34: registry.v1.WatchEvent
+	(*GroupSnapshot)(nil),         // 35: registry.v1.GroupSnapshot
+	(*GroupDelta)(nil),            // 36: registry.v1.GroupDelta
+	(*GroupList)(nil),             // 37: registry.v1.GroupList
+	(*NodeList)(nil),              // 38: registry.v1.NodeList
+	(*Node)(nil),                  // 39: registry.v1.Node
+	(*Progress)(nil),              // 40: registry.v1.Progress
+	(*StatusRequest)(nil),         // 41: registry.v1.StatusRequest
+	(*StatusResponse)(nil),        // 42: registry.v1.StatusResponse
+	(*NodeStatus)(nil),            // 43: registry.v1.NodeStatus
+	(*JoinRequest)(nil),           // 44: registry.v1.JoinRequest
+	(*JoinResponse)(nil),          // 45: registry.v1.JoinResponse
+	(*RemoveRequest)(nil),         // 46: registry.v1.RemoveRequest
+	(*RemoveResponse)(nil),        // 47: registry.v1.RemoveResponse
+	(*TransferRequest)(nil),       // 48: registry.v1.TransferRequest
+	(*TransferResponse)(nil),      // 49: registry.v1.TransferResponse
+	(*ErrorDetail)(nil),           // 50: registry.v1.ErrorDetail
+	nil,                           // 51: registry.v1.Member.MetaEntry
+	nil,                           // 52: registry.v1.RegisterRequest.MetaEntry
+	(*durationpb.Duration)(nil),   // 53: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 54: google.protobuf.Timestamp
 }
 var file_rpc_registrypb_registry_proto_depIdxs = []int32{
-	49, // 0: registry.v1.Member.meta:type_name -> registry.v1.Member.MetaEntry
+	51, // 0: registry.v1.Member.meta:type_name -> registry.v1.Member.MetaEntry
 	0,  // 1: registry.v1.Member.state:type_name -> registry.v1.MemberState
-	51, // 2: registry.v1.Member.ttl:type_name -> google.protobuf.Duration
-	52, // 3: registry.v1.Member.registered_at:type_name -> google.protobuf.Timestamp
-	51, // 4: registry.v1.Member.hold:type_name -> google.protobuf.Duration
-	51, // 5: registry.v1.ReadOptions.max_staleness:type_name -> google.protobuf.Duration
-	51, // 6: registry.v1.Receipt.lag:type_name -> google.protobuf.Duration
-	50, // 7: registry.v1.RegisterRequest.meta:type_name -> registry.v1.RegisterRequest.MetaEntry
-	51, // 8: registry.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
-	0,  // 9: registry.v1.RegisterRequest.state:type_name -> registry.v1.MemberState
-	51, // 10: registry.v1.RegisterResponse.ttl:type_name -> google.protobuf.Duration
-	4,  // 11: registry.v1.MatchRequest.read:type_name -> registry.v1.ReadOptions
-	3,  // 12: registry.v1.MatchResponse.members:type_name -> registry.v1.Member
-	5,  // 13: registry.v1.MatchResponse.receipt:type_name -> registry.v1.Receipt
-	3,  // 14: registry.v1.MatchResponse.fallback:type_name -> registry.v1.Member
-	4,  // 15: registry.v1.MatchManyRequest.read:type_name -> registry.v1.ReadOptions
-	3,  // 16: registry.v1.MatchManyResponse.members:type_name -> registry.v1.Member
-	5,  // 17: registry.v1.MatchManyResponse.receipt:type_name -> registry.v1.Receipt
-	4,  // 18: registry.v1.MembersRequest.read:type_name -> registry.v1.ReadOptions
-	3,  // 19: registry.v1.MembersResponse.members:type_name -> registry.v1.Member
-	18, // 20: registry.v1.MembersResponse.config:type_name -> registry.v1.GroupConfig
-	5,  // 21: registry.v1.MembersResponse.receipt:type_name -> registry.v1.Receipt
-	18, // 22: registry.v1.Group.config:type_name -> registry.v1.GroupConfig
-	4,  // 23: registry.v1.GroupsRequest.read:type_name -> registry.v1.ReadOptions
-	19, // 24: registry.v1.GroupsResponse.groups:type_name -> registry.v1.Group
-	5,  // 25: registry.v1.GroupsResponse.receipt:type_name -> registry.v1.Receipt
-	18, // 26: registry.v1.SetGroupRequest.config:type_name -> registry.v1.GroupConfig
-	0,  // 27: registry.v1.UpdateMemberRequest.state:type_name -> registry.v1.MemberState
-	51, // 28: registry.v1.UpdateMemberRequest.hold:type_name -> google.protobuf.Duration
-	1,  // 29: registry.v1.GuardResponse.phase:type_name -> registry.v1.GuardResponse.Phase
-	51, // 30: registry.v1.GuardResponse.hold_left:type_name -> google.protobuf.Duration
-	51, // 31: registry.v1.WatchRequest.progress_interval:type_name -> google.protobuf.Duration
-	31, // 32: registry.v1.WatchRequest.known:type_name -> registry.v1.KnownGroup
-	35, // 33: registry.v1.WatchEvent.groups:type_name -> registry.v1.GroupList
-	36, // 34: registry.v1.WatchEvent.nodes:type_name -> registry.v1.NodeList
-	38, // 35: registry.v1.WatchEvent.progress:type_name -> registry.v1.Progress
-	33, // 36: registry.v1.WatchEvent.snapshot:type_name -> registry.v1.GroupSnapshot
-	34, // 37: registry.v1.WatchEvent.delta:type_name -> registry.v1.GroupDelta
-	18, // 38: registry.v1.GroupSnapshot.config:type_name -> registry.v1.GroupConfig
-	3,  // 39: registry.v1.GroupSnapshot.members:type_name -> registry.v1.Member
-	18, // 40: registry.v1.GroupDelta.config:type_name -> registry.v1.GroupConfig
-	3,  // 41: registry.v1.GroupDelta.put:type_name -> registry.v1.Member
-	19, // 42: registry.v1.GroupList.groups:type_name -> registry.v1.Group
-	37, // 43: registry.v1.NodeList.nodes:type_name -> registry.v1.Node
-	51, // 44: registry.v1.Progress.lag:type_name -> google.protobuf.Duration
-	41, // 45: registry.v1.StatusResponse.nodes:type_name -> registry.v1.NodeStatus
-	51, // 46: registry.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
-	2,  // 47: registry.v1.ErrorDetail.reason:type_name -> registry.v1.ErrorDetail.Reason
-	6,  // 48: registry.v1.Registry.Register:input_type -> registry.v1.RegisterRequest
-	8,  // 49: registry.v1.Registry.Deregister:input_type -> registry.v1.DeregisterRequest
-	10, // 50: registry.v1.Registry.Heartbeat:input_type -> registry.v1.HeartbeatRequest
-	10, // 51: registry.v1.Registry.HeartbeatStream:input_type -> registry.v1.HeartbeatRequest
-	12, // 52: registry.v1.Registry.Match:input_type -> registry.v1.MatchRequest
-	14, // 53: registry.v1.Registry.MatchMany:input_type -> registry.v1.MatchManyRequest
-	16, // 54: registry.v1.Registry.Members:input_type -> registry.v1.MembersRequest
-	20, // 55: registry.v1.Registry.Groups:input_type -> registry.v1.GroupsRequest
-	22, // 56: registry.v1.Registry.SetGroup:input_type -> registry.v1.SetGroupRequest
-	24, // 57: registry.v1.Registry.UpdateMember:input_type -> registry.v1.UpdateMemberRequest
-	26, // 58: registry.v1.Registry.AcceptLoss:input_type -> registry.v1.AcceptLossRequest
-	28, // 59: registry.v1.Registry.Guard:input_type -> registry.v1.GuardRequest
-	30, // 60: registry.v1.Registry.Watch:input_type -> registry.v1.WatchRequest
-	39, // 61: registry.v1.Cluster.Status:input_type -> registry.v1.StatusRequest
-	42, // 62: registry.v1.Cluster.Join:input_type -> registry.v1.JoinRequest
-	44, // 63: registry.v1.Cluster.Remove:input_type -> registry.v1.RemoveRequest
-	46, // 64: registry.v1.Cluster.Transfer:input_type -> registry.v1.TransferRequest
-	7,  // 65: registry.v1.Registry.Register:output_type -> registry.v1.RegisterResponse
-	9,  // 66: registry.v1.Registry.Deregister:output_type -> registry.v1.DeregisterResponse
-	11, // 67: registry.v1.Registry.Heartbeat:output_type -> registry.v1.HeartbeatResponse
-	11, // 68: registry.v1.Registry.HeartbeatStream:output_type -> registry.v1.HeartbeatResponse
-	13, // 69: registry.v1.Registry.Match:output_type -> registry.v1.MatchResponse
-	15, // 70: registry.v1.Registry.MatchMany:output_type -> registry.v1.MatchManyResponse
-	17, // 71: registry.v1.Registry.Members:output_type -> registry.v1.MembersResponse
-	21, // 72: registry.v1.Registry.Groups:output_type -> registry.v1.GroupsResponse
-	23, // 73: registry.v1.Registry.SetGroup:output_type -> registry.v1.SetGroupResponse
-	25, // 74: registry.v1.Registry.UpdateMember:output_type -> registry.v1.UpdateMemberResponse
-	27, // 75: registry.v1.Registry.AcceptLoss:output_type -> registry.v1.AcceptLossResponse
-	29, // 76: registry.v1.Registry.Guard:output_type -> registry.v1.GuardResponse
-	32, // 77: registry.v1.Registry.Watch:output_type -> registry.v1.WatchEvent
-	40, // 78: registry.v1.Cluster.Status:output_type -> registry.v1.StatusResponse
-	43, // 79: registry.v1.Cluster.Join:output_type -> registry.v1.JoinResponse
-	45, // 80: registry.v1.Cluster.Remove:output_type -> registry.v1.RemoveResponse
-	47, // 81: registry.v1.Cluster.Transfer:output_type -> registry.v1.TransferResponse
-	65, // [65:82] is the sub-list for method output_type
-	48, // [48:65] is the sub-list for method input_type
-	48, // [48:48] is the sub-list for extension type_name
-	48, // [48:48] is the sub-list for extension extendee
-	0,  // [0:48] is the sub-list for field type_name
+	53, // 2: registry.v1.Member.ttl:type_name -> google.protobuf.Duration
+	54, // 3: registry.v1.Member.registered_at:type_name -> google.protobuf.Timestamp
+	53, // 4: registry.v1.Member.hold:type_name -> google.protobuf.Duration
+	53, // 5: registry.v1.ReadOptions.max_staleness:type_name -> google.protobuf.Duration
+	53, // 6: registry.v1.Receipt.lag:type_name -> google.protobuf.Duration
+	4,  // 7: registry.v1.IndexRequest.read:type_name -> registry.v1.ReadOptions
+	52, // 8: registry.v1.RegisterRequest.meta:type_name -> registry.v1.RegisterRequest.MetaEntry
+	53, // 9: registry.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
+	0,  // 10: registry.v1.RegisterRequest.state:type_name -> registry.v1.MemberState
+	53, // 11: registry.v1.RegisterResponse.ttl:type_name -> google.protobuf.Duration
+	4,  // 12: registry.v1.MatchRequest.read:type_name -> registry.v1.ReadOptions
+	3,  // 13: registry.v1.MatchResponse.members:type_name -> registry.v1.Member
+	5,  // 14: registry.v1.MatchResponse.receipt:type_name -> registry.v1.Receipt
+	3,  // 15: registry.v1.MatchResponse.fallback:type_name -> registry.v1.Member
+	4,  // 16: registry.v1.MatchManyRequest.read:type_name -> registry.v1.ReadOptions
+	3,  // 17: registry.v1.MatchManyResponse.members:type_name -> registry.v1.Member
+	5,  // 18: registry.v1.MatchManyResponse.receipt:type_name -> registry.v1.Receipt
+	4,  // 19: registry.v1.MembersRequest.read:type_name -> registry.v1.ReadOptions
+	3,  // 20: registry.v1.MembersResponse.members:type_name -> registry.v1.Member
+	20, // 21: registry.v1.MembersResponse.config:type_name -> registry.v1.GroupConfig
+	5,  // 22: registry.v1.MembersResponse.receipt:type_name -> registry.v1.Receipt
+	20, // 23: registry.v1.Group.config:type_name -> registry.v1.GroupConfig
+	4,  // 24: registry.v1.GroupsRequest.read:type_name -> registry.v1.ReadOptions
+	21, // 25: registry.v1.GroupsResponse.groups:type_name -> registry.v1.Group
+	5,  // 26: registry.v1.GroupsResponse.receipt:type_name -> registry.v1.Receipt
+	20, // 27: registry.v1.SetGroupRequest.config:type_name -> registry.v1.GroupConfig
+	0,  // 28: registry.v1.UpdateMemberRequest.state:type_name -> registry.v1.MemberState
+	53, // 29: registry.v1.UpdateMemberRequest.hold:type_name -> google.protobuf.Duration
+	1,  // 30: registry.v1.GuardResponse.phase:type_name -> registry.v1.GuardResponse.Phase
+	53, // 31: registry.v1.GuardResponse.hold_left:type_name -> google.protobuf.Duration
+	53, // 32: registry.v1.WatchRequest.progress_interval:type_name -> google.protobuf.Duration
+	33, // 33: registry.v1.WatchRequest.known:type_name -> registry.v1.KnownGroup
+	37, // 34: registry.v1.WatchEvent.groups:type_name -> registry.v1.GroupList
+	38, // 35: registry.v1.WatchEvent.nodes:type_name -> registry.v1.NodeList
+	40, // 36: registry.v1.WatchEvent.progress:type_name -> registry.v1.Progress
+	35, // 37: registry.v1.WatchEvent.snapshot:type_name -> registry.v1.GroupSnapshot
+	36, // 38: registry.v1.WatchEvent.delta:type_name -> registry.v1.GroupDelta
+	20, // 39: registry.v1.GroupSnapshot.config:type_name -> registry.v1.GroupConfig
+	3,  // 40: registry.v1.GroupSnapshot.members:type_name -> registry.v1.Member
+	20, // 41: registry.v1.GroupDelta.config:type_name -> registry.v1.GroupConfig
+	3,  // 42: registry.v1.GroupDelta.put:type_name -> registry.v1.Member
+	21, // 43: registry.v1.GroupList.groups:type_name -> registry.v1.Group
+	39, // 44: registry.v1.NodeList.nodes:type_name -> registry.v1.Node
+	53, // 45: registry.v1.Progress.lag:type_name -> google.protobuf.Duration
+	43, // 46: registry.v1.StatusResponse.nodes:type_name -> registry.v1.NodeStatus
+	53, // 47: registry.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
+	2,  // 48: registry.v1.ErrorDetail.reason:type_name -> registry.v1.ErrorDetail.Reason
+	8,  // 49: registry.v1.Registry.Register:input_type -> registry.v1.RegisterRequest
+	10, // 50: registry.v1.Registry.Deregister:input_type -> registry.v1.DeregisterRequest
+	12, // 51: registry.v1.Registry.Heartbeat:input_type -> registry.v1.HeartbeatRequest
+	12, // 52: registry.v1.Registry.HeartbeatStream:input_type -> registry.v1.HeartbeatRequest
+	14, // 53: registry.v1.Registry.Match:input_type -> registry.v1.MatchRequest
+	16, // 54: registry.v1.Registry.MatchMany:input_type -> registry.v1.MatchManyRequest
+	18, // 55: registry.v1.Registry.Members:input_type -> registry.v1.MembersRequest
+	22, // 56: registry.v1.Registry.Groups:input_type -> registry.v1.GroupsRequest
+	24, // 57: registry.v1.Registry.SetGroup:input_type -> registry.v1.SetGroupRequest
+	26, // 58: registry.v1.Registry.UpdateMember:input_type -> registry.v1.UpdateMemberRequest
+	28, // 59: registry.v1.Registry.AcceptLoss:input_type -> registry.v1.AcceptLossRequest
+	6,  // 60: registry.v1.Registry.Index:input_type -> registry.v1.IndexRequest
+	30, // 61: registry.v1.Registry.Guard:input_type -> registry.v1.GuardRequest
+	32, // 62: registry.v1.Registry.Watch:input_type -> registry.v1.WatchRequest
+	41, // 63: registry.v1.Cluster.Status:input_type -> registry.v1.StatusRequest
+	44, // 64: registry.v1.Cluster.Join:input_type -> registry.v1.JoinRequest
+	46, // 65: registry.v1.Cluster.Remove:input_type -> registry.v1.RemoveRequest
+	48, // 66: registry.v1.Cluster.Transfer:input_type -> registry.v1.TransferRequest
+	9,  // 67: registry.v1.Registry.Register:output_type -> registry.v1.RegisterResponse
+	11, // 68: registry.v1.Registry.Deregister:output_type -> registry.v1.DeregisterResponse
+	13, // 69: registry.v1.Registry.Heartbeat:output_type -> registry.v1.HeartbeatResponse
+	13, // 70: registry.v1.Registry.HeartbeatStream:output_type -> registry.v1.HeartbeatResponse
+	15, // 71: registry.v1.Registry.Match:output_type -> registry.v1.MatchResponse
+	17, // 72: registry.v1.Registry.MatchMany:output_type -> registry.v1.MatchManyResponse
+	19, // 73: registry.v1.Registry.Members:output_type -> registry.v1.MembersResponse
+	23, // 74: registry.v1.Registry.Groups:output_type -> registry.v1.GroupsResponse
+	25, // 75: registry.v1.Registry.SetGroup:output_type -> registry.v1.SetGroupResponse
+	27, // 76: registry.v1.Registry.UpdateMember:output_type -> registry.v1.UpdateMemberResponse
+	29, // 77: registry.v1.Registry.AcceptLoss:output_type -> registry.v1.AcceptLossResponse
+	7,  // 78: registry.v1.Registry.Index:output_type -> registry.v1.IndexResponse
+	31, // 79: registry.v1.Registry.Guard:output_type -> registry.v1.GuardResponse
+	34, // 80: registry.v1.Registry.Watch:output_type -> registry.v1.WatchEvent
+	42, // 81: registry.v1.Cluster.Status:output_type -> registry.v1.StatusResponse
+	45, // 82: registry.v1.Cluster.Join:output_type -> registry.v1.JoinResponse
+	47, // 83: registry.v1.Cluster.Remove:output_type -> registry.v1.RemoveResponse
+	49, // 84: registry.v1.Cluster.Transfer:output_type -> registry.v1.TransferResponse
+	67, // [67:85] is the sub-list for method output_type
+	49, // [49:67] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_rpc_registrypb_registry_proto_init() }
@@ -3962,15 +4177,15 @@ func file_rpc_registrypb_registry_proto_init() {
 	if File_rpc_registrypb_registry_proto != nil {
 		return
 	}
-	file_rpc_registrypb_registry_proto_msgTypes[3].OneofWrappers = []any{}
-	file_rpc_registrypb_registry_proto_msgTypes[21].OneofWrappers = []any{}
-	file_rpc_registrypb_registry_proto_msgTypes[27].OneofWrappers = []any{
+	file_rpc_registrypb_registry_proto_msgTypes[5].OneofWrappers = []any{}
+	file_rpc_registrypb_registry_proto_msgTypes[23].OneofWrappers = []any{}
+	file_rpc_registrypb_registry_proto_msgTypes[29].OneofWrappers = []any{
 		(*WatchRequest_Group)(nil),
 		(*WatchRequest_Prefix)(nil),
 		(*WatchRequest_Groups)(nil),
 		(*WatchRequest_Nodes)(nil),
 	}
-	file_rpc_registrypb_registry_proto_msgTypes[29].OneofWrappers = []any{
+	file_rpc_registrypb_registry_proto_msgTypes[31].OneofWrappers = []any{
 		(*WatchEvent_UnknownGroup)(nil),
 		(*WatchEvent_Groups)(nil),
 		(*WatchEvent_Nodes)(nil),
@@ -3984,7 +4199,7 @@ func file_rpc_registrypb_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rpc_registrypb_registry_proto_rawDesc), len(file_rpc_registrypb_registry_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   48,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -36,6 +36,7 @@ const (
 	Registry_SetGroup_FullMethodName        = "/registry.v1.Registry/SetGroup"
 	Registry_UpdateMember_FullMethodName    = "/registry.v1.Registry/UpdateMember"
 	Registry_AcceptLoss_FullMethodName      = "/registry.v1.Registry/AcceptLoss"
+	Registry_Index_FullMethodName           = "/registry.v1.Registry/Index"
 	Registry_Guard_FullMethodName           = "/registry.v1.Registry/Guard"
 	Registry_Watch_FullMethodName           = "/registry.v1.Registry/Watch"
 )
@@ -73,6 +74,8 @@ type RegistryClient interface {
 	// AcceptLoss lets the members of a group go at once that fell silent and are
 	// held by the mass-loss guard.
 	AcceptLoss(ctx context.Context, in *AcceptLossRequest, opts ...grpc.CallOption) (*AcceptLossResponse, error)
+	// Index returns an index that the node has applied, for since in a write.
+	Index(ctx context.Context, in *IndexRequest, opts ...grpc.CallOption) (*IndexResponse, error)
 	// Guard tells what the mass-loss guard does with a group.
 	Guard(ctx context.Context, in *GuardRequest, opts ...grpc.CallOption) (*GuardResponse, error)
 	// Watch follows a group, groups by prefix, the list of groups, or the
@@ -202,6 +205,16 @@ func (c *registryClient) AcceptLoss(ctx context.Context, in *AcceptLossRequest, 
 	return out, nil
 }
 
+func (c *registryClient) Index(ctx context.Context, in *IndexRequest, opts ...grpc.CallOption) (*IndexResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(IndexResponse)
+	err := c.cc.Invoke(ctx, Registry_Index_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *registryClient) Guard(ctx context.Context, in *GuardRequest, opts ...grpc.CallOption) (*GuardResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GuardResponse)
@@ -264,6 +277,8 @@ type RegistryServer interface {
 	// AcceptLoss lets the members of a group go at once that fell silent and are
 	// held by the mass-loss guard.
 	AcceptLoss(context.Context, *AcceptLossRequest) (*AcceptLossResponse, error)
+	// Index returns an index that the node has applied, for since in a write.
+	Index(context.Context, *IndexRequest) (*IndexResponse, error)
 	// Guard tells what the mass-loss guard does with a group.
 	Guard(context.Context, *GuardRequest) (*GuardResponse, error)
 	// Watch follows a group, groups by prefix, the list of groups, or the
@@ -312,6 +327,9 @@ func (UnimplementedRegistryServer) UpdateMember(context.Context, *UpdateMemberRe
 }
 func (UnimplementedRegistryServer) AcceptLoss(context.Context, *AcceptLossRequest) (*AcceptLossResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method AcceptLoss not implemented")
+}
+func (UnimplementedRegistryServer) Index(context.Context, *IndexRequest) (*IndexResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Index not implemented")
 }
 func (UnimplementedRegistryServer) Guard(context.Context, *GuardRequest) (*GuardResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Guard not implemented")
@@ -527,6 +545,24 @@ func _Registry_AcceptLoss_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Registry_Index_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(IndexRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RegistryServer).Index(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Registry_Index_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RegistryServer).Index(ctx, req.(*IndexRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Registry_Guard_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GuardRequest)
 	if err := dec(in); err != nil {
@@ -602,6 +638,10 @@ var Registry_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "AcceptLoss",
 			Handler:    _Registry_AcceptLoss_Handler,
+		},
+		{
+			MethodName: "Index",
+			Handler:    _Registry_Index_Handler,
 		},
 		{
 			MethodName: "Guard",

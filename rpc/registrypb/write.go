@@ -1,0 +1,34 @@
+package registrypb
+
+import "google.golang.org/protobuf/proto"
+
+// Write is a request that takes effect once however often it is sent: see
+// "Deduplication of writes" in registry.proto.
+type Write interface {
+	proto.Message
+	GetRequestId() []byte
+	GetSince() uint64
+	GetAgain() bool
+	// SetAttempt sets these three fields.
+	SetAttempt(requestID []byte, since uint64, again bool)
+}
+
+// SetAttempt implements Write.
+func (x *RegisterRequest) SetAttempt(requestID []byte, since uint64, again bool) {
+	x.RequestId, x.Since, x.Again = requestID, since, again
+}
+
+// SetAttempt implements Write.
+func (x *DeregisterRequest) SetAttempt(requestID []byte, since uint64, again bool) {
+	x.RequestId, x.Since, x.Again = requestID, since, again
+}
+
+// SetAttempt implements Write.
+func (x *UpdateMemberRequest) SetAttempt(requestID []byte, since uint64, again bool) {
+	x.RequestId, x.Since, x.Again = requestID, since, again
+}
+
+// SetAttempt implements Write.
+func (x *SetGroupRequest) SetAttempt(requestID []byte, since uint64, again bool) {
+	x.RequestId, x.Since, x.Again = requestID, since, again
+}

@@ -1,0 +1,139 @@
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/werbenhu/registry/fsm"
+)
+
+// numbered is the request with that number.
+func numbered(i int) Request {
+	return Request{ID: binary.BigEndian.AppendUint64(make([]byte, 8), uint64(i)), Hash: 7, Since: uint64(i)}
+}
+
+func TestDedup(t *testing.T) {
+	d := newDedup()
+	a, p := numbered(1), &proposal{}
+	if known, other, err := d.begin(a, 9, p); known != nil || other != nil || err != nil {
+		t.Fatalf("a first attempt: %v, %v, %v", known, other, err)
+	}
+	if _, other, _ := d.begin(a, 9, &proposal{}); other != p {
+		t.Error("a second attempt does not wait for the first, which is on its way")
+	}
+	differs := a
+	differs.Hash++
+	wantReused := func(what string) {
+		t.Helper()
+		var field *fsm.FieldError
+		if _, _, err := d.begin(differs, 9, &proposal{}); !errors.As(err, &field) || field.Field != "request_id" {
+			t.Errorf("an id with other values, %s: %v", what, err)
+		}
+	}
+	wantReused("while the first is on its way")
+	want := fsm.Result{Index: 9, Revision: 8, LeaseID: 5, TTL: time.Minute, Removed: true}
+	result := want
+	result.Request = a.key()
+	d.note([]fsm.Result{{Index: 7}, result})
+	d.settled(p)
+	if known, _, err := d.begin(a, 9, &proposal{}); known == nil || known.Index != want.Index || known.Revision != want.Revision ||
+		known.LeaseID != want.LeaseID || known.TTL != want.TTL || known.Removed != want.Removed || err != nil {
+		t.Errorf("an attempt after the first took effect: %+v, %v, want %+v", known, err, want)
+	}
+	wantReused("after the first took effect")
+
+	failed := numbered(2)
+	d.note([]fsm.Result{{Index: 10, Request: failed.key(), Err: fsm.ErrConflict}})
+	if known, other, err := d.begin(failed, 10, &proposal{}); known != nil || other != nil || err != nil {
+		t.Errorf("an attempt after one that changed nothing: %v, %v, %v", known, other, err)
+	}
+}
+
+// An attempt after an unknown outcome goes through only where the leader knows
+// that the call had no effect.
+func TestDedupKnowsWhatItDoesNotKnow(t *testing.T) {
+	for name, test := range map[string]struct {
+		restored, since, applied uint64
+		again, unknown           bool
+	}{
+		"all is remembered":             {0, 7, 9, true, false},
+		"a snapshot may hold it":        {8, 7, 9, true, true},
+		"a snapshot of before":          {7, 7, 9, true, false},
+		"a first attempt":               {8, 7, 9, false, false},
+		"observed in another cluster":   {0, 10, 9, true, true},
+		"a first attempt from there":    {0, 10, 9, false, false},
+		"observed what is applied last": {0, 9, 9, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDedup()
+			if test.restored > 0 {
+				d.restored(test.restored)
+			}
+			r := numbered(1)
+			r.Since, r.Again = test.since, test.again
+			_, _, err := d.begin(r, test.applied, &proposal{})
+			if errors.Is(err, ErrOutcomeUnknown) != test.unknown || err != nil && !test.unknown {
+				t.Errorf("%v, want unknown: %v", err, test.unknown)
+			}
+		})
+	}
+}
+
+// What was forgotten is not taken for what never was.
+func TestDedupIsBounded(t *testing.T) {
+	d := newDedup()
+	const n = dedupRoom*(dedupGenerations+1) + 10
+	for i := 1; i <= n; i++ {
+		d.note([]fsm.Result{{Index: uint64(i + 1), Request: numbered(i).key()}})
+	}
+	held := 0
+	for _, g := range d.applied {
+		held += len(g.records)
+	}
+	if held > dedupRoom*dedupGenerations || held < dedupRoom*(dedupGenerations-1) {
+		t.Errorf("%d requests are remembered", held)
+	}
+	oldest := n - held + 1
+	for i, want := range map[int]error{oldest - 1: ErrOutcomeUnknown, oldest: nil, n: nil} {
+		r := numbered(i)
+		r.Again = true
+		if known, _, err := d.begin(r, n+1, &proposal{}); !errors.Is(err, want) || want == nil && (known == nil || known.Index != uint64(i+1)) {
+			t.Errorf("request %d of %d, %d remembered: %v, %v, want %v", i, n, held, known, err, want)
+		}
+	}
+	r := numbered(n + 1)
+	r.Since, r.Again = n+1, true
+	if _, _, err := d.begin(r, n+1, &proposal{}); err != nil {
+		t.Errorf("a further attempt of what was never applied: %v", err)
+	}
+}
+
+// With few writes the memory goes by time.
+func TestDedupForgetsByTime(t *testing.T) {
+	d := newDedup()
+	for i := 1; i <= dedupGenerations+1; i++ {
+		d.note([]fsm.Result{{Index: uint64(i), Request: numbered(i).key()}})
+		d.applied[d.newest].began = time.Now().Add(-dedupWindow)
+	}
+	r := numbered(0)
+	for i, want := range map[int]error{1: ErrOutcomeUnknown, 2: nil} {
+		r = numbered(i)
+		r.Since, r.Again = uint64(i-1), true
+		if known, _, err := d.begin(r, 9, &proposal{}); !errors.Is(err, want) || want == nil && known == nil {
+			t.Errorf("request %d: %v, %v, want %v", i, known, err, want)
+		}
+	}
+}
+
+// BenchmarkDedup prints the bytes that a remembered request takes.
+func BenchmarkDedup(b *testing.B) {
+	b.ReportAllocs()
+	d := newDedup()
+	results := make([]fsm.Result, 1)
+	for i := 0; b.Loop(); i++ {
+		results[0] = fsm.Result{Index: uint64(i), Request: numbered(i).key()}
+		d.note(results)
+	}
+}
