@@ -131,8 +131,10 @@ func fullDisk(leads bool) func(context.Context, *Run) error {
 		if stop(); err != nil {
 			return err
 		}
-		since = logSize(n) // the disk is still full
-		if err := errors.Join(n.Start(noMark), r.endsSaying(ctx, n, since, "no space left on device", "free some space")); err != nil {
+		since = logSize(n) // the disk is still full, but for what an unfinished write had taken
+		stop = r.growLog(ctx, r.Cluster.Others(n)[0])
+		err = errors.Join(n.Start(noMark), r.endsSaying(ctx, n, since, "no space left on device", "free some space"))
+		if stop(); err != nil {
 			return err
 		}
 		r.Heal("room on the disk of %s", n.ID)
