@@ -192,8 +192,29 @@ func (c *Cache) Get(ctx context.Context, s *fsm.State, g *fsm.Group, need Need) 
 			}
 		}
 	}
-	v, err := c.wait(ctx, s, g)
-	return v, Behind{}, err
+	for {
+		v, err := c.wait(ctx, s, g)
+		if err != nil {
+			return nil, Behind{}, err
+		}
+		b := c.behind(v) // changes that came while it was built
+		if need.Delay == nil || b.Delay <= *need.Delay {
+			return v, b, nil
+		}
+		if s = c.state(); s.Group(g.Name) == nil {
+			return nil, Behind{}, fmt.Errorf("%w: %q", fsm.ErrUnknownGroup, g.Name)
+		}
+		g = s.Group(g.Name)
+	}
+}
+
+// behind tells what a ring does not have; the zero value if it has everything.
+func (c *Cache) behind(v *View) (b Behind) {
+	if m := v.missed.Load(); m != nil {
+		b.Index = max(v.Index, m.before)
+		b.Delay = time.Duration(max(0, c.now()-m.at))
+	}
+	return b
 }
 
 // touch notes that a ring that is kept was asked for.
@@ -211,11 +232,8 @@ func (c *Cache) touch(e *entry) {
 
 // serves tells whether a ring that is behind its group is new enough.
 func (c *Cache) serves(e *entry, v *View, need Need) (b Behind, ok bool) {
-	b.Index = v.Index
-	if m := v.missed.Load(); m != nil {
-		b.Index = max(b.Index, m.before)
-		b.Delay = time.Duration(max(0, c.now()-m.at))
-	}
+	b = c.behind(v)
+	b.Index = max(b.Index, v.Index)
 	if b.Index < need.Index || need.Delay != nil && b.Delay > *need.Delay {
 		return b, false
 	}

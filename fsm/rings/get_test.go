@@ -173,6 +173,55 @@ func TestStaleLimitIsOneBuildAtLeast(t *testing.T) {
 	})
 }
 
+// A reader that waited for a build is told of changes that came meanwhile; one
+// that bounds the delay waits for the next build.
+func TestDelayAfterAWait(t *testing.T) {
+	stale(t, func(t *testing.T, c *cluster, release func()) {
+		e := c.entry("web")
+		c.cache.mu.Lock() // as if a build of this revision were under way
+		e.building, e.target, e.next = true, c.m.State().Group("web").Revision, nil
+		c.cache.unplaceLocked(e)
+		c.cache.mu.Unlock()
+		built := c.m.State()
+		type got struct {
+			v     *View
+			delay time.Duration
+		}
+		ask := func(need Need) <-chan got {
+			out := make(chan got, 1)
+			go func() {
+				v, delay, err := c.get(t.Context(), "web", need)
+				if err != nil {
+					t.Error(err)
+				}
+				out <- got{v, delay}
+			}()
+			return out
+		}
+		most := StaleLimit / 2
+		any, fresh := ask(Need{Index: built.Index()}), ask(Need{Index: built.Index(), Delay: &most})
+		synctest.Wait()
+		c.apply(put("web", "newer"))
+		time.Sleep(StaleLimit)
+		v, err := build(built, built.Group("web"), e.view.Load())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.cache.mu.Lock()
+		e.building = false
+		c.cache.publishLocked(e, v)
+		c.cache.finishLocked(e, nil)
+		c.cache.mu.Unlock()
+		if a := <-any; a.v != v || a.delay != StaleLimit {
+			t.Errorf("delay %v, want that of the change which came during the build", a.delay)
+		}
+		release()
+		if f := <-fresh; f.v == v || f.delay > most {
+			t.Errorf("answered from revision %d with a delay of %v, at most %v is allowed", f.v.Revision, f.delay, most)
+		}
+	})
+}
+
 // Who asks for an index waits for a ring that has everything up to it.
 func TestNeedOfAnIndex(t *testing.T) {
 	stale(t, func(t *testing.T, c *cluster, release func()) {

@@ -129,7 +129,7 @@ func (r *reader) run(ctx context.Context) {
 		if need.Index != 0 && v.Index < need.Index && v.Revision < g.Revision && restores%2 == 0 && restores == r.all.restores.Load() {
 			r.t.Errorf("asked for index %d, got one of %d", need.Index, v.Index)
 		}
-		if restores%2 == 0 && restores == r.all.restores.Load() && behind != (Behind{}) && (behind.Index < need.Index || behind.Index < v.Index || v.Revision >= g.Revision || behind.Index >= g.Revision) {
+		if restores%2 == 0 && restores == r.all.restores.Load() && behind != (Behind{}) && (behind.Index < need.Index || behind.Index < v.Index || v.Revision < g.Revision && behind.Index >= g.Revision) {
 			r.t.Errorf("has all up to %d: asked for %d, built at %d of revision %d, the group is at %d", behind.Index, need.Index, v.Index, v.Revision, g.Revision)
 		}
 		if need.Delay != nil && behind.Delay > *need.Delay {
