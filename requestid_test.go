@@ -121,3 +121,22 @@ func TestRepeatFromAnotherHistoryIsUnknown(t *testing.T) {
 	_, err := c.apis[1].UpdateMember(t.Context(), req)
 	wantReason(t, err, codes.Unknown, registrypb.ErrorDetail_OUTCOME_UNKNOWN)
 }
+
+// Leadership is handed over through any node, which answers who leads.
+func TestTransferThroughAFollower(t *testing.T) {
+	c := newAPICluster(t)
+	for i, n := range c.nodes {
+		st, err := registrypb.NewClusterClient(c.conns[i]).Status(t.Context(), &registrypb.StatusRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st.Leader == n.ID() {
+			continue
+		}
+		resp, err := registrypb.NewClusterClient(c.conns[i]).Transfer(t.Context(), &registrypb.TransferRequest{})
+		if err != nil || resp.Leader == "" || resp.Leader == st.Leader {
+			t.Errorf("through %s: %v, %v, the leader was %s", n.ID(), resp, err, st.Leader)
+		}
+		c.settle(t)
+	}
+}

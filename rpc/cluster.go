@@ -145,7 +145,9 @@ func (s *Server) Transfer(ctx context.Context, req *registrypb.TransferRequest) 
 		return resp, toStatus(err)
 	}
 	// One hop and no second attempt: it would hand over again.
-	resp, err := forward[registrypb.TransferResponse](ctx, s, registrypb.Cluster_Transfer_FullMethodName, req)
+	// It goes on when the leader changes, which is its purpose.
+	leader, _ := s.store.Leader()
+	resp, _, err := forwardTo[registrypb.TransferResponse](ctx, s, leader, registrypb.Cluster_Transfer_FullMethodName, req)
 	return resp, toStatus(err)
 }
 

@@ -74,6 +74,9 @@ func toStatus(err error) error {
 	if errors.As(err, &field) {
 		detail.Field, detail.Limit = field.Field, field.Limit
 	}
+	if errors.Is(err, store.ErrForgotten) {
+		detail.Field = "since"
+	}
 	if low, ok := errors.AsType[*store.DiskLowError](err); ok {
 		detail.Field, detail.Limit = "disk", low.Limit()
 	}
@@ -86,16 +89,21 @@ func toStatus(err error) error {
 
 // reasonOf is the reason that an error from the wire carries.
 func reasonOf(err error) registrypb.ErrorDetail_Reason {
+	return detailOf(err).GetReason()
+}
+
+// detailOf is the detail that an error from the wire carries; nil: none.
+func detailOf(err error) *registrypb.ErrorDetail {
 	st, ok := status.FromError(err)
 	if !ok {
-		return registrypb.ErrorDetail_UNSPECIFIED
+		return nil
 	}
 	for _, d := range st.Details() {
 		if detail, ok := d.(*registrypb.ErrorDetail); ok {
-			return detail.Reason
+			return detail
 		}
 	}
-	return registrypb.ErrorDetail_UNSPECIFIED
+	return nil
 }
 
 // peerError is one of the store's errors that another node answered with.

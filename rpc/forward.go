@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
@@ -58,12 +60,17 @@ func onLeader[Req proto.Message, Resp any](ctx context.Context, s *Server, metho
 		if errors.Is(err, store.ErrNotLeader) {
 			resp, err = forward[Resp](wait, s, method, req)
 		}
-		if err == nil || !retriable(err) {
-			return resp, toStatus(err)
-		}
-		if outcomeUnknown(err) {
+		w, isWrite := any(req).(registrypb.Write)
+		switch {
+		case err == nil:
+			return resp, nil
+		case !retriable(err) && isWrite && unknown != nil && !aboutCommand(err):
+			return nil, toStatus(fmt.Errorf("%w: %w", store.ErrOutcomeUnknown, stripStatus(err)))
+		case !retriable(err):
+			return nil, toStatus(err)
+		case outcomeUnknown(err):
 			unknown = err
-			if w, ok := any(req).(registrypb.Write); ok {
+			if isWrite {
 				w.SetAttempt(w.GetRequestId(), w.GetSince(), true)
 			}
 		}
@@ -79,28 +86,39 @@ func onLeader[Req proto.Message, Resp any](ctx context.Context, s *Server, metho
 // forward sends the call to the leader.
 func forward[Resp any](ctx context.Context, s *Server, method string, req proto.Message) (*Resp, error) {
 	term := s.term.Load()
-	if term.leader == "" {
-		return nil, fmt.Errorf("%w: none is known", store.ErrNotLeader)
-	}
-	conn, err := s.peers.conn(term.leader)
-	if err != nil {
-		return nil, err
-	}
 	// A leader that hangs answers nobody: the call goes on to its successor.
 	hop, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(term.ctx, cancel)()
-	resp := new(Resp)
-	err = conn.Invoke(metadata.AppendToOutgoingContext(hop, forwardedKey, s.store.ClusterID()), method, req, resp)
+	resp, sent, err := forwardTo[Resp](hop, s, term.leader, method, req)
 	switch {
-	case err == nil:
-		return resp, nil
+	case err == nil || !sent:
+		return resp, err
 	case hop.Err() != nil && ctx.Err() == nil:
 		return nil, fmt.Errorf("%w: the leader changed during the call", store.ErrOutcomeUnknown)
 	case ctx.Err() != nil && outcomeUnknown(err):
 		return nil, fmt.Errorf("%w: the leader did not answer in time", store.ErrOutcomeUnknown)
 	}
 	return nil, err
+}
+
+// forwardTo makes the one hop. sent is false only when the request cannot have
+// left; the error then is that nothing was done.
+func forwardTo[Resp any](ctx context.Context, s *Server, leader, method string, req proto.Message) (resp *Resp, sent bool, err error) {
+	if leader == "" || leader == s.store.Self().Bind {
+		return nil, false, fmt.Errorf("%w: none is known", store.ErrNotLeader)
+	}
+	conn, err := s.peers.conn(leader)
+	if err != nil {
+		return nil, false, err
+	}
+	var to peer.Peer // set once a stream to the leader exists
+	resp = new(Resp)
+	err = conn.Invoke(metadata.AppendToOutgoingContext(ctx, forwardedKey, s.store.ClusterID()), method, req, resp, grpc.Peer(&to))
+	if err != nil && to.Addr == nil {
+		return nil, false, fmt.Errorf("%w: it cannot be reached: %w", store.ErrNotLeader, stripStatus(err))
+	}
+	return resp, true, err
 }
 
 // leaderTerm is a stretch of one leader, as this node sees it.
@@ -123,8 +141,9 @@ func (s *Server) followLeader() {
 	defer func() { end() }()
 	for {
 		if leader, _ := s.store.Leader(); s.term.Load().leader != leader {
-			end()
-			end = s.beginTerm(leader)
+			before := end
+			end = s.beginTerm(leader) // first: who loads an ended one gives up at once
+			before()
 		}
 		select {
 		case <-changes:
@@ -136,6 +155,9 @@ func (s *Server) followLeader() {
 
 // retriable says whether another attempt may go better.
 func retriable(err error) bool {
+	if forgotten(err) {
+		return false
+	}
 	if errors.Is(err, store.ErrNotLeader) || errors.Is(err, store.ErrBusy) || errors.Is(err, store.ErrOutcomeUnknown) {
 		return true
 	}
@@ -146,6 +168,21 @@ func retriable(err error) bool {
 		return status.Code(err) == codes.Unavailable
 	}
 	return false
+}
+
+// forgotten says that no attempt can find out what became of an earlier one.
+func forgotten(err error) bool {
+	d := detailOf(err)
+	return errors.Is(err, store.ErrForgotten) || d.GetReason() == registrypb.ErrorDetail_OUTCOME_UNKNOWN && d.GetField() != ""
+}
+
+// aboutCommand says whether the leader decided about the command itself.
+func aboutCommand(err error) bool {
+	switch reasonOf(toStatus(err)) {
+	case registrypb.ErrorDetail_UNSPECIFIED, registrypb.ErrorDetail_MEMBERSHIP, registrypb.ErrorDetail_NOT_READY, registrypb.ErrorDetail_OUTCOME_UNKNOWN:
+		return false
+	}
+	return true
 }
 
 // outcomeUnknown says whether the attempt may have had an effect. A connection

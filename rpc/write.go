@@ -22,9 +22,12 @@ import (
 // write runs a write that is deduplicated by its request id.
 func write[Req registrypb.Write, Resp any](ctx context.Context, s *Server, method string, req Req, cmd *fsmpb.Command, answer func(fsm.Result) *Resp) (*Resp, error) {
 	s.identify(ctx, req)
-	hash := requestHash(method, req)
 	return onLeader(ctx, s, method, req, func(ctx context.Context, req Req) (*Resp, error) {
-		r, err := s.store.WriteOnce(ctx, cmd, store.Request{ID: req.GetRequestId(), Hash: hash, Since: req.GetSince(), Again: req.GetAgain()})
+		request := store.Request{ID: req.GetRequestId(), Since: req.GetSince(), Again: req.GetAgain()}
+		if s.store.IsLeader() {
+			request.Hash = requestHash(method, req)
+		}
+		r, err := s.store.WriteOnce(ctx, cmd, request)
 		if err != nil {
 			return nil, err
 		}

@@ -147,6 +147,10 @@ func (cl *call) judge(ctx context.Context, ep *endpoint, sent bool, err error) e
 		trouble = true
 	case ReasonOutcomeUnknown:
 		cl.unknown = true
+		if e.Field != "" { // and stays so, at whatever node
+			cl.last, cl.said[ep.addr] = e, e.Message
+			return cl.giveUp(nil)
+		}
 	case ReasonUnspecified:
 		trouble = transient(e.Code)
 		definite = !trouble

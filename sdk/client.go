@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -20,6 +21,9 @@ type Client struct {
 	cfg  *config
 	pool *pool
 	seen atomic.Uint64 // highest log index that an answer spoke of
+	// seenAt is when an answer last spoke of it, in nanoseconds since began.
+	seenAt atomic.Int64
+	began  time.Time
 
 	ctx      context.Context // ends when the registrations are closed
 	cancel   context.CancelFunc
@@ -50,6 +54,7 @@ func Dial(target string, opts ...Option) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{
+		began: time.Now(),
 		cfg: cfg, pool: newPool(addrs), warm: make(chan struct{}),
 		regs: map[*Registration]struct{}{}, closed: make(chan struct{}),
 	}
@@ -138,7 +143,11 @@ func (c *Client) open() error {
 func (c *Client) observe(index uint64) {
 	for {
 		seen := c.seen.Load()
-		if index <= seen || c.seen.CompareAndSwap(seen, index) {
+		if index < seen || index == 0 {
+			return
+		}
+		if c.seen.CompareAndSwap(seen, index) {
+			c.seenAt.Store(int64(time.Since(c.began)))
 			return
 		}
 	}

@@ -3,6 +3,8 @@ package sdk
 import (
 	"context"
 	"crypto/rand"
+	"errors"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -17,27 +19,37 @@ func write[Req registrypb.Write, Resp interface{ GetIndex() uint64 }](
 ) (resp Resp, err error) {
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
-	since, err := c.since(ctx, op)
-	if err != nil {
+	for maxAge := sinceAge; ; maxAge = 0 {
+		since, err := c.since(ctx, op, maxAge)
+		if err != nil {
+			return resp, err
+		}
+		id := make([]byte, 16)
+		_, _ = rand.Read(id) // never fails: documented
+		cl := c.newCall(op, writeKind)
+		err = cl.run(ctx, func(ctx context.Context, a *attempt) (err error) {
+			req.SetAttempt(id, since, cl.unknown)
+			resp, err = method(a.registry(), ctx, req, a.opts...)
+			return err
+		})
+		c.observe(resp.GetIndex())
+		var e *Error
+		if maxAge > 0 && !cl.unknown && errors.As(err, &e) && e.Field == "since" && e.Reason == ReasonInvalidArgument {
+			continue // the leader forgot more than usual, and nothing was done
+		}
 		return resp, err
 	}
-	id := make([]byte, 16)
-	_, _ = rand.Read(id) // never fails: documented
-	cl := c.newCall(op, writeKind)
-	err = cl.run(ctx, func(ctx context.Context, a *attempt) (err error) {
-		req.SetAttempt(id, since, cl.unknown)
-		resp, err = method(a.registry(), ctx, req, a.opts...)
-		return err
-	})
-	c.observe(resp.GetIndex())
-	return resp, err
 }
 
-// since returns an index that the cluster had applied before a write. A client
-// that has seen none asks for one: without it, a later attempt could not be
+// sinceAge is how old an index may be that a write names as observed before it.
+// With the time of a call, 10 s by default, it is what a leader remembers.
+const sinceAge = 5 * time.Second
+
+// since returns an index that the cluster had applied at most maxAge ago. If the
+// client has seen none, it asks for one: without it, a later attempt could not be
 // told from a call that a leader has forgotten.
-func (c *Client) since(ctx context.Context, op string) (uint64, error) {
-	if seen := c.seen.Load(); seen > 0 {
+func (c *Client) since(ctx context.Context, op string, maxAge time.Duration) (uint64, error) {
+	if seen := c.seen.Load(); seen > 0 && time.Since(c.began)-time.Duration(c.seenAt.Load()) < maxAge {
 		return seen, nil
 	}
 	var resp *registrypb.IndexResponse

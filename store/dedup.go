@@ -67,7 +67,7 @@ const (
 // remembered: it changed nothing.
 type dedup struct {
 	mu       sync.Mutex // guards the rest
-	from     uint64     // all requests above this index are remembered
+	from     uint64     // all requests above this index that succeeded are remembered
 	applied  [dedupGenerations]dedupGeneration
 	newest   int // of applied
 	underWay map[requestID]*proposal
@@ -127,16 +127,20 @@ func (d *dedup) generationLocked(now time.Time) *dedupGeneration {
 	return g
 }
 
-// restored notes that the entries up to the index were not seen one by one.
+// restored notes that another state took over: the entries up to the index were
+// not seen one by one, and what was seen may have been of a wrong state.
 func (d *dedup) restored(index uint64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.from = max(d.from, index)
+	d.from = index
+	d.applied = [dedupGenerations]dedupGeneration{}
+	d.newest = 0
+	d.applied[0] = dedupGeneration{began: time.Now(), records: make(map[requestID]dedupRecord)}
 }
 
 var (
-	errForgotten = errors.New("it is not known whether an earlier attempt took effect")
-	errReused    = &fsm.FieldError{Field: "request_id", Limit: "that of one call", Got: "one that a call with another method or other values has"}
+	errAhead  = errors.New("the leader has not applied the index that the caller observed before")
+	errReused = &fsm.FieldError{Field: "request_id", Limit: "that of one call", Got: "one that a call with another method or other values has"}
 )
 
 // begin returns the result of the request, or its attempt that is on its way,
@@ -161,9 +165,13 @@ func (d *dedup) begin(r Request, applied uint64, p *proposal) (known *fsm.Result
 		}
 		return nil, other, nil
 	}
-	// Above applied: the caller observed a cluster that this one replaced.
-	if r.Again && (r.Since < d.from || r.Since > applied) {
-		return nil, nil, fmt.Errorf("%w: %w", ErrOutcomeUnknown, errForgotten)
+	switch forgotten := r.Since < d.from; {
+	case r.Again && forgotten:
+		return nil, nil, ErrForgotten
+	case r.Again && r.Since > applied: // observed in a cluster that this one replaced, or this node catches up
+		return nil, nil, fmt.Errorf("%w: %w", ErrOutcomeUnknown, errAhead)
+	case r.Since > 0 && forgotten: // another attempt may have overtaken this one, and is not remembered
+		return nil, nil, &fsm.FieldError{Field: "since", Limit: fmt.Sprintf("at least %d", d.from), Got: fmt.Sprint(r.Since)}
 	}
 	p.request, p.hash, p.tracked = id, r.Hash, true
 	d.underWay[id] = p

@@ -61,10 +61,11 @@ func TestDedupKnowsWhatItDoesNotKnow(t *testing.T) {
 		"all is remembered":             {0, 7, 9, true, false},
 		"a snapshot may hold it":        {8, 7, 9, true, true},
 		"a snapshot of before":          {7, 7, 9, true, false},
-		"a first attempt":               {8, 7, 9, false, false},
+		"a first attempt":               {7, 7, 9, false, false},
 		"observed in another cluster":   {0, 10, 9, true, true},
 		"a first attempt from there":    {0, 10, 9, false, false},
 		"observed what is applied last": {0, 9, 9, true, false},
+		"a first attempt, no index":     {8, 0, 9, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := newDedup()
@@ -107,6 +108,34 @@ func TestDedupIsBounded(t *testing.T) {
 	r.Since, r.Again = n+1, true
 	if _, _, err := d.begin(r, n+1, &proposal{}); err != nil {
 		t.Errorf("a further attempt of what was never applied: %v", err)
+	}
+}
+
+// A first attempt that comes so late that a further one of the same call may have
+// been forgotten is refused, and nothing is done.
+func TestLateFirstAttemptIsRefused(t *testing.T) {
+	d := newDedup()
+	d.restored(8)
+	r := numbered(7)
+	var field *fsm.FieldError
+	if _, _, err := d.begin(r, 9, &proposal{}); !errors.As(err, &field) || field.Field != "since" {
+		t.Errorf("%v", err)
+	}
+	r.Again = true
+	if _, _, err := d.begin(r, 9, &proposal{}); !errors.Is(err, ErrForgotten) {
+		t.Errorf("with again: %v", err)
+	}
+}
+
+// What was noted of another state does not count.
+func TestDedupForgetsAReplacedState(t *testing.T) {
+	d := newDedup()
+	d.note([]fsm.Result{{Index: 5, Request: numbered(1).key()}})
+	d.restored(4)
+	r := numbered(1)
+	r.Since, r.Again = 4, true
+	if known, _, err := d.begin(r, 9, &proposal{}); known != nil || err != nil {
+		t.Errorf("%+v, %v", known, err)
 	}
 }
 

@@ -16,6 +16,9 @@ var (
 	ErrBusy = errors.New("leader is busy")
 	// ErrOutcomeUnknown: the write may or may not take effect.
 	ErrOutcomeUnknown = errors.New("outcome unknown")
+	// ErrForgotten is an ErrOutcomeUnknown that no further attempt can cure: the
+	// leader does not remember writes as old as the first attempt.
+	ErrForgotten = fmt.Errorf("%w: it is not known whether an earlier attempt took effect", ErrOutcomeUnknown)
 	// ErrNotReady: the node has not caught up with the cluster since it started.
 	ErrNotReady = errors.New("node has not caught up yet")
 	// ErrDiverged: the node's state was found to differ from the others', and

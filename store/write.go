@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -26,13 +27,14 @@ func (s *Store) Write(ctx context.Context, cmd *fsmpb.Command) (fsm.Result, erro
 // on other leaders: it takes effect once. A result from an earlier attempt has
 // no Epoch and no Instance.
 func (s *Store) WriteOnce(ctx context.Context, cmd *fsmpb.Command, r Request) (fsm.Result, error) {
-	if err := fsm.Validate(cmd); err != nil {
-		return fsm.Result{}, err
-	}
 	if n := len(r.ID); n != 0 && n != RequestIDSize {
 		return fsm.Result{}, &fsm.FieldError{Field: "request_id", Limit: fmt.Sprintf("exactly %d bytes", RequestIDSize), Got: fmt.Sprintf("%d bytes", n)}
 	}
-	if _, err := s.leading(ctx); err != nil {
+	if err := fsm.Validate(cmd); err != nil {
+		return fsm.Result{}, err
+	}
+	l, err := s.leading(ctx)
+	if err != nil {
 		return fsm.Result{}, err
 	}
 	cmd.Request = r.key()
@@ -40,6 +42,7 @@ func (s *Store) WriteOnce(ctx context.Context, cmd *fsmpb.Command, r Request) (f
 	if err != nil {
 		return fsm.Result{}, err
 	}
+	p.lead = l
 	if len(r.ID) > 0 {
 		known, other, err := s.dedup.begin(r, s.State().Index(), p)
 		switch {
@@ -66,7 +69,7 @@ func (s *Store) WriteOnce(ctx context.Context, cmd *fsmpb.Command, r Request) (f
 // leading waits until this node, if it leads, has opened its term.
 func (s *Store) leading(ctx context.Context) (*leadership, error) {
 	l := s.lead.Load()
-	if l == nil || s.Diverged() != nil {
+	if l == nil || l.ctx.Err() != nil || s.Diverged() != nil {
 		return nil, ErrNotLeader
 	}
 	select {
@@ -85,6 +88,9 @@ type proposal struct {
 	future raft.ApplyFuture // set by proposeLoop
 	done   chan struct{}    // closed when out is set
 	out    outcome
+	// lead is the leadership in which it was looked up whether another attempt
+	// took effect; nil: any. In a later one that has to be looked up again.
+	lead *leadership
 
 	request requestID // see Request
 	hash    uint64
@@ -177,9 +183,14 @@ func (s *Store) proposeLoop(ctx context.Context) {
 				more = false
 			}
 		}
-		for _, p := range batch {
+		batch = slices.DeleteFunc(batch, func(p *proposal) bool {
+			if p.lead != nil && p.lead.ctx.Err() != nil {
+				s.settle(p, outcome{err: ErrNotLeader})
+				return true
+			}
 			p.future = s.raft.Apply(p.data, enqueueTimeout)
-		}
+			return false
+		})
 		select {
 		case s.proposed <- batch:
 		case <-ctx.Done():
