@@ -14,6 +14,7 @@ import (
 	"github.com/werbenhu/registry/fsm"
 	"github.com/werbenhu/registry/fsm/rings"
 	"github.com/werbenhu/registry/store"
+	"github.com/werbenhu/registry/store/raftlog"
 )
 
 // Config says how a node runs. Start copies it.
@@ -140,8 +141,8 @@ func (c Config) Validate() error {
 	if c.RingMemory != 0 && c.RingMemory < rings.MinMemory {
 		errs = append(errs, &fsm.FieldError{Field: "-ring-memory", Limit: fmt.Sprintf("at least %d bytes (16MiB)", rings.MinMemory), Got: strconv.FormatInt(c.RingMemory, 10)})
 	}
-	if c.LogStore != "" && !store.ValidLog(c.LogStore) {
-		errs = append(errs, &fsm.FieldError{Field: "-log-store", Limit: store.LogWAL + " or " + store.LogBolt, Got: strconv.Quote(c.LogStore)})
+	if c.LogStore != "" && !raftlog.Valid(c.LogStore) {
+		errs = append(errs, &fsm.FieldError{Field: "-log-store", Limit: raftlog.WAL + " or " + raftlog.Bolt, Got: strconv.Quote(c.LogStore)})
 	}
 	if c.JoinTimeout <= 0 {
 		errs = append(errs, &fsm.FieldError{Field: "-join-timeout", Limit: "more than 0", Got: c.JoinTimeout.String()})

@@ -17,6 +17,7 @@ import (
 	"github.com/werbenhu/registry/ring"
 	"github.com/werbenhu/registry/rpc/registrypb"
 	"github.com/werbenhu/registry/store"
+	"github.com/werbenhu/registry/store/lease"
 )
 
 // write runs a write that is deduplicated by its request id.
@@ -230,7 +231,7 @@ func (s *Server) guard(ctx context.Context, req *registrypb.GuardRequest) (*regi
 		Phase: registrypb.GuardResponse_Phase(g.Phase), Members: uint32(g.Members), Silent: uint32(g.Silent),
 		Lost: uint32(g.Lost), Returned: uint32(g.Returned), Gone: uint32(g.Gone),
 	}
-	if g.Phase == store.GuardHolding {
+	if g.Phase == lease.Holding {
 		resp.HoldLeft = durationpb.New(g.HoldLeft)
 	}
 	return resp, nil

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/werbenhu/registry/store/rafttransport"
 )
 
 const (
@@ -42,7 +44,7 @@ func (s *Store) awaitVoters(ctx context.Context, next []raft.Server, moved raft.
 	target := s.raft.CommitIndex()
 	for {
 		missing, wait := s.lacking(ctx, next, moved, target)
-		voters := len(votersOf(next))
+		voters := len(rafttransport.Voters(next))
 		enough := voters-len(missing) > voters/2
 		if enough && !wait {
 			return nil
@@ -65,7 +67,7 @@ func (s *Store) lacking(ctx context.Context, of []raft.Server, moved raft.Server
 	defer cancel()
 	var mu sync.Mutex // guards missing and wait
 	var asked sync.WaitGroup
-	for _, v := range votersOf(of) {
+	for _, v := range rafttransport.Voters(of) {
 		if v.ID == raft.ServerID(s.cfg.ID) {
 			continue
 		}

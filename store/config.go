@@ -10,6 +10,8 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/werbenhu/registry/fsm"
+	"github.com/werbenhu/registry/store/raftlog"
+	"github.com/werbenhu/registry/store/rafttransport"
 )
 
 // Config says how a store runs. It is copied when the store opens.
@@ -27,8 +29,8 @@ type Config struct {
 	Version string
 	// DataDir holds the log, the snapshots and the node's identity.
 	DataDir string
-	// LogStore is where the log is, LogWAL or LogBolt. Empty: where the
-	// directory has it; in a new one DefaultLog.
+	// LogStore is where the log is, raftlog.WAL or raftlog.Bolt. Empty: where the
+	// directory has it; in a new one raftlog.Default.
 	LogStore string
 
 	// Listener accepts the raft connections of other nodes.
@@ -71,7 +73,7 @@ type Config struct {
 	// have connections end soon.
 	wrapLog    func(raft.LogStore) raft.LogStore
 	wrapStable func(raft.StableStore) raft.StableStore
-	heartbeats func(t *transport, rafts func(raft.RPC)) func(raft.RPC)
+	heartbeats func(t *rafttransport.Transport, rafts func(raft.RPC)) func(raft.RPC)
 	idleLimit  time.Duration // how long a raft connection may be silent; 0: idleLimit
 }
 
@@ -111,9 +113,6 @@ func (c Config) withDefaults() Config {
 	if c.MaxHang == 0 {
 		c.MaxHang = DefaultMaxHang
 	}
-	if c.segmentSize == 0 {
-		c.segmentSize = walSegmentSize
-	}
 	if c.diskFree == nil {
 		c.diskFree = diskFree
 	}
@@ -130,8 +129,8 @@ func (c Config) validate() error {
 	if c.Listener == nil || c.DialRaft == nil || c.Peers == nil {
 		return errors.New("store: Listener, DialRaft and Peers are required")
 	}
-	if c.LogStore != "" && !ValidLog(c.LogStore) {
-		return &fsm.FieldError{Field: "log-store", Limit: LogWAL + " or " + LogBolt, Got: c.LogStore}
+	if c.LogStore != "" && !raftlog.Valid(c.LogStore) {
+		return &fsm.FieldError{Field: "log-store", Limit: raftlog.WAL + " or " + raftlog.Bolt, Got: c.LogStore}
 	}
 	return errors.Join(
 		fsm.ValidateName("id", c.ID),

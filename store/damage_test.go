@@ -18,6 +18,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/werbenhu/registry/store"
+	"github.com/werbenhu/registry/store/raftlog"
 	"github.com/werbenhu/registry/store/storetest"
 )
 
@@ -170,9 +171,9 @@ func TestAllSnapshotsDamagedIsRefused(t *testing.T) {
 // logKinds are the places that a log may be in, in segments so small that a
 // test fills some.
 var logKinds = map[string]func(*store.Config){
-	store.LogBolt: func(cfg *store.Config) { cfg.LogStore = store.LogBolt },
-	store.LogWAL: func(cfg *store.Config) {
-		cfg.LogStore = store.LogWAL
+	raftlog.Bolt: func(cfg *store.Config) { cfg.LogStore = raftlog.Bolt },
+	raftlog.WAL: func(cfg *store.Config) {
+		cfg.LogStore = raftlog.WAL
 		store.SegmentSize(cfg, 2<<10)
 	},
 }
@@ -345,7 +346,7 @@ var walDamages = map[string]logDamage{
 // the advice that the node gives works.
 func TestDamagedLogIsRefusedAndTheAdviceWorks(t *testing.T) {
 	t.Parallel()
-	for kind, damages := range map[string]map[string]logDamage{store.LogBolt: boltDamages, store.LogWAL: walDamages} {
+	for kind, damages := range map[string]map[string]logDamage{raftlog.Bolt: boltDamages, raftlog.WAL: walDamages} {
 		for name, damage := range damages {
 			t.Run(kind+", "+name, func(t *testing.T) {
 				t.Parallel()

@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"github.com/cespare/xxhash/v2"
+
+	"github.com/werbenhu/registry/store/raftlog"
 )
 
 // identity is the content of node.json: whose data directory this is.
@@ -49,8 +51,8 @@ func (i identity) save(dir string) error {
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", identityFile, err)
 	}
-	if err := writeFileSync(filepath.Join(dir, identityFile), append(data, '\n')); err != nil {
-		return fmt.Errorf("%w %s: cannot be written: %w%s", ErrDataDir, dir, err, advice(err))
+	if err := raftlog.WriteFile(filepath.Join(dir, identityFile), append(data, '\n')); err != nil {
+		return fmt.Errorf("%w %s: cannot be written: %w%s", ErrDataDir, dir, err, raftlog.Advice(err))
 	}
 	return nil
 }
@@ -71,23 +73,19 @@ const dataFormat = 2
 
 func (i identity) logKind() string {
 	if i.Log == "" {
-		return LogBolt
+		return raftlog.Bolt
 	}
 	return i.Log
 }
 
 func (i *identity) setLogKind(kind string) {
 	i.Log = kind
-	if kind == LogBolt {
+	if kind == raftlog.Bolt {
 		i.Log = "" // versions without the choice can read it
 	}
 }
 
-const (
-	identityFile = "node.json"
-	logFile      = "raft.db"
-	snapshotDir  = "snapshots"
-)
+const identityFile = "node.json"
 
 // openDataDir makes the directory, or checks that it is this node's. With a log
 // it must be one that keeps its log there. The caller holds the log's file lock
@@ -132,15 +130,15 @@ func openDataDir(dir, id, cluster, log string) (identity, error) {
 
 // logNames are files without which there is no log.
 func (i identity) logNames() []string {
-	if i.logKind() == LogWAL {
-		return []string{logFile, filepath.Join(walDir, walList)}
+	if i.logKind() == raftlog.WAL {
+		return raftlog.Names(raftlog.WAL)
 	}
-	return []string{logFile}
+	return raftlog.Names(raftlog.Bolt)
 }
 
 func parseIdentity(data []byte) (have identity, ok bool) {
 	err := json.Unmarshal(data, &have)
-	return have, err == nil && have.Incarnation != "" && (have.Sum == "" || have.Sum == have.checksum()) && ValidLog(have.logKind())
+	return have, err == nil && have.Incarnation != "" && (have.Sum == "" || have.Sum == have.checksum()) && raftlog.Valid(have.logKind())
 }
 
 // newDataDir claims an empty directory.
@@ -155,43 +153,14 @@ func newDataDir(dir, id, cluster, log string) (identity, error) {
 		}
 	}
 	ident := identity{ID: id, Cluster: cluster, Incarnation: rand.Text(), Format: dataFormat}
-	ident.setLogKind(cmp.Or(log, DefaultLog))
+	ident.setLogKind(cmp.Or(log, raftlog.Default))
 	return ident, ident.save(dir)
-}
-
-// writeFileSync replaces a file so that a crash leaves the old or the new one.
-func writeFileSync(path string, data []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".tmp*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name()) // best effort: the error to report is err
-		}
-	}()
-	_, werr := f.Write(data)
-	if err := errors.Join(werr, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // removeUnfinished deletes the snapshots that a crash left half written; raft
 // skips them and never removes them.
 func removeUnfinished(dir string) error {
-	left, err := filepath.Glob(filepath.Join(dir, snapshotDir, "*.tmp"))
+	left, err := filepath.Glob(filepath.Join(dir, raftlog.SnapshotDir, "*.tmp"))
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/werbenhu/registry/store/raftlog"
 )
 
 func writeFile(t *testing.T, path, data string) {
@@ -58,7 +60,7 @@ func TestDataDirThatIsNotThisNodes(t *testing.T) {
 			}
 		}, "-cluster"},
 		{"with a foreign file", func(t *testing.T, dir string) { writeFile(t, filepath.Join(dir, "holiday.jpg"), "") }, "holiday.jpg"},
-		{"with a log and no identity", func(t *testing.T, dir string) { writeFile(t, filepath.Join(dir, logFile), "") }, logFile},
+		{"with a log and no identity", func(t *testing.T, dir string) { writeFile(t, filepath.Join(dir, raftlog.DBFile), "") }, raftlog.DBFile},
 		{"with an identity that is cut short", func(t *testing.T, dir string) {
 			writeFile(t, filepath.Join(dir, identityFile), `{"id":"n1","clus`)
 		}, "damaged"},
@@ -103,12 +105,12 @@ func TestDataDirThatCannotBeWritten(t *testing.T) {
 
 func TestUnfinishedSnapshotsAreRemoved(t *testing.T) {
 	dir := t.TempDir()
-	writeFile(t, filepath.Join(dir, snapshotDir, "1-2-3.tmp", "state.bin"), "half")
-	writeFile(t, filepath.Join(dir, snapshotDir, "1-2-3", "state.bin"), "whole")
+	writeFile(t, filepath.Join(dir, raftlog.SnapshotDir, "1-2-3.tmp", "state.bin"), "half")
+	writeFile(t, filepath.Join(dir, raftlog.SnapshotDir, "1-2-3", "state.bin"), "whole")
 	if err := removeUnfinished(dir); err != nil {
 		t.Fatal(err)
 	}
-	left, err := filepath.Glob(filepath.Join(dir, snapshotDir, "*"))
+	left, err := filepath.Glob(filepath.Join(dir, raftlog.SnapshotDir, "*"))
 	if err != nil || len(left) != 1 || filepath.Base(left[0]) != "1-2-3" {
 		t.Errorf("left: %v, %v", left, err)
 	}
@@ -139,7 +141,7 @@ func TestDataDirOfAnOlderFormatIsRefused(t *testing.T) {
 // elsewhere.
 func TestDataDirKeepsItsLogKind(t *testing.T) {
 	for _, tc := range []struct{ began, kind, other string }{
-		{"", LogWAL, LogBolt}, {LogWAL, LogWAL, LogBolt}, {LogBolt, LogBolt, LogWAL},
+		{"", raftlog.WAL, raftlog.Bolt}, {raftlog.WAL, raftlog.WAL, raftlog.Bolt}, {raftlog.Bolt, raftlog.Bolt, raftlog.WAL},
 	} {
 		dir := t.TempDir()
 		if _, err := openDataDir(dir, "n1", "test", tc.began); err != nil {
@@ -162,7 +164,7 @@ func TestDataDirKeepsItsLogKind(t *testing.T) {
 // with its log there can be read by an older version.
 func TestDataDirWithoutALogKind(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := openDataDir(dir, "n1", "test", LogBolt); err != nil {
+	if _, err := openDataDir(dir, "n1", "test", raftlog.Bolt); err != nil {
 		t.Fatal(err)
 	}
 	data, err := os.ReadFile(filepath.Join(dir, identityFile))

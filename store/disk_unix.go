@@ -3,9 +3,7 @@
 package store
 
 import (
-	"errors"
 	"fmt"
-	"os"
 	"syscall"
 )
 
@@ -16,14 +14,4 @@ func diskFree(dir string) (uint64, error) {
 		return 0, fmt.Errorf("statfs %s: %w", dir, err)
 	}
 	return uint64(max(st.Bavail, 0)) * uint64(st.Bsize), nil
-}
-
-// tryLockShared takes the lock that bbolt takes, to read; false when another
-// process has it.
-func tryLockShared(f *os.File) (bool, error) {
-	err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB)
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return false, nil
-	}
-	return err == nil, err
 }

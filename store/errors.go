@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/werbenhu/registry/store/raftlog"
 )
 
 // What a call to the store can answer besides the errors of package fsm.
@@ -25,7 +27,7 @@ var (
 	// it answers nothing until it has the right one; nothing was done.
 	ErrDiverged = errors.New("this node's state is not the cluster's")
 	// ErrCorrupt: what is on disk is not what was written; the node ends.
-	ErrCorrupt = errors.New("stored data is damaged")
+	ErrCorrupt = raftlog.ErrCorrupt
 	// ErrDiskLow: too little disk is free for anything that makes the state
 	// grow; nothing was done. It comes as a [DiskLowError].
 	ErrDiskLow = errors.New("disk is nearly full")
@@ -34,9 +36,11 @@ var (
 	// ErrDataDir: the data directory cannot be used.
 	ErrDataDir = errors.New("data directory")
 	// ErrStorage: writing the log failed; the node ends.
-	ErrStorage = errors.New("storage failed")
+	ErrStorage = raftlog.ErrStorage
 	// ErrStuck: the node led and committed nothing; the node ends.
 	ErrStuck = errors.New("leader makes no progress")
+	// ErrInUse: another process uses the data directory.
+	ErrInUse = raftlog.ErrInUse
 	// ErrClosed: the store was closed.
 	ErrClosed = errors.New("store is closed")
 )

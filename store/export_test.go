@@ -20,6 +20,7 @@ import (
 
 	"github.com/werbenhu/registry/fsm"
 	"github.com/werbenhu/registry/fsm/fsmpb"
+	"github.com/werbenhu/registry/store/raftlog"
 )
 
 var seedFlag = flag.Uint64("seed", 0, "seed of the randomised tests; 0 draws one")
@@ -35,12 +36,15 @@ func Random(tb testing.TB) *rand.Rand {
 	return rand.New(rand.NewPCG(seed, 1))
 }
 
+// after lets fake time pass.
+func after(d time.Duration) { <-time.After(d) }
+
 // Snapshot writes a snapshot and shortens the log, as the node does by itself
 // after SnapshotThreshold entries.
 func (s *Store) Snapshot() error { return s.raft.Snapshot().Error() }
 
 // BreakLog makes every later write of the log fail.
-func (s *Store) BreakLog() error { return s.files.close() }
+func (s *Store) BreakLog() error { return s.files.Close() }
 
 // Incarnation is the id of the data directory.
 func (s *Store) Incarnation() string { return s.incarnation }
@@ -60,16 +64,7 @@ func DiskFree(cfg *Config, free func() uint64) {
 func (s *Store) NoteNode(ctx context.Context, n Hello) error { return s.noteNode(ctx, n) }
 
 // PendingExpiries is the number of leases whose expiry is on its way.
-func (s *Store) PendingExpiries() (n int) {
-	s.leases.mu.Lock()
-	defer s.leases.mu.Unlock()
-	for _, l := range s.leases.byID {
-		if l.expiring {
-			n++
-		}
-	}
-	return n
-}
+func (s *Store) PendingExpiries() int { return s.leases.Expiring() }
 
 // Corrupt changes this node's state without the log's knowledge, as a fault of
 // the memory, the processor or the program would.
@@ -96,27 +91,27 @@ const MaxReinstalls = maxReinstalls
 
 // DamageEntry changes the term of an entry on the disk, behind the cache.
 func (s *Store) DamageEntry(index uint64) error {
-	if s.files.wal != nil {
+	if s.ident.Load().logKind() == raftlog.WAL {
 		return s.damageSegments(index)
 	}
 	var l raft.Log
-	if err := s.files.bolt.GetLog(index, &l); err != nil {
+	if err := s.files.Unchecked().GetLog(index, &l); err != nil {
 		return err
 	}
 	l.Term++
-	return s.files.bolt.StoreLog(&l)
+	return s.files.Unchecked().StoreLog(&l)
 }
 
 func (s *Store) damageSegments(index uint64) error {
 	var l raft.Log
-	if err := s.files.wal.GetLog(index, &l); err != nil {
+	if err := s.files.Unchecked().GetLog(index, &l); err != nil {
 		return err
 	}
 	var entry bytes.Buffer
 	if err := (&wal.BinaryCodec{}).Encode(&l, &entry); err != nil {
 		return err
 	}
-	paths, err := filepath.Glob(filepath.Join(s.cfg.DataDir, walDir, "*.wal"))
+	paths, err := filepath.Glob(filepath.Join(s.cfg.DataDir, "wal", "*.wal"))
 	for _, path := range paths {
 		data, err := os.ReadFile(path)
 		if err != nil {
@@ -142,8 +137,8 @@ func SegmentSize(cfg *Config, bytes int) { cfg.segmentSize = bytes }
 
 // LogRange is the first and the last index of the log.
 func (s *Store) LogRange() (first, last uint64) {
-	first, _ = s.files.entries().FirstIndex() // a test would see 0
-	last, _ = s.files.entries().LastIndex()
+	first, _ = s.files.Entries().FirstIndex() // a test would see 0
+	last, _ = s.files.Entries().LastIndex()
 	return first, last
 }
 

@@ -6,6 +6,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+
+	"github.com/werbenhu/registry/store/rafttransport"
 )
 
 // HeartbeatHandlers are what raft's heartbeats can be handled with; the tests
@@ -14,11 +16,13 @@ var HeartbeatHandlers = map[string]func(*Config){
 	"own": func(*Config) {},
 	// Every heartbeat waits for raft's main loop.
 	"channel": func(c *Config) {
-		c.heartbeats = func(t *transport, _ func(raft.RPC)) func(raft.RPC) { return func(rpc raft.RPC) { t.pass(rpc) } }
+		c.heartbeats = func(t *rafttransport.Transport, _ func(raft.RPC)) func(raft.RPC) {
+			return func(rpc raft.RPC) { t.Pass(rpc) }
+		}
 	},
 	// Raft's handler for all.
 	"unguarded": func(c *Config) {
-		c.heartbeats = func(_ *transport, rafts func(raft.RPC)) func(raft.RPC) { return rafts }
+		c.heartbeats = func(_ *rafttransport.Transport, rafts func(raft.RPC)) func(raft.RPC) { return rafts }
 	},
 	// Raft's handler for those of the current term, while the node follows.
 	"guarded": func(c *Config) { c.heartbeats = guarded(func() {}) },
@@ -27,11 +31,11 @@ var HeartbeatHandlers = map[string]func(*Config){
 // GuardedHeartbeats runs between between the check and raft's handler.
 func GuardedHeartbeats(c *Config, between func()) { c.heartbeats = guarded(between) }
 
-func guarded(between func()) func(*transport, func(raft.RPC)) func(raft.RPC) {
-	return func(t *transport, rafts func(raft.RPC)) func(raft.RPC) {
+func guarded(between func()) func(*rafttransport.Transport, func(raft.RPC)) func(raft.RPC) {
+	return func(t *rafttransport.Transport, rafts func(raft.RPC)) func(raft.RPC) {
 		return func(rpc raft.RPC) {
-			if t.answer(rpc.Command) == nil {
-				t.pass(rpc)
+			if t.Answer(rpc.Command) == nil {
+				t.Pass(rpc)
 				return
 			}
 			between()
@@ -46,10 +50,17 @@ func WrapStable(cfg *Config, wrap func(raft.StableStore) raft.StableStore) { cfg
 // Caller returns raft's transport of one that knows a cluster's id.
 func Caller(cluster string, dial func(string, time.Duration) (net.Conn, error)) *raft.NetworkTransport {
 	return raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream:  newStreamLayer(&streamLayer{Listener: noStreams{}, dial: dial, cluster: func() string { return cluster }}),
+		Stream:  rafttransport.NewStreams(rafttransport.StreamsConfig{Listener: noListener{}, Dial: dial, ClusterID: func() string { return cluster }}),
 		Timeout: time.Minute, MaxPool: 1, MsgpackUseNewTimeFormat: true, Logger: hclog.NewNullLogger(),
 	})
 }
 
 // MaxStreams bounds the raft connections of a node.
-const MaxStreams = maxStreams
+const MaxStreams = rafttransport.MaxStreams
+
+// noListener accepts nothing.
+type noListener struct{ net.Listener }
+
+func (noListener) Accept() (net.Conn, error) { return nil, net.ErrClosed }
+func (noListener) Close() error              { return nil }
+func (noListener) Addr() net.Addr            { return &net.TCPAddr{} }

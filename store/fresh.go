@@ -43,7 +43,8 @@ func newFreshness(timeout time.Duration) *freshness {
 	return &freshness{start: time.Now(), timeout: timeout, acks: make(map[raft.ServerID]int64)}
 }
 
-func (f *freshness) now() int64 { return int64(time.Since(f.start)) }
+// Now implements rafttransport.Contacts.
+func (f *freshness) Now() int64 { return int64(time.Since(f.start)) }
 
 func (f *freshness) since(contact time.Time) int64 {
 	if contact.IsZero() {
@@ -52,8 +53,8 @@ func (f *freshness) since(contact time.Time) int64 {
 	return int64(contact.Sub(f.start))
 }
 
-// acked notes that a node answered this leader's heartbeat sent at that time.
-func (f *freshness) acked(id raft.ServerID, sent int64) {
+// Acked implements rafttransport.Contacts: it notes that a node answered this leader's heartbeat sent at that time.
+func (f *freshness) Acked(id raft.ServerID, sent int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.acks[id] = max(f.acks[id], sent)
@@ -85,7 +86,7 @@ func (f *freshness) late(now int64) bool { return now-f.ticked.Load() > int64(f.
 
 // lag is the lag of a node that heard from a leader at contact.
 func (f *freshness) lag(leads bool, contact time.Time) time.Duration {
-	now := f.now()
+	now := f.Now()
 	trusted := f.trusted.Load()
 	if leads {
 		if age := now - trusted; age >= int64(f.timeout) {
@@ -103,7 +104,7 @@ func (f *freshness) lag(leads bool, contact time.Time) time.Duration {
 // look takes note of the present contact; it returns true when the node is in
 // doubt. leads says that this node leads and what a quorum answered last.
 func (f *freshness) look(leads bool, quorum int64, contact time.Time) (doubt bool) {
-	now := f.now()
+	now := f.Now()
 	late := f.late(now)
 	f.ticked.Store(now)
 	if leads {
@@ -164,7 +165,7 @@ func (s *Store) freshLoop(ctx context.Context) {
 func (s *Store) endDoubt(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	at := s.fresh.now()
+	at := s.fresh.Now()
 	index, err := s.LinearizableIndex(ctx)
 	if err == nil {
 		_, err = s.WaitIndex(ctx, index)
@@ -193,7 +194,7 @@ func (s *Store) quorumContact() int64 {
 	if s.raft.State() != raft.Leader {
 		return 0
 	}
-	now := s.fresh.now() // before the voters are read: a lone voter hears itself then
+	now := s.fresh.Now() // before the voters are read: a lone voter hears itself then
 	voters, err := s.voters()
 	if err != nil {
 		return 0

@@ -31,7 +31,7 @@ func TestLagOfAFollower(t *testing.T) {
 		after(time.Second)
 		f.look(false, 0, time.Time{})
 		wantLag(t, "before any contact", f.lag(false, time.Time{}), time.Second)
-		f.confirmed(f.now())
+		f.confirmed(f.Now())
 		follow(f, time.Second)
 		last := time.Now()
 		after(freshTimeout / 5)
@@ -55,7 +55,7 @@ func TestLagAfterAGap(t *testing.T) {
 			t.Error("no doubt after a gap")
 		}
 		wantLag(t, "with the first word after it", f.lag(false, time.Now()), gap)
-		at := f.now()
+		at := f.Now()
 		after(freshTimeout / 10)
 		f.confirmed(at)
 		follow(f, freshTimeout)
@@ -82,11 +82,11 @@ func TestLagOfALeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFreshness(freshTimeout)
 		voters := []raft.Server{{ID: "a"}, {ID: "b"}, {ID: "c"}}
-		look := func() { f.look(true, f.quorum("a", voters, f.now()), time.Time{}) }
+		look := func() { f.look(true, f.quorum("a", voters, f.Now()), time.Time{}) }
 		after(time.Second)
 		look()
 		wantLag(t, "before anyone answered", f.lag(true, time.Time{}), time.Second)
-		f.acked("b", f.now())
+		f.Acked("b", f.Now())
 		look()
 		wantLag(t, "one of two others answers", f.lag(true, time.Time{}), 0)
 		after(freshTimeout - 1)
@@ -94,7 +94,7 @@ func TestLagOfALeader(t *testing.T) {
 		wantLag(t, "within the timeout", f.lag(true, time.Time{}), 0)
 		after(1)
 		wantLag(t, "after the timeout", f.lag(true, time.Time{}), freshTimeout)
-		f.acked("c", f.now()-int64(freshTimeout)/2) // sent before it was answered
+		f.Acked("c", f.Now()-int64(freshTimeout)/2) // sent before it was answered
 		look()
 		wantLag(t, "the other one answered", f.lag(true, time.Time{}), 0)
 		after(freshTimeout / 2)
@@ -106,9 +106,9 @@ func TestLagOfALeader(t *testing.T) {
 func TestQuorumContact(t *testing.T) {
 	f := newFreshness(freshTimeout)
 	for i, id := range []raft.ServerID{"b", "c", "d", "e"} {
-		f.acked(id, int64(10*(i+1)))
+		f.Acked(id, int64(10*(i+1)))
 	}
-	f.acked("e", 5) // an answer that came late
+	f.Acked("e", 5) // an answer that came late
 	for want, voters := range map[int64][]raft.Server{
 		100: {{ID: "a"}},
 		10:  {{ID: "a"}, {ID: "b"}},

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/werbenhu/registry/store/rafttransport"
 )
 
 // clusterID tells clusters of one name apart: it is made of the founders' data
@@ -16,10 +18,8 @@ func clusterID(founders []Founder) string {
 	for _, f := range founders {
 		fmt.Fprintf(h, "%s\n", f.Incarnation)
 	}
-	return hex.EncodeToString(h.Sum(nil)[:clusterIDLength/2])
+	return hex.EncodeToString(h.Sum(nil)[:rafttransport.ClusterIDSize/2])
 }
-
-const clusterIDLength = 32
 
 // found notes that this node forms a cluster with others, before it does.
 func (s *Store) found(nodes []Hello) error {
@@ -81,11 +81,11 @@ func (s *Store) target(bind, id string) Target {
 	return Target{Bind: bind, ID: id, ClusterID: s.ClusterID()}
 }
 
-func (s *Store) streamLayer() *streamLayer {
-	return newStreamLayer(&streamLayer{
-		Listener: s.cfg.Listener, advertise: s.cfg.BindAdvertise, dial: s.cfg.DialRaft,
-		cluster: s.ClusterID, stranger: s.calledFromOutside,
-		failed: s.failed, lost: s.lostStream, idle: s.cfg.idleLimit,
+func (s *Store) streams() *rafttransport.Streams {
+	return rafttransport.NewStreams(rafttransport.StreamsConfig{
+		Listener: s.cfg.Listener, Advertise: s.cfg.BindAdvertise, Dial: s.cfg.DialRaft,
+		ClusterID: s.ClusterID, Foreign: s.calledFromOutside,
+		Failed: s.failed, Lost: s.lostStream, Idle: s.cfg.idleLimit,
 	})
 }
 

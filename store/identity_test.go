@@ -4,13 +4,15 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"github.com/werbenhu/registry/store/rafttransport"
 )
 
 // A question for a node must not be answered by whoever is at its address now.
 func TestQuestionsForOthers(t *testing.T) {
 	s := &Store{cfg: Config{ID: "n1"}}
-	s.ident.Store(&identity{ClusterID: strings.Repeat("a", clusterIDLength)})
-	own, other := s.ClusterID(), strings.Repeat("b", clusterIDLength)
+	s.ident.Store(&identity{ClusterID: strings.Repeat("a", rafttransport.ClusterIDSize)})
+	own, other := s.ClusterID(), strings.Repeat("b", rafttransport.ClusterIDSize)
 	for _, tt := range []struct {
 		id, cluster string
 		ok          bool

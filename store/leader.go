@@ -56,7 +56,7 @@ func (s *Store) startLeading(ctx context.Context) (stop func()) {
 		s.lead.CompareAndSwap(l, nil)
 		cancel(fmt.Errorf("%w: leadership ended", ErrNotLeader))
 		work.Wait()
-		s.leases.rest()
+		s.leases.Follow()
 		s.log.Info("no longer leader", "term", l.term)
 	}
 }
@@ -73,9 +73,9 @@ func (s *Store) leadTerm(l *leadership) {
 			return
 		}
 	}
-	s.leases.lead(s.machine)
+	s.leases.Lead(s.machine)
 	close(l.opened)
-	s.log.Info("leader", "term", l.term, "leases", s.leases.len())
+	s.log.Info("leader", "term", l.term, "leases", s.leases.Len())
 
 	var work sync.WaitGroup
 	work.Go(func() { s.promoteLoop(l) })
@@ -130,17 +130,17 @@ func (s *Store) expireLoop(l *leadership) {
 	for {
 		select {
 		case <-timer.C:
-		case <-s.leases.wake:
+		case <-s.leases.Wake():
 		case <-l.ctx.Done():
 			return
 		}
 		if late := time.Since(planned); late > stallLimit {
 			s.counters.stalls.Add(1)
 			s.log.Warn("process stood still; leases get time to renew", "late", late)
-			s.leases.grace(stallGrace)
+			s.leases.Grace(stallGrace)
 		}
 		woke := time.Now() // before the proposal: the process may stand still in it
-		leases, next := s.leases.due(expireBatch)
+		leases, next := s.leases.Due(expireBatch)
 		if len(leases) > 0 {
 			s.expire(l, leases)
 		}
@@ -164,6 +164,6 @@ func (s *Store) expire(l *leadership, leases []*fsmpb.ExpiredLease) {
 	}
 	if l.ctx.Err() == nil {
 		s.log.Warn("could not expire leases", "count", len(leases), "err", err)
-		s.leases.retry(leases)
+		s.leases.Retry(leases)
 	}
 }

@@ -59,7 +59,7 @@ func (s *Store) knock(ctx context.Context, since time.Time) {
 			}
 			if s.misses(leader) && !s.raft.LastContact().After(since) && s.refuses(string(leader)) && !s.knowsNewerTerm(ctx, id) {
 				s.log.Info("the leader's process has ended; standing for election", "leader", string(id))
-				s.transport.standNow()
+				s.transport.Campaign()
 			}
 			return
 		}
@@ -113,8 +113,8 @@ func (s *Store) misses(leader raft.ServerAddress) bool {
 // to stand for election and lost it.
 func (s *Store) lastLeader() (raft.ServerAddress, raft.ServerID) {
 	leader, id := s.raft.LeaderWithID()
-	if last := s.transport.last.Load(); leader == "" && last != nil && s.raft.CurrentTerm() <= last.term+1 {
-		return last.addr, last.id
+	if last, ok := s.transport.LastLeader(); leader == "" && ok && s.raft.CurrentTerm() <= last.Term+1 {
+		return last.Addr, last.ID
 	}
 	return leader, id
 }
@@ -152,12 +152,4 @@ func (s *Store) refuses(addr string) bool {
 		return false
 	}
 	return errors.Is(err, syscall.ECONNREFUSED)
-}
-
-// standNow has raft's main loop stand for election without asking before.
-func (t *transport) standNow() {
-	t.pass(raft.RPC{
-		Command:  &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}},
-		RespChan: make(chan raft.RPCResponse, 1),
-	})
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+
+	"github.com/werbenhu/registry/store/rafttransport"
 )
 
 // raftRules lower the level of what raft reports louder than its cause deserves:
@@ -102,7 +104,7 @@ func connectionEnded(args []any) bool { return endOfConnection(argError(args)) }
 func unreachable(args []any) bool {
 	err := argError(args)
 	var timeout net.Error
-	return endOfConnection(err) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, errNoCluster) ||
+	return endOfConnection(err) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, rafttransport.ErrNoCluster) ||
 		errors.As(err, &timeout) && timeout.Timeout()
 }
 

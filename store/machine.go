@@ -20,11 +20,11 @@ import (
 // sound because the state is nothing but what the log makes of it. Raft's log,
 // term and vote stay as they are.
 type raftFSM struct {
-	machine *fsm.Machine
-	dedup   *dedup
-	commits *commitFeed
-	fatal   func(error)
-	closed  <-chan struct{} // the store is being closed
+	machine  *fsm.Machine
+	dedup    *dedup
+	advanced func() // the commit index has moved; does not block
+	fatal    func(error)
+	closed   <-chan struct{} // the store is being closed
 	// restored is told of every snapshot that became the state.
 	restored func(index uint64)
 
@@ -42,7 +42,7 @@ func (f *raftFSM) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0
 // ApplyBatch answers nil for what it does not apply; whoever waits for it is
 // told that the outcome is unknown.
 func (f *raftFSM) ApplyBatch(logs []*raft.Log) []any {
-	f.commits.advanced()
+	f.advanced()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	out := make([]any, len(logs))

@@ -10,6 +10,7 @@ import (
 
 	"github.com/werbenhu/registry/fsm"
 	"github.com/werbenhu/registry/fsm/rings"
+	"github.com/werbenhu/registry/store/lease"
 )
 
 // Instruments are told how long things took. Those that are nil are not
@@ -53,7 +54,7 @@ type Metrics struct {
 	Renewed, NotLeased uint64 // by acknowledged heartbeats; and those that were lost
 	Expired            uint64 // by entries of this node
 	Stalls             uint64 // times that this process stood still while it led
-	Guard              GuardStats
+	Guard              lease.Stats
 
 	Log          bbolt.Stats   // of raft.db
 	LogWrites    uint64        // pages of raft.db, and batches and truncations of segments
@@ -96,15 +97,15 @@ func (s *Store) Metrics() Metrics {
 		CommitIndex: s.raft.CommitIndex(), AppliedIndex: state.Index(), LastIndex: s.raft.LastIndex(),
 		LeaderChanges: s.counters.leaderChanges.Load(), Led: s.counters.led.Load(),
 		Groups: state.GroupCount(), Members: state.MemberCount(), Rings: s.rings.Stats(),
-		Leases: s.leases.len(), Renewed: s.counters.renewed.Load(), NotLeased: s.counters.notLeased.Load(),
-		Expired: s.counters.expired.Load(), Stalls: s.counters.stalls.Load(), Guard: s.GuardStats(),
+		Leases: s.leases.Len(), Renewed: s.counters.renewed.Load(), NotLeased: s.counters.notLeased.Load(),
+		Expired: s.counters.expired.Load(), Stalls: s.counters.stalls.Load(), Guard: s.leases.Stats(),
 		Agreed: s.counters.checks[agreed].Load(), Majority: s.counters.checks[inMajority].Load(),
 		Undecided: s.counters.checks[undecided].Load(), Wrong: s.counters.checks[wrong].Load(),
 		Reinstalls: s.counters.reinstalls.Load(), Alarms: len(s.alarms()),
-		Log: s.files.bolt.Stats(), LogSize: s.files.size(),
+		Log: s.files.DB(), LogSize: s.files.Size(),
 	}
-	m.LogWrites, m.LogWriteTime = s.files.writes()
-	if first, err := s.files.entries().FirstIndex(); err == nil {
+	m.LogWrites, m.LogWriteTime = s.files.Writes()
+	if first, err := s.files.Entries().FirstIndex(); err == nil {
 		m.FirstIndex = first
 	}
 	if servers, _, err := s.configuration(); err == nil {

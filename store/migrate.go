@@ -3,20 +3,17 @@ package store
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"math"
 	"os"
 	"path/filepath"
 
-	"github.com/hashicorp/raft"
-
 	"github.com/werbenhu/registry/fsm"
+	"github.com/werbenhu/registry/store/raftlog"
 )
 
 // LogMove is what a move of a log did.
 type LogMove struct {
-	From, To    string // LogWAL or LogBolt; the same: there was nothing to do
+	From, To    string // raftlog.WAL or raftlog.Bolt; the same: there was nothing to do
 	First, Last uint64 // entries that were moved; Last 0: the log is empty
 }
 
@@ -25,9 +22,9 @@ type LogMove struct {
 // read back. What an interrupted move leaves is removed by the next one, or when
 // the node starts.
 func MigrateLog(dir, to string, logger *slog.Logger) (LogMove, error) {
-	m := migration{dir: dir, to: to, log: logger, segmentSize: walSegmentSize, batch: maxCopyEntries, step: func(string) {}}
-	if !ValidLog(to) {
-		return LogMove{}, &fsm.FieldError{Field: "to", Limit: LogWAL + " or " + LogBolt, Got: to}
+	m := migration{dir: dir, to: to, log: logger, step: func(string) {}}
+	if !raftlog.Valid(to) {
+		return LogMove{}, &fsm.FieldError{Field: "to", Limit: raftlog.WAL + " or " + raftlog.Bolt, Got: to}
 	}
 	return m.run()
 }
@@ -36,8 +33,8 @@ func MigrateLog(dir, to string, logger *slog.Logger) (LogMove, error) {
 type migration struct {
 	dir, to     string
 	log         *slog.Logger
-	segmentSize int
-	batch       int               // entries at a time
+	segmentSize int               // 0: the default
+	batch       int               // entries at a time; 0: the default
 	step        func(what string) // tells a test how far it is
 }
 
@@ -46,34 +43,33 @@ func (m migration) run() (move LogMove, err error) {
 	if err != nil {
 		return LogMove{}, err
 	}
-	bolt, err := openBolt(m.dir)
+	files, err := raftlog.Lock(m.dir)
 	if err != nil {
 		return LogMove{}, unusable(m.dir, ident.ID, err)
 	}
-	files := &logFiles{dir: m.dir, bolt: bolt}
-	defer func() { err = errors.Join(err, files.close()) }()
+	defer func() { err = errors.Join(err, files.Close()) }()
 	if ident, err = m.identity(); err != nil { // again, under the lock
 		return LogMove{}, err
 	}
-	if err := files.openRest(ident.logKind(), newRaftLogger(m.log), m.segmentSize); err != nil {
+	if err := files.Open(ident.logKind(), newRaftLogger(m.log), m.segmentSize); err != nil {
 		return LogMove{}, unusable(m.dir, ident.ID, err)
 	}
 	move = LogMove{From: ident.logKind(), To: m.to}
-	if move.First, move.Last, err = verifyLog(files.entries(), files.stable(), files.tail.mark()); err != nil {
+	if move.First, move.Last, err = files.Verify(); err != nil {
 		return move, unusable(m.dir, ident.ID, err)
 	}
 	if move.From == m.to {
-		return move, files.dropOther()
+		return move, files.DropOther()
 	}
-	if err := m.copy(files, move); err != nil {
-		return move, fmt.Errorf("move the log in %s to %s: %w%s", m.dir, m.to, err, advice(err))
+	if err := files.Move(m.to, raftlog.MoveConfig{Logger: newRaftLogger(m.log), SegmentSize: m.segmentSize, Batch: m.batch, Step: m.step}); err != nil {
+		return move, fmt.Errorf("move the log in %s to %s: %w%s", m.dir, m.to, err, raftlog.Advice(err))
 	}
 	ident.setLogKind(m.to)
 	if err := ident.save(m.dir); err != nil {
 		return move, err
 	}
 	m.step("switched")
-	err = files.dropOther()
+	err = files.DropOther()
 	m.step("old log removed")
 	return move, err
 }
@@ -94,78 +90,4 @@ func (m migration) identity() (identity, error) {
 		}
 	}
 	return ident, nil
-}
-
-// copy copies the log, reads the copy back and makes files those of the copy.
-func (m migration) copy(files *logFiles, move LogMove) error {
-	from, old := files.entries(), files.wal
-	next := &logFiles{dir: m.dir, bolt: files.bolt, tail: files.tail}
-	if err := m.emptyTarget(next); err != nil {
-		return err
-	}
-	m.step("target emptied")
-	err := m.copyEntries(from, next.entries(), move)
-	if next.wal != nil {
-		// As the next start will find it.
-		err = errors.Join(err, next.wal.close())
-		if err == nil {
-			next.wal, err = openWAL(m.dir, files.tail.mark(), newRaftLogger(m.log), m.segmentSize)
-		}
-	}
-	if err != nil {
-		return err
-	}
-	if old == nil {
-		files.wal = next.wal
-	}
-	m.step("copied")
-	first, last, err := verifyLog(next.entries(), next.stable(), next.tail.mark())
-	if err == nil && (first != move.First || last != move.Last) {
-		err = fmt.Errorf("%w: the copy has entries %d to %d of %d to %d", ErrCorrupt, first, last, move.First, move.Last)
-	}
-	if err != nil || old == nil {
-		return err
-	}
-	files.wal = nil
-	return old.close()
-}
-
-// emptyTarget removes what an earlier move left where this one writes.
-func (m migration) emptyTarget(next *logFiles) (err error) {
-	if m.to == LogBolt {
-		return next.bolt.DeleteRange(0, math.MaxUint64)
-	}
-	path := filepath.Join(m.dir, walDir)
-	if err := os.RemoveAll(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	next.wal, err = openWAL(m.dir, tailMark{}, newRaftLogger(m.log), m.segmentSize)
-	return err
-}
-
-const (
-	// A batch of a copy is that many entries, or that many bytes.
-	maxCopyEntries = 1024
-	maxCopyBytes   = 4 << 20
-)
-
-func (m migration) copyEntries(from, to checkedLog, move LogMove) error {
-	var batch []*raft.Log
-	size := 0
-	for i := move.First; i <= move.Last; i++ {
-		l := new(raft.Log)
-		if err := from.GetLog(i, l); err != nil {
-			return err
-		}
-		batch, size = append(batch, l), size+len(l.Data)
-		if i < move.Last && len(batch) < m.batch && size < maxCopyBytes {
-			continue
-		}
-		if err := to.StoreLogs(batch); err != nil {
-			return err
-		}
-		m.step(fmt.Sprint("copied to ", i))
-		batch, size = nil, 0
-	}
-	return nil
 }

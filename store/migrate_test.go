@@ -15,6 +15,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/werbenhu/registry/store"
+	"github.com/werbenhu/registry/store/raftlog"
 	"github.com/werbenhu/registry/store/storetest"
 )
 
@@ -22,8 +23,8 @@ const smallSegments = 2 << 10
 
 // moves are both ways.
 var moves = map[string]struct{ from, to string }{
-	"to segments": {store.LogBolt, store.LogWAL},
-	"to raft.db":  {store.LogWAL, store.LogBolt},
+	"to segments": {raftlog.Bolt, raftlog.WAL},
+	"to raft.db":  {raftlog.WAL, raftlog.Bolt},
 }
 
 // startsFrom starts a node on a copy of a directory, with the log where it must
@@ -44,11 +45,11 @@ func startsFrom(t *testing.T, dir, kind string, want uint64) {
 		want = content(n)
 		n.Stop()
 	}
-	if entries := boltEntries(t, c.DirOf("n1")); (entries > 0) != (kind == store.LogBolt) {
+	if entries := boltEntries(t, c.DirOf("n1")); (entries > 0) != (kind == raftlog.Bolt) {
 		t.Errorf("the log is in %s, and raft.db has %d entries", kind, entries)
 	}
 	_, err := os.Stat(filepath.Join(c.DirOf("n1"), "wal"))
-	if isThere := err == nil; isThere != (kind == store.LogWAL) {
+	if isThere := err == nil; isThere != (kind == raftlog.WAL) {
 		t.Errorf("the log is in %s, and there are segments: %v", kind, isThere)
 	}
 }
@@ -151,16 +152,16 @@ func TestMovedLogIsWholeAtEveryStep(t *testing.T) {
 // part of the log.
 func TestMoveToRaftDBBeginsEmpty(t *testing.T) {
 	t.Parallel()
-	c := storetest.New(t, logKinds[store.LogWAL])
+	c := storetest.New(t, logKinds[raftlog.WAL])
 	n := written(t, c)
 	want := content(n)
 	editLog(t, n.Dir, func(logs *bbolt.Bucket) error {
 		return logs.Put(binary.BigEndian.AppendUint64(nil, 1000), []byte("left"))
 	})
-	if _, err := store.MigrateLog(n.Dir, store.LogBolt, slog.New(slog.DiscardHandler)); err != nil {
+	if _, err := store.MigrateLog(n.Dir, raftlog.Bolt, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
-	startsFrom(t, n.Dir, store.LogBolt, want)
+	startsFrom(t, n.Dir, raftlog.Bolt, want)
 }
 
 // A log that was moved is the same for the rest of the cluster, snapshots and
@@ -196,7 +197,7 @@ func TestLogIsNotMovedWhileTheNodeRuns(t *testing.T) {
 		c := storetest.New(t, kind)
 		n := c.Start("n1", store.Formation{})
 		c.AwaitReady(n)
-		for _, to := range []string{store.LogBolt, store.LogWAL} {
+		for _, to := range []string{raftlog.Bolt, raftlog.WAL} {
 			_, err := store.MigrateLog(n.Dir, to, slog.New(slog.DiscardHandler))
 			if !errors.Is(err, store.ErrDataDir) || !errors.Is(err, store.ErrInUse) {
 				t.Errorf("to %s: %v", to, err)
@@ -213,8 +214,8 @@ func TestDamagedLogIsNotMoved(t *testing.T) {
 		from, to string
 		damage   logDamage
 	}{
-		"raft.db":  {store.LogBolt, store.LogWAL, boltDamages["last entry lost"]},
-		"segments": {store.LogWAL, store.LogBolt, walDamages["tail cut"]},
+		"raft.db":  {raftlog.Bolt, raftlog.WAL, boltDamages["last entry lost"]},
+		"segments": {raftlog.WAL, raftlog.Bolt, walDamages["tail cut"]},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -232,7 +233,7 @@ func TestDamagedLogIsNotMoved(t *testing.T) {
 func TestMoveOfWhatIsNoLog(t *testing.T) {
 	t.Parallel()
 	for name, dir := range map[string]string{"missing": filepath.Join(t.TempDir(), "x"), "empty": t.TempDir()} {
-		_, err := store.MigrateLog(dir, store.LogWAL, slog.New(slog.DiscardHandler))
+		_, err := store.MigrateLog(dir, raftlog.WAL, slog.New(slog.DiscardHandler))
 		if !errors.Is(err, store.ErrDataDir) || !strings.Contains(err.Error(), "not a node's") {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -163,7 +163,7 @@ func (s *Store) Status() Status {
 	st := Status{
 		ID: s.cfg.ID, Cluster: s.cfg.Cluster, Bind: s.cfg.BindAdvertise, Addr: s.cfg.Addr, Version: s.cfg.Version,
 		Ready: s.Serving() == nil, Alarms: s.alarms(), Term: s.raft.CurrentTerm(), AppliedIndex: state.Index(), CommitIndex: s.raft.CommitIndex(),
-		Digest: state.Digest(), Lag: s.Lag(), Leases: s.leases.len(),
+		Digest: state.Digest(), Lag: s.Lag(), Leases: s.leases.Len(),
 	}
 	st.LeaderBind, st.LeaderID = s.Leader()
 	if f := s.raft.GetConfiguration(); f.Error() == nil {

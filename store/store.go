@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,6 +14,9 @@ import (
 	"github.com/werbenhu/registry/fsm"
 	"github.com/werbenhu/registry/fsm/rings"
 	"github.com/werbenhu/registry/fsm/watch"
+	"github.com/werbenhu/registry/store/lease"
+	"github.com/werbenhu/registry/store/raftlog"
+	"github.com/werbenhu/registry/store/rafttransport"
 )
 
 // Store is an open node. All methods are safe for concurrent use.
@@ -34,15 +36,15 @@ type Store struct {
 	fsm       *raftFSM
 	integrity *integrity
 	disk      *diskWatch
-	leases    *leaseTable
+	leases    *lease.Table
 	counters  counters
 	dedup     *dedup
 	fresh     *freshness
 	follow    following
 	confirm   *confirmer
 	raft      *raft.Raft
-	transport *transport
-	files     *logFiles
+	transport *rafttransport.Transport
+	files     *raftlog.Files
 	logs      raft.LogStore // as raft sees it
 
 	notify      chan bool
@@ -81,7 +83,7 @@ func Open(cfg Config) (_ *Store, err error) {
 		return nil, err
 	}
 	s := &Store{
-		cfg: cfg, log: cfg.Logger, started: time.Now(), leases: newLeaseTable(), dedup: newDedup(),
+		cfg: cfg, log: cfg.Logger, started: time.Now(), leases: lease.New(cfg.Logger), dedup: newDedup(),
 		notify: make(chan bool, 16), streamEnded: make(chan struct{}, 1), proposals: make(chan *proposal, maxBatchSize),
 		underWay: make(chan struct{}, maxBatches), proposed: make(chan []*proposal, maxBatches), collected: make(chan struct{}),
 		integrity: newIntegrity(), disk: &diskWatch{}, strangers: newRepeats(),
@@ -90,14 +92,13 @@ func Open(cfg Config) (_ *Store, err error) {
 	s.counters.ready = s.ready
 	s.ident.Store(&identity{})
 	s.fresh = newFreshness(cfg.ElectionTimeout)
-	s.leases.log = cfg.Logger
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.confirm = newConfirmer(s.checkLeadership)
 	s.confirm.told = cfg.Instruments.Confirmed
 	s.watches = watch.NewHub(fsm.New().State())
 	s.rings = rings.New(rings.Config{State: func() *fsm.State { return s.machine.State() }, Memory: cfg.RingMemory, Lag: s.Lag, Logger: cfg.Logger})
 	s.machine = fsm.New(append([]fsm.Observer{s.leases, &s.counters, s.watches, s.rings}, cfg.Observers...)...)
-	s.fsm = &raftFSM{machine: s.machine, dedup: s.dedup, fatal: s.fail, closed: s.ctx.Done(), restored: s.gotSnapshot}
+	s.fsm = &raftFSM{machine: s.machine, advanced: func() { s.transport.Advanced() }, dedup: s.dedup, fatal: s.fail, closed: s.ctx.Done(), restored: s.gotSnapshot}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -130,16 +131,14 @@ func (s *Store) openLog() error {
 	}
 	s.ident.Store(&ident)
 	s.incarnation = ident.Incarnation
-	bolt, err := openBolt(dir)
-	if err != nil {
+	if s.files, err = raftlog.Lock(dir); err != nil {
 		return unusable(dir, s.cfg.ID, err)
 	}
-	s.files = &logFiles{dir: dir, bolt: bolt}
 	// Under the lock: another process may have claimed the directory meanwhile.
 	if again, err := openDataDir(dir, s.cfg.ID, s.cfg.Cluster, s.cfg.LogStore); err != nil || again.Incarnation != ident.Incarnation || again.Log != ident.Log {
 		return errors.Join(fmt.Errorf("%w %s: another process claimed it at the same time", ErrDataDir, dir), err)
 	}
-	if err := s.files.openRest(ident.logKind(), newRaftLogger(s.log), s.cfg.segmentSize); err != nil {
+	if err := s.files.Open(ident.logKind(), newRaftLogger(s.log), s.cfg.segmentSize); err != nil {
 		return unusable(dir, s.cfg.ID, err)
 	}
 	return removeUnfinished(dir)
@@ -150,76 +149,53 @@ func (s *Store) openLog() error {
 const trailingFactor = 2
 
 func (s *Store) openRaft() error {
-	guard := failStop{maxHang: s.cfg.MaxHang, fatal: s.fail, closed: s.ctx.Done()}
-	stable := &stableStore{StableStore: s.files.stable(), failStop: guard, tail: s.files.tail}
-	cached, err := raft.NewLogCache(1024, s.files.entries())
-	if err != nil {
-		return fmt.Errorf("log cache: %w", err)
-	}
-	logs := &logStore{LogStore: cached, failStop: guard, tail: s.files.tail}
-	if s.cfg.wrapLog != nil {
-		logs.LogStore = s.cfg.wrapLog(cached)
-	}
-	s.logs = logs
-	if s.cfg.wrapStable != nil {
-		stable.StableStore = s.cfg.wrapStable(s.files.stable())
-	}
 	logger := newRaftLogger(s.log)
-	files, err := raft.NewFileSnapshotStoreWithLogger(s.cfg.DataDir, keptSnapshots, logger)
+	snaps, err := raftlog.OpenSnapshots(s.cfg.DataDir, logger)
 	if err != nil {
 		return fmt.Errorf("%w %s: %w", ErrDataDir, s.cfg.DataDir, err)
 	}
-	snaps := snapshotStore{SnapshotStore: files, dir: filepath.Join(s.cfg.DataDir, snapshotDir)}
-	logs.keepFrom = func() (uint64, bool) { return oldestSnapshot(snaps) }
-	logs.covered = func() (uint64, bool) { return newestSnapshot(snaps) }
-	logs.stored = s.follow.gotEntries
+	logs, stable, err := s.files.Guard(raftlog.GuardConfig{
+		Watchdog:  raftlog.Watchdog{MaxHang: s.cfg.MaxHang, Fatal: s.fail, Closed: s.ctx.Done()},
+		Snapshots: snaps, Stored: s.follow.gotEntries, WrapLog: s.cfg.wrapLog, WrapStable: s.cfg.wrapStable,
+	})
+	if err != nil {
+		return err
+	}
+	s.logs = logs
 	if err := s.verifyStored(snaps); err != nil {
 		return err
 	}
 	if s.hadState, err = raft.HasExistingState(logs, stable, snaps); err != nil {
 		return fmt.Errorf("%w %s: %w", ErrDataDir, s.cfg.DataDir, err)
 	}
-	s.transport = newTransport(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream:                  s.streamLayer(),
-		MaxPool:                 3,
-		Timeout:                 max(2*s.cfg.ElectionTimeout, time.Second),
-		Logger:                  logger,
-		MsgpackUseNewTimeFormat: true,
-	}))
-	commits := newCommitFeed()
-	s.fsm.commits = commits
-	s.transport.choose, s.transport.commits, s.transport.fresh = s.cfg.heartbeats, commits, s.fresh
-	s.transport.refused = func(err error) { logger.Error("refused a message on the bind port", "error", err) }
+	s.transport = rafttransport.New(rafttransport.Config{
+		Streams: s.streams(), Timeout: max(2*s.cfg.ElectionTimeout, time.Second), Logger: logger, Contacts: s.fresh,
+		Refused:    func(err error) { logger.Error("refused a message on the bind port", "error", err) },
+		Heartbeats: s.cfg.heartbeats,
+	})
 	s.raft, err = raft.NewRaft(s.raftConfig(), &timedFSM{s.fsm, s.cfg.Instruments}, logs, stable, snaps, s.transport)
 	if err != nil {
 		return fmt.Errorf("%w %s: start raft: %w", ErrDataDir, s.cfg.DataDir, err)
 	}
-	commits.start(s.raft)
-	s.transport.termAt = func(index uint64) (term uint64, ok bool) {
-		var l raft.Log
-		err := logs.GetLog(index, &l)
-		return l.Term, err == nil
-	}
-	s.transport.electorate = raftElectorate{s.raft}
-	s.transport.attach(s.raft)
+	s.transport.Attach(s.raft, logs)
 	return nil
 }
 
 // verifyStored reads all that is on disk before raft builds on it.
-func (s *Store) verifyStored(snaps raft.SnapshotStore) error {
-	from, last, err := verifyLog(s.files.entries(), s.files.stable(), s.files.tail.mark())
+func (s *Store) verifyStored(snaps *raftlog.Snapshots) error {
+	from, last, err := s.files.Verify()
 	if err == nil {
-		found, serr := checkSnapshots(s.cfg.DataDir, snaps, s.log)
+		found, serr := snaps.Check(s.log)
 		if serr != nil {
-			return serr
+			return fmt.Errorf("%w %s: %w", ErrDataDir, s.cfg.DataDir, serr)
 		}
-		err = found.verifyBase(from, last, s.log)
+		err = found.VerifyBase(from, last, s.log)
 	}
 	if err != nil {
 		return unusable(s.cfg.DataDir, s.cfg.ID, err)
 	}
-	if err := s.files.dropOther(); err != nil {
-		return fmt.Errorf("%w %s: %w%s", ErrDataDir, s.cfg.DataDir, err, advice(err))
+	if err := s.files.DropOther(); err != nil {
+		return fmt.Errorf("%w %s: %w%s", ErrDataDir, s.cfg.DataDir, err, raftlog.Advice(err))
 	}
 	return nil
 }
@@ -346,7 +322,7 @@ func (s *Store) close() error {
 	s.rings.Close() // 6
 	s.watches.Close()
 	if s.files != nil {
-		errs = append(errs, s.files.close()) // 7
+		errs = append(errs, s.files.Close()) // 7
 	}
 	return errors.Join(errs...)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/werbenhu/registry/fsm"
 	"github.com/werbenhu/registry/fsm/fsmpb"
+	"github.com/werbenhu/registry/store/lease"
 )
 
 // enqueueTimeout bounds the wait for a place in raft's queue.
@@ -249,7 +250,7 @@ func (s *Store) Renew(ctx context.Context, ids []uint64) (lost []uint64, term ui
 	if err != nil {
 		return nil, 0, err
 	}
-	lost = s.leases.renew(ids)
+	lost = s.leases.Renew(ids)
 	if err := s.confirm.wait(ctx, l); err != nil {
 		return nil, 0, err
 	}
@@ -270,5 +271,20 @@ func (s *Store) AcceptLoss(ctx context.Context, group string) (int, error) {
 	if _, err := s.leading(ctx); err != nil {
 		return 0, err
 	}
-	return s.leases.acceptLoss(group), nil
+	return s.leases.AcceptLoss(group), nil
+}
+
+// Guard tells what the mass-loss guard does with a group. Only the leader
+// knows; other nodes return [ErrNotLeader]. A group without leases is idle.
+func (s *Store) Guard(ctx context.Context, group string) (lease.Status, error) {
+	if err := fsm.ValidateName("group", group); err != nil {
+		return lease.Status{}, err
+	}
+	if _, err := s.leading(ctx); err != nil {
+		return lease.Status{}, err
+	}
+	if s.State().Group(group) == nil {
+		return lease.Status{}, fmt.Errorf("%w: %q", fsm.ErrUnknownGroup, group)
+	}
+	return s.leases.Status(group), nil
 }

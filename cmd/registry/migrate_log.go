@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/werbenhu/registry/store"
+	"github.com/werbenhu/registry/store/raftlog"
 )
 
 func migrateLogCommand(e *env) *cli.Command {
@@ -34,8 +35,8 @@ func migrateLog(e *env, c *cli.Context) error {
 		return err
 	}
 	dir, to := c.String(flagDataDir), c.String("to")
-	if !store.ValidLog(to) {
-		return usageErrorf("-to is %q, want %s or %s", to, store.LogWAL, store.LogBolt)
+	if !raftlog.Valid(to) {
+		return usageErrorf("-to is %q, want %s or %s", to, raftlog.WAL, raftlog.Bolt)
 	}
 	move, err := store.MigrateLog(dir, to, slog.New(newTextHandler(e.stderr, slog.LevelWarn)))
 	if errors.Is(err, store.ErrInUse) {

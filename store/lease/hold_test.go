@@ -1,0 +1,197 @@
+package lease
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/werbenhu/registry/fsm"
+	"github.com/werbenhu/registry/fsm/fsmpb"
+	"github.com/werbenhu/registry/ring"
+)
+
+func holding(id, instance string, hold time.Duration) *fsmpb.Command {
+	return &fsmpb.Command{Op: &fsmpb.Command_UpdateMember{UpdateMember: &fsmpb.UpdateMember{
+		Group: "web", Id: id, StatePlusOne: uint32(ring.Held) + 1, HoldMs: hold.Milliseconds(), Instance: []byte(instance),
+	}}}
+}
+
+func resuming(id string) *fsmpb.Command {
+	return &fsmpb.Command{Op: &fsmpb.Command_UpdateMember{UpdateMember: &fsmpb.UpdateMember{
+		Group: "web", Id: id, StatePlusOne: uint32(ring.Active) + 1,
+	}}}
+}
+
+func TestHeldSeatNeedsNoHeartbeat(t *testing.T) {
+	bubble(t, func(t *testing.T, l *leaseLog) {
+		l.register("a", 10*time.Second)
+		after(9 * time.Second)
+		l.apply(holding("a", "one", time.Minute))
+		after(time.Minute - 1)
+		want(t, "one nanosecond before the end of the hold", l.dueNow(10))
+		after(1)
+		leases, _ := l.Due(10)
+		if len(leases) != 1 || !l.expire(leases) {
+			t.Errorf("at the end of the hold: %v", leases)
+		}
+		if l.Len() != 0 || len(l.groups) != 0 {
+			t.Errorf("%d leases and %d groups are left", l.Len(), len(l.groups))
+		}
+	})
+}
+
+// No seat goes earlier than a TTL after its last sign of life, held or not.
+func TestHoldIsAtLeastTheTTL(t *testing.T) {
+	bubble(t, func(t *testing.T, l *leaseLog) {
+		l.register("a", 10*time.Second)
+		l.apply(holding("a", "", time.Second))
+		after(10*time.Second - 1)
+		want(t, "before the TTL", l.dueNow(10))
+		after(1)
+		want(t, "after it", l.dueNow(10), "a")
+	})
+}
+
+// An operator holds a process that is still there: the time counts from its
+// last heartbeat.
+func TestHoldCountsFromTheLastSignOfLife(t *testing.T) {
+	bubble(t, func(t *testing.T, l *leaseLog) {
+		id := l.register("a", 3*time.Second)
+		l.apply(holding("a", "", 30*time.Second))
+		for range 100 {
+			after(time.Second)
+			l.Renew([]uint64{id})
+		}
+		after(30*time.Second - 1)
+		want(t, "before the end", l.dueNow(10))
+		after(1)
+		want(t, "at the end", l.dueNow(10), "a")
+	})
+}
+
+func TestResumedSeatHasItsTTLAgain(t *testing.T) {
+	bubble(t, func(t *testing.T, l *leaseLog) {
+		l.register("a", 10*time.Second)
+		l.apply(holding("a", "", time.Hour))
+		after(time.Minute)
+		l.apply(resuming("a"))
+		after(10*time.Second - 1)
+		want(t, "before the TTL", l.dueNow(10))
+		after(1)
+		want(t, "after it", l.dueNow(10), "a")
+	})
+}
+
+func TestReturnEndsTheHold(t *testing.T) {
+	bubble(t, func(t *testing.T, l *leaseLog) {
+		l.register("a", 10*time.Second)
+		l.apply(holding("a", "one", time.Minute))
+		after(59 * time.Second)
+		l.apply(registration("a", "two", 10*time.Second))
+		after(10*time.Second - 1)
+		want(t, "after the hold would have been over", l.dueNow(10))
+		after(1)
+		want(t, "after the TTL", l.dueNow(10), "a")
+	})
+}
+
+// A new leader knows no deadlines: the hold begins again, in full. So does a
+// node that took a snapshot, and a cluster that was down as a whole.
+func TestNewLeaderBeginsTheHoldAgain(t *testing.T) {
+	for name, again := range map[string]func(*leaseLog){
+		"new leader": func(l *leaseLog) { l.Follow(); l.Lead(l.machine) },
+		"snapshot":   func(l *leaseLog) { l.Restored(l.machine.State()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, l *leaseLog) {
+				l.register("a", 10*time.Second)
+				l.apply(holding("a", "one", time.Minute))
+				after(59 * time.Second)
+				again(l)
+				after(time.Minute - 1)
+				want(t, "before the end", l.dueNow(10))
+				after(1)
+				want(t, "at the end", l.dueNow(10), "a")
+			})
+		})
+	}
+}
+
+// An expiry on its way is overtaken by a hold that was acknowledged: the seat
+// stays, and the whole hold is ahead of it.
+func TestHoldOvertakesAnExpiry(t *testing.T) {
+	bubble(t, func(t *testing.T, l *leaseLog) {
+		l.register("a", 10*time.Second)
+		after(10 * time.Second)
+		leases, _ := l.Due(10)
+		l.apply(holding("a", "one", time.Minute))
+		if len(leases) != 1 || l.expire(leases) {
+			t.Fatalf("%d expired, or the expiry took effect", len(leases))
+		}
+		after(time.Minute - 1)
+		want(t, "before the end", l.dueNow(10))
+		after(1)
+		want(t, "at the end", l.dueNow(10), "a")
+	})
+}
+
+// heldGroup is a group of 100 of which the first n are held.
+func heldGroup(n int, hold time.Duration) *guardTable {
+	g := newGuardTable(100, guardTTL)
+	for i := range n {
+		m := &fsm.Member{ID: fmt.Sprint(i), LeaseID: uint64(i + 1), Epoch: 1, TTL: guardTTL}
+		held := *m
+		held.State, held.Hold, held.Epoch = ring.Held, hold, 2
+		g.Applied(&fsm.Update{Changes: []fsm.Change{{Group: "g", Prev: m, Next: &held}}})
+	}
+	return g
+}
+
+// Ninety of a hundred are held and do not come back: they go when their holds
+// are over, and nothing makes a mass loss of it.
+func TestGuardDoesNotKeepHeldMembers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := heldGroup(90, 2*guardTTL)
+		g.run(4*guardTTL, guardTTL, func(id uint64) bool { return id > 90 })
+		if limit := 2*guardTTL + guardTTL/50; len(g.gone) != 90 || g.first() < 2*guardTTL || g.last() > limit {
+			t.Errorf("%d members went, between %s and %s, want 90 by %s", len(g.gone), g.first(), g.last(), limit)
+		}
+		if guard := g.groups["g"]; guard.members != 10 || guard.leases != 10 || guard.lapsed != 0 {
+			t.Errorf("the guard counts %+v", guard)
+		}
+	})
+}
+
+// Two that die while half the group is held are two of fifty, also when the
+// holds are over: they go at once.
+func TestHeldMembersAreNotLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := heldGroup(50, guardTTL+guardTTL/2)
+		g.run(2*guardTTL, guardTTL, func(id uint64) bool { return id > 52 })
+		if limit := guardTTL + guardTTL/50; len(g.gone) != 52 || g.gone[51] > limit || g.gone[52] > limit {
+			t.Errorf("%d members went, the dead ones after %s and %s", len(g.gone), g.gone[51], g.gone[52])
+		}
+	})
+}
+
+// Those that come back count again.
+func TestGuardCountsReturnedMembers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := heldGroup(100, 10*guardTTL)
+		if guard := g.groups["g"]; guard.members != 0 || guard.leases != 100 {
+			t.Errorf("all are held: the guard counts %+v", guard)
+		}
+		for i := range 100 {
+			old := uint64(i + 1)
+			g.Applied(&fsm.Update{Changes: []fsm.Change{{
+				Group: "g",
+				Prev:  &fsm.Member{ID: fmt.Sprint(i), LeaseID: old},
+				Next:  &fsm.Member{ID: fmt.Sprint(i), LeaseID: 100 + old, Epoch: 1, TTL: guardTTL},
+			}}})
+		}
+		if guard := g.groups["g"]; guard.members != 100 || guard.leases != 100 || guard.peak != 100 {
+			t.Errorf("all are back: the guard counts %+v", guard)
+		}
+	})
+}

@@ -1,0 +1,13 @@
+package raftlog
+
+import "errors"
+
+// What can be wrong with a log.
+var (
+	// ErrCorrupt: what is on disk is not what was written.
+	ErrCorrupt = errors.New("stored data is damaged")
+	// ErrStorage: a write failed or hung.
+	ErrStorage = errors.New("storage failed")
+	// ErrInUse: another process uses the directory.
+	ErrInUse = errors.New("another process uses it")
+)

@@ -1,0 +1,208 @@
+package raftlog
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+)
+
+// Where a node's log is. Term and vote are in raft.db with either.
+const (
+	// WAL: in segments, by hashicorp/raft-wal. One fsync a write.
+	WAL = "wal"
+	// Bolt: in raft.db, by hashicorp/raft-boltdb. Two fsyncs a write.
+	Bolt = "boltdb"
+	// Default is where the log of a new data directory is.
+	Default = WAL
+)
+
+// Valid says whether it is one of the above.
+func Valid(kind string) bool { return kind == WAL || kind == Bolt }
+
+// Names are the files of a data directory without which there is no log.
+func Names(kind string) []string {
+	if kind == WAL {
+		return []string{DBFile, filepath.Join(walDir, walList)}
+	}
+	return []string{DBFile}
+}
+
+// DBFile has term and vote, and the log itself with Bolt.
+const DBFile = "raft.db"
+
+// lockWait is how long to wait for another process to leave the directory.
+const lockWait = time.Second
+
+// Lock checks and opens raft.db, whose lock is that of the data directory. Errors
+// are [ErrInUse], an [ErrCorrupt], and those of the file system.
+func Lock(dir string) (*Files, error) {
+	bolt, err := openBolt(dir)
+	if err != nil {
+		return nil, err
+	}
+	return &Files{dir: dir, bolt: bolt}, nil
+}
+
+func openBolt(dir string) (*raftboltdb.BoltStore, error) {
+	if err := verifyLogFile(filepath.Join(dir, DBFile)); err != nil {
+		return nil, err
+	}
+	bolt, err := raftboltdb.New(raftboltdb.Options{
+		Path: filepath.Join(dir, DBFile),
+		BoltOptions: &bbolt.Options{
+			Timeout:        lockWait,
+			NoFreelistSync: true,
+			FreelistType:   bbolt.FreelistMapType,
+		},
+		MsgpackUseNewTimeFormat: true,
+	})
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		return nil, ErrInUse
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", DBFile, err)
+	}
+	return bolt, nil
+}
+
+// Files are the open files of the log and of what raft must not forget.
+type Files struct {
+	dir  string
+	bolt *raftboltdb.BoltStore
+	tail *tail
+	wal  *walLog // nil: the entries are in bolt
+}
+
+// Open opens the log beside raft.db. A segment has so many bytes, 16 MiB with 0.
+// Damage is an [ErrCorrupt].
+func (f *Files) Open(kind string, logger hclog.Logger, segmentSize int) (err error) {
+	if f.tail, err = openTail(f.dir); err != nil || kind != WAL {
+		return err
+	}
+	f.wal, err = openWAL(f.dir, f.tail.mark(), logger, segmentSize)
+	return err
+}
+
+// entries is the log as it is on the disk.
+func (f *Files) entries() checkedLog {
+	return checkedLog{LogStore: f.Unchecked(), summed: f.wal != nil}
+}
+
+func (f *Files) stable() checkedStable { return checkedStable{f.bolt} }
+
+// Entries is the log as it is on the disk.
+func (f *Files) Entries() raft.LogStore { return f.entries() }
+
+// Unchecked is Entries without the checksums: it returns what the files say.
+func (f *Files) Unchecked() raft.LogStore {
+	if f.wal != nil {
+		return f.wal
+	}
+	return f.bolt
+}
+
+// Verify reads every entry, and term and vote. It returns the last index and the
+// one from which on the log has no gap; an [ErrCorrupt] if anything written is
+// missing or changed.
+func (f *Files) Verify() (from, last uint64, err error) {
+	return verifyLog(f.entries(), f.stable(), f.tail.mark())
+}
+
+// GuardConfig says what is around a log that raft writes.
+type GuardConfig struct {
+	Watchdog
+	Snapshots *Snapshots
+	Stored    func() // told when entries were stored; may be nil
+	// WrapLog and WrapStable, if set, put a fault before the files.
+	WrapLog    func(raft.LogStore) raft.LogStore
+	WrapStable func(raft.StableStore) raft.StableStore
+}
+
+// Guard returns log, term and vote as raft uses them: a write that fails or hangs
+// and an entry that is damaged end the node.
+func (f *Files) Guard(cfg GuardConfig) (raft.LogStore, raft.StableStore, error) {
+	cached, err := raft.NewLogCache(cachedEntries, f.entries())
+	if err != nil {
+		return nil, nil, fmt.Errorf("log cache: %w", err)
+	}
+	logs := &logStore{LogStore: cached, Watchdog: cfg.Watchdog, tail: f.tail, keepFrom: cfg.Snapshots.Oldest, covered: cfg.Snapshots.Newest, stored: cfg.Stored}
+	if cfg.WrapLog != nil {
+		logs.LogStore = cfg.WrapLog(cached)
+	}
+	stable := &stableStore{StableStore: f.stable(), Watchdog: cfg.Watchdog, tail: f.tail}
+	if cfg.WrapStable != nil {
+		stable.StableStore = cfg.WrapStable(f.stable())
+	}
+	return logs, stable, nil
+}
+
+// cachedEntries is how many of the last entries are kept in memory, for followers.
+const cachedEntries = 1024
+
+// DropOther removes what a move of the log left where the log is not. The log
+// itself was verified before.
+func (f *Files) DropOther() error {
+	if f.wal != nil {
+		last, err := f.bolt.LastIndex()
+		if err != nil || last == 0 {
+			return err
+		}
+		return f.bolt.DeleteRange(0, math.MaxUint64)
+	}
+	path := filepath.Join(f.dir, walDir)
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return errors.Join(os.RemoveAll(path), syncDir(f.dir))
+}
+
+// DB is what bbolt counts.
+func (f *Files) DB() bbolt.Stats { return f.bolt.Stats() }
+
+// Size is what the log takes on the disk, in bytes.
+func (f *Files) Size() (sum int64) {
+	paths := []string{filepath.Join(f.dir, DBFile)}
+	if f.wal != nil {
+		segments, _ := filepath.Glob(filepath.Join(f.dir, walDir, "*")) // the pattern is right
+		paths = append(paths, segments...)
+	}
+	for _, path := range paths {
+		if info, err := os.Stat(path); err == nil { // else it was removed meanwhile
+			sum += info.Size()
+		}
+	}
+	return sum
+}
+
+// Writes are those to the log and how long they took: pages of raft.db, and
+// batches and truncations of segments.
+func (f *Files) Writes() (n uint64, took time.Duration) {
+	stats := f.bolt.Stats().TxStats
+	n, took = uint64(stats.GetWrite()), stats.GetWriteTime()
+	if f.wal != nil {
+		n, took = n+f.wal.writes.Load(), took+time.Duration(f.wal.took.Load())
+	}
+	return n, took
+}
+
+// Close closes the files and gives the lock back. It may be called again.
+func (f *Files) Close() error {
+	var errs []error
+	if f.wal != nil {
+		errs = append(errs, f.wal.close())
+	}
+	if f.tail != nil {
+		errs = append(errs, f.tail.close())
+	}
+	return errors.Join(append(errs, f.bolt.Close())...)
+}

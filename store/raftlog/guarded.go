@@ -1,0 +1,176 @@
+package raftlog
+
+import (
+	"errors"
+	"sync/atomic"
+
+	"github.com/cespare/xxhash/v2"
+	"github.com/hashicorp/raft"
+)
+
+// logStore guards raft's log: writes that fail and entries that are damaged end
+// the node. It has no gaps: see IsMonotonic.
+type logStore struct {
+	raft.LogStore
+	Watchdog
+	tail *tail
+	// keepFrom is the index of the oldest snapshot that is kept; the entries
+	// after it stay, so that the node can start from that one.
+	keepFrom func() (index uint64, ok bool)
+	// covered is the index of the newest snapshot.
+	covered func() (index uint64, ok bool)
+	stored  func() // told when entries were stored
+
+	installed atomic.Bool // raft asks for the log's end because of a snapshot
+}
+
+// IsMonotonic has raft remove all entries before it goes on after a snapshot
+// that it was sent. Otherwise older ones would stay with a gap after them, which
+// cannot be told from damage. Raft v1.8.0 asks at that moment only.
+func (s *logStore) IsMonotonic() bool {
+	s.installed.Store(true)
+	return true
+}
+
+var _ raft.MonotonicLogStore = (*logStore)(nil)
+
+func (s *logStore) GetLog(index uint64, l *raft.Log) error {
+	err := s.LogStore.GetLog(index, l)
+	if errors.Is(err, ErrCorrupt) {
+		s.readFailed(err)
+	}
+	return err
+}
+
+func (s *logStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
+
+func (s *logStore) StoreLogs(logs []*raft.Log) error {
+	return s.run("write log", func() error {
+		s.installed.Store(false)
+		if err := s.LogStore.StoreLogs(logs); err != nil || len(logs) == 0 {
+			return err
+		}
+		if s.stored != nil {
+			s.stored()
+		}
+		last := logs[len(logs)-1]
+		return s.tail.set(func(m *tailMark) { m.Index, m.Term = last.Index, last.Term }, false)
+	})
+}
+
+// DeleteRange removes entries from the front, which a snapshot covers, or from
+// the end, or all. After a snapshot that raft was sent it asks for all, but goes on
+// in memory as if the log reached as far as before: what the snapshot does not
+// cover stays until raft finds that it conflicts (see package rafttransport).
+func (s *logStore) DeleteRange(low, high uint64) error {
+	return s.run("truncate log", func() error {
+		first, err := s.FirstIndex()
+		if err != nil {
+			return err
+		}
+		last, err := s.LastIndex()
+		if err != nil {
+			return err
+		}
+		if covered, ok := s.coveredOf(low, high, first, last); ok {
+			return s.LogStore.DeleteRange(low, covered)
+		}
+		if high < last { // from the front
+			if oldest, ok := s.keepFrom(); ok && low <= first {
+				high = min(high, oldest)
+			}
+			if high < low {
+				return nil
+			}
+			return s.LogStore.DeleteRange(low, high)
+		}
+		var before tailMark
+		if low > first {
+			var l raft.Log
+			if err := s.LogStore.GetLog(low-1, &l); err != nil {
+				return err
+			}
+			before.Index, before.Term = l.Index, l.Term
+		}
+		if err := s.tail.set(func(m *tailMark) { m.Index, m.Term = before.Index, before.Term }, true); err != nil {
+			return err
+		}
+		return s.LogStore.DeleteRange(low, high)
+	})
+}
+
+// coveredOf is what to remove when raft asks for all because of a snapshot, if
+// the log goes beyond that.
+func (s *logStore) coveredOf(low, high, first, last uint64) (covered uint64, ok bool) {
+	if low > first || high < last || !s.installed.Swap(false) {
+		return 0, false
+	}
+	covered, ok = s.covered()
+	return covered, ok && covered >= first && covered < last
+}
+
+// stableStore guards raft's term and vote.
+type stableStore struct {
+	raft.StableStore
+	Watchdog
+	tail *tail
+}
+
+// What raft keeps in its stable store.
+const (
+	keyCurrentTerm = "CurrentTerm"
+	keyVoteTerm    = "LastVoteTerm"
+	keyVote        = "LastVoteCand"
+)
+
+func (s *stableStore) Get(key []byte) ([]byte, error) {
+	value, err := s.StableStore.Get(key)
+	if errors.Is(err, ErrCorrupt) {
+		s.readFailed(err)
+	}
+	return value, err
+}
+
+func (s *stableStore) GetUint64(key []byte) (uint64, error) {
+	value, err := s.StableStore.GetUint64(key)
+	if errors.Is(err, ErrCorrupt) {
+		s.readFailed(err)
+	}
+	return value, err
+}
+
+func (s *stableStore) Set(key, value []byte) error {
+	return s.run("write vote", func() error {
+		if err := s.StableStore.Set(key, value); err != nil || string(key) != keyVote {
+			return err
+		}
+		return s.tail.set(func(m *tailMark) { m.VoteHash = voteHash(value) }, false)
+	})
+}
+
+// voteHash is never 0, which stands for a vote that is not known.
+func voteHash(candidate []byte) uint64 { return xxhash.Sum64(candidate) | 1 }
+
+func (s *stableStore) SetUint64(key []byte, value uint64) error {
+	err := s.run("write term", func() error {
+		if err := s.StableStore.SetUint64(key, value); err != nil {
+			return err
+		}
+		return s.tail.set(func(m *tailMark) {
+			switch string(key) {
+			case keyCurrentTerm:
+				m.CurrentTerm = value
+			case keyVoteTerm:
+				m.VoteTerm, m.VoteHash = value, 0 // whom it went to follows
+			}
+		}, false)
+	})
+	if err != nil && string(key) == keyCurrentTerm && value > bootstrapTerm {
+		s.waitForEnd()
+	}
+	return err
+}
+
+// bootstrapTerm is what raft writes when it forms a cluster; then it takes an
+// error, while later it panics at one.
+const bootstrapTerm = 1

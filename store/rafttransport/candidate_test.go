@@ -1,0 +1,45 @@
+package rafttransport
+
+import (
+	"testing"
+
+	"github.com/hashicorp/raft"
+)
+
+// Only a candidate whose log goes beyond this node's is heard without being a
+// voter of its configuration.
+func TestHearCandidate(t *testing.T) {
+	t.Parallel()
+	members := []raft.Server{
+		{Suffrage: raft.Nonvoter, ID: "n0", Address: "n0:1"}, {ID: "n1", Address: "n1:1"}, {ID: "n2", Address: "n2:1"},
+	}
+	for name, c := range map[string]struct {
+		members []raft.Server
+		id      string
+		last    EntryID
+		heard   bool
+	}{
+		"a voter":                       {members, "n2", EntryID{11, 3}, false},
+		"a stranger, later term":        {members, "n4", EntryID{9, 4}, true},
+		"a stranger, longer log":        {members, "n4", EntryID{11, 3}, true},
+		"a stranger, the same log":      {members, "n4", EntryID{10, 3}, false},
+		"a stranger, shorter log":       {members, "n4", EntryID{9, 3}, false},
+		"a stranger, earlier term":      {members, "n4", EntryID{99, 2}, false},
+		"a non-voter, longer log":       {members, "n0", EntryID{11, 3}, true},
+		"a node without configuration":  {nil, "n4", EntryID{11, 3}, false},
+		"a configuration without voter": {members[:1], "n4", EntryID{11, 3}, false},
+	} {
+		tr, node := &Transport{}, &fakeNode{members: c.members, last: EntryID{10, 3}}
+		vote := &raft.RequestVoteRequest{RPCHeader: raft.RPCHeader{ID: []byte(c.id)}, LastLogIndex: c.last.Index, LastLogTerm: c.last.Term}
+		pre := &raft.RequestPreVoteRequest{RPCHeader: raft.RPCHeader{ID: []byte(c.id)}, LastLogIndex: c.last.Index, LastLogTerm: c.last.Term}
+		tr.hearCandidate(node, vote)
+		tr.hearCandidate(node, pre)
+		wantVote, wantPre := c.id, c.id
+		if c.heard {
+			wantVote, wantPre = "", "n1"
+		}
+		if string(vote.ID) != wantVote || string(pre.ID) != wantPre {
+			t.Errorf("%s: raft is told %q and %q, want %q and %q", name, vote.ID, pre.ID, wantVote, wantPre)
+		}
+	}
+}

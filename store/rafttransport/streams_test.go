@@ -1,0 +1,184 @@
+package rafttransport
+
+import (
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+type noStreams struct{ net.Listener }
+
+func (noStreams) Accept() (net.Conn, error)                                { return nil, net.ErrClosed }
+func (noStreams) Close() error                                             { return nil }
+func (noStreams) Addr() net.Addr                                           { return nameAddr("n1:7370") }
+func (noStreams) Dial(raft.ServerAddress, time.Duration) (net.Conn, error) { return nil, net.ErrClosed }
+
+func TestStreamLayerKeepsNames(t *testing.T) {
+	var dialled []string
+	l := &Streams{cfg: StreamsConfig{Listener: noStreams{}, Advertise: "node-1.example:7370", Dial: func(address string, _ time.Duration) (net.Conn, error) {
+		dialled = append(dialled, address)
+		return nil, net.ErrClosed
+	}, ClusterID: func() string { return strings.Repeat("c", ClusterIDSize) }}}
+	if l.Addr().String() != "node-1.example:7370" || l.Addr().Network() != "tcp" {
+		t.Errorf("address %s/%s", l.Addr().Network(), l.Addr())
+	}
+	for range 2 { // a name is resolved at each dial
+		_, _ = l.Dial("node-2.example:7370", time.Second)
+	}
+	if len(dialled) != 2 || dialled[0] != "node-2.example:7370" {
+		t.Errorf("dialled %v", dialled)
+	}
+}
+
+func TestSilentRaftConnectionEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		here, there := net.Pipe()
+		defer func() { _ = there.Close() }()
+		c := &deadlineConn{Conn: here, limit: idleLimit}
+		start := time.Now()
+		go func() {
+			for range 3 {
+				after(idleLimit - time.Second)
+				_, _ = there.Write([]byte{1})
+			}
+		}()
+		var one [1]byte
+		for range 3 {
+			if _, err := c.Read(one[:]); err != nil {
+				t.Fatalf("after %s: %v", time.Since(start), err)
+			}
+		}
+		spoke := time.Now()
+		if _, err := c.Read(one[:]); err == nil || time.Since(spoke) != idleLimit {
+			t.Errorf("silence of %s ends with %v", time.Since(spoke), err)
+		}
+	})
+}
+
+// stuckPipeline hands out answers one by one, as raft's pipeline does: the next
+// request has no place before the last answer was taken.
+type stuckPipeline struct {
+	raft.AppendPipeline
+	done   chan raft.AppendFuture
+	closed bool
+}
+
+func (p *stuckPipeline) Consumer() <-chan raft.AppendFuture { return p.done }
+func (p *stuckPipeline) Close() error                       { p.closed = true; return nil }
+
+type answer struct {
+	raft.AppendFuture
+	n int
+}
+
+func TestPipelineTakesEveryAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inner := &stuckPipeline{done: make(chan raft.AppendFuture)}
+		p := newPipeline(inner)
+		sent := 0
+		go func() {
+			for ; sent < 10; sent++ {
+				inner.done <- answer{n: sent}
+			}
+		}()
+		synctest.Wait()
+		if sent != 10 {
+			t.Fatalf("the sender waits after %d answers that raft did not read", sent)
+		}
+		for i := range 9 {
+			if got := (<-p.Consumer()).(answer); got.n != i {
+				t.Errorf("answer %d came as number %d", got.n, i)
+			}
+		}
+		if err := p.Close(); err != nil || !inner.closed {
+			t.Errorf("closed %t, %v", inner.closed, err)
+		}
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Only calls of the own cluster are answered, and none before there is one.
+func TestRaftCallsOfAnotherClusterAreRefused(t *testing.T) {
+	a, b := strings.Repeat("a", ClusterIDSize), strings.Repeat("b", ClusterIDSize)
+	for _, tc := range []struct {
+		name, own, caller string
+		answered          bool
+		foreign           int
+	}{
+		{"own cluster", a, a, true, 0},
+		{"another cluster", a, b, false, 1},
+		{"no cluster yet", "", b, false, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			here, there := net.Pipe()
+			defer func() { _ = there.Close() }()
+			foreign := 0
+			callee := NewStreams(StreamsConfig{
+				Listener:  newOneConn(here),
+				ClusterID: func() string { return tc.own }, Foreign: func(string) { foreign++ },
+			})
+			caller := &Streams{cfg: StreamsConfig{ClusterID: func() string { return tc.caller }, Dial: func(string, time.Duration) (net.Conn, error) { return there, nil }}}
+			go func() {
+				if c, err := caller.Dial("n2:7370", time.Second); err == nil {
+					_, _ = c.Write([]byte{7})
+				}
+			}()
+			var one [1]byte
+			if tc.answered {
+				c, err := callee.Accept()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := c.Read(one[:]); err != nil || one[0] != 7 {
+					t.Errorf("read %v, %v", one, err)
+				}
+			} else if _, err := there.Read(one[:]); err != io.EOF {
+				t.Errorf("not closed: %v", err)
+			}
+			if err := callee.Close(); err != nil {
+				t.Error(err)
+			}
+			if _, err := callee.Accept(); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("Accept after Close: %v", err)
+			}
+			if foreign != tc.foreign {
+				t.Errorf("told of %d foreign", foreign)
+			}
+		})
+	}
+	if _, err := (&Streams{cfg: StreamsConfig{ClusterID: func() string { return "" }}}).Dial("n2:7370", time.Second); !errors.Is(err, ErrNoCluster) {
+		t.Errorf("a node of no cluster dials: %v", err)
+	}
+}
+
+// oneConn is a listener with one connection.
+type oneConn struct {
+	net.Listener
+	conns  chan net.Conn
+	closed chan struct{}
+}
+
+func newOneConn(c net.Conn) *oneConn {
+	l := &oneConn{conns: make(chan net.Conn, 1), closed: make(chan struct{})}
+	l.conns <- c
+	return l
+}
+
+func (l *oneConn) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *oneConn) Close() error { close(l.closed); return nil }
