@@ -2,13 +2,22 @@ package sdk
 
 import (
 	"context"
+	"os"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// A proxy that refuses connections: what asks it, fails. Addresses of
+	// loopback are exempt.
+	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY"} {
+		os.Setenv(name, "http://127.0.0.1:1")
+	}
+	os.Setenv("NO_PROXY", "none.example")
+	goleak.VerifyTestMain(m)
+}
 
 // within bounds a test's wait; nothing here should come near it.
 const within = 30 * time.Second

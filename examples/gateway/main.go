@@ -91,12 +91,5 @@ func gateway(ctx context.Context, client *sdk.Client, o options) (http.Handler, 
 	ring.OnChange(func(c sdk.RingChange) {
 		slog.Info("ring changed", "revision", c.To, "members", len(c.After.Members()), "ranges", len(c.Moved))
 	})
-	return sdk.NewProxy(&sdk.Transport{Ring: ring, Key: userOf, Base: transport(), Fallbacks: o.fallbacks}), nil
-}
-
-// transport keeps enough connections open to each service for a busy gateway.
-func transport() http.RoundTripper {
-	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.Proxy, t.MaxIdleConnsPerHost = nil, 256
-	return t
+	return sdk.NewProxy(&sdk.Transport{Ring: ring, Key: userOf, Fallbacks: o.fallbacks}), nil
 }
