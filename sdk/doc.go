@@ -12,7 +12,8 @@
 // (after 10 s without a deadline). A node that refuses connections costs
 // nothing, one that is silent the attempt timeout, once: later calls pass it
 // over. The client learns the addresses of all nodes and survives the loss of
-// those that it was given.
+// those that it was given. Nodes are reached directly: the environment's proxy
+// variables do not count.
 //
 // Reads never go back in time: the client remembers the highest log index that
 // it has seen, and no node answers it from an older state. Freshness beyond

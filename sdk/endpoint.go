@@ -69,11 +69,13 @@ func (e *endpoint) close() error {
 }
 
 // connect uses the passthrough scheme: the dialer then resolves the name at
-// every dial, so that a node may come back with another IP.
+// every dial, so that a node may come back with another IP. Nodes are reached
+// directly, whatever proxy the environment names.
 func connect(addr string, cfg *config) (*grpc.ClientConn, error) {
 	opts := []grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(cfg.dialer),
+		grpc.WithNoProxy(),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff: backoff.Config{

@@ -275,14 +275,15 @@ func ExampleRoute() {
 	req, _ := http.NewRequest(http.MethodGet, "http://"+m.Serving().Addr+"/", nil)
 	req.Header.Set("X-User-ID", "user-id-1")
 	route.SetHeader(req.Header)
-	if resp, err := http.DefaultClient.Do(req); err == nil {
+	direct := &http.Client{Transport: &http.Transport{}} // http.DefaultClient asks the environment's proxy
+	if resp, err := direct.Do(req); err == nil {
 		if wrong := sdk.Misdirected(resp); wrong != nil {
 			fmt.Println("ask", wrong.Owner.Addr, "instead")
 		}
 		_ = resp.Body.Close()
 	}
 
-	conn, err := grpc.NewClient(m.Serving().Addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient(m.Serving().Addr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -42,8 +42,14 @@ func WithCloseTimeout(d time.Duration) Option { return func(c *config) { c.close
 func WithRefreshInterval(d time.Duration) Option { return func(c *config) { c.refresh = d } }
 
 // WithDialer replaces the dialer of the connections, a net.Dialer by default.
+// Either way nodes are reached directly: the environment's proxy variables do
+// not count. With nil the default stays.
 func WithDialer(dial func(ctx context.Context, addr string) (net.Conn, error)) Option {
-	return func(c *config) { c.dialer = dial }
+	return func(c *config) {
+		if dial != nil {
+			c.dialer = dial
+		}
+	}
 }
 
 // WithDialOptions adds gRPC options, transport credentials for instance. They

@@ -127,7 +127,7 @@ func benchClients(c *cli.Context) ([]registrypb.RegistryClient, func(), error) {
 	}
 	for range each {
 		for _, addr := range addrs {
-			conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+			conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
 			if err != nil {
 				closeAll()
 				return nil, nil, fmt.Errorf("dial %s: %w", addr, err)

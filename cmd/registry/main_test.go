@@ -20,6 +20,10 @@ func TestMain(m *testing.M) {
 			os.Unsetenv(name)
 		}
 	}
+	// A proxy that refuses connections: what asks it, fails. Addresses of
+	// loopback are exempt.
+	os.Setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+	os.Setenv("NO_PROXY", "none.example")
 	goleak.VerifyTestMain(m)
 }
 

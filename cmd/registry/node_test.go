@@ -118,6 +118,13 @@ func TestServe(t *testing.T) {
 	untilServing(t, port+3)
 	ok(t, "group", "set", "web", "-virtual-nodes", "128")
 	ok(t, "group", "get", "web", "-linearizable", "-registries", local(port+3))
+	// The environment names a proxy that refuses connections, from which this
+	// address of the machine is not exempt.
+	beyond := net.JoinHostPort("0.0.0.0", strconv.Itoa(port+1))
+	ok(t, "health", "-addr", beyond)
+	if out := ok(t, "bench", "match", "-groups", "1", "-members", "1", "-callers", "1", "-duration", "50ms", "-registries", beyond); !strings.Contains(out, " 0 errors") {
+		t.Error(out)
+	}
 
 	t.Run("port in use", func(t *testing.T) {
 		r := serveNode(t, dir, "service-3", port, port+1)

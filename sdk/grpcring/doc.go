@@ -5,7 +5,8 @@
 //	client, err := sdk.Dial("172.16.3.3:9800,172.16.3.4:9800")
 //	conn, err := grpc.NewClient("registry:///web",
 //		grpc.WithResolvers(grpcring.NewBuilder(client)),
-//		grpc.WithTransportCredentials(insecure.NewCredentials()))
+//		grpc.WithTransportCredentials(insecure.NewCredentials()),
+//		grpc.WithNoProxy())
 //	reply, err := pb.NewWebClient(conn).Get(grpcring.WithKey(ctx, "user-id-1"), request)
 //
 // # Keys
@@ -78,6 +79,10 @@
 //
 // Every field may be missing. Other policies, round_robin for instance, work
 // with this resolver too, without keys.
+//
+// The connections are gRPC's, which by default makes them through the proxy that
+// HTTPS_PROXY names, members on private addresses included: give
+// grpc.WithNoProxy, unless that is wanted. The SDK's own connections are direct.
 //
 // With TLS, certificates are checked for the name of the group, unless
 // grpc.WithAuthority names another.

@@ -23,7 +23,8 @@ func Example() {
 	defer client.Close()
 	conn, err := grpc.NewClient("registry:///webservice-group",
 		grpc.WithResolvers(grpcring.NewBuilder(client)),
-		grpc.WithTransportCredentials(insecure.NewCredentials()))
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithNoProxy()) // members are reached directly, whatever HTTPS_PROXY says
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -57,7 +58,7 @@ func ExampleNewBuilder() {
 			"maxAttempts": 3, "initialBackoff": "0.05s", "maxBackoff": "0.5s", "backoffMultiplier": 3,
 			"retryableStatusCodes": ["FAILED_PRECONDITION"]}}]}`))
 	conn, err := grpc.NewClient("registry:///webservice-group",
-		grpc.WithResolvers(builder), grpc.WithTransportCredentials(insecure.NewCredentials()))
+		grpc.WithResolvers(builder), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
 	if err != nil {
 		log.Fatal(err)
 	}
