@@ -93,7 +93,6 @@ func (cl *call) run(ctx context.Context, f attemptFunc) error {
 		sent, err := cl.try(ctx, ep, f)
 		if err == nil {
 			cl.c.pool.worked(ep, time.Now())
-			cl.c.warmOnce.Do(func() { close(cl.c.warm) })
 			return nil
 		}
 		if err := cl.judge(ctx, ep, sent, err); err != nil {

@@ -331,7 +331,7 @@ func TestReturnsHome(t *testing.T) {
 	if _, err := c.Match(testContext(t), "g", "k"); err != nil {
 		t.Fatal(err)
 	}
-	cl.nodes[0] = cl.start("node-0", cl.nodes[0].addr)
+	cl.replace(0, cl.start("node-0", cl.nodes[0].addr))
 	eventually(t, "the home node answers again", func() bool {
 		var r Receipt
 		_, err := c.Match(testContext(t), "g", "k", WithReceipt(&r))

@@ -25,11 +25,9 @@ type Client struct {
 	seenAt atomic.Int64
 	began  time.Time
 
-	ctx      context.Context // ends when the registrations are closed
-	cancel   context.CancelFunc
-	wg       sync.WaitGroup // refresher
-	warm     chan struct{}  // closed when a call has worked
-	warmOnce sync.Once
+	ctx    context.Context // ends when the registrations are closed
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // refresher
 
 	mu      sync.Mutex // guards the fields below; never held during a call
 	closing bool
@@ -54,8 +52,7 @@ func Dial(target string, opts ...Option) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{
-		began: time.Now(),
-		cfg: cfg, pool: newPool(addrs), warm: make(chan struct{}),
+		cfg: cfg, pool: newPool(addrs), began: time.Now(),
 		regs: map[*Registration]struct{}{}, closed: make(chan struct{}),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())

@@ -24,7 +24,8 @@ type config struct {
 	dialOptions    []grpc.DialOption
 
 	// Not settable from outside: pauses between rounds over all nodes, and the
-	// pause before the first refresh, which a short-lived client never reaches.
+	// pause before the client follows the nodes' addresses, which a short-lived
+	// client never reaches.
 	backoffBase  time.Duration
 	backoffMax   time.Duration
 	firstRefresh time.Duration

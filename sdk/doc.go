@@ -11,9 +11,13 @@
 // caught up, the next, in rounds with a growing pause, until its context ends
 // (after 10 s without a deadline). A node that refuses connections costs
 // nothing, one that is silent the attempt timeout, once: later calls pass it
-// over. The client learns the addresses of all nodes and survives the loss of
-// those that it was given. Nodes are reached directly: the environment's proxy
-// variables do not count.
+// over. Nodes are reached directly: the environment's proxy variables do not
+// count.
+//
+// From a second after the first answer the client follows the addresses of all
+// nodes, over a stream that tells of each change. It survives the loss of those
+// that it was given, also when all nodes move, one after another. Addresses that
+// work are kept until one of a newer list does, and the given ones always.
 //
 // Reads never go back in time: the client remembers the highest log index that
 // it has seen, and no node answers it from an older state. Freshness beyond

@@ -36,6 +36,8 @@ type endpoint struct {
 	// unless all others were tried.
 	suspect  time.Time
 	failures int
+	works    bool // answered, and did not fail since
+	listed   bool // named by the cluster
 }
 
 // get returns the connection, made at the first call. It does not wait for it.

@@ -105,6 +105,22 @@ func (cl *fakeCluster) start(id, addr string) *fakeNode {
 	return n
 }
 
+// move starts a node again at another address.
+func (cl *fakeCluster) move(i int) {
+	old := cl.nodes[i]
+	old.srv.Stop()
+	cl.replace(i, cl.start(old.id, "127.0.0.1:0"))
+}
+
+// replace puts a node in the place of another and tells the watchers.
+func (cl *fakeCluster) replace(i int, n *fakeNode) {
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	cl.nodes[i] = n
+	cl.index++
+	cl.changedLocked()
+}
+
 // target names the given nodes, all without any.
 func (cl *fakeCluster) target(nodes ...int) string {
 	var addrs []string
@@ -436,6 +452,8 @@ func (n *fakeNode) Status(ctx context.Context, req *registrypb.StatusRequest) (*
 	if err := n.enter(ctx, "Status", req); err != nil {
 		return nil, err
 	}
+	n.cl.mu.Lock()
+	defer n.cl.mu.Unlock()
 	resp := &registrypb.StatusResponse{Cluster: "fake", Leader: n.cl.nodes[0].id, Term: 1}
 	for _, o := range n.cl.nodes {
 		resp.Nodes = append(resp.Nodes, &registrypb.NodeStatus{Id: o.id, Addr: o.addr, Role: "follower", Ready: true})

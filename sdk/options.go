@@ -36,9 +36,10 @@ func WithAttemptTimeout(d time.Duration) Option { return func(c *config) { c.att
 // WithCloseTimeout bounds the deregistrations of a Close; 5 s by default.
 func WithCloseTimeout(d time.Duration) Option { return func(c *config) { c.closeTimeout = d } }
 
-// WithRefreshInterval sets how often the client learns the addresses of the
-// cluster's nodes and returns to the node that it started with; a minute by
-// default. Zero or less: it never does and knows only the nodes it was given.
+// WithRefreshInterval sets how often the client tries to return to the node that
+// it started with, if calls go to another; a minute by default. Zero or less: it
+// never does, does not follow the addresses of the cluster's nodes, and knows
+// only those it was given.
 func WithRefreshInterval(d time.Duration) Option { return func(c *config) { c.refresh = d } }
 
 // WithDialer replaces the dialer of the connections, a net.Dialer by default.

@@ -19,9 +19,14 @@ const (
 // Example: given A and B, having learnt C. Calls go to B, the home chosen at
 // random. B dies: the first call that fails marks B suspect and moves current
 // to A, where every later call goes at once. A minute later the refresher asks
-// B again; when B answers, current returns to B.
+// B again; when B answers, current returns to B. Had B moved to D instead, A or
+// C would have named it: the home is then chosen anew from A, C and D, and B is
+// asked when all others fail.
 type pool struct {
-	mu      sync.Mutex
+	warm     chan struct{} // closed when a node has answered
+	warmOnce sync.Once
+
+	mu      sync.Mutex  // guards the rest
 	all     []*endpoint // seeds in the order given, then the learnt
 	home    *endpoint
 	current *endpoint
@@ -29,7 +34,7 @@ type pool struct {
 }
 
 func newPool(addrs []string) *pool {
-	p := &pool{}
+	p := &pool{warm: make(chan struct{})}
 	for _, a := range addrs {
 		p.all = append(p.all, &endpoint{addr: a, seed: true})
 	}
@@ -65,7 +70,8 @@ func (p *pool) pickLocked(now time.Time, tried map[*endpoint]bool) *endpoint {
 }
 
 // better prefers healthy endpoints, among them the seeds, which the caller
-// vouches for, and among the suspect the one whose turn comes first.
+// vouches for until they fail, and among the suspect the one whose turn comes
+// first.
 func better(e, best *endpoint, now time.Time) bool {
 	if best == nil {
 		return true
@@ -77,7 +83,7 @@ func better(e, best *endpoint, now time.Time) bool {
 	case !ok:
 		return e.suspect.Before(best.suspect)
 	default:
-		return e.seed && !best.seed
+		return e.seed && !best.seed && e.failures == 0
 	}
 }
 
@@ -89,6 +95,8 @@ func (p *pool) failed(e *endpoint, now time.Time, trouble bool) {
 	if trouble && !e.suspect.After(now) { // one outage counts once, however many calls see it
 		e.suspect = now.Add(min(suspectMin<<min(e.failures, 10), suspectMax))
 		e.failures++
+		e.works = false
+		p.moveHomeLocked()
 	}
 	if e == p.current {
 		if next := p.pickLocked(now, map[*endpoint]bool{e: true}); next != nil {
@@ -99,9 +107,10 @@ func (p *pool) failed(e *endpoint, now time.Time, trouble bool) {
 
 // worked forgets e's failures and makes it current if the current one is out.
 func (p *pool) worked(e *endpoint, now time.Time) {
+	p.warmOnce.Do(func() { close(p.warm) })
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	e.suspect, e.failures = time.Time{}, 0
+	e.suspect, e.failures, e.works = time.Time{}, 0, true
 	if p.current.suspect.After(now) {
 		p.current = e
 	}
@@ -112,6 +121,16 @@ func (p *pool) returnHome() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.current = p.home
+}
+
+// away returns the home if calls go elsewhere, nil otherwise.
+func (p *pool) away() *endpoint {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.home == p.current {
+		return nil
+	}
+	return p.home
 }
 
 // preferred returns the endpoint that a new call would go to.
@@ -133,10 +152,10 @@ func (p *pool) healthy(addr string, now time.Time) *endpoint {
 func (p *pool) add(addr string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.addLocked(addr)
+	p.addLocked(addr, false)
 }
 
-func (p *pool) addLocked(addr string) {
+func (p *pool) addLocked(addr string, listed bool) {
 	if p.closed || checkAddr(addr) != nil {
 		return
 	}
@@ -145,19 +164,26 @@ func (p *pool) addLocked(addr string) {
 			return
 		}
 	}
-	p.all = append(p.all, &endpoint{addr: addr})
+	p.all = append(p.all, &endpoint{addr: addr, listed: listed})
 }
 
-// learn replaces the learnt addresses. Those that are gone are closed.
+// learn replaces the learnt addresses. Those that are gone are closed; but as
+// long as none of the new ones is known to work, the ones that do are kept: a
+// node may name addresses that this client cannot reach.
 func (p *pool) learn(addrs []string) {
 	known := make(map[string]bool, len(addrs))
 	for _, a := range addrs {
 		known[a] = true
 	}
 	p.mu.Lock()
+	proven := false
+	for _, e := range p.all {
+		e.listed = known[e.addr]
+		proven = proven || e.listed && e.works
+	}
 	var kept, gone []*endpoint
 	for _, e := range p.all {
-		if e.seed || known[e.addr] || e == p.current {
+		if e.seed || e.listed || e == p.current || e.works && !proven {
 			kept = append(kept, e)
 		} else {
 			gone = append(gone, e)
@@ -165,11 +191,30 @@ func (p *pool) learn(addrs []string) {
 	}
 	p.all = kept
 	for _, a := range addrs {
-		p.addLocked(a)
+		p.addLocked(a, true)
 	}
+	p.moveHomeLocked()
 	p.mu.Unlock()
 	for _, e := range gone {
 		_ = e.close() // a call that was on it asks another node
+	}
+}
+
+// moveHomeLocked chooses another home when the node there has moved or is gone:
+// its address is not listed any more, and failed or was only learnt. Clients that
+// lose one home spread over the nodes again.
+func (p *pool) moveHomeLocked() {
+	if p.home.listed || p.home.seed && p.home.failures == 0 {
+		return
+	}
+	var listed []*endpoint
+	for _, e := range p.all {
+		if e.listed {
+			listed = append(listed, e)
+		}
+	}
+	if len(listed) > 0 {
+		p.home = listed[rand.IntN(len(listed))]
 	}
 }
 

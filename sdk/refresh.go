@@ -8,74 +8,84 @@ import (
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
-// refreshLoop learns the nodes' addresses, so that the client survives the
-// loss of those it was given, and returns to the home node, so that clients
-// spread over the cluster again after a node was away. It begins when a call
-// has worked, a while later: a command that asks once never gets here.
+// nodesProgress is how often a node confirms a list of nodes that has not
+// changed. A connection that broke without a word is noticed by its keepalive.
+const nodesProgress = time.Minute
+
+// refreshLoop learns the nodes' addresses as they change, so that the client
+// survives the loss of those it was given, and returns to the home node, so that
+// clients spread over the cluster again after a node was away. It begins when a
+// node has answered, a while later: a command that asks once never gets here.
 func (c *Client) refreshLoop() {
 	select {
-	case <-c.warm:
+	case <-c.pool.warm:
 	case <-c.ctx.Done():
 		return
 	}
-	t := time.NewTimer(min(c.cfg.firstRefresh, c.cfg.refresh))
-	defer t.Stop()
-	for {
-		select {
-		case <-c.ctx.Done():
-			return
-		case <-t.C:
+	if !pause(c.ctx, min(c.cfg.firstRefresh, c.cfg.refresh)) {
+		return
+	}
+	if err := c.start(c.learnLoop); err != nil {
+		return // the client is being closed
+	}
+	// Between 0.8 and 1.2 intervals: clients started together drift apart.
+	for pause(c.ctx, c.cfg.refresh*4/5+rand.N(c.cfg.refresh*2/5+1)) {
+		if err := c.goHome(); err != nil && c.ctx.Err() == nil {
+			c.cfg.logger.Debug("could not return to the first node", "error", err)
 		}
-		if err := c.refreshOnce(c.ctx); err != nil && c.ctx.Err() == nil {
-			c.cfg.logger.Debug("could not refresh the cluster's addresses", "error", err)
-		}
-		// Between 0.8 and 1.2 intervals: clients started together drift apart.
-		t.Reset(c.cfg.refresh*4/5 + rand.N(c.cfg.refresh*2/5+1))
 	}
 }
 
-func (c *Client) refreshOnce(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.callTimeout)
-	defer cancel()
-	resp, err := c.askHome(ctx)
+// learnLoop keeps the pool's addresses those that the cluster's nodes have. The
+// list comes over a stream, with each change: a node that stops, or is lost, has
+// named the others by then, and the next one is asked at once.
+func (c *Client) learnLoop() {
+	w, err := c.watchNodes(c.ctx, nodesProgress)
 	if err != nil {
-		if resp, err = c.status(ctx, "refresh", ""); err != nil {
-			return err
+		return // the client is being closed
+	}
+	for e, err := range w.All(c.ctx) {
+		if err != nil {
+			c.cfg.logger.Warn("the nodes do not tell the cluster's addresses", "error", err)
+			return
+		}
+		var addrs []string
+		for _, n := range e.Nodes {
+			if n.Addr != "" {
+				addrs = append(addrs, n.Addr)
+			}
+		}
+		if len(addrs) > 0 {
+			c.pool.learn(addrs)
+			c.cfg.logger.Debug("the cluster's addresses", "addrs", addrs)
 		}
 	}
-	var addrs []string
-	for _, n := range resp.GetNodes() {
-		if n.GetAddr() != "" {
-			addrs = append(addrs, n.GetAddr())
-		}
-	}
-	if len(addrs) > 0 {
-		c.pool.learn(addrs)
-	}
-	return nil
 }
 
-// askHome asks the home node alone, and returns to it if it is in touch with
-// a leader.
-func (c *Client) askHome(ctx context.Context) (*registrypb.StatusResponse, error) {
-	home := c.pool.home
+// goHome asks the home node, if calls go to another, and returns to it if it is
+// in touch with a leader.
+func (c *Client) goHome() error {
+	home := c.pool.away()
+	if home == nil {
+		return nil
+	}
 	conn, err := home.get(c.cfg)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	attempt, cancel := context.WithTimeout(ctx, c.cfg.attemptTimeout*time.Duration(statusKind.patience))
+	ctx, cancel := context.WithTimeout(c.ctx, min(c.cfg.callTimeout, c.cfg.attemptTimeout*time.Duration(statusKind.patience)))
 	defer cancel()
-	resp, err := registrypb.NewClusterClient(conn).Status(attempt, &registrypb.StatusRequest{})
+	resp, err := registrypb.NewClusterClient(conn).Status(ctx, &registrypb.StatusRequest{})
 	if err != nil {
-		if ctx.Err() == nil {
+		if c.ctx.Err() == nil {
 			e := errorFromStatus("refresh", err)
 			c.pool.failed(home, time.Now(), e.Reason == ReasonNotReady || transient(e.Code))
 		}
-		return nil, err
+		return err
 	}
 	c.pool.worked(home, time.Now())
 	if resp.GetLeader() != "" {
 		c.pool.returnHome()
 	}
-	return resp, nil
+	return nil
 }

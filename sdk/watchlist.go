@@ -172,6 +172,11 @@ func (l *groupList) event() (GroupsEvent, bool) {
 
 // WatchNodes follows the cluster's nodes and its leader. The watch ends with ctx.
 func (c *Client) WatchNodes(ctx context.Context) (*Watch[NodesEvent], error) {
+	return c.watchNodes(ctx, c.cfg.progress)
+}
+
+// watchNodes asks for a word at least that often.
+func (c *Client) watchNodes(ctx context.Context, every time.Duration) (*Watch[NodesEvent], error) {
 	if err := c.open(); err != nil {
 		return nil, err
 	}
@@ -190,6 +195,7 @@ func (c *Client) WatchNodes(ctx context.Context) (*Watch[NodesEvent], error) {
 	return newWatch(ctx, c, poll, func(ctx context.Context, w *Watch[NodesEvent]) error {
 		fl := &floor{c: c}
 		f := listFollower(c, "nodes", &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Nodes{Nodes: true}}, w)
+		f.every = every
 		f.take = func(ctx context.Context, s *session, e *registrypb.WatchEvent) error {
 			list := e.GetNodes()
 			if list == nil {
