@@ -35,6 +35,7 @@ type attempt struct {
 	conn *grpc.ClientConn
 	opts []grpc.CallOption
 	read *registrypb.ReadOptions // for reads
+
 }
 
 func (a *attempt) registry() registrypb.RegistryClient { return registrypb.NewRegistryClient(a.conn) }

@@ -58,7 +58,7 @@ type Event struct {
 	Group string
 	ID    string
 	Time  time.Time
-	// Err is the reason of EventUnreachable, where one is known, and of EventEnded.
+	// Err is the reason of EventUnreachable and of EventEnded; nil for others.
 	Err error
 }
 

@@ -175,9 +175,13 @@ func (k *keeper) next() (time.Time, bool) {
 
 // add takes a registered lease in.
 func (k *keeper) add(l *lease) {
-	if l.phase == beating {
-		k.beats.put(l, l.due)
+	if l.phase != beating {
+		return
 	}
+	if len(k.beats) == 0 {
+		k.lastErr = nil // which is of those before
+	}
+	k.beats.put(l, l.due)
 }
 
 // release takes a lease out and returns when no worker has it any more.
@@ -227,8 +231,8 @@ func (k *keeper) registerDue(now time.Time) {
 		k.wg.Go(func() {
 			ctx, cancel := context.WithTimeout(l.reg.ctx, k.c.cfg.callTimeout)
 			defer cancel()
-			resp, err := k.c.register(ctx, l.reg.request(false))
-			k.post(func() { k.registered(l, resp, now, err) })
+			resp, asked, err := k.c.register(ctx, l.reg.request(false))
+			k.post(func() { k.registered(l, resp, asked, err) })
 		})
 	}
 }
@@ -259,12 +263,17 @@ func (k *keeper) registered(l *lease, resp *registrypb.RegisterResponse, asked t
 	}
 }
 
-// scan tells of leases that nobody renewed for a TTL, while no node answers.
+// scan tells of leases that nobody renewed for a TTL, while no node answers. As
+// long as none has failed, a stream is being opened or a beat is under way, and
+// will soon say which it is: a registration may have taken longer than its TTL.
 func (k *keeper) scan(now time.Time) {
 	if k.stream != nil && k.stream.answered || now.Sub(k.scanned) < scanEvery {
 		return
 	}
 	k.scanned = now
+	if k.lastErr == nil {
+		return
+	}
 	for _, l := range k.beats {
 		if !l.late && now.Sub(l.renewed) >= l.ttl {
 			l.late = true

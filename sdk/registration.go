@@ -10,6 +10,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/werbenhu/registry/rpc/registrypb"
@@ -89,8 +90,7 @@ func (c *Client) Register(ctx context.Context, s Service) (*Registration, error)
 		return nil, err
 	}
 	r.ctx, r.cancel = context.WithCancel(c.ctx)
-	asked := time.Now()
-	resp, err := c.register(ctx, r.request(s.TakeOver))
+	resp, asked, err := c.register(ctx, r.request(s.TakeOver))
 	if err != nil {
 		r.cancel()
 		return nil, err
@@ -137,8 +137,16 @@ func (r *Registration) request(takeOver bool) *registrypb.RegisterRequest {
 	return req
 }
 
-func (c *Client) register(ctx context.Context, req *registrypb.RegisterRequest) (*registrypb.RegisterResponse, error) {
-	return write(ctx, c, "register", req, registrypb.RegistryClient.Register)
+// register also returns when the first attempt was made that may have taken
+// effect. Those before it may have taken minutes.
+func (c *Client) register(ctx context.Context, req *registrypb.RegisterRequest) (resp *registrypb.RegisterResponse, asked time.Time, err error) {
+	resp, err = write(ctx, c, "register", req, func(r registrypb.RegistryClient, ctx context.Context, req *registrypb.RegisterRequest, opts ...grpc.CallOption) (*registrypb.RegisterResponse, error) {
+		if !req.GetAgain() {
+			asked = time.Now()
+		}
+		return r.Register(ctx, req, opts...)
+	})
+	return resp, asked, err
 }
 
 // adopt hands a fresh registration to the keeper, or gives the seat back when
