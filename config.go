@@ -13,6 +13,7 @@ import (
 
 	"github.com/werbenhu/registry/fsm"
 	"github.com/werbenhu/registry/fsm/rings"
+	"github.com/werbenhu/registry/rpc"
 	"github.com/werbenhu/registry/store"
 	"github.com/werbenhu/registry/store/raftlog"
 )
@@ -81,6 +82,8 @@ type Config struct {
 	Logger *slog.Logger
 	// Version of the program, told to other nodes and shown in the status.
 	Version string
+
+	limits rpc.Limits // of messages; tests set smaller ones
 }
 
 // DefaultConfig returns a config that lacks only an ID.

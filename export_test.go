@@ -7,7 +7,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/werbenhu/registry/fsm"
+	"github.com/werbenhu/registry/rpc"
 )
+
+// SetLimits makes messages smaller than they may be, so that a test needs few members.
+func (c *Config) SetLimits(l rpc.Limits) { c.limits = l }
 
 // Machine is the node's state machine, for tests that damage it.
 func (n *Node) Machine() *fsm.Machine { return n.store.Machine() }

@@ -104,7 +104,7 @@ func (n *Node) open() error {
 	if err != nil {
 		return err
 	}
-	n.server = rpc.New(rpc.Config{Store: n.store, Peers: n.peers, Logger: n.cfg.Logger, Metrics: n.metrics, Gatherer: gatherer})
+	n.server = rpc.New(rpc.Config{Store: n.store, Peers: n.peers, Logger: n.cfg.Logger, Metrics: n.metrics, Gatherer: gatherer, Limits: n.cfg.limits})
 	n.server.ServeNodes(nodesLn)
 	n.server.ServeClients(n.clientMux.Route(rpc.GRPCPrefix, false), n.clientMux.Fallback())
 	n.wg.Go(func() { n.serveMux("-bind", n.bindMux) })

@@ -174,6 +174,13 @@ func (g *Group) Members(yield func(*Member) bool) {
 	g.members.Scan(func(_ string, m *Member) bool { return yield(m) })
 }
 
+// MembersAfter is Members from the first member on whose id is after the given one.
+func (g *Group) MembersAfter(id string) func(yield func(*Member) bool) {
+	return func(yield func(*Member) bool) {
+		g.members.Ascend(id, func(at string, m *Member) bool { return at == id || yield(m) })
+	}
+}
+
 // Len is the number of members, whatever their state.
 func (g *Group) Len() int { return g.members.Len() }
 

@@ -137,11 +137,17 @@ func (s *Server) Match(ctx context.Context, req *registrypb.MatchRequest) (*regi
 		return nil, toStatus(fmt.Errorf("%w: %q", errEmptyGroup, req.Group))
 	}
 	resp := &registrypb.MatchResponse{Receipt: s.ringReceipt(a), Members: make([]*registrypb.Member, len(owners))}
+	room := s.limits.Answer - messageHead
 	for i, o := range owners {
 		resp.Members[i] = memberToWire(view.Member(o))
+		room -= memberSize(view.Member(o))
 	}
 	if f := fallback(view, owners[0], string(req.Key)); f >= 0 {
 		resp.Fallback = memberToWire(view.Member(f))
+		room -= memberSize(view.Member(f))
+	}
+	if room < 0 {
+		return nil, toStatus(s.limits.tooLarge("n", tooMuch, fmt.Sprint(n)))
 	}
 	return resp, nil
 }
@@ -161,6 +167,7 @@ func (s *Server) MatchMany(ctx context.Context, req *registrypb.MatchManyRequest
 	}
 	many := newManyMatcher(a.view, len(req.Keys), n)
 	many.resp.Receipt = s.ringReceipt(a)
+	many.room = s.limits.Answer - messageHead - maxIndexSize*len(req.Keys)*(n+1)
 	for i, key := range req.Keys {
 		if i%64 == 0 && ctx.Err() != nil {
 			return nil, toStatus(ctx.Err()) // nobody waits any more
@@ -168,6 +175,12 @@ func (s *Server) MatchMany(ctx context.Context, req *registrypb.MatchManyRequest
 		if !many.add(string(key), n) {
 			return nil, toStatus(fmt.Errorf("%w: %q", errEmptyGroup, req.Group))
 		}
+		if many.room < 0 && len(req.Keys) > 1 {
+			return nil, toStatus(s.limits.tooLarge("keys", tooMuch, fmt.Sprint(len(req.Keys))))
+		}
+	}
+	if many.room < 0 {
+		return nil, toStatus(s.limits.tooLarge("n", tooMuch, fmt.Sprint(n)))
 	}
 	return many.resp, nil
 }
@@ -186,7 +199,12 @@ type manyMatcher struct {
 	resp  *registrypb.MatchManyResponse
 	place map[int]uint32 // ring index → index in resp.Members
 	buf   []int
+	room  int // bytes that are left
 }
+
+// maxIndexSize is what an index into the members of an answer takes: there are at
+// most 100,000.
+const maxIndexSize = 3
 
 func newManyMatcher(view *rings.View, keys, n int) *manyMatcher {
 	return &manyMatcher{
@@ -225,6 +243,7 @@ func (m *manyMatcher) member(o int) uint32 {
 		at = uint32(len(m.resp.Members))
 		m.place[o] = at
 		m.resp.Members = append(m.resp.Members, memberToWire(m.view.Member(o)))
+		m.room -= memberSize(m.view.Member(o))
 	}
 	return at
 }
@@ -246,35 +265,63 @@ func checkKeys(keys [][]byte, n int) error {
 
 // Members implements the public service.
 func (s *Server) Members(ctx context.Context, req *registrypb.MembersRequest) (*registrypb.MembersResponse, error) {
-	if err := fsm.ValidateName("group", req.Group); err != nil {
+	p, err := s.page(req.PageSize, req.PageToken)
+	if err == nil {
+		err = fsm.ValidateName("group", req.Group)
+	}
+	if err != nil {
 		return nil, toStatus(err)
 	}
 	state, _, err := s.state(ctx, req.Read)
 	if err != nil {
 		return nil, toStatus(err)
 	}
-	g := state.Group(req.Group)
-	if g == nil {
-		return nil, toStatus(fmt.Errorf("%w: %q", fsm.ErrUnknownGroup, req.Group))
+	g, index, after, err := s.pageOf(state, req.Group, req.PageToken)
+	if err != nil {
+		return nil, toStatus(err)
 	}
-	resp := &registrypb.MembersResponse{
-		Config: configToWire(g.Params), Receipt: s.receipt(state, g), Members: make([]*registrypb.Member, 0, g.Len()),
-	}
-	for m := range g.Members {
-		resp.Members = append(resp.Members, memberToWire(m))
+	resp := &registrypb.MembersResponse{Config: configToWire(g.Params), Receipt: s.receipt(state, g)}
+	resp.Receipt.Index = index
+	for m := range g.MembersAfter(after) {
+		if !p.take(memberSize(m)) {
+			if err := p.full(); err != nil {
+				return nil, toStatus(err)
+			}
+			s.pages.keep(g, index)
+			resp.NextPageToken = memberToken(g, after)
+			break
+		}
+		resp.Members, after = append(resp.Members, memberToWire(m)), m.ID
 	}
 	return resp, nil
 }
 
 // Groups implements the public service.
 func (s *Server) Groups(ctx context.Context, req *registrypb.GroupsRequest) (*registrypb.GroupsResponse, error) {
+	p, err := s.page(req.PageSize, req.PageToken)
+	if err == nil && req.PageToken != "" {
+		err = fsm.ValidateName("page_token", req.PageToken)
+	}
+	if err != nil {
+		return nil, toStatus(err)
+	}
 	state, _, err := s.state(ctx, req.Read)
 	if err != nil {
 		return nil, toStatus(err)
 	}
-	resp := &registrypb.GroupsResponse{Receipt: s.receipt(state, nil)}
-	for g := range state.Groups {
-		resp.Groups = append(resp.Groups, groupToWire(g))
+	resp, last := &registrypb.GroupsResponse{Receipt: s.receipt(state, nil)}, req.PageToken
+	for g := range state.GroupsFrom(last) {
+		if g.Name == req.PageToken {
+			continue // the last of the page before
+		}
+		if !p.take(groupSize(g)) {
+			if err := p.full(); err != nil {
+				return nil, toStatus(err)
+			}
+			resp.NextPageToken = last
+			break
+		}
+		resp.Groups, last = append(resp.Groups, groupToWire(g)), g.Name
 	}
 	return resp, nil
 }

@@ -22,9 +22,6 @@ import (
 	"github.com/werbenhu/registry/store"
 )
 
-// MaxRequest bounds one request, in bytes.
-const MaxRequest = 1 << 20
-
 // maxHeaders bounds what a call's headers may take, in bytes.
 const maxHeaders = 32 << 10
 
@@ -37,6 +34,8 @@ type Config struct {
 	Metrics *metrics.Node
 	// Gatherer is what GET /metrics answers; nil: there is no such page.
 	Gatherer prometheus.Gatherer
+	// Limits of what is sent; zero: the defaults.
+	Limits Limits
 }
 
 // Server answers on both ports.
@@ -49,6 +48,8 @@ type Server struct {
 	log   *slog.Logger
 
 	metrics *metrics.Node
+	limits  Limits
+	pages   pages
 
 	clients *grpc.Server
 	nodes   *grpc.Server
@@ -65,7 +66,7 @@ type Server struct {
 
 // New returns a server that serves nothing yet.
 func New(cfg Config) *Server {
-	s := &Server{store: cfg.Store, peers: cfg.Peers, log: cfg.Logger, health: health.NewServer(), metrics: cfg.Metrics}
+	s := &Server{store: cfg.Store, peers: cfg.Peers, log: cfg.Logger, health: health.NewServer(), metrics: cfg.Metrics, limits: cfg.Limits.withDefaults()}
 	if s.metrics == nil {
 		s.metrics = metrics.New()
 	}
@@ -142,6 +143,7 @@ func (s *Server) followReadiness() {
 			} else {
 				s.setHealth(grpc_health_v1.HealthCheckResponse_NOT_SERVING)
 				end(err)
+				s.pages.forget()
 			}
 		}
 		select {
@@ -186,6 +188,7 @@ func (s *Server) Close() error {
 	s.nodes.Stop()
 	err := s.http.close()
 	s.wg.Wait()
+	s.pages.forget()
 	if err != nil {
 		return fmt.Errorf("close http: %w", err)
 	}

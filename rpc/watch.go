@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/werbenhu/registry/fsm"
@@ -29,8 +28,8 @@ const maxKnown = 10_000
 // source yields what a watcher is to be sent next, and what it has been sent.
 type source interface {
 	// poll appends frames, few at a time, or returns a channel that is closed
-	// when to ask again.
-	poll(frames []frame) ([]frame, <-chan struct{})
+	// when to ask again. An error ends the watch.
+	poll(frames []frame) ([]frame, <-chan struct{}, error)
 	// Level returns the applied index up to which everything was sent with the
 	// frames of the last poll; ok is false when more is to come.
 	Level() (index uint64, ok bool)
@@ -39,8 +38,8 @@ type source interface {
 // Watch implements the public service. It sends on the caller's own goroutine
 // and holds a position instead of a queue: a watcher that does not read blocks
 // only itself, and is sent a snapshot if it fell too far behind meanwhile. It
-// keeps the few frames from being forgotten that it is about to send, and what
-// grpc holds for a stream, 64 KiB.
+// keeps the few frames from being forgotten that it is about to send, of a snapshot
+// one piece and the group's state, and what grpc holds for a stream, 64 KiB.
 func (s *Server) Watch(req *registrypb.WatchRequest, stream grpc.ServerStreamingServer[registrypb.WatchEvent]) error {
 	src, every, err := s.watchSource(req)
 	if err != nil {
@@ -83,7 +82,10 @@ type watcher struct {
 func (w *watcher) next(ctx context.Context) ([]frame, error) {
 	clear(w.frames)
 	for ctx.Err() == nil {
-		frames, wake := w.poll(w.frames[:0])
+		frames, wake, err := w.poll(w.frames[:0])
+		if err != nil {
+			return nil, err
+		}
 		select {
 		case <-w.timer.C:
 			w.late = true
@@ -128,22 +130,23 @@ func (s *Server) watchSource(req *registrypb.WatchRequest) (source, time.Duratio
 	if err := s.store.Serving(); err != nil {
 		return nil, 0, err
 	}
-	hub, encoder := s.store.Watches(), encoder{s.store.ClusterID()}
+	// The cluster's id is known by now: the node serves.
+	hub, out := s.store.Watches(), outbox{encoder: newEncoder(s.store.ClusterID(), s.limits), whole: !req.Pieces}
 	switch target := req.Target.(type) {
 	case *registrypb.WatchRequest_Group:
 		if err := fsm.ValidateName("group", target.Group); err != nil {
 			return nil, 0, err
 		}
 		known := s.known(req, target.Group, req.Revision, req.Fingerprint)
-		return &groupSource{hub.Group(known), encoder, s.metrics.Watches, req.Revision == 0}, every, nil
+		return &groupSource{hub.Group(known), out, s.metrics.Watches, req.Revision == 0}, every, nil
 	case *registrypb.WatchRequest_Prefix:
 		known, err := s.knownOfPrefix(req, target.Prefix)
 		if err != nil {
 			return nil, 0, err
 		}
-		return prefixSource{hub.Prefix(target.Prefix, known...), encoder, s.metrics.Watches}, every, nil
+		return &prefixSource{hub.Prefix(target.Prefix, known...), out, s.metrics.Watches}, every, nil
 	case *registrypb.WatchRequest_Groups:
-		return groupsSource{hub.Groups()}, every, nil
+		return &groupsSource{GroupsWatch: hub.Groups(), encoder: out.encoder, whole: out.whole}, every, nil
 	case *registrypb.WatchRequest_Nodes:
 		return nodesSource{hub.Nodes()}, every, nil
 	}
@@ -179,116 +182,123 @@ func (s *Server) knownOfPrefix(req *registrypb.WatchRequest, prefix string) ([]w
 
 type groupSource struct {
 	*watch.GroupWatch
-	encoder
+	outbox
 	counts *metrics.Watches
 	anew   bool // the watcher knows nothing of the group
 }
 
-func (g *groupSource) poll(frames []frame) ([]frame, <-chan struct{}) {
-	step, wake := g.Poll()
-	if wake != nil {
-		return frames, wake
+func (g *groupSource) poll(frames []frame) ([]frame, <-chan struct{}, error) {
+	if !g.pending() {
+		g.piece = nil
+		step, wake := g.Poll()
+		if wake != nil {
+			return frames, wake, nil
+		}
+		g.counts.Step(len(step.Changes), step.Snapshot != nil, g.anew)
+		g.anew = false
+		g.put(step)
 	}
-	g.counts.Step(len(step.Changes), step.Snapshot != nil, g.anew)
-	g.anew = false
-	return g.frames(frames, step), nil
+	frames, err := g.take(frames)
+	return frames, nil, err
+}
+
+// Level is the watch's, once all that it gave was sent.
+func (g *groupSource) Level() (uint64, bool) {
+	index, ok := g.GroupWatch.Level()
+	return index, ok && !g.pending()
 }
 
 type prefixSource struct {
 	*watch.PrefixWatch
-	encoder
+	outbox
 	counts *metrics.Watches
 }
 
-func (p prefixSource) poll(frames []frame) ([]frame, <-chan struct{}) {
-	steps, wake := p.Poll()
-	for _, step := range steps {
-		p.counts.Step(len(step.Changes), false, false) // of its snapshots many begin a group
-		frames = p.frames(frames, step)
+func (p *prefixSource) poll(frames []frame) ([]frame, <-chan struct{}, error) {
+	if !p.pending() {
+		p.piece = nil
+		steps, wake := p.Poll()
+		if wake != nil {
+			return frames, wake, nil
+		}
+		for _, step := range steps {
+			p.counts.Step(len(step.Changes), false, false) // of its snapshots many begin a group
+		}
+		p.put(steps...)
 	}
-	return frames, wake
+	frames, err := p.take(frames)
+	return frames, nil, err
 }
 
-// groupsSource lists groups. The first list has all there are, and may be
-// empty; it is one message, however many they are.
-type groupsSource struct{ *watch.GroupsWatch }
+// Level is the watch's, once all that it gave was sent.
+func (p *prefixSource) Level() (uint64, bool) {
+	index, ok := p.PrefixWatch.Level()
+	return index, ok && !p.pending()
+}
 
-func (g groupsSource) poll(frames []frame) ([]frame, <-chan struct{}) {
-	list, wake := g.Poll()
-	if list == nil {
-		return frames, wake
+// groupsSource lists groups. The first list has all there are, and may be empty.
+type groupsSource struct {
+	*watch.GroupsWatch
+	*encoder
+	whole bool
+	list  *watch.List // what of it is not sent yet; nil without one
+	begun bool        // a piece of the list was sent
+}
+
+func (g *groupsSource) poll(frames []frame) ([]frame, <-chan struct{}, error) {
+	if g.list == nil {
+		list, wake := g.Poll()
+		if list == nil {
+			return frames, wake, nil
+		}
+		g.list, g.begun = list, false
 	}
-	out := &registrypb.GroupList{Index: list.State.Index(), Removed: list.Removed, Groups: make([]*registrypb.Group, len(list.Groups))}
-	for i, group := range list.Groups {
-		out.Groups[i] = groupToWire(group)
+	if !g.whole {
+		return append(frames, g.next()), nil, nil
 	}
-	return append(frames, encode(&registrypb.WatchEvent{Event: &registrypb.WatchEvent_Groups{Groups: out}})), nil
+	var parts []frame
+	for size := 0; g.list != nil; {
+		f := g.next()
+		if size += f.data.Len(); size > g.limits.Answer {
+			return frames, nil, g.tooLarge()
+		}
+		parts = append(parts, f)
+	}
+	f, err := g.join(parts)
+	return append(frames, f), nil, err
+}
+
+// next returns the next piece of the list.
+func (g *groupsSource) next() frame {
+	f, more := g.listPiece(g.list, !g.begun)
+	if g.begun = true; !more {
+		g.list = nil
+	}
+	return f
+}
+
+// Level is the watch's, once the list was sent.
+func (g *groupsSource) Level() (uint64, bool) {
+	index, ok := g.GroupsWatch.Level()
+	return index, ok && g.list == nil
 }
 
 type nodesSource struct{ *watch.NodesWatch }
 
-func (n nodesSource) poll(frames []frame) ([]frame, <-chan struct{}) {
+func (n nodesSource) poll(frames []frame) ([]frame, <-chan struct{}, error) {
 	state, wake := n.Poll()
 	if wake != nil {
-		return frames, wake
+		return frames, wake, nil
 	}
 	list := &registrypb.NodeList{Index: state.Index(), Leader: state.Leader()}
 	for node := range state.Nodes {
 		list.Nodes = append(list.Nodes, &registrypb.Node{Id: node.ID, Bind: node.Bind, Addr: node.Addr, Version: node.Version})
 	}
-	return append(frames, encode(&registrypb.WatchEvent{Event: &registrypb.WatchEvent_Nodes{Nodes: list}})), nil
+	return append(frames, encode(&registrypb.WatchEvent{Event: &registrypb.WatchEvent_Nodes{Nodes: list}})), nil, nil
 }
 
 func (s *Server) progress(index uint64) frame {
 	return encode(&registrypb.WatchEvent{Event: &registrypb.WatchEvent_Progress{Progress: &registrypb.Progress{
 		Index: index, Lag: durationpb.New(s.store.Lag()),
 	}}})
-}
-
-// encoder makes frames of steps, each of them once for all watchers.
-type encoder struct{ cluster string }
-
-func (e encoder) frames(frames []frame, step watch.Step) []frame {
-	if step.Unknown {
-		return append(frames, encode(&registrypb.WatchEvent{Event: &registrypb.WatchEvent_UnknownGroup{UnknownGroup: step.Group}}))
-	}
-	if step.Snapshot != nil {
-		return append(frames, step.Snapshot.Encoded(e.snapshot).(frame))
-	}
-	for _, c := range step.Changes {
-		frames = append(frames, c.Encoded(encodeChange).(frame))
-	}
-	return frames
-}
-
-func (e encoder) snapshot(s *watch.Snapshot) any {
-	g := s.Group
-	snap := &registrypb.GroupSnapshot{
-		Group: g.Name, Revision: g.Revision, Index: s.Index, Fingerprint: g.Fingerprint(), ClusterId: e.cluster,
-		Config: configToWire(g.Params), Members: make([]*registrypb.Member, 0, g.Len()),
-	}
-	for m := range g.Members {
-		snap.Members = append(snap.Members, memberToWire(m))
-	}
-	return encode(&registrypb.WatchEvent{Event: &registrypb.WatchEvent_Snapshot{Snapshot: snap}})
-}
-
-func encodeChange(c *watch.Change) any {
-	delta := &registrypb.GroupDelta{
-		Group: c.Group, From: c.From, Revision: c.Revision, Index: c.Index, Fingerprint: c.Fingerprint,
-		Config: configToWire(c.Params), Put: make([]*registrypb.Member, len(c.Put)), Removed: c.Removed,
-	}
-	for i, m := range c.Put {
-		delta.Put[i] = memberToWire(m)
-	}
-	return encode(&registrypb.WatchEvent{Event: &registrypb.WatchEvent_Delta{Delta: delta}})
-}
-
-// encode cannot fail: what it is given was made from a validated state.
-func encode(e *registrypb.WatchEvent) frame {
-	data, err := proto.Marshal(e)
-	if err != nil {
-		panic(fmt.Errorf("rpc: encode a watch event: %w", err))
-	}
-	return newFrame(data)
 }

@@ -18,15 +18,15 @@ type slowSource struct {
 	settled bool
 }
 
-func (s *slowSource) poll(frames []frame) ([]frame, <-chan struct{}) {
+func (s *slowSource) poll(frames []frame) ([]frame, <-chan struct{}, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.news) == 0 {
-		return frames, s.wake
+		return frames, s.wake, nil
 	}
 	frames = append(frames, s.news...)
 	s.news = nil
-	return frames, nil
+	return frames, nil, nil
 }
 
 func (s *slowSource) Level() (uint64, bool) {

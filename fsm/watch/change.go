@@ -54,19 +54,6 @@ func (c *Change) size() (members, bytes int) {
 	return members, bytes + members*128
 }
 
-// Snapshot is a group as a whole, at one applied index.
-type Snapshot struct {
-	Group *fsm.Group
-	Index uint64
-
-	encoded once
-}
-
-// Encoded returns what encode makes of the snapshot; it is called once.
-func (s *Snapshot) Encoded(encode func(*Snapshot) any) any {
-	return s.encoded.get(func() any { return encode(s) })
-}
-
 // once keeps one value that is computed at the first call.
 type once struct {
 	sync.Once

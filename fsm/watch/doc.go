@@ -9,7 +9,8 @@
 // names a fingerprint which the group did not have at its revision, is given the
 // group as a whole and goes on from there.
 //
-// A change is encoded once for all watchers. A watcher holds a revision and no
+// A change is encoded once for all watchers, and so is each piece of a snapshot for
+// those who send it at one time. A watcher holds a revision and no
 // changes, so one that does not read costs nothing and delays nobody. Each group
 // has a lock of its own: a change does not wait for those who watch another
 // group alone. Those who watch many take the hub's lock.

@@ -247,16 +247,25 @@ func TestGroupsAreLockedByThemselves(t *testing.T) {
 	whileLocked(&c.hub.feeds["web"].mu, func() { c.apply(put("db", "b")) })
 }
 
-// Each change, and a snapshot that several send, is encoded once.
+// Each change, and each piece of a snapshot that several send, is encoded once.
 func TestOneEncodingForAll(t *testing.T) {
 	c := newCluster(t)
 	c.apply(put("web", "a"))
 	first := c.known("web")
 	c.apply(put("web", "b"))
-	changes, snapshots := 0, 0
+	changes, pieces := 0, 0
 	encodeChange := func(*Change) any { changes++; return changes }
-	encodeSnapshot := func(*Snapshot) any { snapshots++; return snapshots }
-	var held []*Snapshot
+	encodePiece := func(p *Piece) { // of one member each
+		pieces++
+		p.Encoded = pieces
+		for m := range p.Snapshot.Group.MembersAfter(p.After) {
+			if p.More = p.End != ""; p.More {
+				break
+			}
+			p.End = m.ID
+		}
+	}
+	var held []*Piece
 	for range 5 {
 		step, _ := c.hub.Group(first).Poll()
 		if got := step.Changes[0].Encoded(encodeChange); got != 1 {
@@ -267,17 +276,24 @@ func TestOneEncodingForAll(t *testing.T) {
 			t.Errorf("encoding %v for a prefix", got)
 		}
 		step, _ = c.hub.Group(Known{Group: "web"}).Poll()
-		if got := step.Snapshot.Encoded(encodeSnapshot); got != 1 {
-			t.Errorf("snapshot %v", got)
+		a := step.Snapshot.Piece("", encodePiece)
+		b := step.Snapshot.Piece(a.End, encodePiece)
+		if a.Encoded != 1 || a.End != "a" || !a.More || b.Encoded != 2 || b.End != "b" || b.More {
+			t.Errorf("pieces %+v, %+v", a, b)
 		}
-		held = append(held, step.Snapshot)
+		held = append(held, a, b)
 	}
+	gone := weak.Make(held[1])
 	c.apply(put("web", "c"))
 	step, _ := c.hub.Group(Known{Group: "web"}).Poll()
-	if got := step.Snapshot.Encoded(encodeSnapshot); got != 2 || step.Snapshot.Group.Revision != 3 {
-		t.Errorf("snapshot %v of revision %d", got, step.Snapshot.Group.Revision)
+	if p := step.Snapshot.Piece("", encodePiece); p.Encoded != 3 || step.Snapshot.Group.Revision != 3 {
+		t.Errorf("piece %v of revision %d", p.Encoded, step.Snapshot.Group.Revision)
 	}
 	runtime.KeepAlive(held)
+	runtime.GC()
+	if gone.Value() != nil {
+		t.Error("a piece that nobody sends is kept")
+	}
 }
 
 // A watcher that does not poll keeps no change and no state alive.

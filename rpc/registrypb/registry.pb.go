@@ -1096,7 +1096,8 @@ type MatchRequest struct {
 	Group string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
 	// Up to 4 KiB; any bytes.
 	Key []byte `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
-	// How many distinct owners; 0 means 1.
+	// How many distinct owners, at most 1,000; 0 means 1. More than 4 MiB of
+	// owners are INVALID_ARGUMENT.
 	N             uint32       `protobuf:"varint,3,opt,name=n,proto3" json:"n,omitempty"`
 	Read          *ReadOptions `protobuf:"bytes,4,opt,name=read,proto3" json:"read,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1225,11 +1226,13 @@ func (x *MatchResponse) GetFallback() *Member {
 }
 
 type MatchManyRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
-	Keys          [][]byte               `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
-	N             uint32                 `protobuf:"varint,3,opt,name=n,proto3" json:"n,omitempty"`
-	Read          *ReadOptions           `protobuf:"bytes,4,opt,name=read,proto3" json:"read,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Group string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	// 1–1,000, with at most 100,000 owners in all. More than 4 MiB of owners are
+	// INVALID_ARGUMENT with the field keys, or n for one key: ask for fewer.
+	Keys          [][]byte     `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
+	N             uint32       `protobuf:"varint,3,opt,name=n,proto3" json:"n,omitempty"`
+	Read          *ReadOptions `protobuf:"bytes,4,opt,name=read,proto3" json:"read,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1375,9 +1378,18 @@ func (x *MatchManyResponse) GetFallbacks() []uint32 {
 }
 
 type MembersRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
-	Read          *ReadOptions           `protobuf:"bytes,2,opt,name=read,proto3" json:"read,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Group string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	Read  *ReadOptions           `protobuf:"bytes,2,opt,name=read,proto3" json:"read,omitempty"`
+	// At most so many members in the answer, 1–10,000; a page is about 1 MiB at
+	// most, so it may have fewer. Unset, and without a page_token: all of them, or
+	// INVALID_ARGUMENT where they are more than 4 MiB.
+	PageSize uint32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// Of the page before: its next_page_token. All pages are of the one revision
+	// that the first was read at. A node that has not that revision any more
+	// answers REVISION_MISMATCH; start over. It remembers it for 30 s after the
+	// last page.
+	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1426,11 +1438,28 @@ func (x *MembersRequest) GetRead() *ReadOptions {
 	return nil
 }
 
+func (x *MembersRequest) GetPageSize() uint32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *MembersRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
 type MembersResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Members       []*Member              `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"`
-	Config        *GroupConfig           `protobuf:"bytes,2,opt,name=config,proto3" json:"config,omitempty"`
-	Receipt       *Receipt               `protobuf:"bytes,3,opt,name=receipt,proto3" json:"receipt,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Members []*Member              `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"`
+	Config  *GroupConfig           `protobuf:"bytes,2,opt,name=config,proto3" json:"config,omitempty"`
+	// Of the page: revision and fingerprint are the same on all pages.
+	Receipt *Receipt `protobuf:"bytes,3,opt,name=receipt,proto3" json:"receipt,omitempty"`
+	// Empty: no members follow.
+	NextPageToken string `protobuf:"bytes,4,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1484,6 +1513,13 @@ func (x *MembersResponse) GetReceipt() *Receipt {
 		return x.Receipt
 	}
 	return nil
+}
+
+func (x *MembersResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
 }
 
 type GroupConfig struct {
@@ -1609,8 +1645,16 @@ func (x *Group) GetRevision() uint64 {
 }
 
 type GroupsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Read          *ReadOptions           `protobuf:"bytes,1,opt,name=read,proto3" json:"read,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Read  *ReadOptions           `protobuf:"bytes,1,opt,name=read,proto3" json:"read,omitempty"`
+	// At most so many groups in the answer, 1–10,000; a page is about 1 MiB at
+	// most, so it may have fewer. Unset, and without a page_token: all of them, or
+	// INVALID_ARGUMENT where they are more than 4 MiB.
+	PageSize uint32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// Of the page before: its next_page_token. Each page is of the state that its
+	// receipt names: a group that is there all the time is on one page, and one
+	// that comes or goes meanwhile may or may not be.
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1652,10 +1696,27 @@ func (x *GroupsRequest) GetRead() *ReadOptions {
 	return nil
 }
 
+func (x *GroupsRequest) GetPageSize() uint32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *GroupsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
 type GroupsResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Groups        []*Group               `protobuf:"bytes,1,rep,name=groups,proto3" json:"groups,omitempty"`
-	Receipt       *Receipt               `protobuf:"bytes,2,opt,name=receipt,proto3" json:"receipt,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Groups []*Group               `protobuf:"bytes,1,rep,name=groups,proto3" json:"groups,omitempty"`
+	// Of the page.
+	Receipt *Receipt `protobuf:"bytes,2,opt,name=receipt,proto3" json:"receipt,omitempty"`
+	// Empty: no groups follow.
+	NextPageToken string `protobuf:"bytes,3,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1702,6 +1763,13 @@ func (x *GroupsResponse) GetReceipt() *Receipt {
 		return x.Receipt
 	}
 	return nil
+}
+
+func (x *GroupsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
 }
 
 type SetGroupRequest struct {
@@ -2260,7 +2328,11 @@ type WatchRequest struct {
 	Fingerprint uint64        `protobuf:"fixed64,10,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
 	// Cluster that the revisions are of (Receipt.cluster_id). With another than
 	// the node's, every group starts with a snapshot. Empty: not compared.
-	ClusterId     string `protobuf:"bytes,11,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	ClusterId string `protobuf:"bytes,11,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	// The watcher puts pieces together: an event of more than about 1 MiB comes in
+	// several messages, one after the other. Unset: such an event comes as one
+	// message of up to 4 MiB; a larger one ends the watch with INVALID_ARGUMENT.
+	Pieces        bool `protobuf:"varint,12,opt,name=pieces,proto3" json:"pieces,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2373,6 +2445,13 @@ func (x *WatchRequest) GetClusterId() string {
 	return ""
 }
 
+func (x *WatchRequest) GetPieces() bool {
+	if x != nil {
+		return x.Pieces
+	}
+	return false
+}
+
 type isWatchRequest_Target interface {
 	isWatchRequest_Target()
 }
@@ -2466,6 +2545,11 @@ func (x *KnownGroup) GetFingerprint() uint64 {
 	return 0
 }
 
+// WatchEvent is one event, or a piece of one. A snapshot, a delta or a list of
+// groups with `more` is a piece: the next event is of the same kind, group and
+// revision or index, and its repeated fields are to be appended; all other fields
+// are the same in every piece. The event is whole, and not to be used before, when
+// a piece without `more` has come.
 type WatchEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Event:
@@ -2629,8 +2713,10 @@ type GroupSnapshot struct {
 	// Ordered by id.
 	Members []*Member `protobuf:"bytes,6,rep,name=members,proto3" json:"members,omitempty"`
 	// Of the group at the revision, as in Receipt.
-	Fingerprint   uint64 `protobuf:"fixed64,7,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
-	ClusterId     string `protobuf:"bytes,8,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	Fingerprint uint64 `protobuf:"fixed64,7,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	ClusterId   string `protobuf:"bytes,8,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	// See WatchEvent.
+	More          *bool `protobuf:"varint,9,opt,name=more,proto3,oneof" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2714,6 +2800,13 @@ func (x *GroupSnapshot) GetClusterId() string {
 	return ""
 }
 
+func (x *GroupSnapshot) GetMore() bool {
+	if x != nil && x.More != nil {
+		return *x.More
+	}
+	return false
+}
+
 type GroupDelta struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Group string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
@@ -2727,7 +2820,9 @@ type GroupDelta struct {
 	Put     []*Member `protobuf:"bytes,7,rep,name=put,proto3" json:"put,omitempty"`
 	Removed []string  `protobuf:"bytes,8,rep,name=removed,proto3" json:"removed,omitempty"`
 	// Of the group after the delta, as in Receipt.
-	Fingerprint   uint64 `protobuf:"fixed64,9,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	Fingerprint uint64 `protobuf:"fixed64,9,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	// See WatchEvent.
+	More          *bool `protobuf:"varint,10,opt,name=more,proto3,oneof" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2818,12 +2913,21 @@ func (x *GroupDelta) GetFingerprint() uint64 {
 	return 0
 }
 
+func (x *GroupDelta) GetMore() bool {
+	if x != nil && x.More != nil {
+		return *x.More
+	}
+	return false
+}
+
 type GroupList struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Index  uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
 	Groups []*Group               `protobuf:"bytes,2,rep,name=groups,proto3" json:"groups,omitempty"`
 	// Names of groups that are gone.
-	Removed       []string `protobuf:"bytes,3,rep,name=removed,proto3" json:"removed,omitempty"`
+	Removed []string `protobuf:"bytes,3,rep,name=removed,proto3" json:"removed,omitempty"`
+	// See WatchEvent.
+	More          *bool `protobuf:"varint,4,opt,name=more,proto3,oneof" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2877,6 +2981,13 @@ func (x *GroupList) GetRemoved() []string {
 		return x.Removed
 	}
 	return nil
+}
+
+func (x *GroupList) GetMore() bool {
+	if x != nil && x.More != nil {
+		return *x.More
+	}
+	return false
 }
 
 type NodeList struct {
@@ -3786,14 +3897,18 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\x06owners\x18\x02 \x03(\rR\x06owners\x12$\n" +
 	"\x0eowners_per_key\x18\x03 \x01(\rR\fownersPerKey\x12.\n" +
 	"\areceipt\x18\x04 \x01(\v2\x14.registry.v1.ReceiptR\areceipt\x12\x1c\n" +
-	"\tfallbacks\x18\x05 \x03(\rR\tfallbacks\"T\n" +
+	"\tfallbacks\x18\x05 \x03(\rR\tfallbacks\"\x90\x01\n" +
 	"\x0eMembersRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12,\n" +
-	"\x04read\x18\x02 \x01(\v2\x18.registry.v1.ReadOptionsR\x04read\"\xa2\x01\n" +
+	"\x04read\x18\x02 \x01(\v2\x18.registry.v1.ReadOptionsR\x04read\x12\x1b\n" +
+	"\tpage_size\x18\x03 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\"\xca\x01\n" +
 	"\x0fMembersResponse\x12-\n" +
 	"\amembers\x18\x01 \x03(\v2\x13.registry.v1.MemberR\amembers\x120\n" +
 	"\x06config\x18\x02 \x01(\v2\x18.registry.v1.GroupConfigR\x06config\x12.\n" +
-	"\areceipt\x18\x03 \x01(\v2\x14.registry.v1.ReceiptR\areceipt\"H\n" +
+	"\areceipt\x18\x03 \x01(\v2\x14.registry.v1.ReceiptR\areceipt\x12&\n" +
+	"\x0fnext_page_token\x18\x04 \x01(\tR\rnextPageToken\"H\n" +
 	"\vGroupConfig\x12#\n" +
 	"\rvirtual_nodes\x18\x01 \x01(\rR\fvirtualNodes\x12\x14\n" +
 	"\x05bound\x18\x02 \x01(\rR\x05bound\"\x83\x01\n" +
@@ -3801,12 +3916,16 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x120\n" +
 	"\x06config\x18\x02 \x01(\v2\x18.registry.v1.GroupConfigR\x06config\x12\x18\n" +
 	"\amembers\x18\x03 \x01(\rR\amembers\x12\x1a\n" +
-	"\brevision\x18\x04 \x01(\x04R\brevision\"=\n" +
+	"\brevision\x18\x04 \x01(\x04R\brevision\"y\n" +
 	"\rGroupsRequest\x12,\n" +
-	"\x04read\x18\x01 \x01(\v2\x18.registry.v1.ReadOptionsR\x04read\"l\n" +
+	"\x04read\x18\x01 \x01(\v2\x18.registry.v1.ReadOptionsR\x04read\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"\x94\x01\n" +
 	"\x0eGroupsResponse\x12*\n" +
 	"\x06groups\x18\x01 \x03(\v2\x12.registry.v1.GroupR\x06groups\x12.\n" +
-	"\areceipt\x18\x02 \x01(\v2\x14.registry.v1.ReceiptR\areceipt\"\xd1\x01\n" +
+	"\areceipt\x18\x02 \x01(\v2\x14.registry.v1.ReceiptR\areceipt\x12&\n" +
+	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken\"\xd1\x01\n" +
 	"\x0fSetGroupRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x120\n" +
 	"\x06config\x18\x02 \x01(\v2\x18.registry.v1.GroupConfigR\x06config\x12+\n" +
@@ -3854,7 +3973,7 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\rPHASE_WAITING\x10\x01\x12\x11\n" +
 	"\rPHASE_HOLDING\x10\x02\x12\x13\n" +
 	"\x0fPHASE_RELEASING\x10\x03\x12\x12\n" +
-	"\x0ePHASE_ACCEPTED\x10\x04\"\xdc\x02\n" +
+	"\x0ePHASE_ACCEPTED\x10\x04\"\xf4\x02\n" +
 	"\fWatchRequest\x12\x16\n" +
 	"\x05group\x18\x01 \x01(\tH\x00R\x05group\x12\x18\n" +
 	"\x06prefix\x18\x02 \x01(\tH\x00R\x06prefix\x12\x18\n" +
@@ -3866,7 +3985,8 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\vfingerprint\x18\n" +
 	" \x01(\x06R\vfingerprint\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\v \x01(\tR\tclusterIdB\b\n" +
+	"cluster_id\x18\v \x01(\tR\tclusterId\x12\x16\n" +
+	"\x06pieces\x18\f \x01(\bR\x06piecesB\b\n" +
 	"\x06targetJ\x04\b\x06\x10\aJ\x04\b\t\x10\n" +
 	"\"f\n" +
 	"\n" +
@@ -3882,7 +4002,7 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\bprogress\x18\x06 \x01(\v2\x15.registry.v1.ProgressH\x00R\bprogress\x128\n" +
 	"\bsnapshot\x18\a \x01(\v2\x1a.registry.v1.GroupSnapshotH\x00R\bsnapshot\x12/\n" +
 	"\x05delta\x18\b \x01(\v2\x17.registry.v1.GroupDeltaH\x00R\x05deltaB\a\n" +
-	"\x05eventJ\x04\b\x01\x10\x02J\x04\b\x02\x10\x03\"\xff\x01\n" +
+	"\x05eventJ\x04\b\x01\x10\x02J\x04\b\x02\x10\x03\"\xa1\x02\n" +
 	"\rGroupSnapshot\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x14\n" +
@@ -3891,7 +4011,9 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\amembers\x18\x06 \x03(\v2\x13.registry.v1.MemberR\amembers\x12 \n" +
 	"\vfingerprint\x18\a \x01(\x06R\vfingerprint\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\b \x01(\tR\tclusterIdJ\x04\b\x04\x10\x05\"\x83\x02\n" +
+	"cluster_id\x18\b \x01(\tR\tclusterId\x12\x17\n" +
+	"\x04more\x18\t \x01(\bH\x00R\x04more\x88\x01\x01B\a\n" +
+	"\x05_moreJ\x04\b\x04\x10\x05\"\xa5\x02\n" +
 	"\n" +
 	"GroupDelta\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x12\n" +
@@ -3901,11 +4023,16 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\x06config\x18\x06 \x01(\v2\x18.registry.v1.GroupConfigR\x06config\x12%\n" +
 	"\x03put\x18\a \x03(\v2\x13.registry.v1.MemberR\x03put\x12\x18\n" +
 	"\aremoved\x18\b \x03(\tR\aremoved\x12 \n" +
-	"\vfingerprint\x18\t \x01(\x06R\vfingerprintJ\x04\b\x05\x10\x06\"g\n" +
+	"\vfingerprint\x18\t \x01(\x06R\vfingerprint\x12\x17\n" +
+	"\x04more\x18\n" +
+	" \x01(\bH\x00R\x04more\x88\x01\x01B\a\n" +
+	"\x05_moreJ\x04\b\x05\x10\x06\"\x89\x01\n" +
 	"\tGroupList\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12*\n" +
 	"\x06groups\x18\x02 \x03(\v2\x12.registry.v1.GroupR\x06groups\x12\x18\n" +
-	"\aremoved\x18\x03 \x03(\tR\aremoved\"a\n" +
+	"\aremoved\x18\x03 \x03(\tR\aremoved\x12\x17\n" +
+	"\x04more\x18\x04 \x01(\bH\x00R\x04more\x88\x01\x01B\a\n" +
+	"\x05_more\"a\n" +
 	"\bNodeList\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12'\n" +
@@ -4193,6 +4320,9 @@ func file_rpc_registrypb_registry_proto_init() {
 		(*WatchEvent_Snapshot)(nil),
 		(*WatchEvent_Delta)(nil),
 	}
+	file_rpc_registrypb_registry_proto_msgTypes[32].OneofWrappers = []any{}
+	file_rpc_registrypb_registry_proto_msgTypes[33].OneofWrappers = []any{}
+	file_rpc_registrypb_registry_proto_msgTypes[34].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

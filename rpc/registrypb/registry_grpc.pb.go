@@ -63,9 +63,9 @@ type RegistryClient interface {
 	Match(ctx context.Context, in *MatchRequest, opts ...grpc.CallOption) (*MatchResponse, error)
 	// MatchMany matches up to 1,000 keys of one group against one ring.
 	MatchMany(ctx context.Context, in *MatchManyRequest, opts ...grpc.CallOption) (*MatchManyResponse, error)
-	// Members lists a group, ordered by id.
+	// Members lists a group, ordered by id: as a whole, up to 4 MiB, or in pages.
 	Members(ctx context.Context, in *MembersRequest, opts ...grpc.CallOption) (*MembersResponse, error)
-	// Groups lists the groups, ordered by name.
+	// Groups lists the groups, ordered by name: all of them, up to 4 MiB, or in pages.
 	Groups(ctx context.Context, in *GroupsRequest, opts ...grpc.CallOption) (*GroupsResponse, error)
 	// SetGroup creates a group or changes its ring's parameters.
 	SetGroup(ctx context.Context, in *SetGroupRequest, opts ...grpc.CallOption) (*SetGroupResponse, error)
@@ -266,9 +266,9 @@ type RegistryServer interface {
 	Match(context.Context, *MatchRequest) (*MatchResponse, error)
 	// MatchMany matches up to 1,000 keys of one group against one ring.
 	MatchMany(context.Context, *MatchManyRequest) (*MatchManyResponse, error)
-	// Members lists a group, ordered by id.
+	// Members lists a group, ordered by id: as a whole, up to 4 MiB, or in pages.
 	Members(context.Context, *MembersRequest) (*MembersResponse, error)
-	// Groups lists the groups, ordered by name.
+	// Groups lists the groups, ordered by name: all of them, up to 4 MiB, or in pages.
 	Groups(context.Context, *GroupsRequest) (*GroupsResponse, error)
 	// SetGroup creates a group or changes its ring's parameters.
 	SetGroup(context.Context, *SetGroupRequest) (*SetGroupResponse, error)
