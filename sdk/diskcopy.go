@@ -66,7 +66,7 @@ func encodeCopy(v *View, asOf time.Time) ([]byte, error) {
 		return nil, err
 	}
 	if len(body) > copyMaxLen {
-		return nil, fmt.Errorf("a ring of %d bytes is too large for a copy", len(body))
+		return nil, fmt.Errorf("a ring of %d bytes is too large for a copy on disk, want at most %d", len(body), copyMaxLen)
 	}
 	out := append(make([]byte, 0, copyHead+len(body)+sha256.Size), copyMagic...)
 	at := int64(0)

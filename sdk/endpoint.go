@@ -19,8 +19,8 @@ const (
 	connectTimeout   = 3 * time.Second
 	keepaliveTime    = 10 * time.Second
 	keepaliveTimeout = 3 * time.Second
-	maxMessage       = 64 << 20
-	maxRequest       = 1 << 20 // the server's limit
+	maxMessage       = 64 << 20 // of an answer: a node's limit is 4 MiB, that of earlier versions was this
+	maxRequest       = 1 << 20  // the server's limit
 )
 
 // endpoint is a node's client address and the connection to it.

@@ -36,6 +36,7 @@ type fakeCluster struct {
 	batches []int // leases of each heartbeat message
 	streams int   // opened so far
 
+	cut       int  // elements of a page and of a piece; 0: any number
 	watched   bool // groups are those with histories
 	histories map[string]*fakeHistory
 	news      chan struct{} // closed when a history changes
@@ -371,7 +372,10 @@ func (n *fakeNode) Members(ctx context.Context, req *registrypb.MembersRequest) 
 	}
 	if n.hasHistory(req.GetGroup()) {
 		r, ms, err := n.receiptOf(req.GetGroup(), req.GetRead())
-		return &registrypb.MembersResponse{Members: ms, Receipt: r, Config: fakeConfig()}, err
+		if err != nil {
+			return nil, err
+		}
+		return n.cl.membersPage(req, &registrypb.MembersResponse{Members: ms, Receipt: r, Config: fakeConfig()})
 	}
 	n.cl.mu.Lock()
 	defer n.cl.mu.Unlock()

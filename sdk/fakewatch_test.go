@@ -162,8 +162,10 @@ func (n *fakeNode) Watch(req *registrypb.WatchRequest, srv registrypb.Registry_W
 			if alter != nil {
 				e = alter(proto.Clone(e).(*registrypb.WatchEvent))
 			}
-			if err := srv.Send(e); err != nil {
-				return err
+			for _, e := range n.cl.pieces(e) {
+				if err := srv.Send(e); err != nil {
+					return err
+				}
 			}
 		}
 		if first {

@@ -132,7 +132,7 @@ func (f *follower) session(ctx context.Context, ep *endpoint, round int) (heard 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	req := f.request()
-	req.ProgressInterval = durationpb.New(f.every)
+	req.ProgressInterval, req.Pieces = durationpb.New(f.every), true
 	patience := f.c.cfg.attemptTimeout << min(round, 5)
 	if req.Revision != 0 { // a stream that resumes may have nothing to say for an interval
 		patience += f.every * 3 / 2
@@ -145,6 +145,7 @@ func (f *follower) session(ctx context.Context, ep *endpoint, round int) (heard 
 	}
 	now := time.Now()
 	s := &session{ep: ep, opened: now, moveAt: now.Add(settleTime + rand.N(settleTime))}
+	var pieces assembly
 	for {
 		e, err := stream.Recv()
 		if err != nil {
@@ -152,12 +153,14 @@ func (f *follower) session(ctx context.Context, ep *endpoint, round int) (heard 
 		}
 		silent.Stop()
 		f.c.pool.worked(ep, time.Now())
-		if p := e.GetProgress(); p != nil {
-			err = f.onProgress(s, p)
+		if e, err = pieces.add(e); e.GetProgress() != nil {
+			err = f.onProgress(s, e.GetProgress())
 			heard = heard || err == nil
-		} else if err = f.take(ctx, s, e); err == nil {
-			heard = true
-			s.events++
+		} else if e != nil && err == nil {
+			if err = f.take(ctx, s, e); err == nil {
+				heard = true
+				s.events++
+			}
 		}
 		if err != nil {
 			return heard, err

@@ -2,6 +2,7 @@ package sdk
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 
@@ -56,7 +57,7 @@ func (c *Client) MatchN(ctx context.Context, group, key string, n int, opts ...R
 }
 
 // MatchMany returns the owner of each key, in the order of the keys. More keys
-// than one request may carry are sent in several, one after the other: each is
+// than one request or its answer may carry are sent in several, one after the other: each is
 // answered from one ring, a later one never from an older ring than the one
 // before, and the receipt is that of the first.
 func (c *Client) MatchMany(ctx context.Context, group string, keys []string, opts ...ReadOption) ([]Member, error) {
@@ -82,9 +83,14 @@ func (c *Client) MatchManyN(ctx context.Context, group string, keys []string, n 
 	}
 	o := readOptionsOf(opts)
 	out := make([][]Member, 0, len(keys))
+	most := batchKeys
 	for len(keys) > 0 {
-		size := batchSize(keys)
+		size := batchSize(keys[:min(len(keys), most)])
 		owned, err := c.matchBatch(ctx, group, keys[:size], count, o)
+		if e := (*Error)(nil); errors.As(err, &e) && e.Field == "keys" && size > 1 {
+			most = size / 2 // their owners, with their metadata, are more than an answer may be
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -153,50 +159,6 @@ func spread(resp *registrypb.MatchManyResponse, keys int) ([][]Member, error) {
 	out := make([][]Member, keys)
 	for i := range out {
 		out[i] = flat[i*per : (i+1)*per : (i+1)*per]
-	}
-	return out, nil
-}
-
-// Members lists the group's members, ordered by id, whatever their state.
-func (c *Client) Members(ctx context.Context, group string, opts ...ReadOption) ([]Member, error) {
-	_, ms, err := c.Group(ctx, group, opts...)
-	return ms, err
-}
-
-// Group returns the group and its members, ordered by id.
-func (c *Client) Group(ctx context.Context, group string, opts ...ReadOption) (Group, []Member, error) {
-	req := &registrypb.MembersRequest{Group: group}
-	var resp *registrypb.MembersResponse
-	err := c.readCall(ctx, "members", req, readOptionsOf(opts), func(ctx context.Context, a *attempt) (r *registrypb.Receipt, err error) {
-		req.Read = a.read
-		resp, err = a.registry().Members(ctx, req, a.opts...)
-		return resp.GetReceipt(), err
-	})
-	if err != nil {
-		return Group{}, nil, err
-	}
-	g := groupFromProto(&registrypb.Group{
-		Name: group, Config: resp.GetConfig(),
-		Members: uint32(len(resp.GetMembers())), Revision: resp.GetReceipt().GetRevision(),
-	})
-	return g, membersFromProto(resp.GetMembers()), nil
-}
-
-// Groups lists the groups, ordered by name.
-func (c *Client) Groups(ctx context.Context, opts ...ReadOption) ([]Group, error) {
-	req := &registrypb.GroupsRequest{}
-	var resp *registrypb.GroupsResponse
-	err := c.readCall(ctx, "groups", req, readOptionsOf(opts), func(ctx context.Context, a *attempt) (r *registrypb.Receipt, err error) {
-		req.Read = a.read
-		resp, err = a.registry().Groups(ctx, req, a.opts...)
-		return resp.GetReceipt(), err
-	})
-	if err != nil {
-		return nil, err
-	}
-	out := make([]Group, len(resp.GetGroups()))
-	for i, g := range resp.GetGroups() {
-		out[i] = groupFromProto(g)
 	}
 	return out, nil
 }

@@ -101,7 +101,8 @@ func WithMaxAge(d time.Duration) RingOption { return func(o *ringOptions) { o.ma
 
 // WithDiskCopy keeps a copy of the ring in a file, and starts with it when no
 // node answers. It is replaced as a whole, and a damaged one is refused. Each
-// Ring needs a file of its own.
+// Ring needs a file of its own. A ring whose members take more than 256 MiB has no
+// copy: that is logged, and counted in RingStats.DiskErrors.
 func WithDiskCopy(path string) RingOption { return func(o *ringOptions) { o.path = path } }
 
 // WithDiskCopyMaxAge refuses a copy that is older than d, as Age counts: from

@@ -182,8 +182,7 @@ func (t *tracker) report(s *session, err error) bool {
 // below it, or of another cluster. It returns errBehind if the leader is where
 // this client was, or further.
 func (t *tracker) ask(ctx context.Context) error {
-	var r Receipt
-	_, _, err := t.c.Group(ctx, t.group, Linearizable(), WithReceipt(&r))
+	r, err := t.c.groupReceipt(ctx, t.group)
 	switch {
 	case errors.Is(err, ErrUnknownGroup):
 		r = Receipt{}

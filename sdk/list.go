@@ -1,0 +1,113 @@
+package sdk
+
+import (
+	"context"
+	"errors"
+
+	"github.com/werbenhu/registry/rpc/registrypb"
+)
+
+const (
+	// pageSize is more than a page has: a node ends it at about 1 MiB.
+	pageSize = 10_000
+	// pageTries bounds how often a list is begun again because the node does not
+	// know the revision any more that it was begun at.
+	pageTries = 5
+)
+
+// Members lists the group's members, ordered by id, whatever their state.
+func (c *Client) Members(ctx context.Context, group string, opts ...ReadOption) ([]Member, error) {
+	_, ms, err := c.Group(ctx, group, opts...)
+	return ms, err
+}
+
+// Group returns the group and its members, ordered by id. They come in pages of
+// about 1 MiB, all of them of one revision: that of the receipt. A list is begun
+// again if the node does not know that revision any more, and in the end is
+// ErrRevisionMismatch.
+func (c *Client) Group(ctx context.Context, group string, opts ...ReadOption) (g Group, ms []Member, err error) {
+	for range pageTries {
+		g, ms, err = c.group(ctx, group, readOptionsOf(opts))
+		if !errors.Is(err, ErrRevisionMismatch) {
+			break
+		}
+	}
+	return g, ms, err
+}
+
+func (c *Client) group(ctx context.Context, group string, o readOptions) (Group, []Member, error) {
+	req := &registrypb.MembersRequest{Group: group, PageSize: pageSize}
+	first, err := c.membersPage(ctx, req, o)
+	if err != nil {
+		return Group{}, nil, err
+	}
+	g := groupFromProto(&registrypb.Group{Name: group, Config: first.GetConfig(), Revision: first.GetReceipt().GetRevision()})
+	ms := membersFromProto(first.GetMembers())
+	for token := first.GetNextPageToken(); token != ""; {
+		req := &registrypb.MembersRequest{Group: group, PageSize: pageSize, PageToken: token}
+		// A node that has applied what the first page was read at knows its revision.
+		page, err := c.membersPage(ctx, req, readOptions{minIndex: first.GetReceipt().GetIndex()})
+		if err != nil {
+			return Group{}, nil, err
+		}
+		if len(page.GetMembers()) == 0 || page.GetNextPageToken() == token {
+			return Group{}, nil, &Error{Op: "members", Message: "malformed answer: a page without members"}
+		}
+		ms = append(ms, membersFromProto(page.GetMembers())...)
+		token = page.GetNextPageToken()
+	}
+	g.Members = len(ms)
+	return g, ms, nil
+}
+
+func (c *Client) membersPage(ctx context.Context, req *registrypb.MembersRequest, o readOptions) (resp *registrypb.MembersResponse, err error) {
+	err = c.readCall(ctx, "members", req, o, func(ctx context.Context, a *attempt) (r *registrypb.Receipt, err error) {
+		req.Read = a.read
+		resp, err = a.registry().Members(ctx, req, a.opts...)
+		return resp.GetReceipt(), err
+	})
+	return resp, err
+}
+
+// groupReceipt says where the leader is with a group.
+func (c *Client) groupReceipt(ctx context.Context, group string) (Receipt, error) {
+	var r Receipt
+	_, err := c.membersPage(ctx, &registrypb.MembersRequest{Group: group, PageSize: 1}, readOptionsOf([]ReadOption{Linearizable(), WithReceipt(&r)}))
+	return r, err
+}
+
+// Groups lists the groups, ordered by name. They come in pages of about 1 MiB,
+// each of the state that the node has at the time: a group that is there all the
+// time is listed, one that comes or goes meanwhile may or may not be. The receipt
+// is that of the first page.
+func (c *Client) Groups(ctx context.Context, opts ...ReadOption) ([]Group, error) {
+	var out []Group
+	o := readOptionsOf(opts)
+	for token := ""; ; {
+		page, err := c.groupsPage(ctx, token, o)
+		if err != nil {
+			return nil, err
+		}
+		for _, g := range page.GetGroups() {
+			out = append(out, groupFromProto(g))
+		}
+		last := token
+		if token = page.GetNextPageToken(); token == "" {
+			return out, nil
+		}
+		if token <= last {
+			return nil, &Error{Op: "groups", Message: "malformed answer: a page that leads nowhere"}
+		}
+		o = readOptions{minIndex: page.GetReceipt().GetIndex()}
+	}
+}
+
+func (c *Client) groupsPage(ctx context.Context, token string, o readOptions) (resp *registrypb.GroupsResponse, err error) {
+	req := &registrypb.GroupsRequest{PageSize: pageSize, PageToken: token}
+	err = c.readCall(ctx, "groups", req, o, func(ctx context.Context, a *attempt) (r *registrypb.Receipt, err error) {
+		req.Read = a.read
+		resp, err = a.registry().Groups(ctx, req, a.opts...)
+		return resp.GetReceipt(), err
+	})
+	return resp, err
+}
