@@ -32,6 +32,8 @@ type config struct {
 
 	// progress is how often a node without news tells a watch how fresh it is.
 	progress time.Duration
+	// troubleAfter is how long a watch gets nothing before that is an event.
+	troubleAfter time.Duration
 }
 
 func newConfig(opts []Option) *config {
@@ -46,6 +48,7 @@ func newConfig(opts []Option) *config {
 		backoffMax:     time.Second,
 		firstRefresh:   time.Second,
 		progress:       2 * time.Second,
+		troubleAfter:   5 * time.Second,
 	}
 	for _, opt := range opts {
 		opt(c)

@@ -58,7 +58,8 @@
 // gone back, or to be of another cluster, the leader decides. A cluster that was
 // rebuilt, from nothing or from an older snapshot, is told as that. The members
 // have the fingerprint that the node sent, at every step, or they are not shown
-// and no ring is built of them.
+// and no ring is built of them. A watch that gets nothing from any node says so in
+// an event, and a ring in its RingStats; both go on trying.
 //
 // Rings are built one at a time of the newest state, within a share of one
 // processor (WithBuildShare): under lasting change one build is for several

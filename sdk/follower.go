@@ -53,6 +53,11 @@ type follower struct {
 	// failed, when set, is told of every node that did not give a stream, and
 	// with last after all were tried.
 	failed func(err error, last bool)
+	// trouble is told why there is nothing to follow, once for an outage, and with
+	// nil that it is over.
+	trouble func(err error)
+
+	outage outage
 }
 
 // session is one open stream.
@@ -93,6 +98,10 @@ func (f *follower) run(ctx context.Context) error {
 		}
 		if f.failed != nil {
 			f.failed(e, f.c.pool.pick(time.Now(), tried) == nil)
+		}
+		if !errors.Is(err, errMoving) && f.outage.fail(time.Now(), f.c.cfg.troubleAfter) {
+			f.c.cfg.logger.Warn("no node gives the watch what it follows", "watch", f.what, "addr", ep.addr, "error", e)
+			f.trouble(e)
 		}
 	}
 }
@@ -172,6 +181,9 @@ func (f *follower) session(ctx context.Context, ep *endpoint, round int) (heard 
 func (f *follower) onProgress(s *session, p *registrypb.Progress) error {
 	now, lag := time.Now(), max(p.GetLag().AsDuration(), 0)
 	f.progress(now.Add(-lag))
+	if f.outage.end() {
+		f.trouble(nil)
+	}
 	switch {
 	case lag > lagLimit && now.Sub(s.opened) > lagPause:
 		return errLagging

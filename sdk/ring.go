@@ -80,6 +80,10 @@ type RingStats struct {
 	DiskErrors uint64
 	// FromDisk: the ring is the one of the copy on disk; no node has answered yet.
 	FromDisk bool
+	// Outages counts the times that the ring got nothing for 5 s, from at least three
+	// attempts, and Outage says why at present; nil while a node is followed.
+	Outages uint64
+	Outage  error
 }
 
 // RingOption changes how a Ring works.
@@ -190,7 +194,7 @@ func (r *Ring) waitReady(ctx context.Context) error {
 func (r *Ring) run() {
 	f := &follower{
 		c: r.c, what: "ring " + r.group, every: r.c.cfg.progress,
-		request: r.request, take: r.take, progress: r.current, failed: r.unreachable,
+		request: r.request, take: r.take, progress: r.current, failed: r.unreachable, trouble: r.trouble,
 	}
 	r.wg.Go(r.notifyLoop)
 	r.wg.Go(func() { r.build.run(r.ctx) })
@@ -384,6 +388,15 @@ func (r *Ring) unreachable(err error, last bool) {
 	r.mu.Unlock()
 	if last {
 		r.useCopy()
+	}
+}
+
+// trouble notes why there is nothing to follow; nil: there is.
+func (r *Ring) trouble(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stats.Outage = err; err != nil {
+		r.stats.Outages++
 	}
 }
 

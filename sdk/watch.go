@@ -17,6 +17,9 @@ import (
 // leader is asked. Only if the cluster itself was rebuilt, from nothing or from
 // an older snapshot, does a watch go back, with an event that says Rebuilt.
 //
+// A watch that has got nothing for 5 s, from at least three attempts, says so in an
+// event with Err, goes on trying, and says Recovered in another when it is over.
+//
 // Events are not a history. A consumer that is slow is shown what changed since
 // its last event as one event, so a watch holds no more than the newest state
 // and the names of what changed in it.
@@ -28,16 +31,21 @@ type Watch[T any] struct {
 	done   chan struct{} // closed when its goroutine has ended
 	fresh  freshness
 
-	mu   sync.Mutex // guards err and what poll reads
-	wake chan struct{}
-	poll func() (T, bool)
-	err  error
+	mu      sync.Mutex // guards the rest, and what poll and outage read
+	wake    chan struct{}
+	poll    func() (T, bool)
+	outage  func(err error) T // the event of an outage, or with nil of its end
+	failing error             // why there is nothing to follow
+	told    bool              // of failing
+	err     error
 }
 
 // newWatch makes a watch and lets run follow for it. run ends with the context
-// of the watch; poll is called with w.mu held.
-func newWatch[T any](ctx context.Context, c *Client, poll func() (T, bool), run func(ctx context.Context, w *Watch[T]) error) (*Watch[T], error) {
-	w := &Watch[T]{done: make(chan struct{}), wake: make(chan struct{}, 1), poll: poll}
+// of the watch; poll and outage are called with w.mu held.
+func newWatch[T any](
+	ctx context.Context, c *Client, poll func() (T, bool), outage func(error) T, run func(ctx context.Context, w *Watch[T]) error,
+) (*Watch[T], error) {
+	w := &Watch[T]{done: make(chan struct{}), wake: make(chan struct{}, 1), poll: poll, outage: outage}
 	w.ctx, w.cancel = context.WithCancel(ctx)
 	stop := context.AfterFunc(c.ctx, w.cancel)
 	err := c.start(func() {
@@ -75,13 +83,25 @@ func (w *Watch[T]) change(f func()) {
 	}
 }
 
+// trouble notes why there is nothing to follow; nil: there is.
+func (w *Watch[T]) trouble(err error) { w.change(func() { w.failing = err }) }
+
+// nextLocked returns what is to be shown next.
+func (w *Watch[T]) nextLocked() (T, bool) {
+	if failing := w.failing != nil; failing != w.told {
+		w.told = failing
+		return w.outage(w.failing), true
+	}
+	return w.poll()
+}
+
 // Next waits for the next event. It returns the error that ended ctx, which
 // ends the wait and not the watch; or, once the watch has ended, ErrClosed, the
 // error of the watch's own context, or the *Error with which a node refused.
 func (w *Watch[T]) Next(ctx context.Context) (T, error) {
 	for {
 		w.mu.Lock()
-		e, ok := w.poll()
+		e, ok := w.nextLocked()
 		w.mu.Unlock()
 		if ok {
 			return e, nil

@@ -34,6 +34,12 @@ type GroupEvent struct {
 	// the ids of those that are gone; some of these may never have been shown.
 	Put     []Member
 	Removed []string
+
+	// Err: the watch has got nothing for some time, and why; it goes on trying.
+	// Recovered: that is over. Such an event, which may also be the first, tells of
+	// no change, and that of a prefix names no group.
+	Err       error
+	Recovered bool
 }
 
 // changesKept bounds the names of changes that wait for a slow consumer: twice
@@ -103,6 +109,11 @@ func (g *groupCell) event() (GroupEvent, bool) {
 	return e, true
 }
 
+// outage is the event that no node gives the watch, or with nil that one does again.
+func (g *groupCell) outage(err error) GroupEvent {
+	return GroupEvent{Group: g.group, From: g.shown, Revision: g.shown, Err: err, Recovered: err == nil}
+}
+
 // Watch follows one group, which need not exist yet. The first event is the
 // group as it is, or that it is unknown; the next ones come as soon as the node
 // has applied a change. The watch ends with ctx.
@@ -111,10 +122,10 @@ func (c *Client) Watch(ctx context.Context, group string) (*Watch[GroupEvent], e
 		return nil, err
 	}
 	cell := &groupCell{group: group}
-	return newWatch(ctx, c, cell.event, func(ctx context.Context, w *Watch[GroupEvent]) error {
+	return newWatch(ctx, c, cell.event, cell.outage, func(ctx context.Context, w *Watch[GroupEvent]) error {
 		t := &tracker{c: c, group: group}
 		f := &follower{
-			c: c, what: "group " + group, every: c.cfg.progress, request: t.request,
+			c: c, what: "group " + group, every: c.cfg.progress, request: t.request, trouble: w.trouble,
 			progress: func(asOf time.Time) {
 				if t.started() {
 					w.fresh.confirm(asOf)

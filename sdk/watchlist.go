@@ -24,6 +24,11 @@ type GroupsEvent struct {
 	Groups []Group
 	// Removed has the names of groups that are gone.
 	Removed []string
+
+	// Err: the watch has got nothing for some time, and why; it goes on trying.
+	// Recovered: that is over. Such an event tells of no change.
+	Err       error
+	Recovered bool
 }
 
 // NodesEvent lists the cluster's nodes as they are now.
@@ -34,6 +39,11 @@ type NodesEvent struct {
 	// Leader is the id of the leader as of the log.
 	Leader string
 	Nodes  []Node
+
+	// Err: the watch has got nothing for some time, and why; it goes on trying.
+	// Recovered: that is over. Such an event lists what was known before.
+	Err       error
+	Recovered bool
 }
 
 // Node is one node of the cluster.
@@ -81,7 +91,8 @@ func (c *Client) WatchGroups(ctx context.Context) (*Watch[GroupsEvent], error) {
 		return nil, err
 	}
 	l := &groupList{groups: map[string]Group{}, news: map[string]bool{}}
-	return newWatch(ctx, c, l.event, func(ctx context.Context, w *Watch[GroupsEvent]) error {
+	outage := func(err error) GroupsEvent { return GroupsEvent{Index: l.index, Err: err, Recovered: err == nil} }
+	return newWatch(ctx, c, l.event, outage, func(ctx context.Context, w *Watch[GroupsEvent]) error {
 		fl := &floor{c: c}
 		f := listFollower(c, "groups", &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Groups{Groups: true}}, w)
 		f.take = func(ctx context.Context, s *session, e *registrypb.WatchEvent) error {
@@ -103,7 +114,7 @@ func (c *Client) WatchGroups(ctx context.Context) (*Watch[GroupsEvent], error) {
 // listFollower makes a follower for a watch that starts over on every stream.
 func listFollower[T any](c *Client, what string, req *registrypb.WatchRequest, w *Watch[T]) *follower {
 	return &follower{
-		c: c, what: what, every: c.cfg.progress, progress: func(asOf time.Time) { w.fresh.confirm(asOf) },
+		c: c, what: what, every: c.cfg.progress, progress: func(asOf time.Time) { w.fresh.confirm(asOf) }, trouble: w.trouble,
 		request: func() *registrypb.WatchRequest { return &registrypb.WatchRequest{Target: req.Target} },
 	}
 }
@@ -192,7 +203,12 @@ func (c *Client) watchNodes(ctx context.Context, every time.Duration) (*Watch[No
 		news, rebuilt = false, false
 		return e, true
 	}
-	return newWatch(ctx, c, poll, func(ctx context.Context, w *Watch[NodesEvent]) error {
+	outage := func(err error) NodesEvent {
+		e := last
+		e.Nodes, e.Err, e.Recovered = slices.Clone(last.Nodes), err, err == nil
+		return e
+	}
+	return newWatch(ctx, c, poll, outage, func(ctx context.Context, w *Watch[NodesEvent]) error {
 		fl := &floor{c: c}
 		f := listFollower(c, "nodes", &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Nodes{Nodes: true}}, w)
 		f.every = every
@@ -235,7 +251,7 @@ func (c *Client) WatchPrefix(ctx context.Context, prefix string) (*Watch[GroupEv
 		return nil, err
 	}
 	p := &prefixWatch{c: c, prefix: prefix, trackers: map[string]*tracker{}, cells: map[string]*groupCell{}}
-	return newWatch(ctx, c, p.event, p.run)
+	return newWatch(ctx, c, p.event, new(groupCell).outage, p.run)
 }
 
 // prefixWatch has a tracker for each group. Cells and queue are guarded by the

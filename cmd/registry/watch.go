@@ -32,15 +32,21 @@ type watchJSON struct {
 	Bound        int          `json:"bound"` // per mille of the fair share; 0 is off
 	Put          []memberJSON `json:"put"`
 	Removed      []string     `json:"removed"`
+	Error        string       `json:"error,omitempty"`     // why the watch gets nothing
+	Recovered    bool         `json:"recovered,omitempty"` // it gets something again
 }
 
 func toWatchJSON(ev sdk.GroupEvent) watchJSON {
-	return watchJSON{
+	out := watchJSON{
 		Group: ev.Group, Reset: ev.Reset, Rebuilt: ev.Rebuilt, Unknown: ev.Unknown,
 		From: ev.From, Revision: ev.Revision, Index: ev.Index, Fingerprint: hex64(ev.Fingerprint),
 		VirtualNodes: ev.VirtualNodes, Bound: ev.Bound,
-		Put: toMembersJSON(ev.Put), Removed: append([]string{}, ev.Removed...),
+		Put: toMembersJSON(ev.Put), Removed: append([]string{}, ev.Removed...), Recovered: ev.Recovered,
 	}
+	if ev.Err != nil {
+		out.Error = ev.Err.Error()
+	}
+	return out
 }
 
 func watchCommand(e *env) *cli.Command {
@@ -52,11 +58,13 @@ func watchCommand(e *env) *cli.Command {
 		Description: "Prints the group as it is, then every change as a node applies it, until it is\n" +
 			"stopped by SIGINT or SIGTERM. It goes on through the loss of nodes; -timeout is\n" +
 			"only for the first state. A line has the group's revision, its name, and\n\n" +
-			"   put      a member that is new or changed\n" +
-			"   removed  the id of one that is gone\n" +
-			"   set      the ring's new parameters\n" +
-			"   reset    forget what was known: all members follow\n" +
-			"   unknown  the group does not exist; it may come to exist later\n\n" +
+			"   put        a member that is new or changed\n" +
+			"   removed    the id of one that is gone\n" +
+			"   set        the ring's new parameters\n" +
+			"   reset      forget what was known: all members follow\n" +
+			"   unknown    the group does not exist; it may come to exist later\n" +
+			"   failing    nothing has come for 5 s, and why; the watch goes on trying\n" +
+			"   recovered  the watch gets something again\n\n" +
 			"Where reset or unknown is followed by rebuilt, the cluster lost its log. Changes\n" +
 			"that come faster than they are printed become one event. With -prefix each event\n" +
 			"is of one group. With -json each event is one line.",
@@ -140,9 +148,11 @@ func askFirst(ctx context.Context, c *cli.Context, client *sdk.Client, name stri
 }
 
 // follow prints events until -n are printed or the command is stopped. The wait
-// for the first one ends with the context first.
+// for the first one ends with the context first. Events that tell of the watch
+// itself do not count.
 func follow(c *cli.Context, first context.Context, w *sdk.Watch[sdk.GroupEvent], show func(sdk.GroupEvent) error) error {
-	for ctx, n := first, 1; ; ctx, n = c.Context, n+1 {
+	ctx, n := first, 0
+	for {
 		ev, err := w.Next(ctx)
 		switch {
 		case err == nil:
@@ -153,7 +163,10 @@ func follow(c *cli.Context, first context.Context, w *sdk.Watch[sdk.GroupEvent],
 		default:
 			return err
 		}
-		if err := show(ev); err != nil || n == c.Int("n") {
+		if ev.Err == nil && !ev.Recovered {
+			ctx, n = c.Context, n+1
+		}
+		if err := show(ev); err != nil || n > 0 && n == c.Int("n") {
 			return err
 		}
 	}
@@ -184,6 +197,12 @@ func (p *eventPrinter) print(ev sdk.GroupEvent) error {
 		mark = " rebuilt"
 	}
 	switch {
+	case ev.Err != nil:
+		line("failing", ev.Err.Error())
+		return t.flush()
+	case ev.Recovered:
+		line("recovered")
+		return t.flush()
 	case ev.Unknown:
 		line("unknown" + mark)
 		delete(p.params, ev.Group)
@@ -206,7 +225,7 @@ func (p *eventPrinter) print(ev sdk.GroupEvent) error {
 // lineOf returns a function that adds a line of the event to the table.
 func (p *eventPrinter) lineOf(t *table, ev sdk.GroupEvent) func(cells ...string) {
 	revision, fingerprint := "", ""
-	if !ev.Unknown {
+	if ev.Revision != 0 {
 		revision = fmt.Sprint(ev.Revision)
 	}
 	if ev.Fingerprint != 0 {

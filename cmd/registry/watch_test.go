@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"maps"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/werbenhu/registry/rpc/registrypb"
+	"github.com/werbenhu/registry/sdk"
 )
 
 // Watch sends what is watched as it is, or how fresh it is where there is
@@ -361,4 +363,26 @@ func TestWatchInterrupted(t *testing.T) {
 	}
 	r.cancel(signalCause{os.Interrupt})
 	r.wait(exitInterrupted)
+}
+
+// What is wrong with the watch itself is printed, and that it is over.
+func TestWatchPrintsOutages(t *testing.T) {
+	var text, lines strings.Builder
+	p := &eventPrinter{w: &text, params: map[string]string{}}
+	for _, ev := range []sdk.GroupEvent{
+		{Group: "web", Err: errors.New("no node answers")}, {Group: "web", From: 7, Revision: 7, Recovered: true},
+	} {
+		if err := p.print(ev); err != nil {
+			t.Fatal(err)
+		}
+		if err := writeJSONLine(&lines, toWatchJSON(ev)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := strings.Fields(text.String()); strings.Join(got, " ") != "- web failing no node answers 7 web recovered" {
+		t.Errorf("%q", text.String())
+	}
+	if got := lines.String(); !strings.Contains(got, `"error":"no node answers"`) || strings.Count(got, `"recovered":true`) != 1 {
+		t.Errorf("%s", got)
+	}
 }
