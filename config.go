@@ -29,7 +29,8 @@ type Config struct {
 	// host: on all interfaces.
 	Bind string
 	// BindAdvertise is where other nodes reach Bind; a name stays a name.
-	// Empty: Bind. Without a host, the machine's one private address is used.
+	// Empty: Bind. Without a host, the machine's one private IPv4 address is used,
+	// not counting bridges and interfaces of containers.
 	BindAdvertise string
 	// Addr is the listening address for clients.
 	Addr string

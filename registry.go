@@ -80,11 +80,11 @@ func (n *Node) open() error {
 		return err
 	}
 	n.clientMux = portmux.New(clientLn, maxClientConns)
-	bind, err := advertised("-bind-advertise", n.cfg.BindAdvertise, bindLn, n.cfg.Bind)
+	bind, err := advertised("-bind-advertise", n.cfg.BindAdvertise, bindLn, n.cfg.Bind, thisMachine)
 	if err != nil {
 		return err
 	}
-	addr, err := advertised("-advertise", n.cfg.Advertise, clientLn, n.cfg.Addr)
+	addr, err := advertised("-advertise", n.cfg.Advertise, clientLn, n.cfg.Addr, thisMachine)
 	if err != nil {
 		return err
 	}

@@ -96,16 +96,23 @@ func TestNodeRefused(t *testing.T) {
 }
 
 // advertiseWithoutHost expects what this machine makes of it: the one private
-// address, or an error that names the flag.
+// address that is not of Docker or another bridge, or an error that names the flag.
 func advertiseWithoutHost(t *testing.T) {
-	addrs, err := net.InterfaceAddrs()
+	interfaces, err := net.Interfaces()
 	if err != nil {
 		t.Fatal(err)
 	}
 	var private []string
-	for _, a := range addrs {
-		if n, is := a.(*net.IPNet); is && n.IP.IsPrivate() && n.IP.To4() != nil {
-			private = append(private, n.IP.String())
+	for _, i := range interfaces {
+		_, bridge := os.Stat("/sys/class/net/" + i.Name + "/bridge")
+		addrs, err := i.Addrs()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range addrs {
+			if n, is := a.(*net.IPNet); is && bridge != nil && n.IP.IsPrivate() && n.IP.To4() != nil {
+				private = append(private, n.IP.String())
+			}
 		}
 	}
 	n, p := newNode(t, "alone"), freePorts(t, 2)
