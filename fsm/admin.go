@@ -1,8 +1,6 @@
 package fsm
 
 import (
-	"fmt"
-
 	"github.com/werbenhu/registry/fsm/fsmpb"
 	"github.com/werbenhu/registry/ring"
 )
@@ -63,7 +61,7 @@ func (b *batch) setGroup(c *fsmpb.SetGroup) Result {
 		if g != nil {
 			at = g.Revision
 		}
-		return Result{Revision: at, Err: fmt.Errorf("%w: %q is at %d, not at %d", ErrRevisionMismatch, c.Group, at, c.ExpectedRevision)}
+		return Result{Revision: at, Err: revisionMismatch(c.Group, at, c.ExpectedRevision)}
 	}
 	if g != nil {
 		if err := pointsFit(g.Points(), g.weight*uint64(params.VirtualNodes)); err != nil {

@@ -19,8 +19,8 @@ type batch struct {
 	nodes  *iradix.Txn[*Node]
 	open   map[string]*openGroup
 	order  []*openGroup // as opened, so that nothing ranges over the map
-	// created counts those of them that are not in next.groups yet.
-	created int
+	// added is how many more groups there are than in next.groups.
+	added int
 
 	changes []Change
 	terms   []uint64
@@ -34,6 +34,7 @@ type openGroup struct {
 	stale   bool     // readers see a change
 	old     *Group   // as it was; nil for a new one
 	touched []string // ids of the members that readers may see changed
+	deleted bool     // and not made again: it has neither members nor a head
 }
 
 func newBatch(s *State) *batch {
@@ -48,6 +49,9 @@ func (b *batch) begin(e Entry) {
 // group opens an existing group; nil when there is none.
 func (b *batch) group(name string) *openGroup {
 	if g := b.open[name]; g != nil {
+		if g.deleted {
+			return nil
+		}
 		return g
 	}
 	old := b.next.Group(name)
@@ -59,18 +63,22 @@ func (b *batch) group(name string) *openGroup {
 
 // createGroup adds an empty group. Its digest is counted when it is closed.
 func (b *batch) createGroup(name string) (*openGroup, error) {
-	if b.next.groups.Len()+b.created >= MaxGroups {
+	if b.next.groups.Len()+b.added >= MaxGroups {
 		return nil, exhausted("groups", MaxGroups)
 	}
-	g := &openGroup{
-		Group: Group{
-			Name:   name,
-			Params: ring.Params{VirtualNodes: ring.DefaultVirtualNodes},
-		},
-		txn: newTable[*Member](),
+	b.added++
+	empty := Group{Name: name, Params: ring.Params{VirtualNodes: ring.DefaultVirtualNodes}}
+	if g := b.open[name]; g != nil { // deleted before in this batch
+		g.Group, g.deleted = empty, false
+		return g, nil
 	}
-	b.created++
-	return b.track(g), nil
+	return b.track(&openGroup{Group: empty, txn: newTable[*Member]()}), nil
+}
+
+// delete removes a group that has no members any more.
+func (b *batch) delete(g *openGroup) {
+	g.deleted, g.stale = true, true
+	b.added--
 }
 
 func (b *batch) track(g *openGroup) *openGroup {
@@ -133,6 +141,12 @@ func (b *batch) finish() (*State, []GroupChange) {
 		b.groups = b.next.groups.IsoCopy()
 	}
 	for _, open := range b.order {
+		if open.deleted {
+			if b.groups.Delete(open.Name); open.old != nil {
+				changes = append(changes, GroupChange{Prev: open.old})
+			}
+			continue
+		}
 		g := open.Group
 		g.members = open.txn
 		head := groupHeadDigest(&g)

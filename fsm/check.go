@@ -27,7 +27,9 @@ const maxMarks = 256
 func (b *batch) check() Result {
 	digest := b.next.digest
 	for _, g := range b.order {
-		digest += groupHeadDigest(&g.Group)
+		if !g.deleted {
+			digest += groupHeadDigest(&g.Group)
+		}
 	}
 	b.marks = append(b.marks, Mark{Index: b.index, Digest: digest})
 	return Result{}

@@ -10,6 +10,8 @@ import (
 var (
 	// ErrUnknownGroup: the group does not exist.
 	ErrUnknownGroup = errors.New("unknown group")
+	// ErrGroupNotEmpty: the group has members, and was to be deleted without them.
+	ErrGroupNotEmpty = errors.New("group has members")
 	// ErrUnknownMember: the group has no such member.
 	ErrUnknownMember = errors.New("unknown member")
 	// ErrConflict: the id is held by another live instance at another address.

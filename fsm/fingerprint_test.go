@@ -144,6 +144,10 @@ type folded struct {
 
 func (f *folded) Applied(u *Update) {
 	for _, c := range u.Groups {
+		if c.Next == nil {
+			f.deleted(u, c.Prev)
+			continue
+		}
 		name := c.Next.Name
 		if f.last[name] == nil {
 			f.groups[name] = make(map[string]uint64)
@@ -174,6 +178,17 @@ func (f *folded) Applied(u *Update) {
 			f.t.Errorf("nobody was told of %q at %d", g.Name, g.Revision)
 		}
 	}
+	if len(f.last) != u.State.GroupCount() {
+		f.t.Errorf("at %d there are %d groups, and %d were told of", u.State.Index(), u.State.GroupCount(), len(f.last))
+	}
+}
+
+func (f *folded) deleted(u *Update, g *Group) {
+	if was := f.last[g.Name]; u.State.Group(g.Name) != nil || was == nil || was.Revision != g.Revision {
+		f.t.Errorf("deletion of %q does not chain at %d", g.Name, u.State.Index())
+	}
+	delete(f.last, g.Name)
+	delete(f.groups, g.Name)
 }
 
 func (f *folded) Restored(*State) {}

@@ -56,7 +56,7 @@ func FuzzReadSnapshot(f *testing.F) {
 }
 
 // expected are the answers that a command may give.
-var expected = []error{ErrUnknownGroup, ErrUnknownMember, ErrConflict, ErrFenced, ErrRevisionMismatch, ErrExhausted, ErrInvalid}
+var expected = []error{ErrUnknownGroup, ErrUnknownMember, ErrConflict, ErrFenced, ErrRevisionMismatch, ErrGroupNotEmpty, ErrExhausted, ErrInvalid}
 
 // applyValid applies a command that Validate lets through: it does not panic,
 // answers with a known error or none, and leaves a state that survives a
@@ -90,7 +90,7 @@ func FuzzValidCommand(f *testing.F) {
 	for _, cmd := range []*fsmpb.Command{
 		termStart("n1"), register(newSeat("web", "a", "a:1", "one")), deregister("web", "a", "x"),
 		setGroup("web", 64, 1100, 3), updateMember("web", "a", 1000, 3), removeNode("n1"),
-		setNode(&fsmpb.Node{Id: "n1", Bind: "n1:1", Addr: "n1:2"}),
+		setNode(&fsmpb.Node{Id: "n1", Bind: "n1:1", Addr: "n1:2"}), deleteGroup("web", true, false, 2),
 		expire(1, &fsmpb.ExpiredLease{Group: "web", Id: "a", LeaseId: 2, Epoch: 1}),
 	} {
 		data, err := proto.Marshal(cmd)
@@ -121,7 +121,7 @@ func TestWhatValidateLetsThrough(t *testing.T) {
 	addr := func() string { return pick(r, "a:1", "[::1]:80", "b:65535", "b:0", "", "\xff:1") }
 	for range historyLength() {
 		var cmd *fsmpb.Command
-		switch r.IntN(7) {
+		switch r.IntN(8) {
 		case 0, 1:
 			s := &seat{
 				Group: name(), Id: name(), Addr: addr(), TakeOver: r.IntN(2) == 0,
@@ -143,6 +143,8 @@ func TestWhatValidateLetsThrough(t *testing.T) {
 		case 5:
 			cmd = setNode(&fsmpb.Node{Id: name(), Bind: addr(), Addr: addr(), Version: name(), Incarnation: name()})
 		case 6:
+			cmd = deleteGroup(name(), r.IntN(2) == 0, r.IntN(2) == 0, uint64(r.IntN(3)))
+		case 7:
 			cmd = expire(1, &fsmpb.ExpiredLease{Group: "web", Id: "a", LeaseId: uint64(r.IntN(100)), Epoch: 1})
 		}
 		applyValid(t, l, cmd)

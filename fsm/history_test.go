@@ -11,7 +11,7 @@ import (
 )
 
 // history draws commands over few names, so that they meet: refreshes,
-// takeovers, conflicts, fences, expiries of this and of other terms.
+// takeovers, conflicts, fences, expiries of this and of other terms, deletions.
 type history struct {
 	r    *rand.Rand
 	log  *log
@@ -71,6 +71,8 @@ func (h *history) command() *fsmpb.Command {
 		return hold(h.group(), h.id(), pick(h.r, int64(1000), 30_000), pick(h.r, "", "i0", "i1", "i2", "i3", "i4"))
 	case n < 95:
 		return deregisterUnlessHeld(h.group(), h.id(), pick(h.r, "i0", "i1", "i2"))
+	case n < 97:
+		return deleteGroup(h.group(), h.r.IntN(3) > 0, h.r.IntN(4) == 0, uint64(h.r.IntN(2)*h.r.IntN(50)))
 	default:
 		return updateMember(h.group(), h.id(), uint32(h.r.IntN(5)), uint32(h.r.IntN(4)))
 	}

@@ -29,6 +29,8 @@ type Result struct {
 	TTL      time.Duration
 	// Removed says that a Deregister found something to remove.
 	Removed bool
+	// Members that were removed with a deleted group.
+	Members int
 	// Request is the command's request, if it has one: see fsmpb.Command.
 	Request []byte
 	// Err is one of the package's sentinels, with detail.
@@ -43,9 +45,10 @@ type Change struct {
 }
 
 // GroupChange is what readers see changed of one group, from the revision of
-// Prev to that of Next.
+// Prev to that of Next. One that was deleted and made again by the same call of
+// Apply has both.
 type GroupChange struct {
-	Prev, Next *Group // Prev is nil for a new group
+	Prev, Next *Group // Prev is nil for a new group, Next for a deleted one
 	// Removed goes before Put: a member that went and came again may be in both.
 	// Both are ordered by id.
 	Removed []string
@@ -168,6 +171,8 @@ func (b *batch) apply(cmd *fsmpb.Command) Result {
 		return b.removeNode(op.RemoveNode)
 	case *fsmpb.Command_SetGroup:
 		return b.setGroup(op.SetGroup)
+	case *fsmpb.Command_DeleteGroup:
+		return b.deleteGroup(op.DeleteGroup)
 	case *fsmpb.Command_UpdateMember:
 		return b.updateMember(op.UpdateMember)
 	case *fsmpb.Command_Check:

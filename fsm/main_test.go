@@ -119,6 +119,12 @@ func setGroup(group string, nodes, bound uint32, expected uint64) *fsmpb.Command
 	}}}
 }
 
+func deleteGroup(group string, force, noFences bool, expected uint64) *fsmpb.Command {
+	return &fsmpb.Command{Op: &fsmpb.Command_DeleteGroup{DeleteGroup: &fsmpb.DeleteGroup{
+		Group: group, Force: force, NoFences: noFences, ExpectedRevision: expected,
+	}}}
+}
+
 func updateMember(group, id string, weight, statePlusOne uint32) *fsmpb.Command {
 	return &fsmpb.Command{Op: &fsmpb.Command_UpdateMember{UpdateMember: &fsmpb.UpdateMember{
 		Group: group, Id: id, Weight: weight, StatePlusOne: statePlusOne,

@@ -45,6 +45,8 @@ func Validate(cmd *fsmpb.Command) error {
 	case *fsmpb.Command_SetGroup:
 		params := ring.Params{VirtualNodes: int(op.SetGroup.VirtualNodes), Bound: int(op.SetGroup.Bound)}
 		return firstError(ValidateName("group", op.SetGroup.Group), ValidateParams(params))
+	case *fsmpb.Command_DeleteGroup:
+		return ValidateName("group", op.DeleteGroup.Group)
 	case *fsmpb.Command_UpdateMember:
 		return validateUpdate(op.UpdateMember)
 	case *fsmpb.Command_SetNode:

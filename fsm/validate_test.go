@@ -155,6 +155,8 @@ func TestValidateOtherCommands(t *testing.T) {
 		{"bound 10000", setGroup("web", 64, 10_000, 0), ""},
 		{"bound 10001", setGroup("web", 64, 10_001, 0), "bound"},
 		{"update of nothing", updateMember("web", "a", 0, 0), ""},
+		{"deletion", deleteGroup("web", false, false, 0), ""},
+		{"deletion without name", deleteGroup("", true, false, 0), "group"},
 		{"update without id", updateMember("web", "", 1, 0), "id"},
 		{"update to weight 1001", updateMember("web", "a", 1001, 0), "weight"},
 		{"update to held", updateMember("web", "a", 0, uint32(ring.Held)+1), ""},

@@ -41,6 +41,7 @@ var wireErrors = []wireError{
 	{rings.ErrTooLarge, codes.ResourceExhausted, registrypb.ErrorDetail_EXHAUSTED},
 	{fsm.ErrUnknownGroup, codes.NotFound, registrypb.ErrorDetail_UNKNOWN_GROUP},
 	{fsm.ErrUnknownMember, codes.NotFound, registrypb.ErrorDetail_UNKNOWN_MEMBER},
+	{fsm.ErrGroupNotEmpty, codes.FailedPrecondition, registrypb.ErrorDetail_GROUP_NOT_EMPTY},
 	{errEmptyGroup, codes.FailedPrecondition, registrypb.ErrorDetail_EMPTY_GROUP},
 	{fsm.ErrConflict, codes.AlreadyExists, registrypb.ErrorDetail_CONFLICT},
 	{fsm.ErrFenced, codes.FailedPrecondition, registrypb.ErrorDetail_FENCED},

@@ -117,7 +117,9 @@ func (o *outbox) step(frames []frame) ([]frame, error) {
 	}
 	o.next++
 	if step.Unknown {
-		return append(frames, encode(&registrypb.WatchEvent{Event: &registrypb.WatchEvent_UnknownGroup{UnknownGroup: step.Group}})), nil
+		return append(frames, encode(&registrypb.WatchEvent{
+			Event:   &registrypb.WatchEvent_UnknownGroup{UnknownGroup: step.Group},
+			Absence: &registrypb.GroupAbsence{Index: step.Index, ClusterId: o.cluster}})), nil
 	}
 	for _, c := range step.Changes {
 		parts := c.Encoded(o.encodeChange).([]frame)

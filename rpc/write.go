@@ -174,6 +174,16 @@ func (s *Server) SetGroup(ctx context.Context, req *registrypb.SetGroupRequest) 
 	})
 }
 
+// DeleteGroup implements the public service.
+func (s *Server) DeleteGroup(ctx context.Context, req *registrypb.DeleteGroupRequest) (*registrypb.DeleteGroupResponse, error) {
+	cmd := &fsmpb.Command{Op: &fsmpb.Command_DeleteGroup{DeleteGroup: &fsmpb.DeleteGroup{
+		Group: req.Group, Force: req.Force, ExpectedRevision: req.ExpectedRevision, NoFences: req.NoFences,
+	}}}
+	return write(ctx, s, registrypb.Registry_DeleteGroup_FullMethodName, req, cmd, func(r fsm.Result) *registrypb.DeleteGroupResponse {
+		return &registrypb.DeleteGroupResponse{Index: r.Index, Members: uint32(r.Members)}
+	})
+}
+
 // UpdateMember implements the public service.
 func (s *Server) UpdateMember(ctx context.Context, req *registrypb.UpdateMemberRequest) (*registrypb.UpdateMemberResponse, error) {
 	cmd, err := updateCommand(req)

@@ -48,6 +48,20 @@ func (c *Client) SetGroup(ctx context.Context, s SetGroup) (revision uint64, err
 	return resp.GetRevision(), err
 }
 
+// DeleteGroup removes a group that exists: else it is ErrUnknownGroup. One that
+// has members stays, with ErrGroupNotEmpty, unless it is forced: then they go with
+// it, at most 10,000, and their processes are told at their next heartbeats and do
+// not come back. It returns how many there were. The group can be made again, and
+// then has revisions above those it had.
+func (c *Client) DeleteGroup(ctx context.Context, group string, d GroupDeletion) (members int, err error) {
+	req := &registrypb.DeleteGroupRequest{Group: group, Force: d.Force, ExpectedRevision: d.ExpectedRevision}
+	if err := c.ready("delete group", req); err != nil {
+		return 0, err
+	}
+	resp, err := write(ctx, c, "delete group", req, registrypb.RegistryClient.DeleteGroup)
+	return int(resp.GetMembers()), err
+}
+
 // AcceptLoss lets the members of a group go at once that fell silent and that
 // the mass-loss guard holds; it returns how many they are.
 func (c *Client) AcceptLoss(ctx context.Context, group string) (silent int, err error) {

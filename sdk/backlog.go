@@ -12,7 +12,8 @@ type state struct {
 	revision, index, fingerprint uint64
 	cluster                      string
 	params                       ring.Params
-	epoch                        int // counts the rebuilds of the cluster
+	epoch                        int  // counts the rebuilds of the cluster
+	deleted                      bool // the group does not exist any more
 }
 
 // backlog is the newest state that the watch has brought and what changed until

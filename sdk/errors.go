@@ -22,6 +22,8 @@ var (
 	ErrUnknownGroup = errors.New("registry: unknown group")
 	// ErrEmptyGroup: the group exists and no member of it owns keys.
 	ErrEmptyGroup = errors.New("registry: empty group")
+	// ErrGroupNotEmpty: the group has members, and deleting it was not forced.
+	ErrGroupNotEmpty = errors.New("registry: group not empty")
 	// ErrUnknownMember: the group has no such member.
 	ErrUnknownMember = errors.New("registry: unknown member")
 	// ErrConflict: another live process at another address holds the id.
@@ -75,6 +77,7 @@ const (
 	ReasonMembership       = Reason(registrypb.ErrorDetail_MEMBERSHIP)
 	ReasonExhausted        = Reason(registrypb.ErrorDetail_EXHAUSTED)
 	ReasonBusy             = Reason(registrypb.ErrorDetail_BUSY)
+	ReasonGroupNotEmpty    = Reason(registrypb.ErrorDetail_GROUP_NOT_EMPTY)
 )
 
 // String returns the reason in lower case, invalid_argument for instance.
@@ -98,6 +101,7 @@ var sentinels = map[Reason]error{
 	ReasonMembership:       ErrMembership,
 	ReasonExhausted:        ErrExhausted,
 	ReasonBusy:             ErrBusy,
+	ReasonGroupNotEmpty:    ErrGroupNotEmpty,
 }
 
 // Error is what the registry, or the lack of one, answered to a call.

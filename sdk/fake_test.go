@@ -393,7 +393,10 @@ func (n *fakeNode) Groups(ctx context.Context, req *registrypb.GroupsRequest) (*
 	defer n.cl.mu.Unlock()
 	if n.cl.watched {
 		resp := &registrypb.GroupsResponse{Receipt: n.receipt()}
-		for name := range n.cl.histories {
+		for name, h := range n.cl.histories {
+			if len(h.versions) == h.gone {
+				continue
+			}
 			resp.Groups = append(resp.Groups, &registrypb.Group{Name: name})
 		}
 		return resp, nil
@@ -406,6 +409,13 @@ func (n *fakeNode) SetGroup(ctx context.Context, req *registrypb.SetGroupRequest
 		return nil, err
 	}
 	return &registrypb.SetGroupResponse{Index: 7, Revision: 7}, nil
+}
+
+func (n *fakeNode) DeleteGroup(ctx context.Context, req *registrypb.DeleteGroupRequest) (*registrypb.DeleteGroupResponse, error) {
+	if err := n.enter(ctx, "DeleteGroup", req); err != nil {
+		return nil, err
+	}
+	return &registrypb.DeleteGroupResponse{Index: 7, Members: 2}, nil
 }
 
 func (n *fakeNode) UpdateMember(ctx context.Context, req *registrypb.UpdateMemberRequest) (*registrypb.UpdateMemberResponse, error) {

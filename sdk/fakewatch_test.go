@@ -26,6 +26,28 @@ var fakeParams = ring.Params{VirtualNodes: 64, Bound: 1250}
 type fakeHistory struct {
 	versions []fakeVersion
 	forgot   int // versions that nobody resumes from
+	gone     int // versions before the group was deleted, at the index
+	deleted  uint64
+}
+
+// delete deletes a group. Nodes that are pinned go on as they were.
+func (cl *fakeCluster) delete(group string) uint64 {
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	cl.index += 3
+	h := cl.histories[group]
+	h.gone, h.deleted = len(h.versions), cl.index
+	cl.changedLocked()
+	return cl.index
+}
+
+// unknownLocked says that a group does not exist.
+func (cl *fakeCluster) unknownLocked(group string) *registrypb.WatchEvent {
+	e := &registrypb.WatchEvent{Event: &registrypb.WatchEvent_UnknownGroup{UnknownGroup: group}}
+	if h := cl.histories[group]; h != nil && h.deleted != 0 {
+		e.Absence = &registrypb.GroupAbsence{Index: h.deleted, ClusterId: cl.id}
+	}
+	return e
 }
 
 // write makes the group's next version: members are ids, or "id weight" pairs
@@ -137,7 +159,7 @@ func (n *fakeNode) visibleLocked(group string) []fakeVersion {
 	if at, ok := n.pinned[group]; ok {
 		return h.versions[:min(at, len(h.versions))]
 	}
-	return h.versions
+	return h.versions[h.gone:]
 }
 
 func (n *fakeNode) Watch(req *registrypb.WatchRequest, srv registrypb.Registry_WatchServer) error {
@@ -235,7 +257,7 @@ func (w *fakeWatch) group(name string) []*registrypb.WatchEvent {
 			return nil
 		}
 		w.unknown, w.revision = true, 0
-		return []*registrypb.WatchEvent{{Event: &registrypb.WatchEvent_UnknownGroup{UnknownGroup: name}}}
+		return []*registrypb.WatchEvent{w.node.cl.unknownLocked(name)}
 	}
 	w.unknown = false
 	from := slices.IndexFunc(vs, func(v fakeVersion) bool { return v.revision == w.revision })
@@ -288,7 +310,13 @@ func (w *fakeWatch) list(prefix string) []*registrypb.WatchEvent {
 	var out []*registrypb.WatchEvent
 	for _, k := range w.req.Known {
 		if !w.started && len(w.node.visibleLocked(k.Group)) == 0 {
-			out = append(out, &registrypb.WatchEvent{Event: &registrypb.WatchEvent_UnknownGroup{UnknownGroup: k.Group}})
+			out = append(out, w.node.cl.unknownLocked(k.Group))
+		}
+	}
+	for name, revision := range w.told {
+		if revision != 0 && len(w.node.visibleLocked(name)) == 0 {
+			w.told[name] = 0
+			out = append(out, w.node.cl.unknownLocked(name))
 		}
 	}
 	list := &registrypb.GroupList{Index: w.node.cl.index}
@@ -328,7 +356,7 @@ func (n *fakeNode) receiptOf(group string, read *registrypb.ReadOptions) (*regis
 	if read.GetLinearizable() {
 		vs = nil
 		if h := n.cl.histories[group]; h != nil {
-			vs = h.versions
+			vs = h.versions[h.gone:]
 		}
 	}
 	if len(vs) == 0 {

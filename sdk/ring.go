@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/werbenhu/registry/ring"
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
@@ -24,7 +25,7 @@ import (
 // part in a hundred of a processor's time, one is compared with a ring built anew.
 //
 // A group that is emptied, member after member, is an empty ring: ErrEmptyGroup.
-// A registry that lost its data is not: where the leader itself knows of no such
+// One that is deleted is ErrUnknownGroup until it is made again. A registry that lost its data is not: where the leader itself knows of no such
 // group any more, the ring goes on as it was, grows older, and is replaced when
 // the group exists again.
 type Ring struct {
@@ -248,7 +249,7 @@ func (r *Ring) take(ctx context.Context, s *session, e *registrypb.WatchEvent) e
 // current notes that the newest state of the watch was current at a time. That
 // says something of the ring as soon as it is of that state.
 func (r *Ring) current(asOf time.Time) {
-	if r.track.revision == 0 {
+	if !r.track.dated() {
 		return // no state, or of a cluster that is no more
 	}
 	r.mu.Lock()
@@ -271,6 +272,11 @@ func (r *Ring) fold(st *step) {
 		r.epoch++
 		r.stats.Rebuilds++
 	}
+	if st.deleted {
+		r.c.cfg.logger.Info("the group was deleted", "group", r.group, "index", st.index)
+		r.foldLocked(deletedStep(st))
+		return
+	}
 	if st.unknown {
 		r.c.cfg.logger.Warn("the cluster knows of no such group", "group", r.group, "rebuilt", st.rebuilt)
 		r.missing = true
@@ -282,13 +288,27 @@ func (r *Ring) fold(st *step) {
 	} else {
 		r.stats.Deltas++
 	}
+	r.foldLocked(st)
+}
+
+func (r *Ring) foldLocked(st *step) {
 	r.folded++
 	r.backlog.add(st, state{
 		number: r.folded, revision: st.revision, index: st.index, fingerprint: st.fingerprint,
-		cluster: st.cluster, params: st.params, epoch: r.epoch,
+		cluster: st.cluster, params: st.params, epoch: r.epoch, deleted: st.deleted,
 	})
 	poke(r.build.work)
 	r.expediteLocked()
+}
+
+// deletedStep empties the ring at the index up to which the group is known to be
+// gone: a revision above those that it had, and below those that it may have again.
+func deletedStep(st *step) *step {
+	params := ring.Params{VirtualNodes: ring.DefaultVirtualNodes}
+	return &step{
+		reset: true, deleted: true, rebuilt: st.rebuilt, revision: st.index, index: st.index, cluster: st.cluster,
+		params: params, fingerprint: (&inputs{params: params}).fingerprint(),
+	}
 }
 
 // takeOverLocked makes a view the newest state.

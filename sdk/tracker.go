@@ -17,6 +17,7 @@ type step struct {
 	reset   bool // put is the whole group
 	rebuilt bool // the revision may be lower than before
 	unknown bool // the group does not exist
+	deleted bool // unknown, and it did exist: it was deleted
 
 	revision, index, fingerprint uint64
 	cluster                      string
@@ -41,6 +42,10 @@ type step struct {
 // floor would go down to 30, and the snapshot of 48 would be taken over, as one
 // of a rebuilt cluster. Had it named another cluster, the floor would be what it
 // said of the group, whatever the revision.
+//
+// That the group does not exist is believed of a node of the same cluster whose
+// applied index is not below the floor: the group was deleted. The floor is that
+// index from then on, which a group that is made again is above.
 type tracker struct {
 	c     *Client
 	group string
@@ -53,7 +58,7 @@ type tracker struct {
 	revision, fingerprint uint64
 	cluster               string
 	inputs                *inputs
-	unknown               bool // the state is that the group does not exist
+	unknown, deleted      bool // the state is that the group does not exist; and that it did
 	resync                bool // the next event must be a snapshot
 }
 
@@ -79,12 +84,16 @@ func (t *tracker) request() *registrypb.WatchRequest {
 // started tells whether there is a state.
 func (t *tracker) started() bool { return t.revision != 0 || t.unknown }
 
+// dated tells whether there is a state that has a place in the log.
+func (t *tracker) dated() bool { return t.revision != 0 || t.deleted }
+
 // take returns the step that an event makes, or nil if it is nothing new. An
 // errMismatch among the errors was not logged yet.
 func (t *tracker) take(ctx context.Context, e *registrypb.WatchEvent) (*step, error) {
+	absence := e.GetAbsence()
 	switch e := e.Event.(type) {
 	case *registrypb.WatchEvent_UnknownGroup:
-		return t.takeUnknown(ctx)
+		return t.takeUnknown(ctx, absence)
 	case *registrypb.WatchEvent_Snapshot:
 		return t.takeSnapshot(ctx, e.Snapshot)
 	case *registrypb.WatchEvent_Delta:
@@ -93,9 +102,12 @@ func (t *tracker) take(ctx context.Context, e *registrypb.WatchEvent) (*step, er
 	return nil, nil // of a newer server
 }
 
-func (t *tracker) takeUnknown(ctx context.Context) (*step, error) {
+func (t *tracker) takeUnknown(ctx context.Context, a *registrypb.GroupAbsence) (*step, error) {
 	if t.unknown && !t.rebuilt {
 		return nil, nil
+	}
+	if t.deletedAt(a.GetIndex(), a.GetClusterId()) {
+		return &step{unknown: true, deleted: true, rebuilt: t.rebuilt, index: a.GetIndex(), cluster: a.GetClusterId()}, nil
 	}
 	if err := t.ask(ctx); err != nil {
 		return nil, err
@@ -103,7 +115,12 @@ func (t *tracker) takeUnknown(ctx context.Context) (*step, error) {
 	if t.floor.revision != 0 {
 		return nil, errBehind
 	}
-	return &step{unknown: true, rebuilt: t.rebuilt}, nil
+	return &step{unknown: true, rebuilt: t.rebuilt, index: a.GetIndex(), cluster: a.GetClusterId()}, nil
+}
+
+// deletedAt tells whether a group that does not exist at the index was deleted.
+func (t *tracker) deletedAt(index uint64, cluster string) bool {
+	return t.floor.revision != 0 && index >= t.floor.revision && cluster != "" && cluster == t.floor.cluster
 }
 
 func (t *tracker) takeSnapshot(ctx context.Context, s *registrypb.GroupSnapshot) (*step, error) {
@@ -184,6 +201,8 @@ func (t *tracker) report(s *session, err error) bool {
 func (t *tracker) ask(ctx context.Context) error {
 	r, err := t.c.groupReceipt(ctx, t.group)
 	switch {
+	case errors.Is(err, ErrUnknownGroup) && t.unknown && !t.rebuilt:
+		return errBehind // as was told; what the node shows is older
 	case errors.Is(err, ErrUnknownGroup):
 		r = Receipt{}
 	case err != nil:
@@ -205,11 +224,12 @@ func (t *tracker) ask(ctx context.Context) error {
 
 // commit makes a step's state the one to lead on from.
 func (t *tracker) commit(s *step) {
-	t.revision, t.fingerprint, t.cluster, t.unknown = s.revision, s.fingerprint, s.cluster, s.unknown
+	t.revision, t.fingerprint, t.cluster = s.revision, s.fingerprint, s.cluster
+	t.unknown, t.deleted = s.unknown, s.deleted
 	t.floor = floorMark{s.revision, s.fingerprint, s.cluster}
 	t.rebuilt, t.resync = false, false
 	if s.unknown {
-		t.inputs = nil
+		t.inputs, t.floor.revision = nil, s.index
 	}
 	t.c.observe(s.index)
 }

@@ -93,6 +93,15 @@ type SetGroup struct {
 	ExpectedRevision uint64
 }
 
+// GroupDeletion says how a group is deleted; the zero value deletes an empty one.
+type GroupDeletion struct {
+	// Force removes its members with it.
+	Force bool
+	// ExpectedRevision, when not 0, refuses the deletion with
+	// ErrRevisionMismatch unless the group is at this revision.
+	ExpectedRevision uint64
+}
+
 // MemberUpdate changes what is not nil.
 type MemberUpdate struct {
 	Weight *int

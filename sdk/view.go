@@ -24,6 +24,9 @@ func newView(group string, s state, members []Member, r *ring.Ring) *View {
 		group: group, ring: r, members: members, state: s,
 		empty: refusal(group, ReasonEmptyGroup, "no member of the group owns keys"),
 	}
+	if s.deleted {
+		v.empty = refusal(group, ReasonUnknownGroup, "the group was deleted")
+	}
 	for i := range members {
 		v.held = v.held || members[i].State == StateHeld
 	}

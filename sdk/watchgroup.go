@@ -17,7 +17,8 @@ type GroupEvent struct {
 	// Rebuilt: the cluster lost its log, and the group went back with it. The
 	// event is a Reset, or says Unknown.
 	Rebuilt bool
-	// Unknown: the group does not exist. It may come to exist later.
+	// Unknown: the group does not exist, or not any more: then Rebuilt is not set.
+	// It may come to exist later, and then has revisions above Index.
 	Unknown bool
 
 	// From is the revision of the event before, Revision that of the group

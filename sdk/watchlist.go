@@ -263,6 +263,7 @@ type prefixWatch struct {
 	cells    map[string]*groupCell
 	queue    []*groupCell // with news, each once
 	cluster  string       // of the newest snapshot
+	gone     uint64       // index of the newest deletion in that cluster
 }
 
 // What a new stream is told of what is known already: a request has a limit.
@@ -326,6 +327,9 @@ func (p *prefixWatch) take(ctx context.Context, s *session, name string, e *regi
 		return nil // it was never shown, or that it is gone was: see vanished
 	}
 	if t == nil {
+		if err := p.returned(ctx, name, e.GetSnapshot()); err != nil {
+			return err
+		}
 		t = &tracker{c: p.c, group: name}
 		p.trackers[name] = t
 	}
@@ -338,6 +342,9 @@ func (p *prefixWatch) take(ctx context.Context, s *session, name string, e *regi
 		return err
 	}
 	if st.reset && st.cluster != "" {
+		if p.cluster != st.cluster {
+			p.gone = 0
+		}
 		p.cluster = st.cluster
 	}
 	p.apply(t, st, w)
@@ -360,12 +367,32 @@ func (p *prefixWatch) apply(t *tracker, st *step, w *Watch[GroupEvent]) {
 	if st.unknown {
 		delete(p.trackers, t.group)
 	}
+	if st.deleted {
+		p.gone = max(p.gone, st.index)
+	}
+}
+
+// returned refuses a group that was not known, of a node that may be behind the
+// newest deletion, if the leader does not know it: it is one that was deleted.
+func (p *prefixWatch) returned(ctx context.Context, name string, s *registrypb.GroupSnapshot) error {
+	if s.GetIndex() >= p.gone || s.GetClusterId() != p.cluster {
+		return nil
+	}
+	_, _, err := p.c.Group(ctx, name, Linearizable())
+	if errors.Is(err, ErrUnknownGroup) {
+		return errBehind
+	}
+	if err != nil {
+		return fmt.Errorf("%w, and the leader cannot be asked: %w", errBehind, err)
+	}
+	return nil
 }
 
 // vanished shows the groups that are gone since the stream before: a new one
 // tells only of those that exist.
 func (p *prefixWatch) vanished(ctx context.Context, w *Watch[GroupEvent]) error {
-	groups, err := p.c.Groups(ctx, Linearizable())
+	var r Receipt
+	groups, err := p.c.Groups(ctx, Linearizable(), WithReceipt(&r))
 	if err != nil {
 		return fmt.Errorf("%w, and the leader cannot be asked: %w", errBehind, err)
 	}
@@ -375,7 +402,8 @@ func (p *prefixWatch) vanished(ctx context.Context, w *Watch[GroupEvent]) error 
 	}
 	for name, t := range p.trackers {
 		if !exists[name] {
-			p.apply(t, &step{unknown: true, rebuilt: true}, w)
+			deleted := t.deletedAt(r.Index, r.ClusterID)
+			p.apply(t, &step{unknown: true, deleted: deleted, rebuilt: !deleted, index: r.Index, cluster: r.ClusterID}, w)
 		}
 	}
 	return nil

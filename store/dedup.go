@@ -86,10 +86,11 @@ type dedupRecord struct {
 	hash, index, revision, lease uint64
 	ttl                          time.Duration
 	removed                      bool
+	members                      int // of a deleted group
 }
 
 func (r dedupRecord) result() fsm.Result {
-	return fsm.Result{Index: r.index, Revision: r.revision, LeaseID: r.lease, TTL: r.ttl, Removed: r.removed}
+	return fsm.Result{Index: r.index, Revision: r.revision, LeaseID: r.lease, TTL: r.ttl, Removed: r.removed, Members: r.members}
 }
 
 func newDedup() *dedup {
@@ -110,7 +111,7 @@ func (d *dedup) note(results []fsm.Result) {
 		}
 		g := d.generationLocked(now)
 		g.last = r.Index
-		g.records[id] = dedupRecord{hash: hash, index: r.Index, revision: r.Revision, lease: r.LeaseID, ttl: r.TTL, removed: r.Removed}
+		g.records[id] = dedupRecord{hash: hash, index: r.Index, revision: r.Revision, lease: r.LeaseID, ttl: r.TTL, removed: r.Removed, members: r.Members}
 	}
 }
 

@@ -104,6 +104,7 @@ type Command struct {
 	//	*Command_SetGroup
 	//	*Command_UpdateMember
 	//	*Command_Check
+	//	*Command_DeleteGroup
 	Op isCommand_Op `protobuf_oneof:"op"`
 	// Of a write that a client may repeat: its request id (16 bytes) and a hash of
 	// method and values (8), so that a leader finds out whether another attempt
@@ -238,6 +239,15 @@ func (x *Command) GetCheck() *Check {
 	return nil
 }
 
+func (x *Command) GetDeleteGroup() *DeleteGroup {
+	if x != nil {
+		if x, ok := x.Op.(*Command_DeleteGroup); ok {
+			return x.DeleteGroup
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetRequest() []byte {
 	if x != nil {
 		return x.Request
@@ -285,6 +295,10 @@ type Command_Check struct {
 	Check *Check `protobuf:"bytes,16,opt,name=check,proto3,oneof"`
 }
 
+type Command_DeleteGroup struct {
+	DeleteGroup *DeleteGroup `protobuf:"bytes,18,opt,name=delete_group,json=deleteGroup,proto3,oneof"`
+}
+
 func (*Command_Register) isCommand_Op() {}
 
 func (*Command_Deregister) isCommand_Op() {}
@@ -302,6 +316,8 @@ func (*Command_SetGroup) isCommand_Op() {}
 func (*Command_UpdateMember) isCommand_Op() {}
 
 func (*Command_Check) isCommand_Op() {}
+
+func (*Command_DeleteGroup) isCommand_Op() {}
 
 type Register struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -859,6 +875,76 @@ func (x *SetGroup) GetExpectedRevision() uint64 {
 	return 0
 }
 
+type DeleteGroup struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Group string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	// Members are removed with the group, as by Deregister without an instance.
+	Force            bool   `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
+	ExpectedRevision uint64 `protobuf:"varint,3,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
+	// The members' instances are not fenced: they may come back.
+	NoFences      bool `protobuf:"varint,4,opt,name=no_fences,json=noFences,proto3" json:"no_fences,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteGroup) Reset() {
+	*x = DeleteGroup{}
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteGroup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteGroup) ProtoMessage() {}
+
+func (x *DeleteGroup) ProtoReflect() protoreflect.Message {
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteGroup.ProtoReflect.Descriptor instead.
+func (*DeleteGroup) Descriptor() ([]byte, []int) {
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *DeleteGroup) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *DeleteGroup) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+func (x *DeleteGroup) GetExpectedRevision() uint64 {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return 0
+}
+
+func (x *DeleteGroup) GetNoFences() bool {
+	if x != nil {
+		return x.NoFences
+	}
+	return false
+}
+
 type UpdateMember struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Group string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
@@ -878,7 +964,7 @@ type UpdateMember struct {
 
 func (x *UpdateMember) Reset() {
 	*x = UpdateMember{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[11]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -890,7 +976,7 @@ func (x *UpdateMember) String() string {
 func (*UpdateMember) ProtoMessage() {}
 
 func (x *UpdateMember) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[11]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -903,7 +989,7 @@ func (x *UpdateMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateMember.ProtoReflect.Descriptor instead.
 func (*UpdateMember) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{11}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *UpdateMember) GetGroup() string {
@@ -958,7 +1044,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[12]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -970,7 +1056,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[12]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -983,7 +1069,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{12}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{13}
 }
 
 type Node struct {
@@ -1002,7 +1088,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[13]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1014,7 +1100,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[13]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1027,7 +1113,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{13}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Node) GetId() string {
@@ -1091,7 +1177,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[14]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1103,7 +1189,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[14]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1116,7 +1202,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{14}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SnapshotRecord) GetRecord() isSnapshotRecord_Record {
@@ -1234,7 +1320,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[15]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1246,7 +1332,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[15]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1259,7 +1345,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{15}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SnapshotHeader) GetVersion() uint32 {
@@ -1304,7 +1390,7 @@ type SnapshotTrailer struct {
 
 func (x *SnapshotTrailer) Reset() {
 	*x = SnapshotTrailer{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[16]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1316,7 +1402,7 @@ func (x *SnapshotTrailer) String() string {
 func (*SnapshotTrailer) ProtoMessage() {}
 
 func (x *SnapshotTrailer) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[16]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1329,7 +1415,7 @@ func (x *SnapshotTrailer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotTrailer.ProtoReflect.Descriptor instead.
 func (*SnapshotTrailer) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{16}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SnapshotTrailer) GetRecords() uint64 {
@@ -1365,7 +1451,7 @@ type Group struct {
 
 func (x *Group) Reset() {
 	*x = Group{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[17]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1377,7 +1463,7 @@ func (x *Group) String() string {
 func (*Group) ProtoMessage() {}
 
 func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[17]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1390,7 +1476,7 @@ func (x *Group) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Group.ProtoReflect.Descriptor instead.
 func (*Group) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{17}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Group) GetName() string {
@@ -1444,7 +1530,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[18]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1456,7 +1542,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[18]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1469,7 +1555,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{18}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Member) GetId() string {
@@ -1576,7 +1662,7 @@ type Fence struct {
 
 func (x *Fence) Reset() {
 	*x = Fence{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[19]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1588,7 +1674,7 @@ func (x *Fence) String() string {
 func (*Fence) ProtoMessage() {}
 
 func (x *Fence) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[19]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1601,7 +1687,7 @@ func (x *Fence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fence.ProtoReflect.Descriptor instead.
 func (*Fence) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{19}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Fence) GetGroup() string {
@@ -1640,7 +1726,7 @@ const file_fsm_fsmpb_fsm_proto_rawDesc = "" +
 	"\x05Entry\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1a\n" +
 	"\bchecksum\x18\x02 \x01(\x06R\bchecksum\x12\x18\n" +
-	"\apayload\x18\x03 \x01(\fR\apayload\"\xd1\x04\n" +
+	"\apayload\x18\x03 \x01(\fR\apayload\"\x94\x05\n" +
 	"\aCommand\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x03R\x06timeMs\x127\n" +
 	"\bregister\x18\x02 \x01(\v2\x19.registry.fsm.v1.RegisterH\x00R\bregister\x12=\n" +
@@ -1655,7 +1741,8 @@ const file_fsm_fsmpb_fsm_proto_rawDesc = "" +
 	"removeNode\x128\n" +
 	"\tset_group\x18\b \x01(\v2\x19.registry.fsm.v1.SetGroupH\x00R\bsetGroup\x12D\n" +
 	"\rupdate_member\x18\t \x01(\v2\x1d.registry.fsm.v1.UpdateMemberH\x00R\fupdateMember\x12.\n" +
-	"\x05check\x18\x10 \x01(\v2\x16.registry.fsm.v1.CheckH\x00R\x05check\x12\x18\n" +
+	"\x05check\x18\x10 \x01(\v2\x16.registry.fsm.v1.CheckH\x00R\x05check\x12A\n" +
+	"\fdelete_group\x18\x12 \x01(\v2\x1c.registry.fsm.v1.DeleteGroupH\x00R\vdeleteGroup\x12\x18\n" +
 	"\arequest\x18\x11 \x01(\fR\arequestB\x04\n" +
 	"\x02op\"\xfd\x01\n" +
 	"\bRegister\x12\x14\n" +
@@ -1696,7 +1783,12 @@ const file_fsm_fsmpb_fsm_proto_rawDesc = "" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12#\n" +
 	"\rvirtual_nodes\x18\x02 \x01(\rR\fvirtualNodes\x12\x14\n" +
 	"\x05bound\x18\x03 \x01(\rR\x05bound\x12+\n" +
-	"\x11expected_revision\x18\x04 \x01(\x04R\x10expectedRevision\"\xa7\x01\n" +
+	"\x11expected_revision\x18\x04 \x01(\x04R\x10expectedRevision\"\x83\x01\n" +
+	"\vDeleteGroup\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\x12+\n" +
+	"\x11expected_revision\x18\x03 \x01(\x04R\x10expectedRevision\x12\x1b\n" +
+	"\tno_fences\x18\x04 \x01(\bR\bnoFences\"\xa7\x01\n" +
 	"\fUpdateMember\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x16\n" +
@@ -1767,7 +1859,7 @@ func file_fsm_fsmpb_fsm_proto_rawDescGZIP() []byte {
 	return file_fsm_fsmpb_fsm_proto_rawDescData
 }
 
-var file_fsm_fsmpb_fsm_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_fsm_fsmpb_fsm_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_fsm_fsmpb_fsm_proto_goTypes = []any{
 	(*Entry)(nil),           // 0: registry.fsm.v1.Entry
 	(*Command)(nil),         // 1: registry.fsm.v1.Command
@@ -1780,15 +1872,16 @@ var file_fsm_fsmpb_fsm_proto_goTypes = []any{
 	(*SetNode)(nil),         // 8: registry.fsm.v1.SetNode
 	(*RemoveNode)(nil),      // 9: registry.fsm.v1.RemoveNode
 	(*SetGroup)(nil),        // 10: registry.fsm.v1.SetGroup
-	(*UpdateMember)(nil),    // 11: registry.fsm.v1.UpdateMember
-	(*Check)(nil),           // 12: registry.fsm.v1.Check
-	(*Node)(nil),            // 13: registry.fsm.v1.Node
-	(*SnapshotRecord)(nil),  // 14: registry.fsm.v1.SnapshotRecord
-	(*SnapshotHeader)(nil),  // 15: registry.fsm.v1.SnapshotHeader
-	(*SnapshotTrailer)(nil), // 16: registry.fsm.v1.SnapshotTrailer
-	(*Group)(nil),           // 17: registry.fsm.v1.Group
-	(*Member)(nil),          // 18: registry.fsm.v1.Member
-	(*Fence)(nil),           // 19: registry.fsm.v1.Fence
+	(*DeleteGroup)(nil),     // 11: registry.fsm.v1.DeleteGroup
+	(*UpdateMember)(nil),    // 12: registry.fsm.v1.UpdateMember
+	(*Check)(nil),           // 13: registry.fsm.v1.Check
+	(*Node)(nil),            // 14: registry.fsm.v1.Node
+	(*SnapshotRecord)(nil),  // 15: registry.fsm.v1.SnapshotRecord
+	(*SnapshotHeader)(nil),  // 16: registry.fsm.v1.SnapshotHeader
+	(*SnapshotTrailer)(nil), // 17: registry.fsm.v1.SnapshotTrailer
+	(*Group)(nil),           // 18: registry.fsm.v1.Group
+	(*Member)(nil),          // 19: registry.fsm.v1.Member
+	(*Fence)(nil),           // 20: registry.fsm.v1.Fence
 }
 var file_fsm_fsmpb_fsm_proto_depIdxs = []int32{
 	2,  // 0: registry.fsm.v1.Command.register:type_name -> registry.fsm.v1.Register
@@ -1798,23 +1891,24 @@ var file_fsm_fsmpb_fsm_proto_depIdxs = []int32{
 	8,  // 4: registry.fsm.v1.Command.set_node:type_name -> registry.fsm.v1.SetNode
 	9,  // 5: registry.fsm.v1.Command.remove_node:type_name -> registry.fsm.v1.RemoveNode
 	10, // 6: registry.fsm.v1.Command.set_group:type_name -> registry.fsm.v1.SetGroup
-	11, // 7: registry.fsm.v1.Command.update_member:type_name -> registry.fsm.v1.UpdateMember
-	12, // 8: registry.fsm.v1.Command.check:type_name -> registry.fsm.v1.Check
-	3,  // 9: registry.fsm.v1.Register.meta:type_name -> registry.fsm.v1.Pair
-	6,  // 10: registry.fsm.v1.Expire.leases:type_name -> registry.fsm.v1.ExpiredLease
-	13, // 11: registry.fsm.v1.SetNode.node:type_name -> registry.fsm.v1.Node
-	15, // 12: registry.fsm.v1.SnapshotRecord.header:type_name -> registry.fsm.v1.SnapshotHeader
-	17, // 13: registry.fsm.v1.SnapshotRecord.group:type_name -> registry.fsm.v1.Group
-	18, // 14: registry.fsm.v1.SnapshotRecord.member:type_name -> registry.fsm.v1.Member
-	13, // 15: registry.fsm.v1.SnapshotRecord.node:type_name -> registry.fsm.v1.Node
-	19, // 16: registry.fsm.v1.SnapshotRecord.fence:type_name -> registry.fsm.v1.Fence
-	16, // 17: registry.fsm.v1.SnapshotRecord.trailer:type_name -> registry.fsm.v1.SnapshotTrailer
-	3,  // 18: registry.fsm.v1.Member.meta:type_name -> registry.fsm.v1.Pair
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	12, // 7: registry.fsm.v1.Command.update_member:type_name -> registry.fsm.v1.UpdateMember
+	13, // 8: registry.fsm.v1.Command.check:type_name -> registry.fsm.v1.Check
+	11, // 9: registry.fsm.v1.Command.delete_group:type_name -> registry.fsm.v1.DeleteGroup
+	3,  // 10: registry.fsm.v1.Register.meta:type_name -> registry.fsm.v1.Pair
+	6,  // 11: registry.fsm.v1.Expire.leases:type_name -> registry.fsm.v1.ExpiredLease
+	14, // 12: registry.fsm.v1.SetNode.node:type_name -> registry.fsm.v1.Node
+	16, // 13: registry.fsm.v1.SnapshotRecord.header:type_name -> registry.fsm.v1.SnapshotHeader
+	18, // 14: registry.fsm.v1.SnapshotRecord.group:type_name -> registry.fsm.v1.Group
+	19, // 15: registry.fsm.v1.SnapshotRecord.member:type_name -> registry.fsm.v1.Member
+	14, // 16: registry.fsm.v1.SnapshotRecord.node:type_name -> registry.fsm.v1.Node
+	20, // 17: registry.fsm.v1.SnapshotRecord.fence:type_name -> registry.fsm.v1.Fence
+	17, // 18: registry.fsm.v1.SnapshotRecord.trailer:type_name -> registry.fsm.v1.SnapshotTrailer
+	3,  // 19: registry.fsm.v1.Member.meta:type_name -> registry.fsm.v1.Pair
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_fsm_fsmpb_fsm_proto_init() }
@@ -1832,8 +1926,9 @@ func file_fsm_fsmpb_fsm_proto_init() {
 		(*Command_SetGroup)(nil),
 		(*Command_UpdateMember)(nil),
 		(*Command_Check)(nil),
+		(*Command_DeleteGroup)(nil),
 	}
-	file_fsm_fsmpb_fsm_proto_msgTypes[14].OneofWrappers = []any{
+	file_fsm_fsmpb_fsm_proto_msgTypes[15].OneofWrappers = []any{
 		(*SnapshotRecord_Header)(nil),
 		(*SnapshotRecord_Group)(nil),
 		(*SnapshotRecord_Member)(nil),
@@ -1847,7 +1942,7 @@ func file_fsm_fsmpb_fsm_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fsm_fsmpb_fsm_proto_rawDesc), len(file_fsm_fsmpb_fsm_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -270,7 +270,7 @@ func (c *Cache) wait(ctx context.Context, s *fsm.State, g *fsm.Group) (*View, er
 			return nil, context.Cause(ctx)
 		case c.ctx.Err() != nil:
 			return nil, fmt.Errorf("%w: the node is closing", ErrBusy)
-		case gone || c.state().Index() < s.Index(): // a snapshot replaced the state
+		case gone || c.state().Index() < s.Index(): // the group was deleted, or a snapshot replaced the state
 			if s = c.state(); s.Group(g.Name) == nil {
 				return nil, fmt.Errorf("%w: %q", fsm.ErrUnknownGroup, g.Name)
 			}
@@ -319,13 +319,23 @@ func (c *Cache) leave(e *entry) (v *View, gone bool, err error) {
 }
 
 // Applied notes which rings are behind now, and has those built that were asked
-// for since their last build.
+// for since their last build. Rings of groups that were deleted go.
 func (c *Cache) Applied(u *fsm.Update) {
 	for i := range u.Groups {
-		g := u.Groups[i].Next
-		if kept, ok := c.entries.Load(g.Name); ok {
+		if g := u.Groups[i].Next; g == nil {
+			c.deleted(u.Groups[i].Prev.Name)
+		} else if kept, ok := c.entries.Load(g.Name); ok {
 			c.changed(kept.(*entry), g.Revision, u.Before)
 		}
+	}
+}
+
+// deleted drops the ring of a group. Those who wait for it hear that it is gone.
+func (c *Cache) deleted(group string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if kept, ok := c.entries.Load(group); ok {
+		c.dropLocked(kept.(*entry))
 	}
 }
 

@@ -40,7 +40,9 @@ func (r *revisions) add(g *fsm.Group) {
 
 func (r *revisions) Applied(u *fsm.Update) {
 	for _, c := range u.Groups {
-		r.add(c.Next)
+		if c.Next != nil {
+			r.add(c.Next)
+		}
 	}
 }
 
@@ -196,6 +198,9 @@ func step(t *testing.T, c *cluster, rnd *rand.Rand, groups []string, i int, snap
 		}
 	}
 	var cmds []*fsmpb.Command
+	if g := groups[rnd.IntN(len(groups))]; rnd.IntN(40) == 0 && c.m.State().Group(g) != nil {
+		cmds = append(cmds, deleteGroup(g)) // now and then it is made again at once
+	}
 	for range 1 + rnd.IntN(3) {
 		g, id := groups[rnd.IntN(len(groups))], itoa(rnd.IntN(12))
 		there := c.m.State().Group(g) != nil && c.m.State().Group(g).Member(id) != nil

@@ -209,6 +209,10 @@ func remove(group, id string) *fsmpb.Command {
 	return &fsmpb.Command{Op: &fsmpb.Command_Deregister{Deregister: &fsmpb.Deregister{Group: group, Id: id}}}
 }
 
+func deleteGroup(group string) *fsmpb.Command {
+	return &fsmpb.Command{Op: &fsmpb.Command_DeleteGroup{DeleteGroup: &fsmpb.DeleteGroup{Group: group, Force: true}}}
+}
+
 func update(group, id string, weight uint32, state ring.State) *fsmpb.Command {
 	return &fsmpb.Command{Op: &fsmpb.Command_UpdateMember{UpdateMember: &fsmpb.UpdateMember{
 		Group: group, Id: id, Weight: weight, StatePlusOne: uint32(state) + 1,

@@ -26,6 +26,7 @@ type Change struct {
 	encoded once
 }
 
+// newChange is the change of a group that exists after it.
 func newChange(g *fsm.GroupChange, index uint64) *Change {
 	c := &Change{
 		Group: g.Next.Name, Revision: g.Next.Revision, Fingerprint: g.Next.Fingerprint(), Index: index,

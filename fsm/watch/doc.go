@@ -7,7 +7,8 @@
 // A watcher is told of a change when it was applied, in the order of the log, and
 // of every change once. One whose position is not remembered any more, or that
 // names a fingerprint which the group did not have at its revision, is given the
-// group as a whole and goes on from there.
+// group as a whole and goes on from there. One whose group is deleted is told so,
+// and is given the group as a whole when it is made again.
 //
 // A change is encoded once for all watchers, and so is each piece of a snapshot for
 // those who send it at one time. A watcher holds a revision and no

@@ -35,7 +35,7 @@ type feed struct {
 	mu    sync.Mutex // after Hub.mu; guards the rest, except snapshot
 	head  Known      // what the group has now
 	index uint64     // of the last change
-	gone  bool       // the hub was restored: the group may have another feed
+	gone  bool       // the group was deleted or the hub restored: there may be another feed
 
 	changes []*Change // appended to; what was appended is never written again
 	members int       // in changes

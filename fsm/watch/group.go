@@ -17,6 +17,7 @@ type Step struct {
 	Changes  []*Change
 	Snapshot *Snapshot
 	Unknown  bool
+	Index    uint64 // applied, at which the group is unknown
 }
 
 // GroupWatch follows one group, which need not exist yet. It is for one goroutine.
@@ -78,7 +79,7 @@ func (w *GroupWatch) start() (Step, <-chan struct{}) {
 			return Step{}, wait(&w.hub.wakes.created)
 		}
 		w.told, w.feed, w.known = true, nil, Known{Group: w.known.Group}
-		return Step{Group: w.known.Group, Unknown: true}, nil
+		return Step{Group: w.known.Group, Unknown: true, Index: s.Index()}, nil
 	}
 	w.told, w.feed = false, w.hub.feed(g)
 	if step, wake, ok := w.next(); ok {

@@ -199,6 +199,14 @@ func watchersRound(t *testing.T, rnd *rand.Rand) {
 				cmds = append(cmds, putAt(groups[rnd.IntN(2)], itoa(rnd.IntN(6)), "10.0.0.1:"+itoa(1+i+int(c.index))))
 			}
 			c.apply(cmds...)
+		case what < 38:
+			if g := groups[rnd.IntN(2)]; c.m.State().Group(g) != nil {
+				cmds := []*fsmpb.Command{deleteGroup(g)}
+				if rnd.IntN(2) == 0 { // made again at once
+					cmds = append(cmds, putAt(g, itoa(rnd.IntN(6)), "10.0.0.3:"+itoa(1+i+int(c.index))))
+				}
+				c.apply(cmds...)
+			}
 		case what < 45:
 			c.apply(remove(groups[rnd.IntN(2)], itoa(rnd.IntN(6))))
 		case what < 53:

@@ -43,10 +43,12 @@ func NewHub(empty *fsm.State) *Hub {
 
 // Applied takes over what the machine did.
 func (h *Hub) Applied(u *fsm.Update) {
-	changes := make([]*Change, len(u.Groups))
+	changes := make([]*Change, len(u.Groups)) // nil: the group was deleted
 	created := false
 	for i := range u.Groups {
-		changes[i] = newChange(&u.Groups[i], u.State.Index())
+		if u.Groups[i].Next != nil {
+			changes[i] = newChange(&u.Groups[i], u.State.Index())
+		}
 		created = created || u.Groups[i].Prev == nil
 	}
 	h.mu.Lock()
@@ -55,6 +57,11 @@ func (h *Hub) Applied(u *fsm.Update) {
 	h.state = u.State
 	wake := make([]chan struct{}, 0, len(changes)+3)
 	for i, c := range changes {
+		if c == nil {
+			wake = append(wake, h.dropLocked(u.Groups[i].Prev.Name))
+			h.names = append(h.names, u.Groups[i].Prev.Name)
+			continue
+		}
 		wake = append(wake, h.feed(u.Groups[i].Next).publish(c, u.State.GroupCount()))
 		h.names = append(h.names, c.Group)
 	}
@@ -120,6 +127,18 @@ func (h *Hub) feed(g *fsm.Group) *feed {
 		h.feeds[g.Name] = f
 	}
 	return f
+}
+
+// dropLocked ends the feed of a group that was deleted. It returns the channel of
+// those who wait, nil for nobody. A group of the name that is made again has
+// another feed, which leads on from no revision of this one.
+func (h *Hub) dropLocked(group string) (wake chan struct{}) {
+	f := h.feeds[group]
+	if f == nil {
+		return nil
+	}
+	delete(h.feeds, group)
+	return f.end()
 }
 
 // changedSince returns the names of the groups that changed after the first

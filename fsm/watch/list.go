@@ -83,9 +83,12 @@ func (w *GroupsWatch) list(s *fsm.State, names []string, complete bool) *List {
 		if g := s.Group(name); g != nil {
 			w.known[name] = true
 			l.Groups = append(l.Groups, g)
+		} else if w.known[name] {
+			delete(w.known, name)
+			l.Removed = append(l.Removed, name)
 		}
 	}
-	if len(l.Groups) == 0 {
+	if len(l.Groups)+len(l.Removed) == 0 {
 		return nil
 	}
 	return l

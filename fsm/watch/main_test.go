@@ -82,6 +82,10 @@ func remove(group, id string) *fsmpb.Command {
 	return &fsmpb.Command{Op: &fsmpb.Command_Deregister{Deregister: &fsmpb.Deregister{Group: group, Id: id}}}
 }
 
+func deleteGroup(group string) *fsmpb.Command {
+	return &fsmpb.Command{Op: &fsmpb.Command_DeleteGroup{DeleteGroup: &fsmpb.DeleteGroup{Group: group, Force: true}}}
+}
+
 // check is an entry that nobody sees.
 func check() *fsmpb.Command {
 	return &fsmpb.Command{Op: &fsmpb.Command_Check{Check: &fsmpb.Check{}}}

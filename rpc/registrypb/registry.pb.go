@@ -140,7 +140,7 @@ func (x GuardResponse_Phase) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use GuardResponse_Phase.Descriptor instead.
 func (GuardResponse_Phase) EnumDescriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{28, 0}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{30, 0}
 }
 
 type ErrorDetail_Reason int32
@@ -175,6 +175,8 @@ const (
 	// The node has too much to do at the moment; nothing was done. Retry, there
 	// or at another node.
 	ErrorDetail_BUSY ErrorDetail_Reason = 14
+	// The group has members; it is deleted with them only by force.
+	ErrorDetail_GROUP_NOT_EMPTY ErrorDetail_Reason = 20
 )
 
 // Enum value maps for ErrorDetail_Reason.
@@ -195,6 +197,7 @@ var (
 		12: "MEMBERSHIP",
 		13: "EXHAUSTED",
 		14: "BUSY",
+		20: "GROUP_NOT_EMPTY",
 	}
 	ErrorDetail_Reason_value = map[string]int32{
 		"UNSPECIFIED":       0,
@@ -212,6 +215,7 @@ var (
 		"MEMBERSHIP":        12,
 		"EXHAUSTED":         13,
 		"BUSY":              14,
+		"GROUP_NOT_EMPTY":   20,
 	}
 )
 
@@ -239,7 +243,7 @@ func (x ErrorDetail_Reason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ErrorDetail_Reason.Descriptor instead.
 func (ErrorDetail_Reason) EnumDescriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{47, 0}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{50, 0}
 }
 
 type Member struct {
@@ -1910,6 +1914,158 @@ func (x *SetGroupResponse) GetRevision() uint64 {
 	return 0
 }
 
+type DeleteGroupRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Group string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	// Remove its members with it, at most 10,000: each process is told at its next
+	// heartbeat and does not come back, as after Deregister. Without, a group that
+	// has members stays (GROUP_NOT_EMPTY).
+	Force bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
+	// When set, the group is deleted only at this revision.
+	ExpectedRevision uint64 `protobuf:"varint,3,opt,name=expected_revision,json=expectedRevision,proto3" json:"expected_revision,omitempty"`
+	// With force, for members whose processes are gone: these are not barred from
+	// coming back, so nothing is remembered of them, and they may be 100,000.
+	NoFences bool `protobuf:"varint,4,opt,name=no_fences,json=noFences,proto3" json:"no_fences,omitempty"`
+	// See "Deduplication of writes".
+	RequestId     []byte `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Since         uint64 `protobuf:"varint,6,opt,name=since,proto3" json:"since,omitempty"`
+	Again         bool   `protobuf:"varint,7,opt,name=again,proto3" json:"again,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteGroupRequest) Reset() {
+	*x = DeleteGroupRequest{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteGroupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteGroupRequest) ProtoMessage() {}
+
+func (x *DeleteGroupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteGroupRequest.ProtoReflect.Descriptor instead.
+func (*DeleteGroupRequest) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *DeleteGroupRequest) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *DeleteGroupRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+func (x *DeleteGroupRequest) GetExpectedRevision() uint64 {
+	if x != nil {
+		return x.ExpectedRevision
+	}
+	return 0
+}
+
+func (x *DeleteGroupRequest) GetNoFences() bool {
+	if x != nil {
+		return x.NoFences
+	}
+	return false
+}
+
+func (x *DeleteGroupRequest) GetRequestId() []byte {
+	if x != nil {
+		return x.RequestId
+	}
+	return nil
+}
+
+func (x *DeleteGroupRequest) GetSince() uint64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *DeleteGroupRequest) GetAgain() bool {
+	if x != nil {
+		return x.Again
+	}
+	return false
+}
+
+type DeleteGroupResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Index uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	// Members that were removed with the group.
+	Members       uint32 `protobuf:"varint,2,opt,name=members,proto3" json:"members,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteGroupResponse) Reset() {
+	*x = DeleteGroupResponse{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteGroupResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteGroupResponse) ProtoMessage() {}
+
+func (x *DeleteGroupResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteGroupResponse.ProtoReflect.Descriptor instead.
+func (*DeleteGroupResponse) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *DeleteGroupResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *DeleteGroupResponse) GetMembers() uint32 {
+	if x != nil {
+		return x.Members
+	}
+	return 0
+}
+
 type UpdateMemberRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Group  string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
@@ -1935,7 +2091,7 @@ type UpdateMemberRequest struct {
 
 func (x *UpdateMemberRequest) Reset() {
 	*x = UpdateMemberRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[23]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1947,7 +2103,7 @@ func (x *UpdateMemberRequest) String() string {
 func (*UpdateMemberRequest) ProtoMessage() {}
 
 func (x *UpdateMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[23]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1960,7 +2116,7 @@ func (x *UpdateMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateMemberRequest.ProtoReflect.Descriptor instead.
 func (*UpdateMemberRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{23}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *UpdateMemberRequest) GetGroup() string {
@@ -2036,7 +2192,7 @@ type UpdateMemberResponse struct {
 
 func (x *UpdateMemberResponse) Reset() {
 	*x = UpdateMemberResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[24]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2048,7 +2204,7 @@ func (x *UpdateMemberResponse) String() string {
 func (*UpdateMemberResponse) ProtoMessage() {}
 
 func (x *UpdateMemberResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[24]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2061,7 +2217,7 @@ func (x *UpdateMemberResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateMemberResponse.ProtoReflect.Descriptor instead.
 func (*UpdateMemberResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{24}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *UpdateMemberResponse) GetIndex() uint64 {
@@ -2087,7 +2243,7 @@ type AcceptLossRequest struct {
 
 func (x *AcceptLossRequest) Reset() {
 	*x = AcceptLossRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[25]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2099,7 +2255,7 @@ func (x *AcceptLossRequest) String() string {
 func (*AcceptLossRequest) ProtoMessage() {}
 
 func (x *AcceptLossRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[25]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2112,7 +2268,7 @@ func (x *AcceptLossRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptLossRequest.ProtoReflect.Descriptor instead.
 func (*AcceptLossRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{25}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AcceptLossRequest) GetGroup() string {
@@ -2132,7 +2288,7 @@ type AcceptLossResponse struct {
 
 func (x *AcceptLossResponse) Reset() {
 	*x = AcceptLossResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[26]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2144,7 +2300,7 @@ func (x *AcceptLossResponse) String() string {
 func (*AcceptLossResponse) ProtoMessage() {}
 
 func (x *AcceptLossResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[26]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2157,7 +2313,7 @@ func (x *AcceptLossResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptLossResponse.ProtoReflect.Descriptor instead.
 func (*AcceptLossResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{26}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AcceptLossResponse) GetSilent() uint32 {
@@ -2176,7 +2332,7 @@ type GuardRequest struct {
 
 func (x *GuardRequest) Reset() {
 	*x = GuardRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[27]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2188,7 +2344,7 @@ func (x *GuardRequest) String() string {
 func (*GuardRequest) ProtoMessage() {}
 
 func (x *GuardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[27]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2201,7 +2357,7 @@ func (x *GuardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardRequest.ProtoReflect.Descriptor instead.
 func (*GuardRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{27}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GuardRequest) GetGroup() string {
@@ -2230,7 +2386,7 @@ type GuardResponse struct {
 
 func (x *GuardResponse) Reset() {
 	*x = GuardResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[28]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2242,7 +2398,7 @@ func (x *GuardResponse) String() string {
 func (*GuardResponse) ProtoMessage() {}
 
 func (x *GuardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[28]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2255,7 +2411,7 @@ func (x *GuardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardResponse.ProtoReflect.Descriptor instead.
 func (*GuardResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{28}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GuardResponse) GetPhase() GuardResponse_Phase {
@@ -2339,7 +2495,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[29]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2351,7 +2507,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[29]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2364,7 +2520,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{29}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *WatchRequest) GetTarget() isWatchRequest_Target {
@@ -2496,7 +2652,7 @@ type KnownGroup struct {
 
 func (x *KnownGroup) Reset() {
 	*x = KnownGroup{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[30]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2508,7 +2664,7 @@ func (x *KnownGroup) String() string {
 func (*KnownGroup) ProtoMessage() {}
 
 func (x *KnownGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[30]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2521,7 +2677,7 @@ func (x *KnownGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KnownGroup.ProtoReflect.Descriptor instead.
 func (*KnownGroup) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{30}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *KnownGroup) GetGroup() string {
@@ -2560,14 +2716,16 @@ type WatchEvent struct {
 	//	*WatchEvent_Progress
 	//	*WatchEvent_Snapshot
 	//	*WatchEvent_Delta
-	Event         isWatchEvent_Event `protobuf_oneof:"event"`
+	Event isWatchEvent_Event `protobuf_oneof:"event"`
+	// With unknown_group: as of when the group does not exist.
+	Absence       *GroupAbsence `protobuf:"bytes,20,opt,name=absence,proto3" json:"absence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WatchEvent) Reset() {
 	*x = WatchEvent{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[31]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2579,7 +2737,7 @@ func (x *WatchEvent) String() string {
 func (*WatchEvent) ProtoMessage() {}
 
 func (x *WatchEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[31]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2592,7 +2750,7 @@ func (x *WatchEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEvent.ProtoReflect.Descriptor instead.
 func (*WatchEvent) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{31}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *WatchEvent) GetEvent() isWatchEvent_Event {
@@ -2656,6 +2814,13 @@ func (x *WatchEvent) GetDelta() *GroupDelta {
 	return nil
 }
 
+func (x *WatchEvent) GetAbsence() *GroupAbsence {
+	if x != nil {
+		return x.Absence
+	}
+	return nil
+}
+
 type isWatchEvent_Event interface {
 	isWatchEvent_Event()
 }
@@ -2704,6 +2869,61 @@ func (*WatchEvent_Snapshot) isWatchEvent_Event() {}
 
 func (*WatchEvent_Delta) isWatchEvent_Event() {}
 
+// GroupAbsence dates that a group does not exist. A watcher that knows a revision
+// of it up to the index, in the same cluster, learns that the group was deleted.
+type GroupAbsence struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Applied index.
+	Index         uint64 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	ClusterId     string `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupAbsence) Reset() {
+	*x = GroupAbsence{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupAbsence) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupAbsence) ProtoMessage() {}
+
+func (x *GroupAbsence) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupAbsence.ProtoReflect.Descriptor instead.
+func (*GroupAbsence) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *GroupAbsence) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *GroupAbsence) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
 type GroupSnapshot struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Group    string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
@@ -2723,7 +2943,7 @@ type GroupSnapshot struct {
 
 func (x *GroupSnapshot) Reset() {
 	*x = GroupSnapshot{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[32]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2735,7 +2955,7 @@ func (x *GroupSnapshot) String() string {
 func (*GroupSnapshot) ProtoMessage() {}
 
 func (x *GroupSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[32]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2748,7 +2968,7 @@ func (x *GroupSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupSnapshot.ProtoReflect.Descriptor instead.
 func (*GroupSnapshot) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{32}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *GroupSnapshot) GetGroup() string {
@@ -2829,7 +3049,7 @@ type GroupDelta struct {
 
 func (x *GroupDelta) Reset() {
 	*x = GroupDelta{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[33]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2841,7 +3061,7 @@ func (x *GroupDelta) String() string {
 func (*GroupDelta) ProtoMessage() {}
 
 func (x *GroupDelta) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[33]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2854,7 +3074,7 @@ func (x *GroupDelta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupDelta.ProtoReflect.Descriptor instead.
 func (*GroupDelta) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{33}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *GroupDelta) GetGroup() string {
@@ -2934,7 +3154,7 @@ type GroupList struct {
 
 func (x *GroupList) Reset() {
 	*x = GroupList{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[34]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2946,7 +3166,7 @@ func (x *GroupList) String() string {
 func (*GroupList) ProtoMessage() {}
 
 func (x *GroupList) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[34]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2959,7 +3179,7 @@ func (x *GroupList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupList.ProtoReflect.Descriptor instead.
 func (*GroupList) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{34}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *GroupList) GetIndex() uint64 {
@@ -3002,7 +3222,7 @@ type NodeList struct {
 
 func (x *NodeList) Reset() {
 	*x = NodeList{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[35]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3014,7 +3234,7 @@ func (x *NodeList) String() string {
 func (*NodeList) ProtoMessage() {}
 
 func (x *NodeList) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[35]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3027,7 +3247,7 @@ func (x *NodeList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeList.ProtoReflect.Descriptor instead.
 func (*NodeList) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{35}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *NodeList) GetIndex() uint64 {
@@ -3063,7 +3283,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[36]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3075,7 +3295,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[36]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3088,7 +3308,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{36}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Node) GetId() string {
@@ -3131,7 +3351,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[37]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3143,7 +3363,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[37]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3156,7 +3376,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{37}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Progress) GetIndex() uint64 {
@@ -3184,7 +3404,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[38]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3196,7 +3416,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[38]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3209,7 +3429,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{38}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *StatusRequest) GetGroup() string {
@@ -3231,7 +3451,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[39]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3243,7 +3463,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[39]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3256,7 +3476,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{39}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *StatusResponse) GetCluster() string {
@@ -3320,7 +3540,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[40]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3332,7 +3552,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[40]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3345,7 +3565,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{40}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *NodeStatus) GetId() string {
@@ -3471,7 +3691,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[41]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3483,7 +3703,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[41]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3496,7 +3716,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{41}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *JoinRequest) GetBind() string {
@@ -3522,7 +3742,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[42]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3534,7 +3754,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[42]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3547,7 +3767,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{42}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *JoinResponse) GetId() string {
@@ -3566,7 +3786,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[43]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3578,7 +3798,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[43]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3591,7 +3811,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{43}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RemoveRequest) GetId() string {
@@ -3609,7 +3829,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[44]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3621,7 +3841,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[44]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3634,7 +3854,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{44}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{47}
 }
 
 type TransferRequest struct {
@@ -3647,7 +3867,7 @@ type TransferRequest struct {
 
 func (x *TransferRequest) Reset() {
 	*x = TransferRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[45]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3659,7 +3879,7 @@ func (x *TransferRequest) String() string {
 func (*TransferRequest) ProtoMessage() {}
 
 func (x *TransferRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[45]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3672,7 +3892,7 @@ func (x *TransferRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferRequest.ProtoReflect.Descriptor instead.
 func (*TransferRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{45}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *TransferRequest) GetId() string {
@@ -3691,7 +3911,7 @@ type TransferResponse struct {
 
 func (x *TransferResponse) Reset() {
 	*x = TransferResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[46]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3703,7 +3923,7 @@ func (x *TransferResponse) String() string {
 func (*TransferResponse) ProtoMessage() {}
 
 func (x *TransferResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[46]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3716,7 +3936,7 @@ func (x *TransferResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferResponse.ProtoReflect.Descriptor instead.
 func (*TransferResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{46}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *TransferResponse) GetLeader() string {
@@ -3742,7 +3962,7 @@ type ErrorDetail struct {
 
 func (x *ErrorDetail) Reset() {
 	*x = ErrorDetail{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[47]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3754,7 +3974,7 @@ func (x *ErrorDetail) String() string {
 func (*ErrorDetail) ProtoMessage() {}
 
 func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[47]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3767,7 +3987,7 @@ func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
 func (*ErrorDetail) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{47}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ErrorDetail) GetReason() ErrorDetail_Reason {
@@ -3936,7 +4156,19 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\x05again\x18\x06 \x01(\bR\x05again\"D\n" +
 	"\x10SetGroupResponse\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"\xb8\x02\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"\xd5\x01\n" +
+	"\x12DeleteGroupRequest\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\x12+\n" +
+	"\x11expected_revision\x18\x03 \x01(\x04R\x10expectedRevision\x12\x1b\n" +
+	"\tno_fences\x18\x04 \x01(\bR\bnoFences\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x05 \x01(\fR\trequestId\x12\x14\n" +
+	"\x05since\x18\x06 \x01(\x04R\x05since\x12\x14\n" +
+	"\x05again\x18\a \x01(\bR\x05again\"E\n" +
+	"\x13DeleteGroupResponse\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x18\n" +
+	"\amembers\x18\x02 \x01(\rR\amembers\"\xb8\x02\n" +
 	"\x13UpdateMemberRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x1b\n" +
@@ -3993,7 +4225,7 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"KnownGroup\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12 \n" +
-	"\vfingerprint\x18\x04 \x01(\x06R\vfingerprintJ\x04\b\x03\x10\x04\"\xc9\x02\n" +
+	"\vfingerprint\x18\x04 \x01(\x06R\vfingerprintJ\x04\b\x03\x10\x04\"\xfe\x02\n" +
 	"\n" +
 	"WatchEvent\x12%\n" +
 	"\runknown_group\x18\x03 \x01(\tH\x00R\funknownGroup\x120\n" +
@@ -4001,8 +4233,13 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\x05nodes\x18\x05 \x01(\v2\x15.registry.v1.NodeListH\x00R\x05nodes\x123\n" +
 	"\bprogress\x18\x06 \x01(\v2\x15.registry.v1.ProgressH\x00R\bprogress\x128\n" +
 	"\bsnapshot\x18\a \x01(\v2\x1a.registry.v1.GroupSnapshotH\x00R\bsnapshot\x12/\n" +
-	"\x05delta\x18\b \x01(\v2\x17.registry.v1.GroupDeltaH\x00R\x05deltaB\a\n" +
-	"\x05eventJ\x04\b\x01\x10\x02J\x04\b\x02\x10\x03\"\xa1\x02\n" +
+	"\x05delta\x18\b \x01(\v2\x17.registry.v1.GroupDeltaH\x00R\x05delta\x123\n" +
+	"\aabsence\x18\x14 \x01(\v2\x19.registry.v1.GroupAbsenceR\aabsenceB\a\n" +
+	"\x05eventJ\x04\b\x01\x10\x02J\x04\b\x02\x10\x03\"C\n" +
+	"\fGroupAbsence\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x02 \x01(\tR\tclusterId\"\xa1\x02\n" +
 	"\rGroupSnapshot\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x14\n" +
@@ -4083,12 +4320,12 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\x0fTransferRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"*\n" +
 	"\x10TransferResponse\x12\x16\n" +
-	"\x06leader\x18\x01 \x01(\tR\x06leader\"\x8c\x03\n" +
+	"\x06leader\x18\x01 \x01(\tR\x06leader\"\xa1\x03\n" +
 	"\vErrorDetail\x127\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x1f.registry.v1.ErrorDetail.ReasonR\x06reason\x12\x14\n" +
 	"\x05field\x18\x02 \x01(\tR\x05field\x12\x14\n" +
 	"\x05limit\x18\x03 \x01(\tR\x05limit\x12\x16\n" +
-	"\x06leader\x18\x04 \x01(\tR\x06leader\"\xff\x01\n" +
+	"\x06leader\x18\x04 \x01(\tR\x06leader\"\x94\x02\n" +
 	"\x06Reason\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10INVALID_ARGUMENT\x10\x01\x12\x11\n" +
@@ -4107,11 +4344,12 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\n" +
 	"MEMBERSHIP\x10\f\x12\r\n" +
 	"\tEXHAUSTED\x10\r\x12\b\n" +
-	"\x04BUSY\x10\x0e*X\n" +
+	"\x04BUSY\x10\x0e\x12\x13\n" +
+	"\x0fGROUP_NOT_EMPTY\x10\x14*X\n" +
 	"\vMemberState\x12\x17\n" +
 	"\x13MEMBER_STATE_ACTIVE\x10\x00\x12\x19\n" +
 	"\x15MEMBER_STATE_DRAINING\x10\x01\x12\x15\n" +
-	"\x11MEMBER_STATE_HELD\x10\x022\x85\b\n" +
+	"\x11MEMBER_STATE_HELD\x10\x022\xd7\b\n" +
 	"\bRegistry\x12G\n" +
 	"\bRegister\x12\x1c.registry.v1.RegisterRequest\x1a\x1d.registry.v1.RegisterResponse\x12M\n" +
 	"\n" +
@@ -4122,7 +4360,8 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\tMatchMany\x12\x1d.registry.v1.MatchManyRequest\x1a\x1e.registry.v1.MatchManyResponse\x12D\n" +
 	"\aMembers\x12\x1b.registry.v1.MembersRequest\x1a\x1c.registry.v1.MembersResponse\x12A\n" +
 	"\x06Groups\x12\x1a.registry.v1.GroupsRequest\x1a\x1b.registry.v1.GroupsResponse\x12G\n" +
-	"\bSetGroup\x12\x1c.registry.v1.SetGroupRequest\x1a\x1d.registry.v1.SetGroupResponse\x12S\n" +
+	"\bSetGroup\x12\x1c.registry.v1.SetGroupRequest\x1a\x1d.registry.v1.SetGroupResponse\x12P\n" +
+	"\vDeleteGroup\x12\x1f.registry.v1.DeleteGroupRequest\x1a .registry.v1.DeleteGroupResponse\x12S\n" +
 	"\fUpdateMember\x12 .registry.v1.UpdateMemberRequest\x1a!.registry.v1.UpdateMemberResponse\x12M\n" +
 	"\n" +
 	"AcceptLoss\x12\x1e.registry.v1.AcceptLossRequest\x1a\x1f.registry.v1.AcceptLossResponse\x12>\n" +
@@ -4148,7 +4387,7 @@ func file_rpc_registrypb_registry_proto_rawDescGZIP() []byte {
 }
 
 var file_rpc_registrypb_registry_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_rpc_registrypb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
+var file_rpc_registrypb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_rpc_registrypb_registry_proto_goTypes = []any{
 	(MemberState)(0),              // 0: registry.v1.MemberState
 	(GuardResponse_Phase)(0),      // 1: registry.v1.GuardResponse.Phase
@@ -4176,49 +4415,52 @@ var file_rpc_registrypb_registry_proto_goTypes = []any{
 	(*GroupsResponse)(nil),        // 23: registry.v1.GroupsResponse
 	(*SetGroupRequest)(nil),       // 24: registry.v1.SetGroupRequest
 	(*SetGroupResponse)(nil),      // 25: registry.v1.SetGroupResponse
-	(*UpdateMemberRequest)(nil),   // 26: registry.v1.UpdateMemberRequest
-	(*UpdateMemberResponse)(nil),  // 27: registry.v1.UpdateMemberResponse
-	(*AcceptLossRequest)(nil),     // 28: registry.v1.AcceptLossRequest
-	(*AcceptLossResponse)(nil),    // 29: registry.v1.AcceptLossResponse
-	(*GuardRequest)(nil),          // 30: registry.v1.GuardRequest
-	(*GuardResponse)(nil),         // 31: registry.v1.GuardResponse
-	(*WatchRequest)(nil),          // 32: registry.v1.WatchRequest
-	(*KnownGroup)(nil),            // 33: registry.v1.KnownGroup
-	(*WatchEvent)(nil),            // 34: registry.v1.WatchEvent
-	(*GroupSnapshot)(nil),         // 35: registry.v1.GroupSnapshot
-	(*GroupDelta)(nil),            // 36: registry.v1.GroupDelta
-	(*GroupList)(nil),             // 37: registry.v1.GroupList
-	(*NodeList)(nil),              // 38: registry.v1.NodeList
-	(*Node)(nil),                  // 39: registry.v1.Node
-	(*Progress)(nil),              // 40: registry.v1.Progress
-	(*StatusRequest)(nil),         // 41: registry.v1.StatusRequest
-	(*StatusResponse)(nil),        // 42: registry.v1.StatusResponse
-	(*NodeStatus)(nil),            // 43: registry.v1.NodeStatus
-	(*JoinRequest)(nil),           // 44: registry.v1.JoinRequest
-	(*JoinResponse)(nil),          // 45: registry.v1.JoinResponse
-	(*RemoveRequest)(nil),         // 46: registry.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 47: registry.v1.RemoveResponse
-	(*TransferRequest)(nil),       // 48: registry.v1.TransferRequest
-	(*TransferResponse)(nil),      // 49: registry.v1.TransferResponse
-	(*ErrorDetail)(nil),           // 50: registry.v1.ErrorDetail
-	nil,                           // 51: registry.v1.Member.MetaEntry
-	nil,                           // 52: registry.v1.RegisterRequest.MetaEntry
-	(*durationpb.Duration)(nil),   // 53: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 54: google.protobuf.Timestamp
+	(*DeleteGroupRequest)(nil),    // 26: registry.v1.DeleteGroupRequest
+	(*DeleteGroupResponse)(nil),   // 27: registry.v1.DeleteGroupResponse
+	(*UpdateMemberRequest)(nil),   // 28: registry.v1.UpdateMemberRequest
+	(*UpdateMemberResponse)(nil),  // 29: registry.v1.UpdateMemberResponse
+	(*AcceptLossRequest)(nil),     // 30: registry.v1.AcceptLossRequest
+	(*AcceptLossResponse)(nil),    // 31: registry.v1.AcceptLossResponse
+	(*GuardRequest)(nil),          // 32: registry.v1.GuardRequest
+	(*GuardResponse)(nil),         // 33: registry.v1.GuardResponse
+	(*WatchRequest)(nil),          // 34: registry.v1.WatchRequest
+	(*KnownGroup)(nil),            // 35: registry.v1.KnownGroup
+	(*WatchEvent)(nil),            // 36: registry.v1.WatchEvent
+	(*GroupAbsence)(nil),          // 37: registry.v1.GroupAbsence
+	(*GroupSnapshot)(nil),         // 38: registry.v1.GroupSnapshot
+	(*GroupDelta)(nil),            // 39: registry.v1.GroupDelta
+	(*GroupList)(nil),             // 40: registry.v1.GroupList
+	(*NodeList)(nil),              // 41: registry.v1.NodeList
+	(*Node)(nil),                  // 42: registry.v1.Node
+	(*Progress)(nil),              // 43: registry.v1.Progress
+	(*StatusRequest)(nil),         // 44: registry.v1.StatusRequest
+	(*StatusResponse)(nil),        // 45: registry.v1.StatusResponse
+	(*NodeStatus)(nil),            // 46: registry.v1.NodeStatus
+	(*JoinRequest)(nil),           // 47: registry.v1.JoinRequest
+	(*JoinResponse)(nil),          // 48: registry.v1.JoinResponse
+	(*RemoveRequest)(nil),         // 49: registry.v1.RemoveRequest
+	(*RemoveResponse)(nil),        // 50: registry.v1.RemoveResponse
+	(*TransferRequest)(nil),       // 51: registry.v1.TransferRequest
+	(*TransferResponse)(nil),      // 52: registry.v1.TransferResponse
+	(*ErrorDetail)(nil),           // 53: registry.v1.ErrorDetail
+	nil,                           // 54: registry.v1.Member.MetaEntry
+	nil,                           // 55: registry.v1.RegisterRequest.MetaEntry
+	(*durationpb.Duration)(nil),   // 56: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 57: google.protobuf.Timestamp
 }
 var file_rpc_registrypb_registry_proto_depIdxs = []int32{
-	51, // 0: registry.v1.Member.meta:type_name -> registry.v1.Member.MetaEntry
+	54, // 0: registry.v1.Member.meta:type_name -> registry.v1.Member.MetaEntry
 	0,  // 1: registry.v1.Member.state:type_name -> registry.v1.MemberState
-	53, // 2: registry.v1.Member.ttl:type_name -> google.protobuf.Duration
-	54, // 3: registry.v1.Member.registered_at:type_name -> google.protobuf.Timestamp
-	53, // 4: registry.v1.Member.hold:type_name -> google.protobuf.Duration
-	53, // 5: registry.v1.ReadOptions.max_staleness:type_name -> google.protobuf.Duration
-	53, // 6: registry.v1.Receipt.lag:type_name -> google.protobuf.Duration
+	56, // 2: registry.v1.Member.ttl:type_name -> google.protobuf.Duration
+	57, // 3: registry.v1.Member.registered_at:type_name -> google.protobuf.Timestamp
+	56, // 4: registry.v1.Member.hold:type_name -> google.protobuf.Duration
+	56, // 5: registry.v1.ReadOptions.max_staleness:type_name -> google.protobuf.Duration
+	56, // 6: registry.v1.Receipt.lag:type_name -> google.protobuf.Duration
 	4,  // 7: registry.v1.IndexRequest.read:type_name -> registry.v1.ReadOptions
-	52, // 8: registry.v1.RegisterRequest.meta:type_name -> registry.v1.RegisterRequest.MetaEntry
-	53, // 9: registry.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
+	55, // 8: registry.v1.RegisterRequest.meta:type_name -> registry.v1.RegisterRequest.MetaEntry
+	56, // 9: registry.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
 	0,  // 10: registry.v1.RegisterRequest.state:type_name -> registry.v1.MemberState
-	53, // 11: registry.v1.RegisterResponse.ttl:type_name -> google.protobuf.Duration
+	56, // 11: registry.v1.RegisterResponse.ttl:type_name -> google.protobuf.Duration
 	4,  // 12: registry.v1.MatchRequest.read:type_name -> registry.v1.ReadOptions
 	3,  // 13: registry.v1.MatchResponse.members:type_name -> registry.v1.Member
 	5,  // 14: registry.v1.MatchResponse.receipt:type_name -> registry.v1.Receipt
@@ -4236,67 +4478,70 @@ var file_rpc_registrypb_registry_proto_depIdxs = []int32{
 	5,  // 26: registry.v1.GroupsResponse.receipt:type_name -> registry.v1.Receipt
 	20, // 27: registry.v1.SetGroupRequest.config:type_name -> registry.v1.GroupConfig
 	0,  // 28: registry.v1.UpdateMemberRequest.state:type_name -> registry.v1.MemberState
-	53, // 29: registry.v1.UpdateMemberRequest.hold:type_name -> google.protobuf.Duration
+	56, // 29: registry.v1.UpdateMemberRequest.hold:type_name -> google.protobuf.Duration
 	1,  // 30: registry.v1.GuardResponse.phase:type_name -> registry.v1.GuardResponse.Phase
-	53, // 31: registry.v1.GuardResponse.hold_left:type_name -> google.protobuf.Duration
-	53, // 32: registry.v1.WatchRequest.progress_interval:type_name -> google.protobuf.Duration
-	33, // 33: registry.v1.WatchRequest.known:type_name -> registry.v1.KnownGroup
-	37, // 34: registry.v1.WatchEvent.groups:type_name -> registry.v1.GroupList
-	38, // 35: registry.v1.WatchEvent.nodes:type_name -> registry.v1.NodeList
-	40, // 36: registry.v1.WatchEvent.progress:type_name -> registry.v1.Progress
-	35, // 37: registry.v1.WatchEvent.snapshot:type_name -> registry.v1.GroupSnapshot
-	36, // 38: registry.v1.WatchEvent.delta:type_name -> registry.v1.GroupDelta
-	20, // 39: registry.v1.GroupSnapshot.config:type_name -> registry.v1.GroupConfig
-	3,  // 40: registry.v1.GroupSnapshot.members:type_name -> registry.v1.Member
-	20, // 41: registry.v1.GroupDelta.config:type_name -> registry.v1.GroupConfig
-	3,  // 42: registry.v1.GroupDelta.put:type_name -> registry.v1.Member
-	21, // 43: registry.v1.GroupList.groups:type_name -> registry.v1.Group
-	39, // 44: registry.v1.NodeList.nodes:type_name -> registry.v1.Node
-	53, // 45: registry.v1.Progress.lag:type_name -> google.protobuf.Duration
-	43, // 46: registry.v1.StatusResponse.nodes:type_name -> registry.v1.NodeStatus
-	53, // 47: registry.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
-	2,  // 48: registry.v1.ErrorDetail.reason:type_name -> registry.v1.ErrorDetail.Reason
-	8,  // 49: registry.v1.Registry.Register:input_type -> registry.v1.RegisterRequest
-	10, // 50: registry.v1.Registry.Deregister:input_type -> registry.v1.DeregisterRequest
-	12, // 51: registry.v1.Registry.Heartbeat:input_type -> registry.v1.HeartbeatRequest
-	12, // 52: registry.v1.Registry.HeartbeatStream:input_type -> registry.v1.HeartbeatRequest
-	14, // 53: registry.v1.Registry.Match:input_type -> registry.v1.MatchRequest
-	16, // 54: registry.v1.Registry.MatchMany:input_type -> registry.v1.MatchManyRequest
-	18, // 55: registry.v1.Registry.Members:input_type -> registry.v1.MembersRequest
-	22, // 56: registry.v1.Registry.Groups:input_type -> registry.v1.GroupsRequest
-	24, // 57: registry.v1.Registry.SetGroup:input_type -> registry.v1.SetGroupRequest
-	26, // 58: registry.v1.Registry.UpdateMember:input_type -> registry.v1.UpdateMemberRequest
-	28, // 59: registry.v1.Registry.AcceptLoss:input_type -> registry.v1.AcceptLossRequest
-	6,  // 60: registry.v1.Registry.Index:input_type -> registry.v1.IndexRequest
-	30, // 61: registry.v1.Registry.Guard:input_type -> registry.v1.GuardRequest
-	32, // 62: registry.v1.Registry.Watch:input_type -> registry.v1.WatchRequest
-	41, // 63: registry.v1.Cluster.Status:input_type -> registry.v1.StatusRequest
-	44, // 64: registry.v1.Cluster.Join:input_type -> registry.v1.JoinRequest
-	46, // 65: registry.v1.Cluster.Remove:input_type -> registry.v1.RemoveRequest
-	48, // 66: registry.v1.Cluster.Transfer:input_type -> registry.v1.TransferRequest
-	9,  // 67: registry.v1.Registry.Register:output_type -> registry.v1.RegisterResponse
-	11, // 68: registry.v1.Registry.Deregister:output_type -> registry.v1.DeregisterResponse
-	13, // 69: registry.v1.Registry.Heartbeat:output_type -> registry.v1.HeartbeatResponse
-	13, // 70: registry.v1.Registry.HeartbeatStream:output_type -> registry.v1.HeartbeatResponse
-	15, // 71: registry.v1.Registry.Match:output_type -> registry.v1.MatchResponse
-	17, // 72: registry.v1.Registry.MatchMany:output_type -> registry.v1.MatchManyResponse
-	19, // 73: registry.v1.Registry.Members:output_type -> registry.v1.MembersResponse
-	23, // 74: registry.v1.Registry.Groups:output_type -> registry.v1.GroupsResponse
-	25, // 75: registry.v1.Registry.SetGroup:output_type -> registry.v1.SetGroupResponse
-	27, // 76: registry.v1.Registry.UpdateMember:output_type -> registry.v1.UpdateMemberResponse
-	29, // 77: registry.v1.Registry.AcceptLoss:output_type -> registry.v1.AcceptLossResponse
-	7,  // 78: registry.v1.Registry.Index:output_type -> registry.v1.IndexResponse
-	31, // 79: registry.v1.Registry.Guard:output_type -> registry.v1.GuardResponse
-	34, // 80: registry.v1.Registry.Watch:output_type -> registry.v1.WatchEvent
-	42, // 81: registry.v1.Cluster.Status:output_type -> registry.v1.StatusResponse
-	45, // 82: registry.v1.Cluster.Join:output_type -> registry.v1.JoinResponse
-	47, // 83: registry.v1.Cluster.Remove:output_type -> registry.v1.RemoveResponse
-	49, // 84: registry.v1.Cluster.Transfer:output_type -> registry.v1.TransferResponse
-	67, // [67:85] is the sub-list for method output_type
-	49, // [49:67] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	56, // 31: registry.v1.GuardResponse.hold_left:type_name -> google.protobuf.Duration
+	56, // 32: registry.v1.WatchRequest.progress_interval:type_name -> google.protobuf.Duration
+	35, // 33: registry.v1.WatchRequest.known:type_name -> registry.v1.KnownGroup
+	40, // 34: registry.v1.WatchEvent.groups:type_name -> registry.v1.GroupList
+	41, // 35: registry.v1.WatchEvent.nodes:type_name -> registry.v1.NodeList
+	43, // 36: registry.v1.WatchEvent.progress:type_name -> registry.v1.Progress
+	38, // 37: registry.v1.WatchEvent.snapshot:type_name -> registry.v1.GroupSnapshot
+	39, // 38: registry.v1.WatchEvent.delta:type_name -> registry.v1.GroupDelta
+	37, // 39: registry.v1.WatchEvent.absence:type_name -> registry.v1.GroupAbsence
+	20, // 40: registry.v1.GroupSnapshot.config:type_name -> registry.v1.GroupConfig
+	3,  // 41: registry.v1.GroupSnapshot.members:type_name -> registry.v1.Member
+	20, // 42: registry.v1.GroupDelta.config:type_name -> registry.v1.GroupConfig
+	3,  // 43: registry.v1.GroupDelta.put:type_name -> registry.v1.Member
+	21, // 44: registry.v1.GroupList.groups:type_name -> registry.v1.Group
+	42, // 45: registry.v1.NodeList.nodes:type_name -> registry.v1.Node
+	56, // 46: registry.v1.Progress.lag:type_name -> google.protobuf.Duration
+	46, // 47: registry.v1.StatusResponse.nodes:type_name -> registry.v1.NodeStatus
+	56, // 48: registry.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
+	2,  // 49: registry.v1.ErrorDetail.reason:type_name -> registry.v1.ErrorDetail.Reason
+	8,  // 50: registry.v1.Registry.Register:input_type -> registry.v1.RegisterRequest
+	10, // 51: registry.v1.Registry.Deregister:input_type -> registry.v1.DeregisterRequest
+	12, // 52: registry.v1.Registry.Heartbeat:input_type -> registry.v1.HeartbeatRequest
+	12, // 53: registry.v1.Registry.HeartbeatStream:input_type -> registry.v1.HeartbeatRequest
+	14, // 54: registry.v1.Registry.Match:input_type -> registry.v1.MatchRequest
+	16, // 55: registry.v1.Registry.MatchMany:input_type -> registry.v1.MatchManyRequest
+	18, // 56: registry.v1.Registry.Members:input_type -> registry.v1.MembersRequest
+	22, // 57: registry.v1.Registry.Groups:input_type -> registry.v1.GroupsRequest
+	24, // 58: registry.v1.Registry.SetGroup:input_type -> registry.v1.SetGroupRequest
+	26, // 59: registry.v1.Registry.DeleteGroup:input_type -> registry.v1.DeleteGroupRequest
+	28, // 60: registry.v1.Registry.UpdateMember:input_type -> registry.v1.UpdateMemberRequest
+	30, // 61: registry.v1.Registry.AcceptLoss:input_type -> registry.v1.AcceptLossRequest
+	6,  // 62: registry.v1.Registry.Index:input_type -> registry.v1.IndexRequest
+	32, // 63: registry.v1.Registry.Guard:input_type -> registry.v1.GuardRequest
+	34, // 64: registry.v1.Registry.Watch:input_type -> registry.v1.WatchRequest
+	44, // 65: registry.v1.Cluster.Status:input_type -> registry.v1.StatusRequest
+	47, // 66: registry.v1.Cluster.Join:input_type -> registry.v1.JoinRequest
+	49, // 67: registry.v1.Cluster.Remove:input_type -> registry.v1.RemoveRequest
+	51, // 68: registry.v1.Cluster.Transfer:input_type -> registry.v1.TransferRequest
+	9,  // 69: registry.v1.Registry.Register:output_type -> registry.v1.RegisterResponse
+	11, // 70: registry.v1.Registry.Deregister:output_type -> registry.v1.DeregisterResponse
+	13, // 71: registry.v1.Registry.Heartbeat:output_type -> registry.v1.HeartbeatResponse
+	13, // 72: registry.v1.Registry.HeartbeatStream:output_type -> registry.v1.HeartbeatResponse
+	15, // 73: registry.v1.Registry.Match:output_type -> registry.v1.MatchResponse
+	17, // 74: registry.v1.Registry.MatchMany:output_type -> registry.v1.MatchManyResponse
+	19, // 75: registry.v1.Registry.Members:output_type -> registry.v1.MembersResponse
+	23, // 76: registry.v1.Registry.Groups:output_type -> registry.v1.GroupsResponse
+	25, // 77: registry.v1.Registry.SetGroup:output_type -> registry.v1.SetGroupResponse
+	27, // 78: registry.v1.Registry.DeleteGroup:output_type -> registry.v1.DeleteGroupResponse
+	29, // 79: registry.v1.Registry.UpdateMember:output_type -> registry.v1.UpdateMemberResponse
+	31, // 80: registry.v1.Registry.AcceptLoss:output_type -> registry.v1.AcceptLossResponse
+	7,  // 81: registry.v1.Registry.Index:output_type -> registry.v1.IndexResponse
+	33, // 82: registry.v1.Registry.Guard:output_type -> registry.v1.GuardResponse
+	36, // 83: registry.v1.Registry.Watch:output_type -> registry.v1.WatchEvent
+	45, // 84: registry.v1.Cluster.Status:output_type -> registry.v1.StatusResponse
+	48, // 85: registry.v1.Cluster.Join:output_type -> registry.v1.JoinResponse
+	50, // 86: registry.v1.Cluster.Remove:output_type -> registry.v1.RemoveResponse
+	52, // 87: registry.v1.Cluster.Transfer:output_type -> registry.v1.TransferResponse
+	69, // [69:88] is the sub-list for method output_type
+	50, // [50:69] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_rpc_registrypb_registry_proto_init() }
@@ -4305,14 +4550,14 @@ func file_rpc_registrypb_registry_proto_init() {
 		return
 	}
 	file_rpc_registrypb_registry_proto_msgTypes[5].OneofWrappers = []any{}
-	file_rpc_registrypb_registry_proto_msgTypes[23].OneofWrappers = []any{}
-	file_rpc_registrypb_registry_proto_msgTypes[29].OneofWrappers = []any{
+	file_rpc_registrypb_registry_proto_msgTypes[25].OneofWrappers = []any{}
+	file_rpc_registrypb_registry_proto_msgTypes[31].OneofWrappers = []any{
 		(*WatchRequest_Group)(nil),
 		(*WatchRequest_Prefix)(nil),
 		(*WatchRequest_Groups)(nil),
 		(*WatchRequest_Nodes)(nil),
 	}
-	file_rpc_registrypb_registry_proto_msgTypes[31].OneofWrappers = []any{
+	file_rpc_registrypb_registry_proto_msgTypes[33].OneofWrappers = []any{
 		(*WatchEvent_UnknownGroup)(nil),
 		(*WatchEvent_Groups)(nil),
 		(*WatchEvent_Nodes)(nil),
@@ -4320,16 +4565,16 @@ func file_rpc_registrypb_registry_proto_init() {
 		(*WatchEvent_Snapshot)(nil),
 		(*WatchEvent_Delta)(nil),
 	}
-	file_rpc_registrypb_registry_proto_msgTypes[32].OneofWrappers = []any{}
-	file_rpc_registrypb_registry_proto_msgTypes[33].OneofWrappers = []any{}
-	file_rpc_registrypb_registry_proto_msgTypes[34].OneofWrappers = []any{}
+	file_rpc_registrypb_registry_proto_msgTypes[35].OneofWrappers = []any{}
+	file_rpc_registrypb_registry_proto_msgTypes[36].OneofWrappers = []any{}
+	file_rpc_registrypb_registry_proto_msgTypes[37].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rpc_registrypb_registry_proto_rawDesc), len(file_rpc_registrypb_registry_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   50,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -34,6 +34,7 @@ const (
 	Registry_Members_FullMethodName         = "/registry.v1.Registry/Members"
 	Registry_Groups_FullMethodName          = "/registry.v1.Registry/Groups"
 	Registry_SetGroup_FullMethodName        = "/registry.v1.Registry/SetGroup"
+	Registry_DeleteGroup_FullMethodName     = "/registry.v1.Registry/DeleteGroup"
 	Registry_UpdateMember_FullMethodName    = "/registry.v1.Registry/UpdateMember"
 	Registry_AcceptLoss_FullMethodName      = "/registry.v1.Registry/AcceptLoss"
 	Registry_Index_FullMethodName           = "/registry.v1.Registry/Index"
@@ -69,6 +70,9 @@ type RegistryClient interface {
 	Groups(ctx context.Context, in *GroupsRequest, opts ...grpc.CallOption) (*GroupsResponse, error)
 	// SetGroup creates a group or changes its ring's parameters.
 	SetGroup(ctx context.Context, in *SetGroupRequest, opts ...grpc.CallOption) (*SetGroupResponse, error)
+	// DeleteGroup removes a group, with its members only when it is forced to. A
+	// group that is made again has revisions above those it had before.
+	DeleteGroup(ctx context.Context, in *DeleteGroupRequest, opts ...grpc.CallOption) (*DeleteGroupResponse, error)
 	// UpdateMember changes a member's weight or state without its process.
 	UpdateMember(ctx context.Context, in *UpdateMemberRequest, opts ...grpc.CallOption) (*UpdateMemberResponse, error)
 	// AcceptLoss lets the members of a group go at once that fell silent and are
@@ -185,6 +189,16 @@ func (c *registryClient) SetGroup(ctx context.Context, in *SetGroupRequest, opts
 	return out, nil
 }
 
+func (c *registryClient) DeleteGroup(ctx context.Context, in *DeleteGroupRequest, opts ...grpc.CallOption) (*DeleteGroupResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteGroupResponse)
+	err := c.cc.Invoke(ctx, Registry_DeleteGroup_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *registryClient) UpdateMember(ctx context.Context, in *UpdateMemberRequest, opts ...grpc.CallOption) (*UpdateMemberResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(UpdateMemberResponse)
@@ -272,6 +286,9 @@ type RegistryServer interface {
 	Groups(context.Context, *GroupsRequest) (*GroupsResponse, error)
 	// SetGroup creates a group or changes its ring's parameters.
 	SetGroup(context.Context, *SetGroupRequest) (*SetGroupResponse, error)
+	// DeleteGroup removes a group, with its members only when it is forced to. A
+	// group that is made again has revisions above those it had before.
+	DeleteGroup(context.Context, *DeleteGroupRequest) (*DeleteGroupResponse, error)
 	// UpdateMember changes a member's weight or state without its process.
 	UpdateMember(context.Context, *UpdateMemberRequest) (*UpdateMemberResponse, error)
 	// AcceptLoss lets the members of a group go at once that fell silent and are
@@ -321,6 +338,9 @@ func (UnimplementedRegistryServer) Groups(context.Context, *GroupsRequest) (*Gro
 }
 func (UnimplementedRegistryServer) SetGroup(context.Context, *SetGroupRequest) (*SetGroupResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetGroup not implemented")
+}
+func (UnimplementedRegistryServer) DeleteGroup(context.Context, *DeleteGroupRequest) (*DeleteGroupResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteGroup not implemented")
 }
 func (UnimplementedRegistryServer) UpdateMember(context.Context, *UpdateMemberRequest) (*UpdateMemberResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method UpdateMember not implemented")
@@ -509,6 +529,24 @@ func _Registry_SetGroup_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Registry_DeleteGroup_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteGroupRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RegistryServer).DeleteGroup(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Registry_DeleteGroup_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RegistryServer).DeleteGroup(ctx, req.(*DeleteGroupRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Registry_UpdateMember_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(UpdateMemberRequest)
 	if err := dec(in); err != nil {
@@ -630,6 +668,10 @@ var Registry_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SetGroup",
 			Handler:    _Registry_SetGroup_Handler,
+		},
+		{
+			MethodName: "DeleteGroup",
+			Handler:    _Registry_DeleteGroup_Handler,
 		},
 		{
 			MethodName: "UpdateMember",

@@ -32,3 +32,8 @@ func (x *UpdateMemberRequest) SetAttempt(requestID []byte, since uint64, again b
 func (x *SetGroupRequest) SetAttempt(requestID []byte, since uint64, again bool) {
 	x.RequestId, x.Since, x.Again = requestID, since, again
 }
+
+// SetAttempt implements Write.
+func (x *DeleteGroupRequest) SetAttempt(requestID []byte, since uint64, again bool) {
+	x.RequestId, x.Since, x.Again = requestID, since, again
+}

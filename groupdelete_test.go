@@ -1,0 +1,55 @@
+package registry_test
+
+import (
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/werbenhu/registry/rpc/registrypb"
+)
+
+// A group goes on an operator's word, at every node: empty, or with its members,
+// which are told; made again, its revisions are above those it had.
+func TestGroupIsDeleted(t *testing.T) {
+	c := newAPICluster(t)
+	first := c.register(t, 0, func(r *registrypb.RegisterRequest) {
+		r.Group, r.Id, r.Instance, r.Ttl = "web", "web-1", []byte("one"), durationpb.New(time.Hour)
+	})
+	f := follow(t, c.apis[2], "web", 0, 0)
+	f.until(first.Revision)
+	_, err := c.apis[1].DeleteGroup(t.Context(), &registrypb.DeleteGroupRequest{Group: "web"})
+	wantReason(t, err, codes.FailedPrecondition, registrypb.ErrorDetail_GROUP_NOT_EMPTY)
+	_, err = c.apis[1].DeleteGroup(t.Context(), &registrypb.DeleteGroupRequest{Group: "web", Force: true, ExpectedRevision: first.Revision + 1})
+	wantReason(t, err, codes.Aborted, registrypb.ErrorDetail_REVISION_MISMATCH)
+	r, err := c.apis[1].DeleteGroup(t.Context(), &registrypb.DeleteGroupRequest{Group: "web", Force: true, ExpectedRevision: first.Revision})
+	if err != nil || r.Members != 1 || r.Index <= first.Index {
+		t.Fatalf("got %v, %v", r, err)
+	}
+	if e := f.next(); e.GetUnknownGroup() != "web" || e.GetAbsence().GetIndex() != r.Index || e.GetAbsence().GetClusterId() == "" {
+		t.Errorf("the watch is told %v", e)
+	}
+	_, err = c.apis[1].DeleteGroup(t.Context(), &registrypb.DeleteGroupRequest{Group: "web", Force: true})
+	wantReason(t, err, codes.NotFound, registrypb.ErrorDetail_UNKNOWN_GROUP)
+	for via := range 3 {
+		_, err := c.apis[via].Match(t.Context(), &registrypb.MatchRequest{Group: "web", Key: []byte("k"), Read: &registrypb.ReadOptions{MinIndex: r.Index}})
+		wantReason(t, err, codes.NotFound, registrypb.ErrorDetail_UNKNOWN_GROUP)
+	}
+
+	beat, err := c.apis[2].Heartbeat(t.Context(), &registrypb.HeartbeatRequest{LeaseIds: []uint64{first.LeaseId}})
+	if err != nil || len(beat.Lost) != 1 {
+		t.Errorf("the member's heartbeat is answered %v, %v", beat, err)
+	}
+	_, err = c.apis[2].Register(t.Context(), &registrypb.RegisterRequest{Group: "web", Id: "web-1", Addr: "10.0.0.1:80", Instance: []byte("one")})
+	wantReason(t, err, codes.FailedPrecondition, registrypb.ErrorDetail_FENCED)
+
+	again := c.register(t, 2, func(r *registrypb.RegisterRequest) { r.Group, r.Id, r.Instance = "web", "web-1", []byte("two") })
+	if again.Revision <= r.Index {
+		t.Errorf("made again at %d, deleted at %d", again.Revision, r.Index)
+	}
+	f.until(again.Revision)
+	if len(f.members) != 1 || f.resets != 2 {
+		t.Errorf("%d members after %d resets", len(f.members), f.resets)
+	}
+}

@@ -1,0 +1,116 @@
+package sdk
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/werbenhu/registry/rpc/registrypb"
+)
+
+// A call is repeated under its request id, so what the second attempt finds is
+// what there was.
+func TestDeleteGroupIsRepeated(t *testing.T) {
+	answer := func(n *fakeNode, r registrypb.ErrorDetail_Reason) {
+		n.script(func(context.Context, string, any) error { return because(r) })
+	}
+	cl := newFakeCluster(t, 2)
+	c := cl.client(cl.target())
+	if n, err := c.DeleteGroup(testContext(t), "g", GroupDeletion{Force: true}); n != 2 || err != nil {
+		t.Errorf("got %d, %v", n, err)
+	}
+	answer(cl.nodes[0], registrypb.ErrorDetail_UNKNOWN_GROUP)
+	if _, err := c.DeleteGroup(testContext(t), "g", GroupDeletion{}); !errors.Is(err, ErrUnknownGroup) {
+		t.Errorf("one that does not exist: %v", err)
+	}
+	answer(cl.nodes[0], registrypb.ErrorDetail_GROUP_NOT_EMPTY)
+	if _, err := c.DeleteGroup(testContext(t), "g", GroupDeletion{}); !errors.Is(err, ErrGroupNotEmpty) {
+		t.Errorf("one with members: %v", err)
+	}
+	answer(cl.nodes[0], registrypb.ErrorDetail_OUTCOME_UNKNOWN)
+	answer(cl.nodes[1], registrypb.ErrorDetail_UNKNOWN_GROUP)
+	if n, err := c.DeleteGroup(testContext(t), "g", GroupDeletion{}); n != 0 || !errors.Is(err, ErrUnknownGroup) {
+		t.Errorf("after an unknown outcome: %d, %v", n, err)
+	}
+}
+
+// A deletion is told as one, not as the loss of a cluster, and a node that is behind
+// it does not bring the group back.
+func TestWatchSeesADeletion(t *testing.T) {
+	cl := newFakeWatched(t, 2)
+	cl.write("g", memberIDs(2)...)
+	cl.nodes[1].pin("g")
+	w, err := cl.client(cl.target(), fastProgress).Watch(t.Context(), "g")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e := next(t, w); len(e.Put) != 2 {
+		t.Errorf("%+v", e)
+	}
+	deleted := cl.delete("g")
+	if e := next(t, w); !e.Unknown || e.Rebuilt || e.Reset || e.Index != deleted {
+		t.Errorf("got %+v, want that it is unknown at %d", e, deleted)
+	}
+	asked := cl.nodes[1].count("Watch")
+	cl.nodes[0].breakStreams()
+	eventually(t, "the node that is behind is asked", func() bool { return cl.nodes[1].count("Watch") > asked })
+	again := cl.write("g", memberIDs(1)...)
+	if e := next(t, w); !e.Reset || e.Rebuilt || e.Revision != again || len(e.Put) != 1 {
+		t.Errorf("got %+v, want the group as it was made again at %d", e, again)
+	}
+}
+
+// The same for one that watches many groups, of which it knows the deleted one no more.
+func TestWatchPrefixSeesADeletion(t *testing.T) {
+	cl := newFakeWatched(t, 2)
+	cl.write("a-1", memberIDs(2)...)
+	cl.write("a-2", memberIDs(2)...)
+	cl.nodes[1].pin("a-1")
+	w, err := cl.client(cl.target(), fastProgress).WatchPrefix(t.Context(), "a-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	next(t, w)
+	next(t, w)
+	deleted := cl.delete("a-1")
+	if e := next(t, w); e.Group != "a-1" || !e.Unknown || e.Rebuilt || e.Index != deleted {
+		t.Errorf("got %+v, want that a-1 is unknown at %d", e, deleted)
+	}
+	asked := cl.nodes[1].count("Watch")
+	cl.nodes[0].breakStreams()
+	eventually(t, "the node that is behind is asked", func() bool { return cl.nodes[1].count("Watch") > asked })
+	cl.nodes[1].unpin()
+	again := cl.write("a-1", memberIDs(1)...)
+	if e := next(t, w); e.Group != "a-1" || !e.Reset || e.Rebuilt || e.Revision != again {
+		t.Errorf("got %+v, want a-1 as it was made again at %d", e, again)
+	}
+}
+
+// A ring of a deleted group serves no keys, and is current; made again, it goes on
+// at a later revision.
+func TestRingOfADeletedGroup(t *testing.T) {
+	cl := newFakeWatched(t, 2)
+	first := cl.write("g", memberIDs(3)...)
+	r := openRing(t, cl.client(cl.target(), fastProgress))
+	wait(t, r, first)
+	changes := make(chan RingChange, 8)
+	r.OnChange(func(c RingChange) { changes <- c })
+	deleted := cl.delete("g")
+	wait(t, r, deleted)
+	if _, err := r.Match("k"); !errors.Is(err, ErrUnknownGroup) {
+		t.Errorf("after the deletion: %v", err)
+	}
+	if s := r.Stats(); s.Rebuilds != 0 || len(r.Members()) != 0 || r.Revision() != deleted {
+		t.Errorf("%+v, %d members at %d", s, len(r.Members()), r.Revision())
+	}
+	if c := <-changes; c.From != first || c.To != deleted || c.Rebuilt || len(c.Moved) == 0 {
+		t.Errorf("told of %+v", c)
+	}
+	again := cl.write("g", memberIDs(1)...)
+	wait(t, r, again)
+	if m, err := r.Match("k"); err != nil || m.ID != "m-0" || again <= deleted {
+		t.Errorf("made again at %d: %v, %v", again, m, err)
+	}
+	// It stays current: a progress is about the state that was taken over.
+	eventually(t, "the ring is current", func() bool { return r.Age() < neverCurrent })
+}
