@@ -3,10 +3,10 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -56,6 +56,8 @@ type load interface {
 	// caller returns the i-th caller's call; it returns how many operations
 	// one call is.
 	caller(i int, client registrypb.RegistryClient) func(context.Context) (int, error)
+	// clean deletes what the run made, whatever became of it.
+	clean(ctx context.Context, clients []registrypb.RegistryClient) error
 }
 
 type benchResult struct {
@@ -88,15 +90,30 @@ func runBench(c *cli.Context, e *env, name string, l load) error {
 		return err
 	}
 	defer closeAll()
-	if err := l.prepare(c.Context, clients); err != nil {
-		return fmt.Errorf("prepare: %w", err)
+	r, err := benchRun(c, l, clients)
+	if err != nil {
+		return err
 	}
-	r := measure(c, l, clients)
 	r.Load = name
 	if c.Bool(flagJSON) {
 		return writeJSON(e.stdout, r)
 	}
 	return printBench(e.stdout, r)
+}
+
+// benchRun measures, and cleans up in any case: groups have no end of their own.
+func benchRun(c *cli.Context, l load, clients []registrypb.RegistryClient) (r benchResult, err error) {
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Context), benchCleanup)
+		defer cancel()
+		if cerr := l.clean(ctx, clients); cerr != nil {
+			err = errors.Join(err, fmt.Errorf("clean up: %w", cerr))
+		}
+	}()
+	if err := l.prepare(c.Context, clients); err != nil {
+		return r, fmt.Errorf("prepare: %w", err)
+	}
+	return measure(c, l, clients), nil
 }
 
 func printBench(w io.Writer, r benchResult) error {
@@ -183,9 +200,3 @@ func measure(c *cli.Context, l load, clients []registrypb.RegistryClient) benchR
 	}
 	return r
 }
-
-// benchGroup names the i-th group of a run; every run has groups of its own,
-// which end with their leases.
-func benchGroup(run string, i int) string { return fmt.Sprintf("bench-%s-%d", run, i) }
-
-func benchRun() string { return strings.ToLower(time.Now().UTC().Format("150405.000")) }

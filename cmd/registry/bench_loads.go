@@ -17,21 +17,18 @@ import (
 const benchTTL = 30 * time.Second
 
 type registerLoad struct {
-	run    string
-	groups int
-	next   atomic.Int64
+	benchGroups
+	next atomic.Int64
 }
 
-func newRegisterLoad(c *cli.Context) load {
-	return &registerLoad{run: benchRun(), groups: c.Int("groups")}
-}
+func newRegisterLoad(c *cli.Context) load { return &registerLoad{benchGroups: newBenchGroups(c)} }
 
 func (l *registerLoad) prepare(context.Context, []registrypb.RegistryClient) error { return nil }
 
 func (l *registerLoad) caller(_ int, client registrypb.RegistryClient) func(context.Context) (int, error) {
 	return func(ctx context.Context) (int, error) {
 		n := int(l.next.Add(1))
-		_, err := client.Register(ctx, benchMember(benchGroup(l.run, n%l.groups), n))
+		_, err := client.Register(ctx, benchMember(l.group(n), n))
 		return 1, err
 	}
 }
@@ -45,17 +42,17 @@ func benchMember(group string, n int) *registrypb.RegisterRequest {
 
 // benchMembers registers the same number of members in each group, 64 at a time.
 type benchMembers struct {
-	run             string
-	groups, members int
-	leases          []uint64
+	benchGroups
+	members int
+	leases  []uint64
 }
 
 func newBenchMembers(c *cli.Context) benchMembers {
-	return benchMembers{run: benchRun(), groups: c.Int("groups"), members: c.Int("members")}
+	return benchMembers{benchGroups: newBenchGroups(c), members: c.Int("members")}
 }
 
 func (s *benchMembers) prepare(ctx context.Context, clients []registrypb.RegistryClient) error {
-	s.leases = make([]uint64, s.groups*s.members)
+	s.leases = make([]uint64, s.count*s.members)
 	var next atomic.Int64
 	var first error
 	var once sync.Once
@@ -67,7 +64,7 @@ func (s *benchMembers) prepare(ctx context.Context, clients []registrypb.Registr
 				if n >= len(s.leases) {
 					return
 				}
-				r, err := clients[w%len(clients)].Register(ctx, benchMember(benchGroup(s.run, n%s.groups), n))
+				r, err := clients[w%len(clients)].Register(ctx, benchMember(s.group(n), n))
 				if err != nil {
 					once.Do(func() { first = err })
 					return
@@ -125,7 +122,7 @@ func (l *matchLoad) caller(i int, client registrypb.RegistryClient) func(context
 	}
 	if l.batch == 1 {
 		return func(ctx context.Context) (int, error) {
-			_, err := client.Match(ctx, &registrypb.MatchRequest{Group: benchGroup(l.run, n%l.groups), Key: next()})
+			_, err := client.Match(ctx, &registrypb.MatchRequest{Group: l.group(n), Key: next()})
 			return 1, err
 		}
 	}
@@ -134,7 +131,7 @@ func (l *matchLoad) caller(i int, client registrypb.RegistryClient) func(context
 		for k := range keys {
 			keys[k] = next()
 		}
-		_, err := client.MatchMany(ctx, &registrypb.MatchManyRequest{Group: benchGroup(l.run, n%l.groups), Keys: keys})
+		_, err := client.MatchMany(ctx, &registrypb.MatchManyRequest{Group: l.group(n), Keys: keys})
 		return l.batch, err
 	}
 }

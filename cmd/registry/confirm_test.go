@@ -26,6 +26,7 @@ func TestConfirm(t *testing.T) {
 		{"member resume -group web -id web-3", "of the keys of web would move", "changed"},
 		{"deregister -group web -id web-1", "of the keys of web would move", "deregistered"},
 		{"cluster remove n2", "n2 would leave for good; voters 3 → 2, of which 1 → 0 may fail", "node n2 removed"},
+		{"group delete -force web", "web would go for good with its 3 members", "group web deleted with 3 members"},
 		{"group accept-loss web", "2 silent members of web would go", ""},
 	} {
 		t.Run(tt.args, func(t *testing.T) {

@@ -37,8 +37,8 @@ const exitCodesText = `EXIT CODES
      2  usage: unknown command or flag, bad flag value or argument, limit exceeded
      3  not found: unknown group or member, or a group without members that own keys
      4  conflict: the id is held by another process, this process lost its seat,
-        the group changed in between, a node does not fit the cluster or was not
-        taken in
+        the group changed in between or has members, a node does not fit the
+        cluster or was not taken in
      5  unavailable: no node answered in time, no leader, or not fresh enough
      6  outcome unknown: the write may or may not take effect; run it again
      7  a check said no: digests differ, a plan moves more than -max-moved
@@ -97,7 +97,7 @@ var sentinelCodes = []struct {
 		ring.ErrParams, ring.ErrMember, ring.ErrShare, ring.ErrChange, ring.ErrTooLarge, plot.ErrSize,
 	}},
 	{exitNotFound, []error{sdk.ErrUnknownGroup, sdk.ErrEmptyGroup, sdk.ErrUnknownMember}},
-	{exitConflict, []error{sdk.ErrConflict, sdk.ErrFenced, sdk.ErrRevisionMismatch, sdk.ErrMembership, store.ErrMembership}},
+	{exitConflict, []error{sdk.ErrConflict, sdk.ErrFenced, sdk.ErrRevisionMismatch, sdk.ErrGroupNotEmpty, sdk.ErrMembership, store.ErrMembership}},
 	{exitUnknown, []error{sdk.ErrOutcomeUnknown}},
 	{exitInterrupted, []error{context.Canceled}},
 	{exitUnavailable, []error{sdk.ErrNoLeader, sdk.ErrNotReady, sdk.ErrStale, sdk.ErrUnavailable, context.DeadlineExceeded}},

@@ -261,6 +261,22 @@ func (f *fake) SetGroup(_ context.Context, r *registrypb.SetGroupRequest) (*regi
 	return &registrypb.SetGroupResponse{Index: f.index, Revision: f.index}, nil
 }
 
+func (f *fake) DeleteGroup(_ context.Context, r *registrypb.DeleteGroupRequest) (*registrypb.DeleteGroupResponse, error) {
+	f.writes.Add(1)
+	g, err := f.enter("DeleteGroup", r.Group)
+	defer f.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	if len(g.members) > 0 && !r.Force {
+		st, _ := status.New(codes.FailedPrecondition, "group has members").WithDetails(&registrypb.ErrorDetail{Reason: registrypb.ErrorDetail_GROUP_NOT_EMPTY})
+		return nil, st.Err()
+	}
+	delete(f.groups, r.Group)
+	f.index++
+	return &registrypb.DeleteGroupResponse{Index: f.index, Members: uint32(len(g.members))}, nil
+}
+
 func (f *fake) UpdateMember(_ context.Context, r *registrypb.UpdateMemberRequest) (*registrypb.UpdateMemberResponse, error) {
 	f.writes.Add(1)
 	g, err := f.enter("UpdateMember", r.Group)

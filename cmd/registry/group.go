@@ -58,9 +58,9 @@ func printGroups(w io.Writer, groups []sdk.Group) error {
 func groupCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name:        "group",
-		Usage:       "look at a group's parameters and change them",
+		Usage:       "look at a group's parameters and change them, or delete it",
 		Category:    categoryService,
-		Subcommands: []*cli.Command{groupGetCommand(e), groupSetCommand(e), groupAcceptLossCommand(e)},
+		Subcommands: []*cli.Command{groupGetCommand(e), groupSetCommand(e), groupDeleteCommand(e), groupAcceptLossCommand(e)},
 	}
 }
 

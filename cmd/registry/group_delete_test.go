@@ -1,0 +1,27 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/werbenhu/registry/rpc/registrypb"
+)
+
+// A group that is empty goes at once; one that has members says what removes them.
+func TestGroupDelete(t *testing.T) {
+	f := withWeb(t)
+	f.groups["empty"] = &fakeGroup{config: &registrypb.GroupConfig{VirtualNodes: 64}}
+	r := execute(t, t.Context(), "", "group", "delete", "web")
+	if r.code != exitConflict || !strings.Contains(r.stderr, "-force removes its members with it") || f.groups["web"] == nil {
+		t.Errorf("with members: %+v", r)
+	}
+	r = execute(t, t.Context(), "", "group", "delete", "empty")
+	if r.code != exitOK || !strings.Contains(r.stderr, "group empty deleted\n") || f.groups["empty"] != nil {
+		t.Errorf("empty: %+v", r)
+	}
+	for _, args := range []string{"group delete empty", "group delete -force empty"} {
+		if r := execute(t, t.Context(), "", strings.Fields(args)...); r.code != exitNotFound {
+			t.Errorf("%s, which is gone: %+v", args, r)
+		}
+	}
+}
