@@ -53,3 +53,15 @@ func TestGroupIsDeleted(t *testing.T) {
 		t.Errorf("%d members after %d resets", len(f.members), f.resets)
 	}
 }
+
+// A node that the cluster does not have is not found.
+func TestUnknownNodes(t *testing.T) {
+	c := newAPICluster(t)
+	for via := range 3 {
+		cluster := registrypb.NewClusterClient(c.conns[via])
+		_, err := cluster.Remove(t.Context(), &registrypb.RemoveRequest{Id: "nobody"})
+		wantReason(t, err, codes.NotFound, registrypb.ErrorDetail_UNKNOWN_NODE)
+		_, err = cluster.Transfer(t.Context(), &registrypb.TransferRequest{Id: "nobody"})
+		wantReason(t, err, codes.NotFound, registrypb.ErrorDetail_UNKNOWN_NODE)
+	}
+}

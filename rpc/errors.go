@@ -48,6 +48,7 @@ var wireErrors = []wireError{
 	{fsm.ErrRevisionMismatch, codes.Aborted, registrypb.ErrorDetail_REVISION_MISMATCH},
 	{fsm.ErrExhausted, codes.ResourceExhausted, registrypb.ErrorDetail_EXHAUSTED},
 	{store.ErrDiskLow, codes.ResourceExhausted, registrypb.ErrorDetail_EXHAUSTED},
+	{store.ErrUnknownNode, codes.NotFound, registrypb.ErrorDetail_UNKNOWN_NODE},
 	{store.ErrMembership, codes.FailedPrecondition, registrypb.ErrorDetail_MEMBERSHIP},
 	{errStopping, codes.Unavailable, registrypb.ErrorDetail_NOT_READY},
 	{context.Canceled, codes.Canceled, registrypb.ErrorDetail_UNSPECIFIED},

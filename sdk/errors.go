@@ -43,6 +43,8 @@ var (
 	ErrStale = errors.New("registry: stale")
 	// ErrRevisionMismatch: the group is not at the expected revision.
 	ErrRevisionMismatch = errors.New("registry: revision mismatch")
+	// ErrUnknownNode: the cluster has no such node.
+	ErrUnknownNode = errors.New("registry: unknown node")
 	// ErrMembership: a node's id or data does not fit the cluster.
 	ErrMembership = errors.New("registry: membership")
 	// ErrExhausted: a limit on the whole cluster is reached.
@@ -78,6 +80,7 @@ const (
 	ReasonExhausted        = Reason(registrypb.ErrorDetail_EXHAUSTED)
 	ReasonBusy             = Reason(registrypb.ErrorDetail_BUSY)
 	ReasonGroupNotEmpty    = Reason(registrypb.ErrorDetail_GROUP_NOT_EMPTY)
+	ReasonUnknownNode      = Reason(registrypb.ErrorDetail_UNKNOWN_NODE)
 )
 
 // String returns the reason in lower case, invalid_argument for instance.
@@ -102,6 +105,7 @@ var sentinels = map[Reason]error{
 	ReasonExhausted:        ErrExhausted,
 	ReasonBusy:             ErrBusy,
 	ReasonGroupNotEmpty:    ErrGroupNotEmpty,
+	ReasonUnknownNode:      ErrUnknownNode,
 }
 
 // Error is what the registry, or the lack of one, answered to a call.

@@ -228,7 +228,7 @@ func (h *churn) remove() {
 		cancel()
 		h.t.Logf("remove %s from %v by %s, down %v: %v", id, h.voters, leader.ID, h.down, err)
 		switch {
-		case err == nil || errors.Is(err, store.ErrMembership) && strings.Contains(err.Error(), "no node"):
+		case err == nil || errors.Is(err, store.ErrUnknownNode):
 			h.voters = slices.DeleteFunc(h.voters, func(other string) bool { return other == id })
 			h.down = slices.DeleteFunc(h.down, func(other string) bool { return other == id })
 			h.c.Node(id).Kill()

@@ -385,7 +385,7 @@ func testDamagedLog(t *testing.T, kind func(*store.Config), damage logDamage) {
 	// As it says: remove, and start empty under a new id.
 	c.Await("the removal", func() bool {
 		err := c.Leader().RemoveNode(c.Context(), n.ID)
-		return err == nil || errors.Is(err, store.ErrMembership) // removed before, with an unknown outcome
+		return err == nil || errors.Is(err, store.ErrUnknownNode) // removed before, with an unknown outcome
 	})
 	c.Start("n4", store.Formation{Peers: []string{c.Leader().Bind}, JoinTimeout: storetest.Patience})
 	c.AwaitVoters(idsOf(c.Nodes())...)

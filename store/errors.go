@@ -33,6 +33,8 @@ var (
 	ErrDiskLow = errors.New("disk is nearly full")
 	// ErrMembership: a node does not fit the cluster, or the cluster the node.
 	ErrMembership = errors.New("cluster membership")
+	// ErrUnknownNode: the cluster has no such node.
+	ErrUnknownNode = errors.New("unknown node")
 	// ErrDataDir: the data directory cannot be used.
 	ErrDataDir = errors.New("data directory")
 	// ErrStorage: writing the log failed; the node ends.

@@ -47,7 +47,7 @@ func TestTransferAndHandOver(t *testing.T) {
 	c.Three()
 	old := c.Leader()
 	to := follower(c)
-	if err := old.Transfer(c.Context(), "nobody"); !errors.Is(err, store.ErrMembership) {
+	if err := old.Transfer(c.Context(), "nobody"); !errors.Is(err, store.ErrUnknownNode) {
 		t.Errorf("to nobody: %v", err)
 	}
 	if err := old.Transfer(c.Context(), old.ID); err != nil {

@@ -178,7 +178,8 @@ func setNode(n Hello) *fsmpb.Command {
 
 const membershipTimeout = 10 * time.Second
 
-// RemoveNode takes a node out for good. It returns [ErrMembership] when a
+// RemoveNode takes a node out for good. It returns [ErrUnknownNode] when there is
+// none of that id, and [ErrMembership] when a
 // majority of the voters that would be left is down or behind: then the cluster
 // would lose its leader with one of the others. A leader that removes itself hands
 // over first: then the answer is [ErrNotLeader], and the call goes to the next.
@@ -205,7 +206,7 @@ func (s *Store) RemoveNode(ctx context.Context, id string) error {
 	case !found && s.State().Node(id) != nil:
 		return s.forgetNode(ctx, id) // an earlier attempt came half way
 	case !found:
-		return fmt.Errorf("%w: no node %q", ErrMembership, id)
+		return fmt.Errorf("%w: %q", ErrUnknownNode, id)
 	case others == 0:
 		return fmt.Errorf("%w: %q is the last voter", ErrMembership, id)
 	case id == s.cfg.ID:
@@ -232,10 +233,14 @@ func (s *Store) forgetNode(ctx context.Context, id string) error {
 }
 
 // Transfer hands leadership to the named voter, or to the one furthest ahead of
-// those that answer.
+// those that answer. It returns [ErrUnknownNode] when there is no node of that id,
+// and [ErrMembership] when it has no vote.
 func (s *Store) Transfer(ctx context.Context, id string) error {
 	if _, err := s.leading(ctx); err != nil {
 		return err
+	}
+	if id != "" && !s.isMember(id) {
+		return fmt.Errorf("%w: %q", ErrUnknownNode, id)
 	}
 	voters, err := s.voters()
 	if err != nil {
@@ -255,7 +260,7 @@ func (s *Store) Transfer(ctx context.Context, id string) error {
 			return transferError(s.raft.LeadershipTransferToServer(v.ID, v.Address).Error())
 		}
 	}
-	return fmt.Errorf("%w: no voter %q", ErrMembership, id)
+	return fmt.Errorf("%w: node %q has no vote", ErrMembership, id)
 }
 
 func transferError(err error) error {

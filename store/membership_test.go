@@ -106,7 +106,7 @@ func TestRemovedNodeFails(t *testing.T) {
 	if got := c.Leader(); got.ID != leader.ID {
 		t.Errorf("the removed node made %s lead", got.ID)
 	}
-	if err := leader.RemoveNode(c.Context(), n.ID); !errors.Is(err, store.ErrMembership) {
+	if err := leader.RemoveNode(c.Context(), n.ID); !errors.Is(err, store.ErrUnknownNode) {
 		t.Errorf("a second removal: %v", err)
 	}
 }
@@ -156,7 +156,7 @@ func TestRemovalOfTheLeaderAndTheLast(t *testing.T) {
 	if err := next.RemoveNode(c.Context(), next.ID); !errors.Is(err, store.ErrMembership) {
 		t.Errorf("the last voter: %v", err)
 	}
-	if err := next.RemoveNode(c.Context(), "nobody"); !errors.Is(err, store.ErrMembership) {
+	if err := next.RemoveNode(c.Context(), "nobody"); !errors.Is(err, store.ErrUnknownNode) {
 		t.Errorf("an unknown node: %v", err)
 	}
 }

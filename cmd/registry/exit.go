@@ -35,7 +35,8 @@ const exitCodesText = `EXIT CODES
      0  done
      1  failed, for a reason not listed below
      2  usage: unknown command or flag, bad flag value or argument, limit exceeded
-     3  not found: unknown group or member, or a group without members that own keys
+     3  not found: unknown group, member or node, or a group without members that
+        own keys
      4  conflict: the id is held by another process, this process lost its seat,
         the group changed in between or has members, a node does not fit the
         cluster or was not taken in
@@ -96,7 +97,7 @@ var sentinelCodes = []struct {
 		sdk.ErrInvalidArgument, registry.ErrConfig,
 		ring.ErrParams, ring.ErrMember, ring.ErrShare, ring.ErrChange, ring.ErrTooLarge, plot.ErrSize,
 	}},
-	{exitNotFound, []error{sdk.ErrUnknownGroup, sdk.ErrEmptyGroup, sdk.ErrUnknownMember}},
+	{exitNotFound, []error{sdk.ErrUnknownGroup, sdk.ErrEmptyGroup, sdk.ErrUnknownMember, sdk.ErrUnknownNode}},
 	{exitConflict, []error{sdk.ErrConflict, sdk.ErrFenced, sdk.ErrRevisionMismatch, sdk.ErrGroupNotEmpty, sdk.ErrMembership, store.ErrMembership}},
 	{exitUnknown, []error{sdk.ErrOutcomeUnknown}},
 	{exitInterrupted, []error{context.Canceled}},

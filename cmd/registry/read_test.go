@@ -301,6 +301,7 @@ func TestExitCodes(t *testing.T) {
 		{registrypb.ErrorDetail_UNKNOWN_GROUP, codes.NotFound, exitNotFound},
 		{registrypb.ErrorDetail_EMPTY_GROUP, codes.NotFound, exitNotFound},
 		{registrypb.ErrorDetail_UNKNOWN_MEMBER, codes.NotFound, exitNotFound},
+		{registrypb.ErrorDetail_UNKNOWN_NODE, codes.NotFound, exitNotFound},
 		{registrypb.ErrorDetail_GROUP_NOT_EMPTY, codes.FailedPrecondition, exitConflict},
 		{registrypb.ErrorDetail_CONFLICT, codes.AlreadyExists, exitConflict},
 		{registrypb.ErrorDetail_FENCED, codes.FailedPrecondition, exitConflict},

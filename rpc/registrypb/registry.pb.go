@@ -177,6 +177,8 @@ const (
 	ErrorDetail_BUSY ErrorDetail_Reason = 14
 	// The group has members; it is deleted with them only by force.
 	ErrorDetail_GROUP_NOT_EMPTY ErrorDetail_Reason = 20
+	// The cluster has no such node.
+	ErrorDetail_UNKNOWN_NODE ErrorDetail_Reason = 21
 )
 
 // Enum value maps for ErrorDetail_Reason.
@@ -198,6 +200,7 @@ var (
 		13: "EXHAUSTED",
 		14: "BUSY",
 		20: "GROUP_NOT_EMPTY",
+		21: "UNKNOWN_NODE",
 	}
 	ErrorDetail_Reason_value = map[string]int32{
 		"UNSPECIFIED":       0,
@@ -216,6 +219,7 @@ var (
 		"EXHAUSTED":         13,
 		"BUSY":              14,
 		"GROUP_NOT_EMPTY":   20,
+		"UNKNOWN_NODE":      21,
 	}
 )
 
@@ -4320,12 +4324,12 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\x0fTransferRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"*\n" +
 	"\x10TransferResponse\x12\x16\n" +
-	"\x06leader\x18\x01 \x01(\tR\x06leader\"\xa1\x03\n" +
+	"\x06leader\x18\x01 \x01(\tR\x06leader\"\xb3\x03\n" +
 	"\vErrorDetail\x127\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x1f.registry.v1.ErrorDetail.ReasonR\x06reason\x12\x14\n" +
 	"\x05field\x18\x02 \x01(\tR\x05field\x12\x14\n" +
 	"\x05limit\x18\x03 \x01(\tR\x05limit\x12\x16\n" +
-	"\x06leader\x18\x04 \x01(\tR\x06leader\"\x94\x02\n" +
+	"\x06leader\x18\x04 \x01(\tR\x06leader\"\xa6\x02\n" +
 	"\x06Reason\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10INVALID_ARGUMENT\x10\x01\x12\x11\n" +
@@ -4345,7 +4349,8 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"MEMBERSHIP\x10\f\x12\r\n" +
 	"\tEXHAUSTED\x10\r\x12\b\n" +
 	"\x04BUSY\x10\x0e\x12\x13\n" +
-	"\x0fGROUP_NOT_EMPTY\x10\x14*X\n" +
+	"\x0fGROUP_NOT_EMPTY\x10\x14\x12\x10\n" +
+	"\fUNKNOWN_NODE\x10\x15*X\n" +
 	"\vMemberState\x12\x17\n" +
 	"\x13MEMBER_STATE_ACTIVE\x10\x00\x12\x19\n" +
 	"\x15MEMBER_STATE_DRAINING\x10\x01\x12\x15\n" +
