@@ -316,7 +316,7 @@ func TestBadInputNeverReachesTheLog(t *testing.T) {
 	bad := map[string]func(*registrypb.RegisterRequest){
 		"group": func(r *registrypb.RegisterRequest) { r.Group = "" },
 		"id":    func(r *registrypb.RegisterRequest) { r.Id = long },
-		"addr":  func(r *registrypb.RegisterRequest) { r.Addr = "10.0.0.1" },
+		"addr":  func(r *registrypb.RegisterRequest) { r.Addr = "0.0.0.0:80" },
 		"weight": func(r *registrypb.RegisterRequest) {
 			r.Weight = 1001
 		},

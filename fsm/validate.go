@@ -52,8 +52,8 @@ func Validate(cmd *fsmpb.Command) error {
 	case *fsmpb.Command_SetNode:
 		return firstError(
 			ValidateName("node id", op.SetNode.GetNode().GetId()),
-			ValidateAddr("bind", op.SetNode.GetNode().GetBind()),
-			ValidateAddr("addr", op.SetNode.GetNode().GetAddr()),
+			validateReachable("bind", op.SetNode.GetNode().GetBind()),
+			validateReachable("addr", op.SetNode.GetNode().GetAddr()),
 			validateText("version", op.SetNode.GetNode().GetVersion()),
 			validateText("incarnation", op.SetNode.GetNode().GetIncarnation()))
 	case *fsmpb.Command_Expire, *fsmpb.Command_TermStart, *fsmpb.Command_RemoveNode, *fsmpb.Command_Check:
@@ -66,7 +66,7 @@ func validateRegister(c *fsmpb.Register) error {
 	return firstError(
 		ValidateName("group", c.Group),
 		ValidateName("id", c.Id),
-		ValidateAddr("addr", c.Addr),
+		validateReachable("addr", c.Addr),
 		validateWeight(c.Weight),
 		validateTTL(c.TtlMs),
 		validateInstance(c.Instance, 1),

@@ -181,6 +181,8 @@ func TestValidateOtherCommands(t *testing.T) {
 		{"node without id", node(func(n *fsmpb.Node) { n.Id = "" }), "node id"},
 		{"node without bind", node(func(n *fsmpb.Node) { n.Bind = "" }), "bind"},
 		{"node without addr", node(func(n *fsmpb.Node) { n.Addr = "x" }), "addr"},
+		{"node that binds all addresses", node(func(n *fsmpb.Node) { n.Bind = "0.0.0.0:1" }), "bind"},
+		{"node at all addresses", node(func(n *fsmpb.Node) { n.Addr = "[::]:2" }), "addr"},
 		{"node of a long version", node(func(n *fsmpb.Node) { n.Version = long }), "version"},
 		{"node of a version that is not UTF-8", node(func(n *fsmpb.Node) { n.Version = "\xff" }), "version"},
 		{"node of a long incarnation", node(func(n *fsmpb.Node) { n.Incarnation = long }), "incarnation"},

@@ -119,6 +119,8 @@ func invalidCalls() []invalid {
 		{"address with a space", addr("my host:8080"), badArgument, argument, "addr", hostport},
 		{"address that is a URL", addr("http://my-host:8080"), badArgument, argument, "addr", hostport},
 		{"address of 256 bytes", addr(strings.Repeat("h", 251) + ":8080"), badArgument, argument, "addr", "at most 255"},
+		{"address of all interfaces", addr("0.0.0.0:8080"), badArgument, argument, "addr", "not 0.0.0.0"},
+		{"address of all interfaces of IPv6", addr("[::]:8080"), badArgument, argument, "addr", "not 0.0.0.0"},
 		{"instance of 65 bytes", register(func(r *registrypb.RegisterRequest) { r.Instance = make([]byte, 65) }), badArgument, argument, "instance", "64"},
 		{"65 pairs of metadata", register(func(r *registrypb.RegisterRequest) { r.Meta = meta(65, 1) }), badArgument, argument, "meta", "64 pairs"},
 		{"9 KiB of metadata", register(func(r *registrypb.RegisterRequest) { r.Meta = meta(9, 1<<10) }), badArgument, argument, "meta", "8192"},
