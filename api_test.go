@@ -337,6 +337,10 @@ func TestBadInputNeverReachesTheLog(t *testing.T) {
 			}
 		}
 	}
+	for via := range 3 {
+		_, err := c.apis[via].UpdateMember(t.Context(), &registrypb.UpdateMemberRequest{Group: "web", Id: "web-1"})
+		wantReason(t, err, codes.InvalidArgument, registrypb.ErrorDetail_INVALID_ARGUMENT)
+	}
 	_, err := c.apis[0].Match(t.Context(), &registrypb.MatchRequest{Group: "web", Key: make([]byte, 4097)})
 	wantReason(t, err, codes.InvalidArgument, registrypb.ErrorDetail_INVALID_ARGUMENT)
 	_, err = c.apis[0].MatchMany(t.Context(), &registrypb.MatchManyRequest{Group: "web", Keys: make([][]byte, 1001)})

@@ -86,7 +86,13 @@ func validateUpdate(c *fsmpb.UpdateMember) error {
 	if c.StatePlusOne > uint32(ring.Held)+1 {
 		return &FieldError{Field: "state", Limit: "active, draining or held", Got: strconv.Itoa(int(c.StatePlusOne) - 1)}
 	}
-	return validateHold(c.HoldMs, c.StatePlusOne)
+	if err := validateHold(c.HoldMs, c.StatePlusOne); err != nil {
+		return err
+	}
+	if c.Weight == 0 && c.StatePlusOne == 0 {
+		return &FieldError{Field: "weight", Limit: "given, or else state: an update changes something", Got: "neither"}
+	}
+	return nil
 }
 
 // validateHold compares milliseconds, as validateTTL does.

@@ -154,7 +154,7 @@ func TestValidateOtherCommands(t *testing.T) {
 		{"bound 1010", setGroup("web", 64, 1010, 0), ""},
 		{"bound 10000", setGroup("web", 64, 10_000, 0), ""},
 		{"bound 10001", setGroup("web", 64, 10_001, 0), "bound"},
-		{"update of nothing", updateMember("web", "a", 0, 0), ""},
+		{"update of nothing", updateMember("web", "a", 0, 0), "weight"},
 		{"deletion", deleteGroup("web", false, false, 0), ""},
 		{"deletion without name", deleteGroup("", true, false, 0), "group"},
 		{"update without id", updateMember("web", "", 1, 0), "id"},

@@ -102,7 +102,7 @@ type GroupDeletion struct {
 	ExpectedRevision uint64
 }
 
-// MemberUpdate changes what is not nil.
+// MemberUpdate changes what is not nil: the weight or the state, or both.
 type MemberUpdate struct {
 	Weight *int
 	State  *State

@@ -73,7 +73,8 @@ type RegistryClient interface {
 	// DeleteGroup removes a group, with its members only when it is forced to. A
 	// group that is made again has revisions above those it had before.
 	DeleteGroup(ctx context.Context, in *DeleteGroupRequest, opts ...grpc.CallOption) (*DeleteGroupResponse, error)
-	// UpdateMember changes a member's weight or state without its process.
+	// UpdateMember changes a member's weight or state without its process. A call
+	// that names neither is refused.
 	UpdateMember(ctx context.Context, in *UpdateMemberRequest, opts ...grpc.CallOption) (*UpdateMemberResponse, error)
 	// AcceptLoss lets the members of a group go at once that fell silent and are
 	// held by the mass-loss guard.
@@ -289,7 +290,8 @@ type RegistryServer interface {
 	// DeleteGroup removes a group, with its members only when it is forced to. A
 	// group that is made again has revisions above those it had before.
 	DeleteGroup(context.Context, *DeleteGroupRequest) (*DeleteGroupResponse, error)
-	// UpdateMember changes a member's weight or state without its process.
+	// UpdateMember changes a member's weight or state without its process. A call
+	// that names neither is refused.
 	UpdateMember(context.Context, *UpdateMemberRequest) (*UpdateMemberResponse, error)
 	// AcceptLoss lets the members of a group go at once that fell silent and are
 	// held by the mass-loss guard.

@@ -140,6 +140,10 @@ func invalidCalls() []invalid {
 			_, err := c.Heartbeat(ctx, &registrypb.HeartbeatRequest{LeaseIds: make([]uint64, 1001)})
 			return err
 		}, badArgument, argument, "lease_ids", "at most 1000"},
+		{"update of nothing", func(ctx context.Context, c registrypb.RegistryClient) error {
+			_, err := c.UpdateMember(ctx, &registrypb.UpdateMemberRequest{Group: "web", Id: "web-1"})
+			return err
+		}, badArgument, argument, "weight", "or else state"},
 		{"match with a key of 4097 bytes", match("web", longKey, 1), badArgument, argument, "key", "at most 4096"},
 		{"match many with a key of 4097 bytes", matchMany("web", []byte("k"), longKey), badArgument, argument, "key", "at most 4096"},
 		{"match with too many owners", match("web", []byte("k"), 1001), badArgument, argument, "n", "at most 1000"},
