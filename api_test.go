@@ -340,6 +340,11 @@ func TestBadInputNeverReachesTheLog(t *testing.T) {
 	for via := range 3 {
 		_, err := c.apis[via].UpdateMember(t.Context(), &registrypb.UpdateMemberRequest{Group: "web", Id: "web-1"})
 		wantReason(t, err, codes.InvalidArgument, registrypb.ErrorDetail_INVALID_ARGUMENT)
+		_, err = c.apis[via].Match(t.Context(), &registrypb.MatchRequest{Group: "web"})
+		wantReason(t, err, codes.InvalidArgument, registrypb.ErrorDetail_INVALID_ARGUMENT)
+	}
+	if _, err := c.apis[0].Match(t.Context(), &registrypb.MatchRequest{Group: "web", Key: []byte{}}); err != nil {
+		t.Errorf("the empty key: %v", err)
 	}
 	_, err := c.apis[0].Match(t.Context(), &registrypb.MatchRequest{Group: "web", Key: make([]byte, 4097)})
 	wantReason(t, err, codes.InvalidArgument, registrypb.ErrorDetail_INVALID_ARGUMENT)

@@ -120,6 +120,9 @@ func checkOwners(n uint32) (int, error) {
 // Match implements the public service.
 func (s *Server) Match(ctx context.Context, req *registrypb.MatchRequest) (*registrypb.MatchResponse, error) {
 	n, err := checkOwners(req.N)
+	if err == nil && req.Key == nil {
+		err = &fsm.FieldError{Field: "key", Limit: "set; the empty key is a key as well", Got: "none"}
+	}
 	if err == nil {
 		err = fsm.ValidateKey(req.Key)
 	}

@@ -1103,8 +1103,8 @@ func (x *HeartbeatResponse) GetLeaderAddr() string {
 type MatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Group string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
-	// Up to 4 KiB; any bytes.
-	Key []byte `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// Up to 4 KiB; any bytes, also none. A call that does not set it is refused.
+	Key []byte `protobuf:"bytes,2,opt,name=key,proto3,oneof" json:"key,omitempty"`
 	// How many distinct owners, at most 1,000; 0 means 1. More than 4 MiB of
 	// owners are INVALID_ARGUMENT.
 	N             uint32       `protobuf:"varint,3,opt,name=n,proto3" json:"n,omitempty"`
@@ -4102,12 +4102,13 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\x04lost\x18\x01 \x03(\x04R\x04lost\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x1f\n" +
 	"\vleader_addr\x18\x03 \x01(\tR\n" +
-	"leaderAddr\"r\n" +
+	"leaderAddr\"\x7f\n" +
 	"\fMatchRequest\x12\x14\n" +
-	"\x05group\x18\x01 \x01(\tR\x05group\x12\x10\n" +
-	"\x03key\x18\x02 \x01(\fR\x03key\x12\f\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\x12\x15\n" +
+	"\x03key\x18\x02 \x01(\fH\x00R\x03key\x88\x01\x01\x12\f\n" +
 	"\x01n\x18\x03 \x01(\rR\x01n\x12,\n" +
-	"\x04read\x18\x04 \x01(\v2\x18.registry.v1.ReadOptionsR\x04read\"\x9f\x01\n" +
+	"\x04read\x18\x04 \x01(\v2\x18.registry.v1.ReadOptionsR\x04readB\x06\n" +
+	"\x04_key\"\x9f\x01\n" +
 	"\rMatchResponse\x12-\n" +
 	"\amembers\x18\x01 \x03(\v2\x13.registry.v1.MemberR\amembers\x12.\n" +
 	"\areceipt\x18\x02 \x01(\v2\x14.registry.v1.ReceiptR\areceipt\x12/\n" +
@@ -4556,6 +4557,7 @@ func file_rpc_registrypb_registry_proto_init() {
 		return
 	}
 	file_rpc_registrypb_registry_proto_msgTypes[5].OneofWrappers = []any{}
+	file_rpc_registrypb_registry_proto_msgTypes[11].OneofWrappers = []any{}
 	file_rpc_registrypb_registry_proto_msgTypes[25].OneofWrappers = []any{}
 	file_rpc_registrypb_registry_proto_msgTypes[31].OneofWrappers = []any{
 		(*WatchRequest_Group)(nil),

@@ -144,6 +144,7 @@ func invalidCalls() []invalid {
 			_, err := c.UpdateMember(ctx, &registrypb.UpdateMemberRequest{Group: "web", Id: "web-1"})
 			return err
 		}, badArgument, argument, "weight", "or else state"},
+		{"match without a key", match("web", nil, 1), badArgument, argument, "key", "set"},
 		{"match with a key of 4097 bytes", match("web", longKey, 1), badArgument, argument, "key", "at most 4096"},
 		{"match many with a key of 4097 bytes", matchMany("web", []byte("k"), longKey), badArgument, argument, "key", "at most 4096"},
 		{"match with too many owners", match("web", []byte("k"), 1001), badArgument, argument, "n", "at most 1000"},
