@@ -631,8 +631,9 @@ type RegisterRequest struct {
 	Meta   map[string]string `protobuf:"bytes,5,rep,name=meta,proto3" json:"meta,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// 1 s – 24 h; unset means 10 s.
 	Ttl *durationpb.Duration `protobuf:"bytes,6,opt,name=ttl,proto3" json:"ttl,omitempty"`
-	// Random token of the registering process, 16 bytes. Empty: the call comes
-	// from a new process, whose token is the request_id.
+	// Random token of the registering process: 1 to 64 bytes, of which 16 random
+	// ones are enough. Empty: the call comes from a new process, whose token is the
+	// request_id.
 	Instance []byte `protobuf:"bytes,7,opt,name=instance,proto3" json:"instance,omitempty"`
 	// Take the id over from another live process at another address. A seat that
 	// is held for a restart needs no take-over: the next to register the id has it,
