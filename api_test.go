@@ -363,7 +363,12 @@ func TestBadInputNeverReachesTheLog(t *testing.T) {
 
 func (c *apiCluster) index(t *testing.T) uint64 {
 	t.Helper()
-	r, err := c.apis[0].Members(t.Context(), &registrypb.MembersRequest{Group: "web", Read: &registrypb.ReadOptions{Linearizable: true}})
+	return c.indexOf(t, "web")
+}
+
+func (c *apiCluster) indexOf(t *testing.T, group string) uint64 {
+	t.Helper()
+	r, err := c.apis[0].Members(t.Context(), &registrypb.MembersRequest{Group: group, Read: &registrypb.ReadOptions{Linearizable: true}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -8,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/werbenhu/registry/rpc/registrypb"
+	"github.com/werbenhu/registry/sdk"
 )
 
 // A group goes on an operator's word, at every node: empty, or with its members,
@@ -51,6 +53,59 @@ func TestGroupIsDeleted(t *testing.T) {
 	f.until(again.Revision)
 	if len(f.members) != 1 || f.resets != 2 {
 		t.Errorf("%d members after %d resets", len(f.members), f.resets)
+	}
+}
+
+// The cluster's nodes are the members of a group that nobody may change.
+func TestNodesAreAGroup(t *testing.T) {
+	c := newAPICluster(t)
+	client, err := sdk.Dial(c.nodes[0].Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	const group = "registry-group"
+	g, members, err := client.Group(t.Context(), group, sdk.Linearizable())
+	if err != nil || len(members) != 3 || g.Members != 3 || g.Revision == 0 {
+		t.Fatalf("%+v, %v, %v", g, members, err)
+	}
+	for i, m := range members {
+		if m.ID != c.nodes[i].ID() || m.Addr != c.nodes[i].Addr() || m.Weight != 1 {
+			t.Errorf("%+v", m)
+		}
+	}
+	ring, err := client.Ring(t.Context(), group)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"a", "b", "c", "d", "e"} {
+		local, err := ring.Match(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		one, err1 := client.Match(t.Context(), group, key)
+		many, err2 := client.MatchMany(t.Context(), group, []string{key})
+		if err := errors.Join(err1, err2); err != nil || one.ID != local.ID || many[0].ID != local.ID {
+			t.Errorf("%s: %v, %v, %v, %v", key, local, one, many, err)
+		}
+	}
+	before := c.indexOf(t, group)
+	_, err = client.Register(t.Context(), sdk.Service{Group: group, ID: "web-1", Addr: "10.0.0.1:80"})
+	if !errors.Is(err, sdk.ErrInvalidArgument) {
+		t.Errorf("a registration: %v", err)
+	}
+	if _, err := client.DeleteGroup(t.Context(), group, sdk.GroupDeletion{Force: true}); !errors.Is(err, sdk.ErrInvalidArgument) {
+		t.Errorf("a deletion: %v", err)
+	}
+	if _, err := client.SetGroup(t.Context(), sdk.SetGroup{Group: group, VirtualNodes: 128}); !errors.Is(err, sdk.ErrInvalidArgument) {
+		t.Errorf("other parameters: %v", err)
+	}
+	groups, err := client.Groups(t.Context())
+	if err != nil || len(groups) != 0 {
+		t.Errorf("the list of groups: %v, %v", groups, err)
+	}
+	if after := c.indexOf(t, group); after != before {
+		t.Errorf("the log moved from %d to %d", before, after)
 	}
 }
 

@@ -39,14 +39,14 @@ func Validate(cmd *fsmpb.Command) error {
 		return validateRegister(op.Register)
 	case *fsmpb.Command_Deregister:
 		return firstError(
-			ValidateName("group", op.Deregister.Group),
+			validateGroup(op.Deregister.Group),
 			ValidateName("id", op.Deregister.Id),
 			validateInstance(op.Deregister.Instance, 0))
 	case *fsmpb.Command_SetGroup:
 		params := ring.Params{VirtualNodes: int(op.SetGroup.VirtualNodes), Bound: int(op.SetGroup.Bound)}
-		return firstError(ValidateName("group", op.SetGroup.Group), ValidateParams(params))
+		return firstError(validateGroup(op.SetGroup.Group), ValidateParams(params))
 	case *fsmpb.Command_DeleteGroup:
-		return ValidateName("group", op.DeleteGroup.Group)
+		return validateGroup(op.DeleteGroup.Group)
 	case *fsmpb.Command_UpdateMember:
 		return validateUpdate(op.UpdateMember)
 	case *fsmpb.Command_SetNode:
@@ -64,7 +64,7 @@ func Validate(cmd *fsmpb.Command) error {
 
 func validateRegister(c *fsmpb.Register) error {
 	return firstError(
-		ValidateName("group", c.Group),
+		validateGroup(c.Group),
 		ValidateName("id", c.Id),
 		validateReachable("addr", c.Addr),
 		validateWeight(c.Weight),
@@ -75,7 +75,7 @@ func validateRegister(c *fsmpb.Register) error {
 }
 
 func validateUpdate(c *fsmpb.UpdateMember) error {
-	if err := firstError(ValidateName("group", c.Group), ValidateName("id", c.Id), validateInstance(c.Instance, 0)); err != nil {
+	if err := firstError(validateGroup(c.Group), ValidateName("id", c.Id), validateInstance(c.Instance, 0)); err != nil {
 		return err
 	}
 	if c.Weight != 0 {

@@ -33,14 +33,14 @@ func nodeStatus(st store.Status) *registrypb.NodeStatus {
 func (s *Server) ownStatus(ctx context.Context, st store.Status, group string) *registrypb.NodeStatus {
 	n := nodeStatus(st)
 	state := s.store.State()
-	g := state.Group(group)
+	g := state.GroupToRead(group)
 	if g == nil {
 		return n
 	}
 	n.Revision, n.Fingerprint = g.Revision, g.Fingerprint()
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
-	view, _, err := s.store.Rings().Get(ctx, state, g, rings.Need{Index: state.Index()})
+	view, _, err := s.view(ctx, state, g, rings.Need{Index: state.Index()})
 	if err != nil {
 		n.Alarms = append(n.Alarms, err.Error())
 		return n

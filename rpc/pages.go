@@ -159,7 +159,7 @@ func (p *pages) forget() {
 // pageOf returns the group that a page is of, the applied index that it was read
 // at, and the member that the page begins after.
 func (s *Server) pageOf(state *fsm.State, name, token string) (g *fsm.Group, index uint64, after string, err error) {
-	g = state.Group(name)
+	g = state.GroupToRead(name)
 	if token == "" {
 		if g == nil {
 			err = fmt.Errorf("%w: %q", fsm.ErrUnknownGroup, name)

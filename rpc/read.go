@@ -69,7 +69,7 @@ func (s *Server) ring(ctx context.Context, name string, opts *registrypb.ReadOpt
 	if err != nil {
 		return answer{}, err
 	}
-	a := answer{state: state, group: state.Group(name)}
+	a := answer{state: state, group: state.GroupToRead(name)}
 	if a.group == nil {
 		return answer{}, fmt.Errorf("%w: %q", fsm.ErrUnknownGroup, name)
 	}
@@ -78,7 +78,7 @@ func (s *Server) ring(ctx context.Context, name string, opts *registrypb.ReadOpt
 		delay := max.AsDuration()
 		need.Delay = &delay
 	}
-	view, behind, err := s.store.Rings().Get(ctx, state, a.group, need)
+	view, behind, err := s.view(ctx, state, a.group, need)
 	a.view, a.lag, a.index = view, max(behind.Delay, s.store.Lag()), behind.Index
 	return a, err
 }

@@ -56,7 +56,9 @@ type Server struct {
 	http    *httpServer
 	health  *health.Server
 
-	term    atomic.Pointer[leaderTerm]
+	term      atomic.Pointer[leaderTerm]
+	nodesRing atomic.Pointer[nodesRing]
+
 	serving atomic.Pointer[context.Context] // ends when the node's state turns out to be wrong
 
 	ctx    context.Context // ends with Close: streams end with it

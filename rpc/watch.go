@@ -137,6 +137,9 @@ func (s *Server) watchSource(req *registrypb.WatchRequest) (source, time.Duratio
 		if err := fsm.ValidateName("group", target.Group); err != nil {
 			return nil, 0, err
 		}
+		if target.Group == fsm.NodesGroupName {
+			return &nodesGroupSource{hub.Nodes(), out}, every, nil
+		}
 		known := s.known(req, target.Group, req.Revision, req.Fingerprint)
 		return &groupSource{hub.Group(known), out, s.metrics.Watches, req.Revision == 0}, every, nil
 	case *registrypb.WatchRequest_Prefix:

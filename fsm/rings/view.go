@@ -40,6 +40,9 @@ func buildBytes(g *fsm.Group) int64 {
 	return buildFactor * (int64(g.Points())*point + int64(g.Len())*member + entryBytes)
 }
 
+// Build makes the view of a group of the state that no cache keeps.
+func Build(s *fsm.State, g *fsm.Group) (*View, error) { return build(s, g, nil) }
+
 // build makes the view of a group, from the one before if there is one.
 func build(s *fsm.State, g *fsm.Group, old *View) (*View, error) {
 	v := &View{Revision: g.Revision, Fingerprint: g.Fingerprint(), Index: s.Index(), members: make([]*fsm.Member, 0, g.Len())}

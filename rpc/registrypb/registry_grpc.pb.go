@@ -48,6 +48,11 @@ const (
 //
 // Registry is what services and routers call. Any node answers any call:
 // writes and heartbeats reach the leader in one hop, reads are local.
+//
+// The group registry-group is reserved. Match, MatchMany, Members and a
+// Watch of this one group are answered with the cluster's nodes as its members: node id,
+// client address, weight 1. Its revision is the applied index that it was read at.
+// It is in no list and no prefix, and calls that change it are refused.
 type RegistryClient interface {
 	// Register adds a member to a group or refreshes it. Idempotent for one
 	// (group, id, instance): a retry after an unknown outcome does no harm.
@@ -265,6 +270,11 @@ type Registry_WatchClient = grpc.ServerStreamingClient[WatchEvent]
 //
 // Registry is what services and routers call. Any node answers any call:
 // writes and heartbeats reach the leader in one hop, reads are local.
+//
+// The group registry-group is reserved. Match, MatchMany, Members and a
+// Watch of this one group are answered with the cluster's nodes as its members: node id,
+// client address, weight 1. Its revision is the applied index that it was read at.
+// It is in no list and no prefix, and calls that change it are refused.
 type RegistryServer interface {
 	// Register adds a member to a group or refreshes it. Idempotent for one
 	// (group, id, instance): a retry after an unknown outcome does no harm.

@@ -79,6 +79,12 @@ func invalidCalls() []invalid {
 			return err
 		}
 	}
+	deleteGroup := func(group string) func(context.Context, registrypb.RegistryClient) error {
+		return func(ctx context.Context, c registrypb.RegistryClient) error {
+			_, err := c.DeleteGroup(ctx, &registrypb.DeleteGroupRequest{Group: group, Force: true})
+			return err
+		}
+	}
 	update := func(weight uint32, state registrypb.MemberState) func(context.Context, registrypb.RegistryClient) error {
 		return func(ctx context.Context, c registrypb.RegistryClient) error {
 			_, err := c.UpdateMember(ctx, &registrypb.UpdateMemberRequest{Group: "web", Id: "web-1", Weight: &weight, State: &state})
@@ -121,6 +127,10 @@ func invalidCalls() []invalid {
 		{"address of 256 bytes", addr(strings.Repeat("h", 251) + ":8080"), badArgument, argument, "addr", "at most 255"},
 		{"address of all interfaces", addr("0.0.0.0:8080"), badArgument, argument, "addr", "not 0.0.0.0"},
 		{"address of all interfaces of IPv6", addr("[::]:8080"), badArgument, argument, "addr", "not 0.0.0.0"},
+		{"registration in the nodes' group", register(func(r *registrypb.RegisterRequest) { r.Group = "registry-group" }), badArgument, argument, "group", "reserved"},
+		{"parameters of the nodes' group", setGroup("registry-group", 256, 0), badArgument, argument, "group", "reserved"},
+		{"deregister in the nodes' group", deregister("registry-group", "n1"), badArgument, argument, "group", "reserved"},
+		{"deletion of the nodes' group", deleteGroup("registry-group"), badArgument, argument, "group", "reserved"},
 		{"instance of 65 bytes", register(func(r *registrypb.RegisterRequest) { r.Instance = make([]byte, 65) }), badArgument, argument, "instance", "64"},
 		{"65 pairs of metadata", register(func(r *registrypb.RegisterRequest) { r.Meta = meta(65, 1) }), badArgument, argument, "meta", "64 pairs"},
 		{"9 KiB of metadata", register(func(r *registrypb.RegisterRequest) { r.Meta = meta(9, 1<<10) }), badArgument, argument, "meta", "8192"},

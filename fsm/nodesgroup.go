@@ -1,0 +1,40 @@
+package fsm
+
+import "github.com/werbenhu/registry/ring"
+
+// NodesGroupName is reserved: reads of it are answered with the cluster's nodes,
+// and no command may name it.
+const NodesGroupName = "registry-group"
+
+// NodesGroup is the cluster's nodes as a group: their ids and client addresses,
+// weight 1, and the default parameters. It is no part of the state. Its revision
+// is the state's index: when the nodes last changed is not kept.
+func (s *State) NodesGroup() *Group {
+	g := &Group{
+		Name: NodesGroupName, Params: ring.Params{VirtualNodes: ring.DefaultVirtualNodes},
+		Revision: s.index, members: newTable[*Member](),
+	}
+	for n := range s.Nodes {
+		m := &Member{ID: n.ID, Addr: n.Addr, Weight: 1}
+		g.members.Set(m.ID, m)
+		g.weight += uint64(m.Weight)
+		g.inputs.Add(m.ID, g.points(m))
+	}
+	return g
+}
+
+// GroupToRead is Group, and NodesGroup for its name.
+func (s *State) GroupToRead(name string) *Group {
+	if name == NodesGroupName {
+		return s.NodesGroup()
+	}
+	return s.Group(name)
+}
+
+// validateGroup checks the name of a group that is to be changed.
+func validateGroup(name string) error {
+	if name == NodesGroupName {
+		return &FieldError{Field: "group", Limit: "another name: this one is reserved for the cluster's nodes", Got: shorten(name)}
+	}
+	return ValidateName("group", name)
+}

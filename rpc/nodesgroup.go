@@ -1,0 +1,59 @@
+package rpc
+
+import (
+	"context"
+
+	"github.com/werbenhu/registry/fsm"
+	"github.com/werbenhu/registry/fsm/rings"
+	"github.com/werbenhu/registry/fsm/watch"
+)
+
+// nodesRing is the ring of the group of the cluster's nodes, which changes too
+// seldom for a place in the cache of rings.
+type nodesRing struct {
+	of   fsm.NodesVersion
+	view *rings.View
+}
+
+// view returns the ring of a group that was read from the state.
+func (s *Server) view(ctx context.Context, state *fsm.State, g *fsm.Group, need rings.Need) (*rings.View, rings.Behind, error) {
+	if g.Name != fsm.NodesGroupName {
+		return s.store.Rings().Get(ctx, state, g, need)
+	}
+	kept := s.nodesRing.Load()
+	if kept == nil || kept.of != state.NodesVersion() {
+		view, err := rings.Build(state, g)
+		if err != nil {
+			return nil, rings.Behind{}, err
+		}
+		kept = &nodesRing{state.NodesVersion(), view}
+		s.nodesRing.Store(kept)
+	}
+	return kept.view, rings.Behind{Index: state.Index()}, nil
+}
+
+// nodesGroupSource tells of the cluster's nodes as of a group: as a whole at each
+// change of theirs, or of the leader.
+type nodesGroupSource struct {
+	*watch.NodesWatch
+	outbox
+}
+
+func (n *nodesGroupSource) poll(frames []frame) ([]frame, <-chan struct{}, error) {
+	if !n.pending() {
+		n.piece = nil
+		state, wake := n.Poll()
+		if wake != nil {
+			return frames, wake, nil
+		}
+		n.put(watch.Step{Snapshot: &watch.Snapshot{Group: state.NodesGroup(), Index: state.Index()}})
+	}
+	frames, err := n.take(frames)
+	return frames, nil, err
+}
+
+// Level is the watch's, once all that it gave was sent.
+func (n *nodesGroupSource) Level() (uint64, bool) {
+	index, ok := n.NodesWatch.Level()
+	return index, ok && !n.pending()
+}
