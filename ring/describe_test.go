@@ -116,6 +116,17 @@ func TestParseShare(t *testing.T) {
 	}
 }
 
+func TestSharePercent(t *testing.T) {
+	for want, s := range map[string]Share{
+		"0.00%": {}, "100.00%": {Hi: 1}, "1.56%": {Lo: 1 << 58}, "0.78%": {Lo: 1 << 57}, "12.50%": {Lo: 1 << 61},
+		"66.05%": {Lo: 1<<63 + 2960695045132752896}, "0.01%": {Lo: 1 << 50}, // 66.0499…% and 0.0061…%
+	} {
+		if got := s.Percent(); got != want {
+			t.Errorf("%v is %s, want %s", s, got, want)
+		}
+	}
+}
+
 func TestJSONRoundTrips(t *testing.T) {
 	roundTrip(t, Share{Lo: 12345})
 	roundTrip(t, Share{Hi: 1})

@@ -46,6 +46,12 @@ func (s Share) String() string {
 	return fmt.Sprintf("%d.%06d%%", p/million, p%million)
 }
 
+// Percent returns the share in per cent with two decimals, to the nearest: "1.56%". It is for people.
+func (s Share) Percent() string {
+	p := (s.Parts(2*100*100) + 1) / 2
+	return fmt.Sprintf("%d.%02d%%", p/100, p%100)
+}
+
 // ParseShare reads a decimal number of per cent from 0 to 100 with at most twelve decimals, such as
 // "5%" or "0.25%". The share is rounded up. Errors wrap ErrShare.
 func ParseShare(text string) (Share, error) {

@@ -19,10 +19,12 @@ var ErrSize = errors.New("plot: invalid size")
 // that owns most of it.
 const sectors = 720
 
-// bar is a member, or the rest of the members, with its share in parts per million of the key space.
+// bar is a member, or the rest of the members, with its share of the key space. What is drawn is in
+// parts per million, what is written is exact.
 type bar struct {
 	label string
-	share uint64 // ppm
+	exact ring.Share
+	share uint64 // the same in ppm
 	fair  uint64 // ppm
 	rest  bool   // several members; never the longest bar
 	index int    // into colours
@@ -41,9 +43,9 @@ type picture struct {
 func newPicture(r *ring.Ring, limit, parts int) picture {
 	stats := r.Stats()
 	p := picture{
-		title:  fmt.Sprintf("%d members, %d points, fingerprint %v", stats.Members, stats.Points, stats.Fingerprint),
+		title:  fmt.Sprintf("members %d, points %d, fingerprint %016x", stats.Members, stats.Points, uint64(stats.Fingerprint)),
 		note:   fmt.Sprintf("largest %s × fair, deviation %s", ratio(stats.Largest), ratio(stats.Deviation)),
-		circle: sample(r, parts),
+		circle: Sample(r, parts),
 	}
 	total := uint64(0)
 	for _, m := range stats.Shares {
@@ -52,7 +54,7 @@ func newPicture(r *ring.Ring, limit, parts int) picture {
 		}
 	}
 	for i, m := range stats.Shares {
-		b := bar{label: m.ID, share: m.Share.Parts(1_000_000), index: i}
+		b := bar{label: m.ID, exact: m.Share, share: m.Share.Parts(1_000_000), index: i}
 		if m.State != ring.Active {
 			b.label += " (" + m.State.String() + ")"
 		}
@@ -82,6 +84,7 @@ func (p *picture) shorten(limit int) {
 	})
 	rest := bar{label: fmt.Sprintf("%d others", len(p.bars)-limit+1), rest: true, index: -1}
 	for _, b := range p.bars[limit-1:] {
+		rest.exact = rest.exact.Add(b.exact)
 		rest.share += b.share
 		rest.fair += b.fair
 	}
@@ -99,8 +102,9 @@ func (p *picture) longest() uint64 {
 	return longest
 }
 
-// sample returns the member that owns most of each of n equal parts of the key space, or -1.
-func sample(r *ring.Ring, n int) []int {
+// Sample returns the index of the member that owns most of each of n equal parts of the key space, or
+// -1 if no member has points. It is what the circle of a picture shows.
+func Sample(r *ring.Ring, n int) []int {
 	const steps = 8 // hashes looked at in each part
 	owners := make([]int, n)
 	width := ^uint64(0)/uint64(n*steps) + 1
@@ -118,9 +122,7 @@ func sample(r *ring.Ring, n int) []int {
 	return owners
 }
 
-func ratio(p ring.PPM) string { return fmt.Sprintf("%d.%03d", p/1_000_000, p%1_000_000/1000) }
-
-func percent(ppm uint64) string { return fmt.Sprintf("%d.%02d%%", ppm/10_000, ppm%10_000/100) }
+func ratio(p ring.PPM) string { return fmt.Sprintf("%.3f", float64(p)/1e6) }
 
 // colourOf spreads hues by the golden angle, so that members next to each other in the list differ.
 func colourOf(index int) color.RGBA {

@@ -148,7 +148,7 @@ func TestPNGDecodes(t *testing.T) {
 			t.Fatal(err)
 		}
 		// The top of the circle is the owner of the lowest hashes.
-		want := colourOf(sample(r, sectors)[0])
+		want := colourOf(Sample(r, sectors)[0])
 		if got := img.At(margin+diameter/2, 2*margin+8); got != want {
 			t.Errorf("%d members: top is %v, want %v", r.Len(), got, want)
 		}

@@ -29,7 +29,7 @@ func PNG(w io.Writer, r *ring.Ring) error {
 		if b.fair > 0 && !b.rest {
 			fill(img, image.Rect(barLeft+fair-1, y-1, barLeft+fair+1, y+rowHeight-3), black)
 		}
-		pngText(img, barLeft+max(width, fair)+6, y+2, percent(b.share))
+		pngText(img, barLeft+max(width, fair)+6, y+2, b.exact.Percent())
 	}
 	return png.Encode(w, img)
 }

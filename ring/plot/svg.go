@@ -74,7 +74,7 @@ func svgBars(out io.Writer, p picture) {
 		if b.fair > 0 && !b.rest {
 			fmt.Fprintf(out, `<rect x="%d" y="%d" width="2" height="%d" fill="#000000"/>`, barLeft+fair-1, y-1, rowHeight-2)
 		}
-		fmt.Fprintf(out, `<text x="%d" y="%d">%s</text>`+"\n", barLeft+max(width, fair)+6, y+12, percent(b.share))
+		fmt.Fprintf(out, `<text x="%d" y="%d">%s</text>`+"\n", barLeft+max(width, fair)+6, y+12, b.exact.Percent())
 	}
 }
 

@@ -2,6 +2,7 @@ package plot
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -18,6 +19,11 @@ const (
 	MaxWidth     = 1000
 )
 
+const (
+	defaultBars = 20
+	rows        = 4 // of the strip
+)
+
 // Options of Terminal.
 type Options struct {
 	Width int  // columns, MinWidth to MaxWidth; 0 is DefaultWidth
@@ -25,19 +31,30 @@ type Options struct {
 	Color bool // ANSI colours; pass false if the output is no terminal, or if NO_COLOR is set
 }
 
-// Terminal writes a picture of the ring as text that is at most Width columns wide, if every character of the ids
-// takes one column. The circle is unrolled into a strip. Errors are ErrSize and those of w.
-func Terminal(w io.Writer, r *ring.Ring, o Options) error {
-	if o.Width == 0 {
-		o.Width = DefaultWidth
-	}
-	if o.Bars == 0 {
-		o.Bars = 20
-	}
+// Validate reports a size that is outside the limits; the error wraps ErrSize.
+func (o Options) Validate() error {
+	o = o.filled()
 	if o.Width < MinWidth || o.Width > MaxWidth || o.Bars < 2 {
 		return fmt.Errorf("%w: %d columns and %d bars, want %d to %d columns and at least 2 bars", ErrSize, o.Width, o.Bars, MinWidth, MaxWidth)
 	}
-	p := newPicture(r, o.Bars, 4*o.Width)
+	return nil
+}
+
+func (o Options) filled() Options {
+	return Options{cmp.Or(o.Width, DefaultWidth), cmp.Or(o.Bars, defaultBars), o.Color}
+}
+
+// Parts is the number of parts into which Terminal divides the key space, for Sample.
+func (o Options) Parts() int { return rows * o.filled().Width }
+
+// Terminal writes a picture of the ring as text that is at most Width columns wide, if every character of the ids
+// takes one column. The circle is unrolled into a strip. Errors are ErrSize and those of w.
+func Terminal(w io.Writer, r *ring.Ring, o Options) error {
+	if err := o.Validate(); err != nil {
+		return err
+	}
+	o = o.filled()
+	p := newPicture(r, o.Bars, o.Parts())
 	out := bufio.NewWriter(w)
 	for _, line := range []string{p.title, p.note} {
 		fmt.Fprintln(out, clip(line, o.Width))
@@ -56,7 +73,7 @@ func (p *picture) strip(out io.Writer, o Options) {
 			letters[b.index] = letter(i)
 		}
 	}
-	for row := range 4 {
+	for row := range rows {
 		last, painted := 0, false
 		for _, m := range p.circle[row*o.Width : (row+1)*o.Width] {
 			if o.Color && (!painted || m != last) {
@@ -99,7 +116,7 @@ func (p *picture) terminalBars(out io.Writer, o Options) {
 		if b.rest {
 			mark = '·'
 		}
-		fmt.Fprintf(out, "%c %-*s %s %7s\n", mark, label, clip(printable(b.label), label), b.text(width, longest, o.Color), percent(b.share))
+		fmt.Fprintf(out, "%c %-*s %s %7s\n", mark, label, clip(printable(b.label), label), b.text(width, longest, o.Color), b.exact.Percent())
 	}
 }
 
