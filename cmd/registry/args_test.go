@@ -48,7 +48,7 @@ func TestUsageErrors(t *testing.T) {
 		says       []string
 	}{
 		{"unknown command", "membrs web", []string{`unknown command "membrs"`, `did you mean "members"?`}},
-		{"unknown subcommand", "ring stat web", []string{`registry ring: unknown command "stat"`, `"stats"`}},
+		{"unknown subcommand", "ring stat web", []string{`registry: ring: unknown command "stat"`, `"stats"`}},
 		{"unknown help topic", "help nope", []string{`unknown command "nope"`}},
 		{"a command one level down", "status", []string{`did you mean "cluster status"?`}},
 		{"another command one level down", "get", []string{`did you mean "group get"?`}},
@@ -56,9 +56,9 @@ func TestUsageErrors(t *testing.T) {
 		{"a letter that is like nothing", "members -l web", []string{"unknown flag -l\n  see registry members -help"}},
 		{"a letter that is missing", "wacth web", []string{`did you mean "watch"?`}},
 		{"no time of a hold", "member hold -group g -id i", []string{"-for is required"}},
-		{"missing subcommand", "ring", []string{"registry ring needs a command: stats, show"}},
+		{"missing subcommand", "ring", []string{"registry: ring needs a command: stats, show"}},
 		{"unknown flag of serve", "-bnd :1", []string{"registry: unknown flag -bnd", `"-bind"`}},
-		{"unknown flag", "members -jsn web", []string{"registry members: unknown flag -jsn", `"-json"`}},
+		{"unknown flag", "members -jsn web", []string{"registry: members: unknown flag -jsn", `"-json"`}},
 		{"flag before the command", "-addr :1 members web", []string{"come after its name: registry members -addr :1"}},
 		{"bad flag value", "members -timeout soon web", []string{"-timeout", "registry members -help"}},
 		{"zero timeout", "members -timeout 0s web", []string{"-timeout is 0s"}},
@@ -99,6 +99,7 @@ func TestUsageErrors(t *testing.T) {
 		{"bound below the limit", "group set web -bound 1.001", []string{"bound"}},
 		{"virtual nodes no power of two", "group set web -virtual-nodes 100", []string{"power of two"}},
 		{"unknown shell", "completion tcsh", []string{`"tcsh"`}},
+		{"no time for health", "health -timeout 0s", []string{"-timeout is 0s"}},
 		{"dev port out of range", "dev -addr-port 65535", []string{"-addr-port is 65535"}},
 	}
 	for _, tt := range tests {
@@ -106,6 +107,9 @@ func TestUsageErrors(t *testing.T) {
 			r := execute(t, t.Context(), "", strings.Fields(tt.args)...)
 			if r.code != exitUsage || r.stdout != "" {
 				t.Errorf("exit code %d, stdout %q", r.code, r.stdout)
+			}
+			if strings.HasPrefix(r.stderr, "registry: registry") {
+				t.Errorf("it says its name twice:\n%s", r.stderr)
 			}
 			for _, s := range tt.says {
 				if !strings.Contains(r.stderr, s) {

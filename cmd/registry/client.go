@@ -16,15 +16,7 @@ type link struct {
 	reach *reach
 }
 
-// dial connects to the nodes that the client flags name. Nothing is sent yet.
-func dial(c *cli.Context, opts ...sdk.Option) (*sdk.Client, error) {
-	l, err := dialLink(c, opts...)
-	if err != nil {
-		return nil, err
-	}
-	return l.Client, nil
-}
-
+// dialLink connects to the nodes that the client flags name. Nothing is sent yet.
 func dialLink(c *cli.Context, opts ...sdk.Option) (*link, error) {
 	addrs := list(c, flagRegistries)
 	if len(addrs) == 0 {

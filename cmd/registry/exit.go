@@ -129,12 +129,20 @@ func report(w io.Writer, err error) int {
 	if err == nil || (own != nil && own.err == nil) {
 		return code
 	}
-	fmt.Fprintf(w, "registry: %s\n", plain(err))
+	text := plain(err)
+	if code == exitInterrupted {
+		text = "interrupted" // what it was about to say is not why it ended
+	}
+	fmt.Fprintf(w, "registry: %s\n", text)
 	if own != nil && own.hint != "" {
 		fmt.Fprintf(w, "  %s\n", own.hint)
 	}
 	return code
 }
 
-// plain is an error's text without the prefix that the SDK gives its own.
-func plain(err error) string { return strings.TrimPrefix(err.Error(), "registry: ") }
+// plain is an error's text without the name of this program, with which the
+// SDK's errors begin, and those that name a command.
+func plain(err error) string {
+	text := strings.TrimPrefix(err.Error(), appName+": ")
+	return strings.TrimPrefix(text, appName+" ")
+}

@@ -35,7 +35,7 @@ func healthCommand(e *env) *cli.Command {
 type healthJSON struct {
 	Addr   string `json:"addr"`
 	Status string `json:"status"` // serving, not_serving, unknown or unreachable
-	Error  string `json:"error,omitempty"`
+	Error  string `json:"error"`
 }
 
 func health(e *env, c *cli.Context) error {
@@ -46,6 +46,10 @@ func health(e *env, c *cli.Context) error {
 	if a := c.String(flagAddr); a != "" {
 		addrs = []string{a}
 	}
+	if d := c.Duration(flagTimeout); d <= 0 {
+		return usageErrorf("-%s is %v, want more than 0", flagTimeout, d)
+	}
+	defer newReach(addrs).sayAfter(time.Second, e.stderr, c.Duration(flagTimeout))()
 	ctx, cancel := context.WithTimeout(c.Context, c.Duration(flagTimeout))
 	defer cancel()
 	answers := make([]healthJSON, len(addrs))
@@ -55,6 +59,9 @@ func health(e *env, c *cli.Context) error {
 		if answers[i].Status != "serving" {
 			errs = append(errs, fmt.Errorf("%s is %s%s", addr, answers[i].Status, prefixed(": ", answers[i].Error)))
 		}
+	}
+	if err := c.Context.Err(); err != nil {
+		return err // stopped, which says nothing of the nodes
 	}
 	if err := printHealth(e, c, answers); err != nil {
 		return err

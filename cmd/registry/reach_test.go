@@ -18,7 +18,7 @@ func TestRefusedByAll(t *testing.T) {
 	a, b := free(t), free(t)
 	for _, args := range []string{
 		"members web", "groups", "match web user-1", "ring stats web", "cluster status", "member drain -group web -id web-1",
-		"deregister -group web -id web-1", "group set web -virtual-nodes 128", "cluster remove n1",
+		"deregister -group web -id web-1", "group set web -virtual-nodes 128", "cluster remove n1", "watch web", "watch -prefix",
 	} {
 		began := time.Now()
 		r := execute(t, t.Context(), "", append(strings.Fields(args), "-registries", a+","+b, "-timeout", "30s")...)
@@ -45,7 +45,7 @@ func silentListener(t *testing.T) string {
 // TestSaysWhatIsTried: an address that refuses and one that is silent.
 func TestSaysWhatIsTried(t *testing.T) {
 	refuses, silent := free(t), silentListener(t)
-	for _, args := range [][]string{{"members", "web"}, registerArgs()} {
+	for _, args := range [][]string{{"members", "web"}, {"watch", "web"}, {"health"}, registerArgs()} {
 		r := start(t, append(args, "-timeout", "60s", "-registries", refuses+","+silent)...)
 		began := time.Now()
 		r.stderrUntil("no answer yet, trying for 1m0s: ")
@@ -54,7 +54,7 @@ func TestSaysWhatIsTried(t *testing.T) {
 		}
 		r.cancel(signalCause{syscall.SIGINT})
 		r.wait(exitInterrupted)
-		if says := r.stderr.String(); !strings.Contains(says, refuses) || !strings.Contains(says, silent) {
+		if says := r.stderr.String(); !strings.Contains(says, refuses) || !strings.Contains(says, silent) || !strings.HasSuffix(says, "\nregistry: interrupted\n") {
 			t.Error(says)
 		}
 	}

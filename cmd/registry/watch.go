@@ -57,7 +57,8 @@ func watchCommand(e *env) *cli.Command {
 		Category:  categoryService,
 		Description: "Prints the group as it is, then every change as a node applies it, until it is\n" +
 			"stopped by SIGINT or SIGTERM. It goes on through the loss of nodes; -timeout is\n" +
-			"only for the first state. A line has the group's revision, its name, and\n\n" +
+			"only for the first state, and without a node that can be reached it ends before.\n" +
+			"A line has the group's revision, its name, and\n\n" +
 			"   put        a member that is new or changed\n" +
 			"   removed    the id of one that is gone\n" +
 			"   set        the ring's new parameters\n" +
@@ -86,12 +87,12 @@ func watch(e *env, c *cli.Context) error {
 	if c.IsSet("n") && c.Int("n") < 1 {
 		return usageErrorf("-n is %d, want at least 1", c.Int("n"))
 	}
-	client, err := dial(c)
+	client, err := dialLink(c)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	w, err := openWatch(c, client, name)
+	w, err := openWatch(c, client.Client, name)
 	if err != nil {
 		return err
 	}
@@ -99,7 +100,11 @@ func watch(e *env, c *cli.Context) error {
 
 	first, cancel := context.WithTimeout(c.Context, c.Duration(flagTimeout))
 	defer cancel()
-	exists, err := askFirst(first, c, client, name)
+	var exists bool
+	err = client.ask(c, func(ctx context.Context) (err error) {
+		exists, err = askFirst(ctx, c, client.Client, name)
+		return err
+	})
 	if err != nil {
 		return err
 	}

@@ -327,7 +327,7 @@ func TestWatchWithoutAState(t *testing.T) {
 			code       int
 			says       string
 		}{
-			{"nobody there", "-registries 127.0.0.1:1", failing(0, 0), exitUnavailable, "no node could be reached: 127.0.0.1:1: "},
+			{"nobody there", "-registries 127.0.0.1:1", failing(0, 0), exitUnavailable, "no node can be reached\n  127.0.0.1:1: connection refused\n"},
 			{"not ready", "", failing(codes.Unavailable, registrypb.ErrorDetail_NOT_READY, "Members", "Groups", "Watch"), exitUnavailable, "because of the test"},
 			{"no stream", "", failing(codes.Unavailable, registrypb.ErrorDetail_NOT_READY, "Watch"), exitUnavailable, "none gave a first state within 300ms"},
 			{"refused", "", failing(codes.InvalidArgument, registrypb.ErrorDetail_INVALID_ARGUMENT, "Watch"), exitUsage, "because of the test"},
