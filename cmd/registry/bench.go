@@ -67,7 +67,7 @@ type benchResult struct {
 	Ops       int     `json:"ops"`
 	PerSecond float64 `json:"per_second"`
 	Errors    int     `json:"errors"`
-	FirstErr  string  `json:"first_error,omitempty"`
+	FirstErr  string  `json:"first_error"`
 	P50Micros float64 `json:"p50_us"`
 	P99Micros float64 `json:"p99_us"`
 	MaxMicros float64 `json:"max_us"`
@@ -117,8 +117,8 @@ func benchRun(c *cli.Context, l load, clients []registrypb.RegistryClient) (r be
 }
 
 func printBench(w io.Writer, r benchResult) error {
-	_, err := fmt.Fprintf(w, "%s: %d callers, %.1fs: %.0f/s, p50 %.2fms, p99 %.2fms, max %.2fms, %d errors\n",
-		r.Load, r.Callers, r.Seconds, r.PerSecond, r.P50Micros/1e3, r.P99Micros/1e3, r.MaxMicros/1e3, r.Errors)
+	_, err := fmt.Fprintf(w, "%s: %s, %.1fs: %.0f/s, p50 %.2fms, p99 %.2fms, max %.2fms, %s\n",
+		r.Load, count(r.Callers, "caller", "callers"), r.Seconds, r.PerSecond, r.P50Micros/1e3, r.P99Micros/1e3, r.MaxMicros/1e3, count(r.Errors, "error", "errors"))
 	if err == nil && r.FirstErr != "" {
 		_, err = fmt.Fprintf(w, "first error: %s\n", r.FirstErr)
 	}

@@ -99,7 +99,7 @@ func (l *heartbeatLoad) caller(i int, client registrypb.RegistryClient) func(con
 			return 0, err
 		}
 		if len(r.Lost) > 0 {
-			return 0, fmt.Errorf("%d leases lost", len(r.Lost))
+			return 0, fmt.Errorf("%s lost", count(len(r.Lost), "lease", "leases"))
 		}
 		return l.batch, nil
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -28,22 +29,25 @@ type nodeJSON struct {
 	CommitIndex  uint64   `json:"commit_index"`
 	Digest       string   `json:"digest"` // empty when the node does not answer
 	Lag          string   `json:"lag"`
-	Version      string   `json:"version,omitempty"`
-	Error        string   `json:"error,omitempty"`
-	Alarms       []string `json:"alarms,omitempty"`
+	Version      string   `json:"version"`
+	Error        string   `json:"error"`
+	Alarms       []string `json:"alarms"`
 }
 
 func toStatusJSON(s sdk.Status) statusJSON {
 	out := statusJSON{Cluster: s.Cluster, Leader: s.Leader, Term: s.Term, Nodes: []nodeJSON{}}
 	for _, n := range s.Nodes {
 		out.Nodes = append(out.Nodes, nodeJSON{
-			ID: n.ID, Bind: n.Bind, Addr: n.Addr, Role: n.Role, Voter: n.Voter, Ready: n.Ready,
+			ID: n.ID, Bind: n.Bind, Addr: n.Addr, Role: roleText(n), Voter: n.Voter, Ready: n.Ready,
 			AppliedIndex: n.AppliedIndex, CommitIndex: n.CommitIndex, Digest: digestText(n),
-			Lag: n.Lag.String(), Version: n.Version, Error: n.Error, Alarms: n.Alarms,
+			Lag: n.Lag.String(), Version: n.Version, Error: n.Error, Alarms: append([]string{}, n.Alarms...),
 		})
 	}
 	return out
 }
+
+// roleText is the role of a node, also of one that does not answer.
+func roleText(n sdk.NodeStatus) string { return cmp.Or(n.Role, "unreachable") }
 
 // digestText is empty for a node that does not answer: no digest is not digest 0.
 func digestText(n sdk.NodeStatus) string {
@@ -96,7 +100,7 @@ func printStatus(w io.Writer, s sdk.Status) error {
 	t := newTable(w, "NODE", "ROLE", "BIND", "ADDR", "APPLIED", "DIGEST", "READY", "VERSION")
 	for _, n := range s.Nodes {
 		if n.Role == "" {
-			t.row(n.ID, "unreachable", n.Bind, n.Addr, "", "", "", "")
+			t.row(n.ID, roleText(n), n.Bind, n.Addr, "", "", "", "")
 			continue
 		}
 		t.row(n.ID, n.Role, n.Bind, n.Addr, n.AppliedIndex, digestText(n), n.Ready, n.Version)

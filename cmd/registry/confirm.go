@@ -16,7 +16,7 @@ import (
 )
 
 // confirmRule is part of the description of every command that calls confirm.
-const confirmRule = "asks on a terminal\nand elsewhere wants -yes."
+const confirmRule = "asks on a terminal and elsewhere wants -yes."
 
 func yesFlag() cli.Flag { return &cli.BoolFlag{Name: "yes", Usage: "do it without asking"} }
 
@@ -93,7 +93,7 @@ func confirmMember(e *env, c *cli.Context, l *link, group, id string, edit func(
 	if err := printMoves(e.stderr, diff.Moves); err != nil {
 		return err
 	}
-	return confirm(e, c, fmt.Sprintf("%s of the keys of %s would move", shareText(diff.Moved), group))
+	return confirm(e, c, fmt.Sprintf("%s of the keys of %s would move", diff.Moved.Percent(), group))
 }
 
 // confirmRemove says what is left of the cluster without a node.
@@ -129,7 +129,7 @@ func confirmLoss(e *env, c *cli.Context, l *link, group string) error {
 	if err != nil || guard.Silent == 0 {
 		return err
 	}
-	return confirm(e, c, fmt.Sprintf("%d silent %s of %s would go, and their keys move", guard.Silent, plural(guard.Silent, "member", "members"), group))
+	return confirm(e, c, fmt.Sprintf("%s of %s would go, and %s keys move", count(guard.Silent, "silent member", "silent members"), group, plural(guard.Silent, "its", "their")))
 }
 
 func removeEffect(nodes []sdk.NodeStatus, gone sdk.NodeStatus) string {
@@ -147,7 +147,7 @@ func removeEffect(nodes []sdk.NodeStatus, gone sdk.NodeStatus) string {
 	}
 	effect := fmt.Sprintf("%s would leave for good; voters %d → %d, of which %s may fail", gone.ID, voters+1, voters, fewer(voters/2, (voters-1)/2))
 	if silent := voters - answering; silent > 0 {
-		effect += fmt.Sprintf(" and %d %s not answer now", silent, plural(silent, "does", "do"))
+		effect += fmt.Sprintf(" and %s not answer now", count(silent, "does", "do"))
 	}
 	return effect
 }
@@ -158,11 +158,4 @@ func fewer(from, to int) string {
 		return fmt.Sprint(from)
 	}
 	return fmt.Sprintf("%d → %d", from, to)
-}
-
-func plural(n int, one, many string) string {
-	if n == 1 {
-		return one
-	}
-	return many
 }

@@ -19,7 +19,10 @@ import (
 	"github.com/werbenhu/registry"
 )
 
-const devNodes = 3
+const (
+	devNodes = 3
+	devName  = "dev" // of the cluster
+)
 
 // devPatience is how long three nodes on one machine may take to start.
 const devPatience = 30 * time.Second
@@ -33,8 +36,8 @@ func devCommand(e *env) *cli.Command {
 		Name:        "dev",
 		Usage:       "run a cluster of three nodes on this machine, to try things out",
 		Category:    categoryNode,
-		Description: "All three are in this process and only reached from this machine. Their data is\nin a temporary folder and gone when you press Ctrl-C.",
-		Flags:       append(flags, logFlags("error")...),
+		Description: "All three are in this process and only reached from this machine. Their data is\nin a temporary folder and gone when you press Ctrl-C. With -json what is printed\nonce they run is one JSON value.",
+		Flags:       append(append(flags, jsonFlag()), logFlags("error")...),
 		Action: func(c *cli.Context) error {
 			if _, err := positional(c); err != nil {
 				return err
@@ -74,7 +77,9 @@ func dev(e *env, c *cli.Context) (err error) {
 		}
 		return startError(err, configs[0].Bind, "-bind-port", configs[0].Addr, "-addr-port")
 	}
-	printDev(e, cluster)
+	if err := printDev(e, c, toDevJSON(cluster)); err != nil {
+		return err
+	}
 	return cluster.wait(ctx, e)
 }
 
@@ -97,7 +102,7 @@ func devConfigs(c *cli.Context, logger *slog.Logger) ([]registry.Config, error) 
 			return nil, err
 		}
 		cfg := registry.DefaultConfig()
-		cfg.ID, cfg.Cluster = "dev-"+strconv.Itoa(i+1), "dev"
+		cfg.ID, cfg.Cluster = "dev-"+strconv.Itoa(i+1), devName
 		cfg.Bind, cfg.BindAdvertise, cfg.Addr, cfg.Advertise = bind, bind, addr, addr
 		if i > 0 {
 			cfg.Registries = []string{configs[0].Bind}
@@ -174,32 +179,59 @@ func (d *devCluster) close() error {
 	return errors.Join(append(errs, os.RemoveAll(d.dir))...)
 }
 
-func printDev(e *env, d *devCluster) {
+// devJSON is what dev prints once the nodes run.
+type devJSON struct {
+	Cluster  string        `json:"cluster"`
+	DataDir  string        `json:"data_dir"` // goes with the nodes
+	Nodes    []devNodeJSON `json:"nodes"`
+	Commands []string      `json:"commands"` // to try
+}
+
+type devNodeJSON struct {
+	ID   string `json:"id"`
+	Addr string `json:"addr"`
+	Bind string `json:"bind"`
+}
+
+func toDevJSON(d *devCluster) devJSON {
+	out := devJSON{Cluster: devName, DataDir: d.dir}
 	addrs := make([]string, len(d.nodes))
 	for i, n := range d.nodes {
 		addrs[i] = n.Addr()
+		out.Nodes = append(out.Nodes, devNodeJSON{ID: n.ID(), Addr: n.Addr(), Bind: n.BindAddr()})
 	}
-	fmt.Fprintf(e.stdout, "A cluster of %d nodes runs here; press Ctrl-C to end it. Its data, %s, goes then.\n\n", len(d.nodes), d.dir)
-	t := newTable(e.stdout, "NODE", "CLIENTS", "NODES")
-	for _, n := range d.nodes {
-		t.row(n.ID(), n.Addr(), n.BindAddr())
-	}
-	t.flush()
 	at := ""
 	if addrs[0] != defaultClientAddr {
 		at = " -registries " + strings.Join(addrs, ",")
 	}
-	fmt.Fprintf(e.stdout, `
-In another terminal:
+	for _, command := range []string{
+		"register" + at + " -group web -id web-1 -addr 127.0.0.1:8080",
+		"register" + at + " -group web -id web-2 -addr 127.0.0.1:8081",
+		"match" + at + " web user-1 user-2 user-3",
+		"match -registries " + addrs[len(addrs)-1] + " web user-1",
+		"members" + at + " web",
+		"cluster status" + at,
+		"ring stats" + at + " web",
+	} {
+		out.Commands = append(out.Commands, ownName()+" "+command)
+	}
+	return out
+}
 
-  %[1]s register%[2]s -group web -id web-1 -addr 127.0.0.1:8080
-  %[1]s register%[2]s -group web -id web-2 -addr 127.0.0.1:8081
-  %[1]s match%[2]s web user-1 user-2 user-3
-  %[1]s match -registries %[3]s web user-1
-  %[1]s members%[2]s web
-  %[1]s cluster status%[2]s
-  %[1]s ring stats%[2]s web
-`, ownName(), at, addrs[len(addrs)-1])
+func printDev(e *env, c *cli.Context, d devJSON) error {
+	if c.Bool(flagJSON) {
+		return writeJSON(e.stdout, d)
+	}
+	fmt.Fprintf(e.stdout, "A cluster of %d nodes runs here; press Ctrl-C to end it. Its data, %s, goes then.\n\n", len(d.Nodes), d.DataDir)
+	t := newTable(e.stdout, "NODE", "CLIENTS", "NODES")
+	for _, n := range d.Nodes {
+		t.row(n.ID, n.Addr, n.Bind)
+	}
+	if err := t.flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(e.stdout, "\nIn another terminal:\n\n  %s\n", strings.Join(d.Commands, "\n  "))
+	return err
 }
 
 // ownName is what a shell in any directory runs this program by: its name, if

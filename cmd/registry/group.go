@@ -14,9 +14,13 @@ import (
 type groupJSON struct {
 	Name         string `json:"name"`
 	VirtualNodes int    `json:"virtual_nodes"`
-	Bound        int    `json:"bound"` // per mille of the fair share; 0 is off
+	Bound        bound  `json:"bound"`
 	Members      int    `json:"members"`
 	Revision     uint64 `json:"revision"`
+}
+
+func toGroupJSON(g sdk.Group) groupJSON {
+	return groupJSON{g.Name, g.VirtualNodes, bound(g.Bound), g.Members, g.Revision}
 }
 
 func groupsCommand(e *env) *cli.Command {
@@ -39,7 +43,7 @@ func groupsCommand(e *env) *cli.Command {
 				}
 				out := make([]groupJSON, len(groups))
 				for i, g := range groups {
-					out[i] = groupJSON(g)
+					out[i] = toGroupJSON(g)
 				}
 				return writeJSON(e.stdout, out)
 			})
@@ -50,7 +54,7 @@ func groupsCommand(e *env) *cli.Command {
 func printGroups(w io.Writer, groups []sdk.Group) error {
 	t := newTable(w, "GROUP", "MEMBERS", "VIRTUAL NODES", "BOUND", "REVISION")
 	for _, g := range groups {
-		t.row(g.Name, g.Members, g.VirtualNodes, boundText(g.Bound), g.Revision)
+		t.row(g.Name, g.Members, g.VirtualNodes, bound(g.Bound), g.Revision)
 	}
 	return t.flush()
 }
@@ -90,36 +94,41 @@ func groupAcceptLossCommand(e *env) *cli.Command {
 				if err != nil {
 					return err
 				}
-				if c.Bool(flagJSON) {
-					return writeJSON(e.stdout, map[string]any{"group": args[0], "silent": n})
-				}
-				_, err = fmt.Fprintf(e.stdout, "%d silent %s of %s %s now\n", n, plural(n, "member", "members"), args[0], plural(n, "goes", "go"))
-				return err
+				return printDone(e, c, map[string]any{"group": args[0], "silent": n},
+					"%s of %s %s now", count(n, "silent member", "silent members"), args[0], plural(n, "goes", "go"))
 			})
 		},
 	}
 }
 
-// boundText prints a bound in per mille as people type it: 1100 is "1.1".
-func boundText(permille int) string {
-	if permille == 0 {
+// bound is the largest share that a member may have, in per mille of its fair
+// share. It is shown as people type it: 1100 is "1.100", 0 is "off".
+type bound int
+
+func (b bound) String() string {
+	if b == 0 {
 		return "off"
 	}
-	return big.NewRat(int64(permille), 1000).FloatString(3)
+	return big.NewRat(int64(b), 1000).FloatString(3)
 }
 
-// parseBound reads "1.10", or "0" or "off", into per mille.
-func parseBound(text string) (int, error) {
-	if text == "off" {
-		return 0, nil
+// MarshalText makes it a JSON string.
+func (b bound) MarshalText() ([]byte, error) { return []byte(b.String()), nil }
+
+// UnmarshalText reads "1.10", or "0" or "off".
+func (b *bound) UnmarshalText(text []byte) error {
+	if string(text) == "off" {
+		*b = 0
+		return nil
 	}
-	r, ok := new(big.Rat).SetString(text)
+	r, ok := new(big.Rat).SetString(string(text))
 	if !ok {
-		return 0, usageErrorf("-bound is %q, want a number such as 1.10, or off", text)
+		return fmt.Errorf("%q, want a number such as 1.10, or off", text)
 	}
 	r.Mul(r, big.NewRat(1000, 1))
 	if !r.IsInt() || !r.Num().IsInt64() || r.Sign() < 0 || r.Num().Int64() > 1_000_000 {
-		return 0, usageErrorf("-bound is %q, want off, or 1.01 to 10 with at most three decimals", text)
+		return fmt.Errorf("%q, want off, or 1.01 to 10 with at most three decimals", text)
 	}
-	return int(r.Num().Int64()), nil
+	*b = bound(r.Num().Int64())
+	return nil
 }

@@ -17,16 +17,16 @@ const guardWait = 2 * time.Second
 
 type groupGetJSON struct {
 	groupJSON
-	Guard *guardJSON `json:"guard,omitempty"` // missing when the leader does not answer
+	Guard *guardJSON `json:"guard"` // null when the leader does not answer
 }
 
 type guardJSON struct {
-	Phase    string  `json:"phase"` // idle, waiting, holding, releasing or accepted
-	Silent   int     `json:"silent"`
-	Lost     int     `json:"lost"`
-	Returned int     `json:"returned"`
-	Gone     int     `json:"gone"`
-	HoldLeft float64 `json:"hold_left_seconds"`
+	Phase    string `json:"phase"` // idle, waiting, holding, releasing or accepted
+	Silent   int    `json:"silent"`
+	Lost     int    `json:"lost"`
+	Returned int    `json:"returned"`
+	Gone     int    `json:"gone"`
+	HoldLeft string `json:"hold_left"`
 }
 
 func groupGetCommand(e *env) *cli.Command {
@@ -49,9 +49,9 @@ func groupGetCommand(e *env) *cli.Command {
 				defer cancel()
 				guard, guardErr := client.Guard(ctx, args[0])
 				if c.Bool(flagJSON) {
-					out := groupGetJSON{groupJSON: groupJSON(g)}
+					out := groupGetJSON{groupJSON: toGroupJSON(g)}
 					if guardErr == nil {
-						out.Guard = &guardJSON{guard.Phase.String(), guard.Silent, guard.Lost, guard.Returned, guard.Gone, guard.HoldLeft.Seconds()}
+						out.Guard = &guardJSON{guard.Phase.String(), guard.Silent, guard.Lost, guard.Returned, guard.Gone, holdLeft(guard).String()}
 					}
 					return writeJSON(e.stdout, out)
 				}
@@ -63,9 +63,12 @@ func groupGetCommand(e *env) *cli.Command {
 
 func printGroup(w io.Writer, g sdk.Group, guard string) error {
 	t := newTable(w, "GROUP", "MEMBERS", "VIRTUAL NODES", "BOUND", "REVISION", "GUARD")
-	t.row(g.Name, g.Members, g.VirtualNodes, boundText(g.Bound), g.Revision, guard)
+	t.row(g.Name, g.Members, g.VirtualNodes, bound(g.Bound), g.Revision, guard)
 	return t.flush()
 }
+
+// holdLeft is as exact as it is of use.
+func holdLeft(g sdk.Guard) time.Duration { return g.HoldLeft.Round(100 * time.Millisecond) }
 
 // guardText says in a few words what the guard does.
 func guardText(g sdk.Guard, err error) string {
@@ -75,7 +78,7 @@ func guardText(g sdk.Guard, err error) string {
 	case g.Phase == sdk.GuardIdle:
 		return g.Phase.String()
 	case g.Phase == sdk.GuardHolding:
-		return fmt.Sprintf("%s %d silent %s for %s more", g.Phase, g.Silent, plural(g.Silent, "member", "members"), g.HoldLeft.Round(100*time.Millisecond))
+		return fmt.Sprintf("%s %s for %s more", g.Phase, count(g.Silent, "silent member", "silent members"), holdLeft(g))
 	}
-	return fmt.Sprintf("%s, %d silent %s", g.Phase, g.Silent, plural(g.Silent, "member", "members"))
+	return fmt.Sprintf("%s, %s", g.Phase, count(g.Silent, "silent member", "silent members"))
 }

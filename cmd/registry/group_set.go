@@ -15,7 +15,7 @@ func groupSetCommand(e *env) *cli.Command {
 		Name:      "set",
 		Usage:     "create a group, or change its ring's parameters",
 		ArgsUsage: "GROUP",
-		Description: "Shows first which part of the keys would move. If any would, it " + confirmRule + "\n" +
+		Description: "Shows first which part of the keys would move. If any would, it\n" + confirmRule + "\n" +
 			"Doubling or halving the virtual nodes moves about half.",
 		Flags: clientFlags(
 			&cli.IntFlag{Name: "virtual-nodes", Usage: "points of a member of weight 1: a power of two, 64–4096"},
@@ -49,7 +49,7 @@ func groupSet(e *env, c *cli.Context) error {
 			return err
 		}
 		if plan.Moved != (ring.Share{}) {
-			if err := confirm(e, c, shareText(plan.Moved)+" of the keys would move"); err != nil {
+			if err := confirm(e, c, plan.Moved.Percent()+" of the keys would move"); err != nil {
 				return err
 			}
 		}
@@ -74,14 +74,15 @@ func parameterChange(c *cli.Context) (change ring.Change, err error) {
 		}
 	}
 	if c.IsSet("bound") {
-		bound, err := parseBound(c.String("bound"))
-		if err != nil {
+		var b bound
+		if err := b.UnmarshalText([]byte(c.String("bound"))); err != nil {
+			return change, usageErrorf("-bound is %w", err)
+		}
+		permille := int(b)
+		if err := (ring.Params{VirtualNodes: ring.DefaultVirtualNodes, Bound: permille}).Validate(); err != nil {
 			return change, err
 		}
-		if err := (ring.Params{VirtualNodes: ring.DefaultVirtualNodes, Bound: bound}).Validate(); err != nil {
-			return change, err
-		}
-		change.Bound = &bound
+		change.Bound = &permille
 	}
 	return change, nil
 }

@@ -26,8 +26,8 @@ type matchJSON struct {
 	Group       string       `json:"group"`
 	Key         string       `json:"key"`
 	Member      memberJSON   `json:"member"`
-	Fallback    *memberJSON  `json:"fallback,omitempty"` // of a held owner
-	Members     []memberJSON `json:"members,omitempty"`
+	Fallback    *memberJSON  `json:"fallback"`          // null unless the owner is held
+	Members     []memberJSON `json:"members,omitempty"` // with -n
 	Index       uint64       `json:"index"`
 	Revision    uint64       `json:"revision"`
 	Fingerprint hex64        `json:"fingerprint"`
@@ -82,7 +82,7 @@ type matcher struct {
 func newMatcher(e *env, c *cli.Context, client *link, group string) *matcher {
 	m := &matcher{c: c, client: client, group: group, n: c.Int("n")}
 	if c.Bool(flagJSON) {
-		m.out = &matchJSONPrinter{array: newJSONArray(e.stdout), withAll: c.IsSet("n"), group: group}
+		m.out = &matchJSONPrinter{out: e.stdout, array: newJSONArray(e.stdout, ""), withAll: c.IsSet("n"), group: group}
 	} else {
 		m.out = &matchTablePrinter{w: e.stdout}
 	}
@@ -160,7 +160,7 @@ func (m *matcher) batch(keys []string) error {
 		return err
 	}
 	if len(owners) != len(keys) || len(owners[0]) == 0 {
-		return fmt.Errorf("the answer has %d owners for %d keys", len(owners), len(keys))
+		return fmt.Errorf("the answer has %s for %s", count(len(owners), "owner", "owners"), count(len(keys), "key", "keys"))
 	}
 	return m.out.print(keys, owners, receipt)
 }
@@ -171,6 +171,7 @@ type matchPrinter interface {
 }
 
 type matchJSONPrinter struct {
+	out     io.Writer
 	array   *jsonArray
 	group   string
 	withAll bool
@@ -196,7 +197,13 @@ func (p *matchJSONPrinter) print(keys []string, owners [][]sdk.Member, receipt s
 	return p.array.w.Flush()
 }
 
-func (p *matchJSONPrinter) close() error { return p.array.close() }
+func (p *matchJSONPrinter) close() error {
+	if err := p.array.close(); err != nil {
+		return err
+	}
+	_, err := io.WriteString(p.out, "\n")
+	return err
+}
 
 type matchTablePrinter struct {
 	w      io.Writer

@@ -17,21 +17,21 @@ type memberJSON struct {
 	Addr          string            `json:"addr"`
 	Weight        int               `json:"weight"`
 	State         string            `json:"state"`
-	Hold          string            `json:"hold,omitempty"`
+	Hold          string            `json:"hold"`
 	TTL           string            `json:"ttl"`
-	Meta          map[string]string `json:"meta,omitempty"`
+	Meta          map[string]string `json:"meta"`
 	CreatedIndex  uint64            `json:"created_index"`
 	ModifiedIndex uint64            `json:"modified_index"`
-	RegisteredAt  *time.Time        `json:"registered_at,omitempty"`
+	RegisteredAt  *time.Time        `json:"registered_at"`
 }
 
 func toMemberJSON(m sdk.Member) memberJSON {
 	out := memberJSON{
-		ID: m.ID, Addr: m.Addr, Weight: m.Weight, State: m.State.String(), TTL: m.TTL.String(),
+		ID: m.ID, Addr: m.Addr, Weight: m.Weight, State: m.State.String(), Hold: m.Hold.String(), TTL: m.TTL.String(),
 		Meta: m.Meta, CreatedIndex: m.CreatedIndex, ModifiedIndex: m.ModifiedIndex,
 	}
-	if m.Hold > 0 {
-		out.Hold = m.Hold.String()
+	if out.Meta == nil {
+		out.Meta = map[string]string{}
 	}
 	if !m.RegisteredAt.IsZero() {
 		at := m.RegisteredAt.UTC()

@@ -22,6 +22,7 @@ func migrateLogCommand(e *env) *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: flagDataDir, Usage: "the node's -data-dir (required)", EnvVars: []string{"REGISTRY_DATA_DIR"}},
 			&cli.StringFlag{Name: "to", Usage: "wal or boltdb (required)"},
+			jsonFlag(),
 		},
 		Action: func(c *cli.Context) error { return migrateLog(e, c) },
 	}
@@ -46,6 +47,9 @@ func migrateLog(e *env, c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if c.Bool(flagJSON) {
+		return writeJSON(e.stdout, migrateJSON{dir, move.From, move.To, move.From != move.To, move.First, move.Last})
+	}
 	switch {
 	case move.From == move.To:
 		_, err = fmt.Fprintf(e.stdout, "the log in %s is in %s already\n", dir, to)
@@ -55,4 +59,15 @@ func migrateLog(e *env, c *cli.Context) error {
 		_, err = fmt.Fprintf(e.stdout, "moved entries %d to %d of the log in %s from %s to %s\n", move.First, move.Last, dir, move.From, move.To)
 	}
 	return err
+}
+
+// migrateJSON says what became of a log, whose first and last entry are 0 if it
+// is empty.
+type migrateJSON struct {
+	DataDir string `json:"data_dir"`
+	From    string `json:"from"`
+	To      string `json:"to"`
+	Moved   bool   `json:"moved"`
+	First   uint64 `json:"first"`
+	Last    uint64 `json:"last"`
 }

@@ -46,8 +46,17 @@ func TestDev(t *testing.T) {
 	t.Setenv("TMPDIR", tmp)
 	bind, addr := freePorts(t, devNodes), freePorts(t, devNodes)
 	ports := []string{"-bind-port", strconv.Itoa(bind), "-addr-port", strconv.Itoa(addr)}
-	r := start(t, append([]string{"dev"}, ports...)...)
-	r.until(" ring stats ")
+	r := start(t, append([]string{"dev", "-json"}, ports...)...)
+	var d devJSON
+	if err := json.NewDecoder(r.stdout).Decode(&d); err != nil {
+		t.Fatal(err)
+	}
+	if len(d.Nodes) != devNodes || d.Nodes[2].Addr != local(addr+2) || d.Nodes[2].Bind != local(bind+2) || d.Cluster != devName || filepath.Dir(d.DataDir) != tmp {
+		t.Errorf("%+v", d)
+	}
+	if last := d.Commands[len(d.Commands)-1]; !strings.HasSuffix(last, " ring stats -registries "+local(addr)+","+local(addr+1)+","+local(addr+2)+" web") {
+		t.Error(last)
+	}
 
 	t.Setenv("REGISTRY_ADDRS", local(addr))
 	service := start(t, "register", "-group", "web", "-id", "w1", "-addr", "127.0.0.1:8080", "--", "sh", "-c", "echo up; exec sleep 60")
@@ -224,6 +233,9 @@ func TestMigrateLog(t *testing.T) {
 			t.Errorf("to %s: %s", to, out)
 		}
 		if out := ok(t, "migrate-log", "-data-dir", dir, "-to", to); !strings.Contains(out, "already") {
+			t.Errorf("to %s again: %s", to, out)
+		}
+		if out := ok(t, "migrate-log", "-data-dir", dir, "-to", to, "-json"); !strings.Contains(out, `"moved": false,`) || !strings.Contains(out, `"to": "`+to+`"`) {
 			t.Errorf("to %s again: %s", to, out)
 		}
 		n := start(t, append(node, "-log-store", to)...)

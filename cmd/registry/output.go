@@ -34,35 +34,39 @@ func writeJSONLine(w io.Writer, v any) error {
 
 // jsonArray prints the elements of an array as they come, as writeJSON would.
 type jsonArray struct {
-	w     *bufio.Writer
-	count int
+	w      *bufio.Writer
+	indent string // of the line that the array begins in
+	count  int
 }
 
-func newJSONArray(w io.Writer) *jsonArray { return &jsonArray{w: bufio.NewWriter(w)} }
+func newJSONArray(w io.Writer, indent string) *jsonArray {
+	return &jsonArray{w: bufio.NewWriter(w), indent: indent}
+}
 
 func (a *jsonArray) add(v any) error {
 	var data bytes.Buffer
 	enc := json.NewEncoder(&data)
 	enc.SetEscapeHTML(false)
-	enc.SetIndent("  ", "  ")
+	enc.SetIndent(a.indent+"  ", "  ")
 	if err := enc.Encode(v); err != nil {
 		return err
 	}
-	sep := ",\n  "
+	sep := ","
 	if a.count == 0 {
-		sep = "[\n  "
+		sep = "["
 	}
 	a.count++
-	a.w.WriteString(sep)
+	a.w.WriteString(sep + "\n  " + a.indent)
 	_, err := a.w.Write(bytes.TrimSpace(data.Bytes()))
 	return err
 }
 
-// close ends the array; it is valid JSON also when the elements ended early.
+// close ends the array, which is valid JSON also when the elements ended early,
+// and leaves the end of the line to the caller.
 func (a *jsonArray) close() error {
-	end := "\n]\n"
+	end := "\n" + a.indent + "]"
 	if a.count == 0 {
-		end = "[]\n"
+		end = "[]"
 	}
 	a.w.WriteString(end)
 	return a.w.Flush()
@@ -160,8 +164,15 @@ func pairs(m map[string]string) string {
 	return strings.Join(out, " ")
 }
 
-// percent prints a share of the whole circle.
-func percent(share float64) string { return fmt.Sprintf("%.2f%%", 100*share) }
+// count is a number of things in words: "1 member", "2 members".
+func count(n int, one, many string) string { return fmt.Sprintf("%d %s", n, plural(n, one, many)) }
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
+}
 
 // isTerminal reports whether v is a terminal: a character device other than
 // the null device.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -53,7 +54,7 @@ func TestGroupGetWithoutLeader(t *testing.T) {
 	if out := ok(t, "group", "get", "web"); !strings.Contains(out, "unknown: the leader does not answer") {
 		t.Error(out)
 	}
-	if out := ok(t, "group", "get", "web", "--json"); strings.Contains(out, "guard") || !strings.Contains(out, `"members": 3`) {
+	if out := ok(t, "group", "get", "web", "--json"); !strings.Contains(out, `"guard": null`) || !strings.Contains(out, `"members": 3`) {
 		t.Error(out)
 	}
 }
@@ -63,12 +64,16 @@ func TestJSONShapes(t *testing.T) {
 	f := withWeb(t)
 	f.nodes = []*registrypb.NodeStatus{{Id: "n1", Role: "leader", Digest: 1}}
 	tests := []struct{ name, args, path string }{
-		{"ring show", "ring show web -json", "group virtual_nodes fingerprint digest points.0.hash points.0.member points.0.index"},
-		{"match", "match web k -json", "0.group 0.key 0.member.id 0.member.addr 0.index 0.revision 0.fingerprint"},
+		{"ring show", "ring show web -json", "group virtual_nodes bound fingerprint digest points.0.hash points.0.member points.0.index points.0.owner"},
+		{"ring stats", "ring stats web -json", "group revision bound bound_in_use moved_by_bound.percent members.0.share.percent members.0.to_fair"},
+		{"ring plan", "ring plan web -leave web-1 -json", "max_moved within bound_before bound_after members.0.weight_after moved.units least.units moves.0.share.percent"},
+		{"ring plot", "ring plot web -json", "file fingerprint largest_to_fair members.2.share.percent circle.319"},
+		{"group get", "group get web -json", "name bound guard"},
+		{"match", "match web k -json", "0.group 0.key 0.member.id 0.member.addr 0.fallback 0.index 0.revision 0.fingerprint"},
 		{"match -n", "match web k -n 2 -json", "0.members.1.id"},
 		{"watch", "watch web -n 1 -json", "group reset rebuilt unknown from revision index fingerprint virtual_nodes bound put.0.id removed"},
-		{"members", "members web -json", "0.id 0.addr 0.weight 0.state 0.meta.zone"},
-		{"cluster status", "cluster status -json", "leader term nodes.0.id nodes.0.bind nodes.0.addr nodes.0.role nodes.0.applied_index nodes.0.digest"},
+		{"members", "members web -json", "0.id 0.addr 0.weight 0.state 0.hold 0.meta.zone 0.registered_at"},
+		{"cluster status", "cluster status -json", "leader term nodes.0.id nodes.0.bind nodes.0.addr nodes.0.role nodes.0.applied_index nodes.0.digest nodes.0.version nodes.0.error nodes.0.alarms"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -235,13 +240,13 @@ func TestRingDiff(t *testing.T) {
 	if r := execute(t, t.Context(), "", "ring", "diff", saved, "web", "-max-moved", "1%"); r.code != exitCheck {
 		t.Errorf("limit: %+v", r)
 	}
-	write(t, saved, strings.Replace(ok(t, "ring", "show", "web", "--json"), `"fingerprint":"`, `"fingerprint":"0`, 1))
+	write(t, saved, strings.Replace(ok(t, "ring", "show", "web", "--json"), `"fingerprint": "`, `"fingerprint": "0`, 1))
 	if r := execute(t, t.Context(), "", "ring", "diff", saved, "web"); r.code != exitFailure || !strings.Contains(r.stderr, "before.json") {
 		t.Errorf("damaged file: %+v", r)
 	}
 	good := ok(t, "ring", "show", "web", "--json")
 	for field, text := range map[string]string{"fingerprint": "its members and parameters have fingerprint", "digest": "the ring that is built of it has digest"} {
-		other := regexp.MustCompile(`"`+field+`":"[0-9a-f]+"`).ReplaceAllString(good, `"`+field+`":"0000000000001234"`)
+		other := regexp.MustCompile(`"`+field+`": "[0-9a-f]+"`).ReplaceAllString(good, `"`+field+`": "0000000000001234"`)
 		write(t, saved, other)
 		if r := execute(t, t.Context(), "", "ring", "diff", saved, "web"); r.code != exitCheck || other == good || !strings.Contains(r.stderr, text) {
 			t.Errorf("file with another %s: %+v", field, r)
@@ -263,8 +268,10 @@ func TestRingPlot(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if r := execute(t, t.Context(), "", "ring", "plot", "web", "-width", "5"); r.code != exitUsage {
-		t.Errorf("%+v", r)
+	for _, more := range [][]string{nil, {"-json"}} {
+		if r := execute(t, t.Context(), "", append([]string{"ring", "plot", "web", "-width", "5"}, more...)...); r.code != exitUsage || r.stdout != "" {
+			t.Errorf("%q: %+v", more, r)
+		}
 	}
 }
 
@@ -328,5 +335,49 @@ func TestExitCodes(t *testing.T) {
 	}
 	if r := execute(t, t.Context(), "", "members", "web", "-registries", "127.0.0.1:1", "-timeout", "300ms"); r.code != exitUnavailable {
 		t.Errorf("nobody there: %+v", r)
+	}
+}
+
+// percents are the shares that a table shows.
+var percents = regexp.MustCompile(`[0-9]+\.[0-9]{2}%`)
+
+// TestOneTextForAShare: every command shows a member's share alike.
+func TestOneTextForAShare(t *testing.T) {
+	withWeb(t)
+	want := []string{"34.54%", "65.46%", "0.00%"}
+	for _, args := range []string{"ring stats web", "ring plot web"} {
+		if got := percents.FindAllString(ok(t, strings.Fields(args)...), -1); !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", args, got, want)
+		}
+	}
+	plan := ok(t, "ring", "plan", "web", "-weight", "web-3=2")
+	for _, share := range want {
+		if !strings.Contains(plan, share) {
+			t.Errorf("no %s in\n%s", share, plan)
+		}
+	}
+	deviation := "0.029"
+	for _, args := range []string{"ring stats web", "ring plot web"} {
+		if out := ok(t, strings.Fields(args)...); !strings.Contains(out, deviation) {
+			t.Errorf("%s: no deviation of %s in\n%s", args, deviation, out)
+		}
+	}
+}
+
+// TestOneOfAThing: one is no plural.
+func TestOneOfAThing(t *testing.T) {
+	f := withWeb(t)
+	f.put("one", &registrypb.Member{Id: "a", Addr: "h:1", Weight: 1, ModifiedIndex: 50})
+	f.put("other", &registrypb.Member{Id: "b", Addr: "h:1", Weight: 1, ModifiedIndex: 51})
+	for args, want := range map[string]string{
+		"ring stats one": "\n1 member  64 points ", "ring stats web": "\n3 members  192 points ",
+		"ring diff one other": ", in 1 range\n",
+	} {
+		if out := ok(t, strings.Fields(args)...); !strings.Contains(out, want) {
+			t.Errorf("%s: no %q in\n%s", args, want, out)
+		}
+	}
+	if out := ok(t, "ring", "plot", "one"); strings.Contains(out, "1 members") {
+		t.Error(out)
 	}
 }

@@ -30,6 +30,7 @@ func registerCommand(e *env) *cli.Command {
 		&cli.StringSliceFlag{Name: "meta", Usage: "metadata `KEY=VALUE`, repeatable"},
 		&cli.DurationFlag{Name: flagHoldOnExit, Usage: "keep the seat for so long after the end, for a restart: 1s–24h, or the ttl if that is longer"},
 		&cli.BoolFlag{Name: "take-over", Usage: "take the id over from a live process at another address"},
+		&cli.BoolFlag{Name: flagJSON, Usage: "print what becomes of the registration as lines of JSON"},
 	)
 	return &cli.Command{
 		Name:      "register",
@@ -46,7 +47,10 @@ func registerCommand(e *env) *cli.Command {
 			"container registry reaps orphans.\n\n" +
 			"With -hold-on-exit the seat is held instead of given back, before a signal is\n" +
 			"passed on: the member keeps its keys for that time, and requests go to the\n" +
-			"fallback of each, until the id is registered again, at whatever address.",
+			"fallback of each, until the id is registered again, at whatever address.\n\n" +
+			"With -json each event is one line on stdout, or on stderr if there is a command:\n" +
+			"registered, unreachable, renewed, lost, reregistered, held, hold_failed,\n" +
+			"deregistering, deregistered, deregister_failed, or ended, with the reason.",
 		Flags:  append(flags, logFlags("warn")...),
 		Action: func(c *cli.Context) error { return register(e, c) },
 	}
@@ -73,12 +77,16 @@ func register(e *env, c *cli.Context) error {
 		return err
 	}
 	defer client.Close()
-	return stayRegistered(e, c, client, service, command)
+	teller := newSeatTeller(e, c, service, command)
+	if teller.lines != nil {
+		service.OnEvent = teller.told
+	}
+	return stayRegistered(e, c, client, service, command, teller)
 }
 
 // stayRegistered registers, waits for the end of the context, of the command or
 // of the seat, and deregisters.
-func stayRegistered(e *env, c *cli.Context, client *link, s sdk.Service, command *child) error {
+func stayRegistered(e *env, c *cli.Context, client *link, s sdk.Service, command *child, teller *seatTeller) error {
 	until, stop := untilHangup(c.Context)
 	defer stop()
 	ctx, cancel := context.WithTimeout(until, c.Duration(flagTimeout))
@@ -93,8 +101,8 @@ func stayRegistered(e *env, c *cli.Context, client *link, s sdk.Service, command
 	if err != nil {
 		return client.reach.explain(err)
 	}
-	seat := &ownSeat{e: e, reg: reg, reach: client.reach, name: s.Group + "/" + s.ID, hold: c.Duration(flagHoldOnExit)}
-	fmt.Fprintf(e.stderr, "%s registered at %s\n", seat.name, s.Addr)
+	seat := &ownSeat{reg: reg, reach: client.reach, teller: teller, hold: c.Duration(flagHoldOnExit)}
+	teller.tell(seatRegistered, 0, nil)
 	if command != nil {
 		stop() // SIGHUP is the command's now
 		command.stopping = seat.tryHold
@@ -118,11 +126,10 @@ const (
 
 // ownSeat is what this process registered.
 type ownSeat struct {
-	e     *env
-	reg   *sdk.Registration
-	reach *reach
-	name  string
-	hold  time.Duration // 0: deregister at the end
+	reg    *sdk.Registration
+	reach  *reach
+	teller *seatTeller
+	hold   time.Duration // 0: deregister at the end
 
 	leaving    time.Time // when the end began
 	holdFailed bool      // and it was said
@@ -151,34 +158,34 @@ func (s *ownSeat) tryHold() bool {
 	defer cancel()
 	if err := shortened(ctx, s.reg.Hold(ctx, s.hold)); err != nil {
 		if !s.holdFailed { // the second try, after the command's end, has the same reason
-			fmt.Fprintf(s.e.stderr, "registry: %s could not be held: %s\n", s.name, plain(err))
+			s.teller.tell(seatHoldFailed, 0, err)
 		}
 		s.holdFailed = true
 		return false
 	}
-	fmt.Fprintf(s.e.stderr, "%s held for %v\n", s.name, s.hold)
+	s.teller.tell(seatHeld, s.hold, nil)
 	return true
 }
 
 // leave holds the seat or gives it back; err is what became of the command.
 func (s *ownSeat) leave(err error) error {
 	if lost := seatLost(s.reg); lost != nil {
-		return &exitError{code: exitConflict, err: fmt.Errorf("%s lost its seat: %w", s.name, lost)}
+		return &exitError{code: exitConflict, err: fmt.Errorf("%s lost its seat: %w", s.teller.name(), lost)}
 	}
 	if s.tryHold() {
 		return err
 	}
-	fmt.Fprintf(s.e.stderr, "deregistering %s …\n", s.name)
+	s.teller.tell(seatDeregistering, 0, nil)
 	ctx, cancel := s.bounded(closeTimeout)
 	defer cancel()
 	if cerr := shortened(ctx, s.reg.CloseContext(ctx)); cerr != nil {
-		fmt.Fprintf(s.e.stderr, "registry: %s not deregistered, it goes when its TTL is over: %s\n", s.name, plain(cerr))
+		s.teller.tell(seatDeregisterFailed, 0, cerr)
 		if err == nil {
 			err = &exitError{code: exitCode(cerr)}
 		}
 		return err
 	}
-	fmt.Fprintf(s.e.stderr, "%s deregistered\n", s.name)
+	s.teller.tell(seatDeregistered, 0, nil)
 	return err
 }
 

@@ -123,8 +123,8 @@ func toRangeJSON(r ring.Range) rangeJSON {
 }
 
 func printDiff(w io.Writer, d diffJSON, ranges bool) error {
-	fmt.Fprintf(w, "fingerprint %v → %v\n%s of the keys have another owner, in %d ranges\n",
-		d.FingerprintBefore, d.FingerprintAfter, shareText(d.Moved), len(d.Ranges))
+	fmt.Fprintf(w, "fingerprint %v → %v\n%s of the keys have another owner, in %s\n",
+		d.FingerprintBefore, d.FingerprintAfter, d.Moved.Percent(), count(len(d.Ranges), "range", "ranges"))
 	if len(d.Moves) == 0 {
 		return nil
 	}

@@ -23,7 +23,7 @@ type nodeDigestJSON struct {
 	Fingerprint  string `json:"fingerprint"` // empty, like the digests, when the node does not answer
 	RingDigest   string `json:"ring_digest"` // empty also when the node could not build the ring
 	Digest       string `json:"digest"`
-	Error        string `json:"error,omitempty"`
+	Error        string `json:"error"`
 }
 
 func ringDigestCommand(e *env) *cli.Command {

@@ -65,7 +65,7 @@ func locate(g *groupRing, keys []string, n int) ([]locateJSON, error) {
 		}
 		out[i] = locateJSON{
 			Group: g.group.Name, Key: key, Hash: decimal64(at.Hash), Member: owners[0], Next: owners[1:], Why: why(at),
-			Point: pointJSON{Hash: decimal64(at.Point.Hash), Member: at.Point.ID, Index: at.Point.Index, Owner: at.Point.Owner},
+			Point: pointJSON{Hash: decimal64(at.Point.Hash), Member: at.Point.ID, Index: at.Point.Index, Owner: at.Owner},
 			Index: g.receipt.Index, Revision: g.receipt.Revision, Fingerprint: hex64(g.receipt.Fingerprint),
 		}
 	}

@@ -16,11 +16,46 @@ const shownMoves = 20
 
 // planJSON is a plan, and whether it is within -max-moved.
 type planJSON struct {
-	Group    string `json:"group"`
-	Revision uint64 `json:"revision"`
-	MaxMoved string `json:"max_moved,omitempty"`
-	Within   bool   `json:"within"`
-	*ring.Plan
+	Group               string        `json:"group"`
+	Revision            uint64        `json:"revision"`
+	MaxMoved            string        `json:"max_moved"` // empty: no limit
+	Within              bool          `json:"within"`
+	Moved               ring.Share    `json:"moved"`
+	Least               ring.Share    `json:"least"` // for these shares
+	PointsBefore        int           `json:"points_before"`
+	PointsAfter         int           `json:"points_after"`
+	VirtualNodesBefore  int           `json:"virtual_nodes_before"`
+	VirtualNodesAfter   int           `json:"virtual_nodes_after"`
+	BoundBefore         bound         `json:"bound_before"`
+	BoundAfter          bound         `json:"bound_after"`
+	LargestToFairBefore float64       `json:"largest_to_fair_before"`
+	LargestToFairAfter  float64       `json:"largest_to_fair_after"`
+	Members             []plannedJSON `json:"members"`
+	Moves               []ring.Move   `json:"moves"`
+}
+
+// plannedJSON is a member before and after; the weight is 0 where it is none.
+type plannedJSON struct {
+	ID           string     `json:"id"`
+	WeightBefore int        `json:"weight_before"`
+	WeightAfter  int        `json:"weight_after"`
+	ShareBefore  ring.Share `json:"share_before"`
+	ShareAfter   ring.Share `json:"share_after"`
+}
+
+func toPlanJSON(g *groupRing, p *ring.Plan, maxMoved string, within bool) planJSON {
+	out := planJSON{
+		Group: g.group.Name, Revision: g.receipt.Revision, MaxMoved: maxMoved, Within: within,
+		Moved: p.Moved, Least: p.Least, PointsBefore: p.PointsBefore, PointsAfter: p.PointsAfter,
+		VirtualNodesBefore: p.ParamsBefore.VirtualNodes, VirtualNodesAfter: p.ParamsAfter.VirtualNodes,
+		BoundBefore: bound(p.ParamsBefore.Bound), BoundAfter: bound(p.ParamsAfter.Bound),
+		LargestToFairBefore: ratio(p.LargestBefore), LargestToFairAfter: ratio(p.LargestAfter),
+		Members: make([]plannedJSON, len(p.Members)), Moves: p.Moves,
+	}
+	for i, m := range p.Members {
+		out.Members[i] = plannedJSON{m.ID, m.WeightBefore, m.WeightAfter, m.Before, m.After}
+	}
+	return out
 }
 
 func ringPlanCommand(e *env) *cli.Command {
@@ -66,7 +101,7 @@ func ringPlan(e *env, c *cli.Context) error {
 		}
 		over := overLimit(plan.Moved, limit)
 		if c.Bool(flagJSON) {
-			err = writeJSON(e.stdout, planJSON{g.group.Name, g.receipt.Revision, c.String("max-moved"), over == nil, plan})
+			err = writeJSON(e.stdout, toPlanJSON(g, plan, c.String("max-moved"), over == nil))
 		} else {
 			err = printPlan(e.stdout, plan)
 		}
@@ -147,14 +182,14 @@ func overLimit(moved ring.Share, limit *ring.Share) error {
 	if limit == nil || moved.Cmp(*limit) <= 0 {
 		return nil
 	}
-	return checkErrorf("%s of the keys would move, more than %s", shareText(moved), shareText(*limit))
+	return checkErrorf("%s of the keys would move, more than %s", moved.Percent(), limit.Percent())
 }
 
 func printPlan(w io.Writer, p *ring.Plan) error {
-	fmt.Fprintf(w, "moves %s of the keys; the least for these shares is %s\n", shareText(p.Moved), shareText(p.Least))
-	fmt.Fprintf(w, "points %d → %d  virtual nodes %d → %d  bound %s → %s  largest ÷ fair share %.3f → %.3f\n\n",
+	fmt.Fprintf(w, "moves %s of the keys; the least for these shares is %s\n", p.Moved.Percent(), p.Least.Percent())
+	fmt.Fprintf(w, "points %d → %d  virtual nodes %d → %d  bound %v → %v  largest ÷ fair share %.3f → %.3f\n\n",
 		p.PointsBefore, p.PointsAfter, p.ParamsBefore.VirtualNodes, p.ParamsAfter.VirtualNodes,
-		boundText(p.ParamsBefore.Bound), boundText(p.ParamsAfter.Bound), ratio(p.LargestBefore), ratio(p.LargestAfter))
+		bound(p.ParamsBefore.Bound), bound(p.ParamsAfter.Bound), ratio(p.LargestBefore), ratio(p.LargestAfter))
 	t := newTable(w, "ID", "WEIGHT", "SHARE BEFORE", "AFTER")
 	for _, m := range p.Members {
 		weight := strconv.Itoa(m.WeightAfter)
@@ -166,7 +201,7 @@ func printPlan(w io.Writer, p *ring.Plan) error {
 		case m.WeightAfter != m.WeightBefore:
 			weight = fmt.Sprintf("%d → %d", m.WeightBefore, m.WeightAfter)
 		}
-		t.row(m.ID, weight, shareText(m.Before), shareText(m.After))
+		t.row(m.ID, weight, m.Before.Percent(), m.After.Percent())
 	}
 	if err := t.flush(); err != nil || len(p.Moves) == 0 {
 		return err
@@ -178,7 +213,7 @@ func printPlan(w io.Writer, p *ring.Plan) error {
 func printMoves(w io.Writer, moves []ring.Move) error {
 	t := newTable(w, "FROM", "TO", "KEYS")
 	for _, m := range moves[:min(len(moves), shownMoves)] {
-		t.row(m.From, m.To, shareText(m.Share))
+		t.row(m.From, m.To, m.Share.Percent())
 	}
 	if err := t.flush(); err != nil || len(moves) <= shownMoves {
 		return err
@@ -186,6 +221,3 @@ func printMoves(w io.Writer, moves []ring.Move) error {
 	_, err := fmt.Fprintf(w, "and %d more; -json lists them all\n", len(moves)-shownMoves)
 	return err
 }
-
-// shareText prints a share for people: two decimals of a per cent.
-func shareText(s ring.Share) string { return percent(float(s)) }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -17,7 +18,7 @@ import (
 type ringFile struct {
 	Group        string      `json:"group"`
 	VirtualNodes int         `json:"virtual_nodes"`
-	Bound        int         `json:"bound,omitempty"`
+	Bound        bound       `json:"bound"`
 	Fingerprint  hex64       `json:"fingerprint"`
 	Digest       hex64       `json:"digest"`
 	Points       []pointJSON `json:"points"`
@@ -29,7 +30,7 @@ type pointJSON struct {
 	Hash   decimal64 `json:"hash"`
 	Member string    `json:"member"`
 	Index  int       `json:"index"`
-	Owner  string    `json:"owner,omitempty"` // only where a bound gave the keys to another member
+	Owner  string    `json:"owner"` // of the keys: another member where a bound gave them away
 }
 
 type decimal64 uint64
@@ -43,11 +44,7 @@ func (d *decimal64) UnmarshalText(text []byte) error {
 }
 
 func toPointJSON(r *ring.Ring, p ring.Point) pointJSON {
-	out := pointJSON{Hash: decimal64(p.Hash), Member: r.Member(p.Member).ID, Index: p.Index}
-	if p.Owner != p.Member {
-		out.Owner = r.Member(p.Owner).ID
-	}
-	return out
+	return pointJSON{Hash: decimal64(p.Hash), Member: r.Member(p.Member).ID, Index: p.Index, Owner: r.Member(p.Owner).ID}
 }
 
 func ringShowCommand(e *env) *cli.Command {
@@ -75,25 +72,25 @@ func ringShowCommand(e *env) *cli.Command {
 
 // writeRingJSON writes a ringFile point by point: a ring may have millions.
 func writeRingJSON(w io.Writer, g *groupRing) error {
-	head, err := json.Marshal(ringFile{
-		Group: g.group.Name, VirtualNodes: g.group.VirtualNodes, Bound: g.group.Bound,
+	var head bytes.Buffer
+	err := writeJSON(&head, ringFile{
+		Group: g.group.Name, VirtualNodes: g.group.VirtualNodes, Bound: bound(g.group.Bound),
 		Fingerprint: hex64(g.receipt.Fingerprint), Digest: hex64(g.ring.Digest()), Points: []pointJSON{},
 	})
 	if err != nil {
 		return err
 	}
-	w.Write(head[:len(head)-len("]}")])
-	sep := "\n"
+	w.Write(bytes.TrimSuffix(head.Bytes(), []byte("[]\n}\n")))
+	points := newJSONArray(w, "  ")
 	for p := range g.ring.Points() {
-		data, err := json.Marshal(toPointJSON(g.ring, p))
-		if err != nil {
+		if err := points.add(toPointJSON(g.ring, p)); err != nil {
 			return err
 		}
-		io.WriteString(w, sep)
-		w.Write(data)
-		sep = ",\n"
 	}
-	_, err = io.WriteString(w, "\n]}\n")
+	if err := points.close(); err != nil {
+		return err
+	}
+	_, err = io.WriteString(w, "\n}\n")
 	return err
 }
 
@@ -135,7 +132,7 @@ func (f ringFile) ring() (*ring.Ring, error) {
 	for _, p := range f.Points {
 		points[p.Member]++
 	}
-	params := ring.Params{VirtualNodes: f.VirtualNodes, Bound: f.Bound}
+	params := ring.Params{VirtualNodes: f.VirtualNodes, Bound: int(f.Bound)}
 	if err := params.Validate(); err != nil {
 		return nil, err
 	}

@@ -27,9 +27,9 @@ type watchJSON struct {
 	From         uint64       `json:"from"`
 	Revision     uint64       `json:"revision"`
 	Index        uint64       `json:"index"`
-	Fingerprint  hex64        `json:"fingerprint,omitempty"` // missing for an unknown group
+	Fingerprint  string       `json:"fingerprint"` // empty for an unknown group
 	VirtualNodes int          `json:"virtual_nodes"`
-	Bound        int          `json:"bound"` // per mille of the fair share; 0 is off
+	Bound        bound        `json:"bound"`
 	Put          []memberJSON `json:"put"`
 	Removed      []string     `json:"removed"`
 	Error        string       `json:"error,omitempty"`     // why the watch gets nothing
@@ -39,14 +39,23 @@ type watchJSON struct {
 func toWatchJSON(ev sdk.GroupEvent) watchJSON {
 	out := watchJSON{
 		Group: ev.Group, Reset: ev.Reset, Rebuilt: ev.Rebuilt, Unknown: ev.Unknown,
-		From: ev.From, Revision: ev.Revision, Index: ev.Index, Fingerprint: hex64(ev.Fingerprint),
-		VirtualNodes: ev.VirtualNodes, Bound: ev.Bound,
+		From: ev.From, Revision: ev.Revision, Index: ev.Index, Fingerprint: fingerprintText(ev),
+		VirtualNodes: ev.VirtualNodes, Bound: bound(ev.Bound),
 		Put: toMembersJSON(ev.Put), Removed: append([]string{}, ev.Removed...), Recovered: ev.Recovered,
 	}
 	if ev.Err != nil {
 		out.Error = ev.Err.Error()
 	}
 	return out
+}
+
+// fingerprintText is empty for an event without a state of the group: none is not
+// fingerprint 0.
+func fingerprintText(ev sdk.GroupEvent) string {
+	if ev.Unknown || ev.Revision == 0 {
+		return ""
+	}
+	return hex64(ev.Fingerprint).String()
 }
 
 func watchCommand(e *env) *cli.Command {
@@ -196,7 +205,7 @@ type eventPrinter struct {
 func (p *eventPrinter) print(ev sdk.GroupEvent) error {
 	t := newTable(p.w)
 	line := p.lineOf(t, ev)
-	params := fmt.Sprintf("virtual-nodes=%d bound=%s", ev.VirtualNodes, boundText(ev.Bound))
+	params := fmt.Sprintf("virtual-nodes=%d bound=%v", ev.VirtualNodes, bound(ev.Bound))
 	mark := ""
 	if ev.Rebuilt {
 		mark = " rebuilt"
@@ -229,16 +238,13 @@ func (p *eventPrinter) print(ev sdk.GroupEvent) error {
 
 // lineOf returns a function that adds a line of the event to the table.
 func (p *eventPrinter) lineOf(t *table, ev sdk.GroupEvent) func(cells ...string) {
-	revision, fingerprint := "", ""
+	revision := ""
 	if ev.Revision != 0 {
 		revision = fmt.Sprint(ev.Revision)
 	}
-	if ev.Fingerprint != 0 {
-		fingerprint = hex64(ev.Fingerprint).String()
-	}
 	head := []any{revision, ev.Group}
 	if p.fingerprints {
-		head = []any{revision, fingerprint, ev.Group}
+		head = []any{revision, fingerprintText(ev), ev.Group}
 	}
 	return func(cells ...string) {
 		row := slices.Clone(head)
