@@ -148,6 +148,8 @@ func TestCompletion(t *testing.T) {
 		{"two dashes alone", "version", "--", "--json --help"},
 		{"no flag twice", "version -json", "-", "-help"},
 		{"a repeatable flag twice", "ring plan web -leave web-1", "-le", "-leave"},
+		{"logs", "migrate-log -to", "", "wal boltdb"},
+		{"a log", "serve -log-store", "w", "wal"},
 		{"shells", "completion", "", "bash zsh fish"},
 		{"nothing after --", "register --", "", ""},
 		{"help", "help ring", "d", "digest diff"},

@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/werbenhu/registry/sdk"
+	"github.com/werbenhu/registry/store"
 )
 
 // completeFlag, as the last argument, asks for what may stand at the cursor.
@@ -127,6 +128,8 @@ func (l *partialLine) valuesOf(ctx context.Context, flag string) []string {
 		}
 	case "state":
 		return []string{sdk.StateActive.String(), sdk.StateDraining.String(), sdk.StateHeld.String()}
+	case "to", flagLogStore:
+		return []string{store.LogWAL, store.LogBolt}
 	case "log-level":
 		return []string{"debug", "info", "warn", "error"}
 	case "log-format":
