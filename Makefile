@@ -2,7 +2,7 @@
 # targets below that check something are its steps.
 
 REGISTRY_TAG ?= dev
-VERSION      ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+VERSION      ?= $(shell git describe --tags --dirty 2>/dev/null)
 FUZZTIME     ?= 30s
 BENCH        ?= .
 FAULTRUNS    ?= 20

@@ -1,26 +1,65 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
+	"regexp"
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 )
 
-// version is set by the linker: -ldflags "-X main.version=v1.2.3".
+// release is the version of this source.
+const release = "0.1.0"
+
+// version, if the linker sets it, stands in for release: -ldflags "-X main.version=v1.2.3".
 var version string
 
-// buildVersion returns the linked version, or what the Go tool recorded.
-func buildVersion() string {
-	if version != "" {
-		return version
+func buildVersion() string { return cmp.Or(strings.TrimPrefix(version, "v"), release) }
+
+type versionJSON struct {
+	Version  string `json:"version"`
+	Commit   string `json:"commit"`   // empty if the build does not know it
+	Modified bool   `json:"modified"` // the source was not that of the commit
+	Go       string `json:"go"`
+	Platform string `json:"platform"`
+}
+
+// pseudoVersion is what the Go tool calls a commit without a tag.
+var pseudoVersion = regexp.MustCompile(`-(?:0\.)?[0-9]{14}-([0-9a-f]{12})(?:\+|$)`)
+
+// versionOf adds what the Go tool recorded of the build.
+func versionOf(info *debug.BuildInfo) versionJSON {
+	out := versionJSON{Version: buildVersion(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	if info == nil {
+		return out
 	}
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" || info.Main.Version == "(devel)" {
-		return "devel"
+	if m := pseudoVersion.FindStringSubmatch(info.Main.Version); m != nil {
+		out.Commit = m[1]
 	}
-	return info.Main.Version
+	for _, s := range info.Settings {
+		switch s.Key {
+		case "vcs.revision":
+			out.Commit = s.Value[:min(len(s.Value), 12)]
+		case "vcs.modified":
+			out.Modified = s.Value == "true"
+		}
+	}
+	return out
+}
+
+func (v versionJSON) String() string {
+	commit := ""
+	if v.Commit != "" {
+		commit = "commit " + v.Commit
+		if v.Modified {
+			commit += " with changes"
+		}
+		commit += ", "
+	}
+	return fmt.Sprintf("registry %s (%s%s %s)", v.Version, commit, v.Go, v.Platform)
 }
 
 func versionCommand(e *env) *cli.Command {
@@ -33,12 +72,12 @@ func versionCommand(e *env) *cli.Command {
 			if _, err := positional(c); err != nil {
 				return err
 			}
+			info, _ := debug.ReadBuildInfo() // nil without modules
+			v := versionOf(info)
 			if c.Bool(flagJSON) {
-				return writeJSON(e.stdout, map[string]string{
-					"version": buildVersion(), "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH,
-				})
+				return writeJSON(e.stdout, v)
 			}
-			_, err := fmt.Fprintf(e.stdout, "registry %s (%s %s/%s)\n", buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			_, err := fmt.Fprintln(e.stdout, v)
 			return err
 		},
 	}
