@@ -35,7 +35,7 @@ type Options struct {
 func (o Options) Validate() error {
 	o = o.filled()
 	if o.Width < MinWidth || o.Width > MaxWidth || o.Bars < 2 {
-		return fmt.Errorf("%w: %d columns and %d bars, want %d to %d columns and at least 2 bars", ErrSize, o.Width, o.Bars, MinWidth, MaxWidth)
+		return fmt.Errorf("%w: width %d and bars %d, want a width of %d to %d and bars of at least 2", ErrSize, o.Width, o.Bars, MinWidth, MaxWidth)
 	}
 	return nil
 }
