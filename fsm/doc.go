@@ -1,5 +1,11 @@
 // Package fsm is the replicated state machine of the registry: groups, their
-// members and leases, and the cluster's nodes.
+// members and leases, and the cluster's nodes. A [Machine] is given the entries of
+// the log in their order; readers take its [State].
+//
+//	m := fsm.New(observers...)
+//	data, err := fsm.Encode(&fsmpb.Command{Op: &fsmpb.Command_SetGroup{SetGroup: &fsmpb.SetGroup{Group: "web", VirtualNodes: 256}}})
+//	results := m.Apply([]fsm.Entry{{Index: 1, Term: 1, Data: data}})
+//	group := m.State().Group("web") // group.Revision is 1
 //
 // # Promises
 //

@@ -2,6 +2,10 @@
 // weight, and moves as few keys as possible when the set changes. A Ring is immutable and safe for
 // concurrent use; lookups take no lock and allocate nothing.
 //
+//	r, err := ring.New(ring.DefaultParams(), []ring.Member{{ID: "web-1", Weight: 1}, {ID: "web-2", Weight: 2}})
+//	owner := r.Member(r.Match("user-id-1")).ID                            // always the same for the key
+//	plan, err := ring.NewPlan(r, ring.Change{Leave: []string{"web-1"}})   // plan.Moved, plan.Moves
+//
 // The rest of this comment specifies the ring completely, so that other languages can implement it.
 // The files in testdata/ring are test vectors for that.
 //

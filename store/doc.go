@@ -1,6 +1,16 @@
-// Package store is one node of the cluster: hashicorp/raft over a bbolt log
-// and file snapshots, the leader's work (leases, expiry, promotion of joined
+// Package store is one node of the cluster: hashicorp/raft over a log on
+// disk and file snapshots, the leader's work (leases, expiry, promotion of joined
 // nodes), reads with a stated freshness, and membership of the cluster.
+//
+//	s, err := store.Open(store.Config{
+//		ID: "n1", Cluster: "main", DataDir: dir, BindAdvertise: "10.0.0.1:7370", Addr: "10.0.0.1:9800",
+//		Listener: listener, DialRaft: rpc.DialRaft, Peers: rpc.NewPeers(),
+//	})
+//	defer s.Close()
+//	err = s.Form(ctx, store.Formation{}) // a cluster of one node, or the one that it is in
+//	<-s.Ready()
+//	result, err := s.Write(ctx, command) // on the leader
+//	group := s.State().Group("web")      // on every node
 //
 // # Promises
 //

@@ -1,6 +1,14 @@
 // Package rings builds the rings of groups when they are asked for, and keeps
 // those that go on being asked for, within a budget of memory.
 //
+//	var m *fsm.Machine
+//	cache := rings.New(rings.Config{State: func() *fsm.State { return m.State() }})
+//	m = fsm.New(cache) // the cache is told of every change
+//	defer cache.Close()
+//	state := m.State()
+//	view, behind, err := cache.Get(ctx, state, state.Group("web"), rings.Need{})
+//	owner := view.Member(view.Ring.Match("user-id-1")) // behind: what the ring lacks
+//
 // # Promises
 //
 // A group that nobody asks about costs nothing. The first question builds its ring,

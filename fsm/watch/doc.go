@@ -2,6 +2,19 @@
 // machine and remembers each group's last changes; a watcher holds a position in
 // them and asks for what comes next.
 //
+//	hub := watch.NewHub(fsm.New().State())
+//	m := fsm.New(hub)
+//	defer hub.Close()
+//	w := hub.Group(watch.Known{Group: "web"}) // it knows nothing: the first step is the group as a whole
+//	for {
+//		step, wake := w.Poll()
+//		if wake == nil {
+//			send(step)
+//			continue
+//		}
+//		<-wake // something changed: poll again
+//	}
+//
 // # Promises
 //
 // A watcher is told of a change when it was applied, in the order of the log, and

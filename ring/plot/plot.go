@@ -1,6 +1,10 @@
 // Package plot draws a ring: as SVG, as PNG, and as text for a terminal. Each picture has two parts:
 // the circle, whose colours are the owners of the arcs, and a bar for each member's share beside a
 // mark for its fair share. Pictures are made for people; the exact figures are in ring.Stats.
+//
+//	r, err := ring.New(ring.DefaultParams(), members)
+//	err = plot.Terminal(os.Stdout, r, plot.Options{Width: 100})
+//	err = plot.SVG(file, r)
 package plot
 
 import (

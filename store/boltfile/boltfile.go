@@ -7,6 +7,11 @@
 // would follow, with every position and length checked before it is used. What
 // it accepts, bbolt reads without a fault. It does not say that the content of
 // keys and values is right: that is for checksums of their own.
+//
+//	err := boltfile.Check(file, size, func(bucket, key, value []byte) error {
+//		keys++
+//		return nil
+//	})
 package boltfile
 
 import (

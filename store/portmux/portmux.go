@@ -1,6 +1,13 @@
 // Package portmux lets several protocols share one TCP listener: it reads the
 // first bytes of each connection and hands it to the listener of the protocol
 // that they belong to.
+//
+//	mux := portmux.New(listener, 4096)
+//	grpcListener := mux.Route("PRI ", false) // false: the protocol reads these bytes itself
+//	httpListener := mux.Fallback()
+//	go grpcServer.Serve(grpcListener)
+//	go httpServer.Serve(httpListener)
+//	err := mux.Serve() // until Close
 package portmux
 
 import (

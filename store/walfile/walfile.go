@@ -8,6 +8,9 @@
 // batch, and tells a write that a crash cut off from damage where it can: the
 // batch that is cut off is the last one, so a sound batch after one that is not
 // means damage.
+//
+//	tail, err := walfile.Walk(file, size, walfile.ID{Base: 1, Segment: 1, Codec: codec})
+//	// tail.Entries are committed, and everything from tail.End on is not
 package walfile
 
 import (
