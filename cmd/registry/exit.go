@@ -42,7 +42,8 @@ const exitCodesText = `EXIT CODES
         cluster or was not taken in
      5  unavailable: no node answered in time, no leader, or not fresh enough
      6  outcome unknown: the write may or may not take effect; run it again
-     7  a check said no: digests differ, a plan moves more than -max-moved
+     7  a check said no: digests differ, a plan moves more than -max-moved, or a
+        change was not confirmed
    126  register -- CMD: the command cannot be executed
    127  register -- CMD: the command was not found
    130  interrupted before the answer came
