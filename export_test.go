@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"regexp"
 	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,16 +15,17 @@ func (c *Config) SetLimits(l rpc.Limits) { c.limits = l }
 // Machine is the node's state machine, for tests that damage it.
 func (n *Node) Machine() *fsm.Machine { return n.store.Machine() }
 
-var descName = regexp.MustCompile(`fqName: "([^"]+)"`)
+// MaxClientConns is for the reference.
+const MaxClientConns = maxClientConns
 
-// MetricNames are those of all metrics that the node exports, also of those
-// that have no sample yet, in order.
-func (n *Node) MetricNames() (names []string) {
+// MetricDescs describe all metrics that the node exports, also those that have
+// no sample yet, in the order of their names.
+func (n *Node) MetricDescs() (all []string) {
 	descs := make(chan *prometheus.Desc)
 	go func() { defer close(descs); n.metrics.Describe(descs) }()
 	for d := range descs {
-		names = append(names, descName.FindStringSubmatch(d.String())[1])
+		all = append(all, d.String())
 	}
-	slices.Sort(names)
-	return slices.Compact(names)
+	slices.Sort(all)
+	return all
 }

@@ -12,8 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -224,41 +222,6 @@ func TestMetricsFollowConventions(t *testing.T) {
 			t.Errorf("%v:\n%s", err, out)
 		}
 	})
-}
-
-// TestReadmeListsTheMetrics: the table names what is exported, and nothing else.
-func TestReadmeListsTheMetrics(t *testing.T) {
-	n := startNode(t, "n1", nil)
-	waitReady(t, n)
-	readme, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, section, found := strings.Cut(string(readme), "\n## Metrics\n")
-	if !found {
-		t.Fatal("README has no section on metrics")
-	}
-	section, _, _ = strings.Cut(section, "\n\nWorth an alert")
-	listed := regexp.MustCompile("(?m)`(registry_[a-z_]+)`").FindAllStringSubmatch(section, -1)
-	var names []string
-	for _, m := range listed {
-		names = append(names, m[1])
-	}
-	slices.Sort(names)
-	if twice := len(names) - len(slices.Compact(slices.Clone(names))); twice > 0 {
-		t.Errorf("%d metrics are listed twice", twice)
-	}
-	exported := n.MetricNames()
-	for _, name := range exported {
-		if !slices.Contains(names, name) {
-			t.Errorf("README lacks %s", name)
-		}
-	}
-	for _, name := range names {
-		if !slices.Contains(exported, name) {
-			t.Errorf("README lists %s, which is not exported", name)
-		}
-	}
 }
 
 // TestRegisterer: an embedder's registerer takes the metrics of one node, and
