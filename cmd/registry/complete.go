@@ -13,7 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/werbenhu/registry/sdk"
-	"github.com/werbenhu/registry/store"
+	"github.com/werbenhu/registry/store/raftlog"
 )
 
 // completeFlag, as the last argument, asks for what may stand at the cursor.
@@ -129,7 +129,7 @@ func (l *partialLine) valuesOf(ctx context.Context, flag string) []string {
 	case "state":
 		return []string{sdk.StateActive.String(), sdk.StateDraining.String(), sdk.StateHeld.String()}
 	case "to", flagLogStore:
-		return []string{store.LogWAL, store.LogBolt}
+		return []string{raftlog.WAL, raftlog.Bolt}
 	case "log-level":
 		return []string{"debug", "info", "warn", "error"}
 	case "log-format":

@@ -1,0 +1,140 @@
+package registry_test
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/werbenhu/registry/docs"
+)
+
+func documents(t *testing.T) []string {
+	t.Helper()
+	files, err := docs.Files(".")
+	if err != nil || len(files) < 10 {
+		t.Fatalf("%d documents, %v", len(files), err)
+	}
+	return files
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// A newcomer reads it to the end.
+func TestReadmeIsShort(t *testing.T) {
+	const limit = 200
+	readme := read(t, "README.md")
+	if n := strings.Count(readme, "\n"); n > limit {
+		t.Errorf("README.md has %d lines, want at most %d", n, limit)
+	}
+	if !strings.Contains(readme, "\ngo test ./...\n") {
+		t.Error("README.md does not name the test command")
+	}
+}
+
+// The lines of Go are those of examples that are compiled.
+func TestDocumentedGoIsCompiled(t *testing.T) {
+	compiled := make(map[string]bool)
+	for _, path := range []string{"sdk/example_test.go", "sdk/grpcring/example_test.go"} {
+		for line := range strings.Lines(read(t, path)) {
+			compiled[strings.TrimSpace(line)] = true
+		}
+	}
+	found := 0
+	for _, file := range documents(t) {
+		blocks, err := docs.Blocks(".", file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range blocks {
+			if b.Lang != "go" {
+				continue
+			}
+			found++
+			for line := range strings.Lines(b.Text) {
+				if !compiled[strings.TrimSpace(line)] {
+					t.Errorf("%v: in no example: %s", b, line)
+				}
+			}
+		}
+	}
+	if found < 5 {
+		t.Errorf("%d blocks of Go", found)
+	}
+}
+
+var (
+	link    = regexp.MustCompile(`\[([^\]]*)\]\(([^)\s]+)\)`)
+	fenced  = regexp.MustCompile("(?ms)^```.*?^```$")
+	heading = regexp.MustCompile(`(?m)^#+ (.*)$`)
+	noSlug  = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
+)
+
+// anchors are those that GitHub makes of a document's headings.
+func anchors(text string) map[string]bool {
+	all := make(map[string]bool)
+	for _, m := range heading.FindAllStringSubmatch(fenced.ReplaceAllString(text, ""), -1) {
+		all[strings.ReplaceAll(noSlug.ReplaceAllString(strings.ToLower(m[1]), ""), " ", "-")] = true
+	}
+	return all
+}
+
+// Links within the repository lead to a file, a heading, or a test that is there.
+func TestDocumentedLinksLead(t *testing.T) {
+	tests := 0
+	for _, file := range documents(t) {
+		text := fenced.ReplaceAllString(read(t, file), "")
+		for _, m := range link.FindAllStringSubmatch(text, -1) {
+			name, target := strings.Trim(m[1], "`"), m[2]
+			if strings.Contains(target, "://") {
+				continue
+			}
+			path, anchor, _ := strings.Cut(target, "#")
+			if path = filepath.Join(filepath.Dir(file), path); strings.HasPrefix(target, "#") {
+				path = file
+			}
+			info, err := os.Stat(path)
+			if err != nil {
+				t.Errorf("%s: %s: %v", file, m[0], err)
+				continue
+			}
+			if anchor != "" && !anchors(read(t, path))[anchor] {
+				t.Errorf("%s: %s has no heading #%s", file, path, anchor)
+			}
+			if strings.HasPrefix(name, "Test") && !info.IsDir() {
+				tests++
+				if !strings.Contains(read(t, path), "\nfunc "+name+"(t *testing.T)") {
+					t.Errorf("%s: %s has no %s", file, path, name)
+				}
+			}
+		}
+	}
+	if tests < 30 {
+		t.Errorf("%d tests are named", tests)
+	}
+}
+
+// Every promise names a test that shows it.
+func TestEveryPromiseNamesATest(t *testing.T) {
+	table, _, _ := strings.Cut(read(t, "docs/guarantees.md"), "## What is not promised")
+	rows := 0
+	for line := range strings.Lines(table) {
+		if !strings.HasPrefix(line, "| ") || strings.HasPrefix(line, "| promise ") {
+			continue
+		}
+		if rows++; !strings.Contains(line, "[`Test") {
+			t.Errorf("no test shows: %s", line)
+		}
+	}
+	if rows < 15 {
+		t.Errorf("%d promises", rows)
+	}
+}
