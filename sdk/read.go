@@ -29,7 +29,8 @@ func (c *Client) Match(ctx context.Context, group, key string, opts ...ReadOptio
 }
 
 // MatchN returns the first n distinct owners of the key, the owner first; fewer
-// when fewer members own keys, never none.
+// when fewer members own keys, never none. Owners that take more than 4 MiB with
+// their metadata are ErrInvalidArgument with the field n.
 func (c *Client) MatchN(ctx context.Context, group, key string, n int, opts ...ReadOption) ([]Member, error) {
 	count, err := owners("match", n)
 	if err != nil {

@@ -113,8 +113,8 @@ func (s *registrySide) watch(ctx context.Context, size int, seen func(int, strin
 	}
 	for node, api := range s.apis {
 		stream, err := api.Watch(ctx, &registrypb.WatchRequest{
-			Target: &registrypb.WatchRequest_Group{Group: groupOf(size)}, ProgressInterval: durationpb.New(time.Minute),
-		}, grpc.MaxCallRecvMsgSize(64<<20))
+			Target: &registrypb.WatchRequest_Group{Group: groupOf(size)}, ProgressInterval: durationpb.New(time.Minute), Pieces: true,
+		})
 		if err != nil {
 			return err
 		}
@@ -193,8 +193,8 @@ func lookOut(ctx context.Context, r *sdk.Ring, seen func(name string)) {
 // followed tells whether the event is of the group's newest revision.
 func followed(ctx context.Context, conn *grpc.ClientConn, group string, e *registrypb.WatchEvent) bool {
 	r, err := registrypb.NewRegistryClient(conn).Members(ctx, &registrypb.MembersRequest{
-		Group: group, Read: &registrypb.ReadOptions{Linearizable: true},
-	}, grpc.MaxCallRecvMsgSize(64<<20))
+		Group: group, Read: &registrypb.ReadOptions{Linearizable: true}, PageSize: 1,
+	})
 	revision := max(e.GetSnapshot().GetRevision(), e.GetDelta().GetRevision())
 	return err != nil || revision >= r.GetReceipt().GetRevision()
 }
