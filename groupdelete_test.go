@@ -1,13 +1,16 @@
 package registry_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/werbenhu/registry"
 	"github.com/werbenhu/registry/rpc/registrypb"
 	"github.com/werbenhu/registry/sdk"
 )
@@ -118,5 +121,51 @@ func TestUnknownNodes(t *testing.T) {
 		wantReason(t, err, codes.NotFound, registrypb.ErrorDetail_UNKNOWN_NODE)
 		_, err = cluster.Transfer(t.Context(), &registrypb.TransferRequest{Id: "nobody"})
 		wantReason(t, err, codes.NotFound, registrypb.ErrorDetail_UNKNOWN_NODE)
+	}
+}
+
+// A node that joins is a member at once, and takes keys.
+func TestNodesGroupFollowsTheCluster(t *testing.T) {
+	first := startNode(t, "n1", nil)
+	waitReady(t, first)
+	client, err := sdk.Dial(first.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	const group = "registry-group"
+	owners := func() map[string]bool {
+		found := map[string]bool{}
+		for i := range 200 {
+			m, err := client.Match(t.Context(), group, fmt.Sprint("key-", i), sdk.Linearizable())
+			if err != nil {
+				t.Fatal(err)
+			}
+			found[m.ID] = true
+		}
+		return found
+	}
+	if got := owners(); len(got) != 1 || !got["n1"] {
+		t.Errorf("one node: %v", got)
+	}
+	w, err := client.Watch(t.Context(), group)
+	if err != nil {
+		t.Fatal(err)
+	}
+	startNode(t, "n2", func(cfg *registry.Config) { cfg.Registries = []string{first.BindAddr()} })
+	members := map[string]bool{}
+	for len(members) < 2 {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		e, err := w.Next(ctx)
+		cancel()
+		if err != nil {
+			t.Fatalf("the watch was told of %v: %v", members, err)
+		}
+		for _, m := range e.Put {
+			members[m.ID] = true
+		}
+	}
+	if got := owners(); len(got) != 2 {
+		t.Errorf("two nodes: %v", got)
 	}
 }

@@ -22,6 +22,12 @@ func TestBenchCleansUp(t *testing.T) {
 		ok(t, append(args, "10ms")...)
 		left(t, f)
 	})
+	t.Run("while a node is away for a moment", func(t *testing.T) {
+		f := withWeb(t)
+		f.away = 2
+		ok(t, append(args, "10ms")...)
+		left(t, f)
+	})
 	for name, registered := range map[string]int{"stopped while it prepares": 1, "stopped while it measures": 6} {
 		t.Run(name, func(t *testing.T) {
 			f := withWeb(t)

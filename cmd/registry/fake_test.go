@@ -38,6 +38,7 @@ type fake struct {
 	groups      map[string]*fakeGroup
 	fail        map[string]error
 	lost        bool // heartbeats answer that the lease is gone
+	away        int  // deletions of groups that are not answered
 	fingerprint uint64
 	nodes       []*registrypb.NodeStatus
 	batches     []int // keys of each MatchMany
@@ -267,6 +268,10 @@ func (f *fake) DeleteGroup(_ context.Context, r *registrypb.DeleteGroupRequest) 
 	defer f.mu.Unlock()
 	if err != nil {
 		return nil, err
+	}
+	if f.away > 0 {
+		f.away--
+		return nil, status.Error(codes.Unavailable, "away")
 	}
 	if len(g.members) > 0 && !r.Force {
 		st, _ := status.New(codes.FailedPrecondition, "group has members").WithDetails(&registrypb.ErrorDetail{Reason: registrypb.ErrorDetail_GROUP_NOT_EMPTY})
