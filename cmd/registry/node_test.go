@@ -131,7 +131,7 @@ func TestServe(t *testing.T) {
 	// address of the machine is not exempt.
 	beyond := net.JoinHostPort("0.0.0.0", strconv.Itoa(port+1))
 	ok(t, "health", "-addr", beyond)
-	if out := ok(t, "bench", "match", "-groups", "1", "-members", "1", "-callers", "1", "-duration", "50ms", "-registries", beyond); !strings.Contains(out, " 0 errors") {
+	if out := ok(t, "bench", "register", "-groups", "1", "-callers", "1", "-duration", "50ms", "-registries", beyond); !strings.Contains(out, " 0 errors") {
 		t.Error(out)
 	}
 
