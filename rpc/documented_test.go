@@ -3,8 +3,10 @@ package rpc
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -55,7 +57,7 @@ func TestDocumentedErrors(t *testing.T) {
 	}
 	comments := reasonComments(t)
 	table := "| reason | gRPC code | Go | |\n|---|---|---|---|\n"
-	for i := range len(registrypb.ErrorDetail_Reason_name) {
+	for _, i := range slices.Sorted(maps.Keys(registrypb.ErrorDetail_Reason_name)) {
 		reason := registrypb.ErrorDetail_Reason(i)
 		if reason == registrypb.ErrorDetail_UNSPECIFIED {
 			continue
