@@ -72,7 +72,7 @@ func TestDocumentedLimits(t *testing.T) {
 	parts := map[string][][2]string{
 		"fields": {
 			{"group, member id, node id", name},
-			{"address", fmt.Sprintf("`host:port`, at most %d bytes, port 1 – 65535", fsm.MaxAddrLength)},
+			{"address", fmt.Sprintf("`host:port` that others can dial, not `0.0.0.0` or `[::]`; at most %d bytes, port 1 – 65535", fsm.MaxAddrLength)},
 			{"weight", fmt.Sprintf("%d – %d", ring.MinWeight, ring.MaxWeight)},
 			{"metadata", fmt.Sprintf("at most %d pairs and %s in all", fsm.MaxMetaPairs, size(fsm.MaxMetaBytes))},
 			{"TTL", fmt.Sprintf("%s – %s; %s by default", short(fsm.MinTTL), short(fsm.MaxTTL), short(fsm.DefaultTTL))},
@@ -87,10 +87,13 @@ func TestDocumentedLimits(t *testing.T) {
 			{"members of one ring", count(ring.MaxMembers)},
 			{"members of all groups", count(fsm.MaxTotalMembers)},
 			{"groups", count(fsm.MaxGroups)},
+			{"members that go with a group that is deleted by force", count(fsm.MaxFences)},
 		},
 		"calls": {
 			{"leases in a heartbeat, keys in a call, owners of a key", count(fsm.MaxBatch)},
 			{"a request", size(rpc.MaxRequest)},
+			{"an answer", size(rpc.MaxAnswer) + "; a longer list is refused with the field `page_size`, `keys` or `n`"},
+			{"a page of a list, a piece of an event", size(rpc.MaxPiece)},
 			{"connections of clients to one node", count(registry.MaxClientConns)},
 		},
 		"nodes": {

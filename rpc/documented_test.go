@@ -100,6 +100,7 @@ func codeOf(t *testing.T, reason registrypb.ErrorDetail_Reason) codes.Code {
 func TestDocumentedWatchLimits(t *testing.T) {
 	table := "| | limit |\n|---|---|\n"
 	table += fmt.Sprintf("| progress interval | %v – %v; %v by default |\n", minProgress, maxProgress, defaultProgress)
+	table += fmt.Sprintf("| members or groups in a page | 1 – %d,%03d, and as many as fit |\n", maxPage/1000, maxPage%1000)
 	table += fmt.Sprintf("| groups that a watch of a prefix goes on from | %d,%03d |\n", maxKnown/1000, maxKnown%1000)
 	if err := docs.Generated("..", "docs/reference/limits.md", "watches", table, *update); err != nil {
 		t.Error(err)

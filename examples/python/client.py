@@ -17,6 +17,9 @@ def reason(error):  # of the ErrorDetail that came with a gRPC error
             if packed.Unpack(detail):
                 return pb.ErrorDetail.Reason.Name(detail.reason)
 
+def unknown(error):
+    return reason(error) == "OUTCOME_UNKNOWN" or not reason(error) and error.code() in BROKEN
+
 class Nodes:
     def __init__(self, addrs):
         self.addrs, self.stubs, self.index = addrs, {}, 0  # the highest log index that was seen
@@ -31,19 +34,17 @@ class Nodes:
             try:
                 return getattr(self.stubs[addr], method)(request, timeout=attempt)
             except grpc.RpcError as e:
-                why = reason(e)
-                unknown = why == "OUTCOME_UNKNOWN" or not why and e.code() in BROKEN
-                if time.monotonic() > end or not (unknown or why in NOTHING_DONE):
+                if time.monotonic() > end or not (unknown(e) or reason(e) in NOTHING_DONE):
                     raise
-                if unknown and hasattr(request, "again"):
+                if unknown(e) and hasattr(request, "again"):
                     request.again = True
             self.addrs.append(self.addrs.pop(0))
             time.sleep(random.uniform(0.05, 0.1))
 
     def write(self, method, request):  # takes effect once, at whatever nodes it is attempted
-        self.index = self.index or self.call("Index", pb.IndexRequest(), 10 * TTL, 1).index
-        request.request_id, request.since, request.again = os.urandom(16), self.index, False
-        answer = self.call(method, request, 10 * TTL, 3)
+        request.since = self.call("Index", pb.IndexRequest(), 10 * TTL, 1).index
+        request.request_id = os.urandom(16)
+        answer = self.call(method, request, 10, 3)  # leaders remember requests for 15 s
         self.index = max(self.index, answer.index)
         return answer
 
