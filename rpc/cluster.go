@@ -53,7 +53,7 @@ func (s *Server) ownStatus(ctx context.Context, st store.Status, group string) *
 // configuration is asked at the same time.
 func (s *Server) Status(ctx context.Context, req *registrypb.StatusRequest) (*registrypb.StatusResponse, error) {
 	st := s.store.Status()
-	resp := &registrypb.StatusResponse{Cluster: st.Cluster, Leader: st.LeaderID, Term: st.Term}
+	resp := &registrypb.StatusResponse{Cluster: st.Cluster, ClusterId: s.store.ClusterID(), Leader: st.LeaderID, Term: st.Term}
 	resp.Nodes = make([]*registrypb.NodeStatus, len(st.Configuration))
 	var wg sync.WaitGroup
 	for i, server := range st.Configuration {

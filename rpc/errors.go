@@ -50,6 +50,7 @@ var wireErrors = []wireError{
 	{store.ErrDiskLow, codes.ResourceExhausted, registrypb.ErrorDetail_EXHAUSTED},
 	{store.ErrUnknownNode, codes.NotFound, registrypb.ErrorDetail_UNKNOWN_NODE},
 	{store.ErrMembership, codes.FailedPrecondition, registrypb.ErrorDetail_MEMBERSHIP},
+	{errWrongCluster, codes.FailedPrecondition, registrypb.ErrorDetail_WRONG_CLUSTER},
 	{errStopping, codes.Unavailable, registrypb.ErrorDetail_NOT_READY},
 	{context.Canceled, codes.Canceled, registrypb.ErrorDetail_UNSPECIFIED},
 	{context.DeadlineExceeded, codes.DeadlineExceeded, registrypb.ErrorDetail_UNSPECIFIED},

@@ -75,12 +75,13 @@ func New(cfg Config) *Server {
 	calls := s.metrics.Calls
 	clientCalls, nodeCalls := calls.Interceptors(), calls.Interceptors()
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.clients = grpc.NewServer(serverOptions(clientCalls)...)
+	cluster := &identity{store: s.store}
+	s.clients = grpc.NewServer(serverOptions(clientCalls, cluster)...)
 	registrypb.RegisterRegistryServer(s.clients, s)
 	registrypb.RegisterClusterServer(s.clients, s)
 	grpc_health_v1.RegisterHealthServer(s.clients, s.health)
 	reflection.Register(s.clients)
-	s.nodes = grpc.NewServer(serverOptions(nodeCalls)...)
+	s.nodes = grpc.NewServer(serverOptions(nodeCalls, cluster)...)
 	registrypb.RegisterRegistryServer(s.nodes, s)
 	registrypb.RegisterClusterServer(s.nodes, s)
 	peerpb.RegisterPeerServer(s.nodes, &peerServer{server: s})
@@ -95,10 +96,10 @@ func New(cfg Config) *Server {
 	return s
 }
 
-func serverOptions(calls *metrics.Interceptors) []grpc.ServerOption {
+func serverOptions(calls *metrics.Interceptors, cluster *identity) []grpc.ServerOption {
 	return []grpc.ServerOption{
-		grpc.UnaryInterceptor(calls.Unary),
-		grpc.StreamInterceptor(calls.Stream),
+		grpc.ChainUnaryInterceptor(calls.Unary, cluster.unary),
+		grpc.ChainStreamInterceptor(calls.Stream, cluster.stream),
 		grpc.MaxRecvMsgSize(MaxRequest),
 		grpc.MaxHeaderListSize(maxHeaders),
 		grpc.ForceServerCodecV2(newFrameCodec()),

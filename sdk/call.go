@@ -58,6 +58,7 @@ type call struct {
 	unknown bool              // an earlier attempt may have taken effect
 	behind  bool              // in this round a node had not reached the index, or did not answer
 	stale   *Error            // in this round a node refused as stale
+	foreign int               // in this round so many nodes were of another cluster
 }
 
 type attemptFunc func(ctx context.Context, a *attempt) error
@@ -104,7 +105,7 @@ func (cl *call) run(ctx context.Context, f attemptFunc) error {
 
 // try asks one node. sent is false only when the request cannot have left.
 func (cl *call) try(ctx context.Context, ep *endpoint, f attemptFunc) (sent bool, err error) {
-	conn, err := ep.get(cl.c.cfg)
+	conn, err := ep.get(cl.c)
 	if err != nil {
 		return false, err
 	}
@@ -145,6 +146,9 @@ func (cl *call) judge(ctx context.Context, ep *endpoint, sent bool, err error) e
 		cl.stale = e
 	case ReasonNotReady:
 		trouble = true
+	case ReasonWrongCluster:
+		trouble = true
+		cl.foreign++
 	case ReasonOutcomeUnknown:
 		cl.unknown = true
 		if e.Field != "" { // and stays so, at whatever node
@@ -161,9 +165,7 @@ func (cl *call) judge(ctx context.Context, ep *endpoint, sent bool, err error) e
 	if definite {
 		return e
 	}
-	if cl.last == nil || e.Reason != ReasonUnspecified || cl.last.Reason == ReasonUnspecified {
-		cl.last = e
-	}
+	cl.last = moreTelling(cl.last, e)
 	cl.said[ep.addr] = e.Message
 	switch {
 	case ctx.Err() != nil: // the node is not to blame
@@ -177,6 +179,25 @@ func (cl *call) judge(ctx context.Context, ep *endpoint, sent bool, err error) e
 	return nil
 }
 
+// moreTelling is the error of two nodes to end with: what a node of the cluster
+// itself says, before that another is not of it, before that one is not reached.
+func moreTelling(before, e *Error) *Error {
+	rank := func(e *Error) int {
+		switch e.Reason {
+		case ReasonUnspecified:
+			return 0
+		case ReasonWrongCluster:
+			return 1
+		default:
+			return 2
+		}
+	}
+	if before != nil && rank(before) > rank(e) {
+		return before
+	}
+	return e
+}
+
 // transient codes come from a connection that broke or did not come about, or
 // from an attempt that was given up.
 func transient(c codes.Code) bool {
@@ -188,8 +209,11 @@ func (cl *call) nextRound(ctx context.Context) error {
 	if cl.stale != nil && (!cl.behind || cl.fallback()) {
 		return cl.stale // every node was asked, and none is fresh enough
 	}
+	if cl.foreign == len(cl.tried) { // the cluster is not here
+		return cl.giveUp(nil)
+	}
 	cl.round++
-	cl.stale = nil
+	cl.stale, cl.foreign = nil, 0
 	clear(cl.tried)
 	t := time.NewTimer(cl.c.cfg.backoff(cl.round - 1))
 	defer t.Stop()

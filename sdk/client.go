@@ -18,9 +18,10 @@ const closers = 16
 // Client talks to a cluster. It is safe for use by many goroutines; a process
 // needs one.
 type Client struct {
-	cfg  *config
-	pool *pool
-	seen atomic.Uint64 // highest log index that an answer spoke of
+	cfg      *config
+	pool     *pool
+	identity identity      // of the cluster
+	seen     atomic.Uint64 // highest log index that an answer spoke of
 	// seenAt is when an answer last spoke of it, in nanoseconds since began.
 	seenAt atomic.Int64
 	began  time.Time
@@ -54,6 +55,9 @@ func Dial(target string, opts ...Option) (*Client, error) {
 	c := &Client{
 		cfg: cfg, pool: newPool(addrs), began: time.Now(),
 		regs: map[*Registration]struct{}{}, closed: make(chan struct{}),
+	}
+	if err := c.identity.give(cfg); err != nil {
+		return nil, err
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	if cfg.refresh > 0 {

@@ -1,25 +1,16 @@
 package sdk
 
 import (
+	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
-// reform starts the cluster over under another id, with one version of a group.
-func (cl *fakeCluster) reform(id, group string, revision uint64, members []*registrypb.Member) {
-	cl.mu.Lock()
-	cl.id, cl.histories, cl.index = id, nil, max(cl.index, revision)
-	cl.writeAtLocked(group, revision, members)
-	cl.mu.Unlock()
-	for _, n := range cl.nodes {
-		n.breakStreams()
-	}
-}
-
-// A cluster that was formed anew is not taken for the one before, whatever its
-// revisions and fingerprints are.
+// A cluster that was formed anew is another, whatever its revisions and
+// fingerprints are: calls end, watches say so, the ring stays as it is.
 func TestClusterThatWasFormedAnew(t *testing.T) {
 	for name, tt := range map[string]struct {
 		later   uint64 // how much further the new one's revision is
@@ -33,40 +24,55 @@ func TestClusterThatWasFormedAnew(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cl := newFakeWatched(t, 2)
 			revision := cl.write("g", memberIDs(4)...)
-			c := cl.client(cl.target(), fastProgress)
+			c := cl.client(cl.target(), fastProgress, troubledSoon)
 			r := openRing(t, c)
-			changes := make(chan RingChange, 8)
-			r.OnChange(func(c RingChange) { changes <- c })
-			w, err := c.Watch(t.Context(), "g")
-			if err != nil {
-				t.Fatal(err)
-			}
-			p, err := c.WatchPrefix(t.Context(), "g")
-			if err != nil {
-				t.Fatal(err)
-			}
-			next(t, w)
-			next(t, p)
-			if v := r.View(); v.ClusterID() != "cluster-1" {
-				t.Errorf("the ring is of cluster %q", v.ClusterID())
-			}
-			cl.reform("cluster-2", "g", revision+tt.later, memberIDs(tt.members))
-			for what, w := range map[string]*Watch[GroupEvent]{"Watch": w, "WatchPrefix": p} {
-				if e := next(t, w); !e.Rebuilt || !e.Reset || e.Revision != revision+tt.later || len(e.Put) != tt.members {
-					t.Errorf("%s: %+v", what, e)
+			var changes atomic.Int32
+			r.OnChange(func(c RingChange) { changes.Add(1) })
+			watches := watchAll(t, c)
+			cl.become("fake/cluster-2", cl.nodes...)
+			for what, told := range watches {
+				if err := told(); !errors.Is(err, ErrWrongCluster) {
+					t.Errorf("%s: %v", what, err)
 				}
 			}
-			if c := <-changes; !c.Rebuilt || c.After.ClusterID() != "cluster-2" || c.To != revision+tt.later {
-				t.Errorf("%+v", c)
+			cl.mu.Lock()
+			cl.id, cl.histories, cl.index = "cluster-2", nil, max(cl.index, revision+tt.later)
+			cl.writeAtLocked("g", revision+tt.later, memberIDs(tt.members))
+			cl.mu.Unlock()
+			if _, err := c.Match(testContext(t), "g", "k", Linearizable()); !errors.Is(err, ErrWrongCluster) {
+				t.Errorf("match: %v", err)
 			}
-			if n := r.Stats().Rebuilds; n != 1 {
-				t.Errorf("%d rebuilds", n)
+			if v := r.View(); v.ClusterID() != "cluster-1" || v.Revision() != revision || changes.Load() != 0 || r.Err() != nil {
+				t.Errorf("ring of %q at %d, %d changes, %v", v.ClusterID(), v.Revision(), changes.Load(), r.Err())
 			}
-			last := cl.write("g", memberIDs(8)...) // and it is followed as any
-			wait(t, r, last)
-			for e := next(t, w); e.Revision != last; e = next(t, w) {
+			if v := openRing(t, cl.client(cl.target(), fastProgress)).View(); v.ClusterID() != "cluster-2" { // a new client
+				t.Errorf("of cluster %q", v.ClusterID())
 			}
 		})
+	}
+}
+
+// troubledSoon has a watch say soon that it gets nothing.
+func troubledSoon(c *config) { c.troubleAfter = 20 * time.Millisecond }
+
+// watchAll opens a watch of each kind, and waits for its first event. The
+// functions return the error in the next one.
+func watchAll(t *testing.T, c *Client) map[string]func() error {
+	t.Helper()
+	group, err1 := c.Watch(t.Context(), "g")
+	prefix, err2 := c.WatchPrefix(t.Context(), "")
+	groups, err3 := c.WatchGroups(t.Context())
+	nodes, err4 := c.WatchNodes(t.Context())
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
+		t.Fatal(err)
+	}
+	next(t, group)
+	next(t, prefix)
+	next(t, groups)
+	next(t, nodes)
+	return map[string]func() error{
+		"Watch": func() error { return next(t, group).Err }, "WatchPrefix": func() error { return next(t, prefix).Err },
+		"WatchGroups": func() error { return next(t, groups).Err }, "WatchNodes": func() error { return next(t, nodes).Err },
 	}
 }
 

@@ -22,6 +22,7 @@ type config struct {
 	refresh        time.Duration
 	dialer         func(ctx context.Context, addr string) (net.Conn, error)
 	dialOptions    []grpc.DialOption
+	cluster        string // as WithCluster takes it
 
 	// Not settable from outside: pauses between rounds over all nodes, and the
 	// pause before the client follows the nodes' addresses, which a short-lived

@@ -166,6 +166,9 @@ func (r *Ring) loadCopy() error {
 		return nil
 	}
 	if err == nil {
+		err = r.c.identity.keep(c.view.cluster)
+	}
+	if err == nil {
 		r.track.floor = floorMark{c.view.revision, c.view.fingerprint, c.view.cluster}
 		err = c.tooOld(r.opts.copyMaxAge)
 	}

@@ -111,16 +111,30 @@ func TestDiskCopyOfVersion1(t *testing.T) {
 	}
 }
 
-// A node of another cluster than the copy's is not taken for one that is behind.
-func TestDiskCopyOfAClusterThatIsNoMore(t *testing.T) {
+// The copy says which cluster the client is of: one that was formed anew, with
+// the same members at the same revision by chance, is refused, and the copy serves.
+func TestDiskCopySaysWhichCluster(t *testing.T) {
 	path, v := copyOf(t, 0)
 	cl := newFakeWatched(t, 1)
 	cl.id = "cluster-2"
 	cl.mu.Lock()
-	cl.writeAtLocked("g", v.Revision(), memberProtos(v)) // the same, by chance
+	cl.writeAtLocked("g", v.Revision(), memberProtos(v))
 	cl.mu.Unlock()
-	r := openRing(t, cl.client(cl.target(), fastProgress), WithDiskCopy(path))
-	if now := r.View(); now.ClusterID() != "cluster-2" || r.Stats().Rebuilds != 1 || r.Stats().FromDisk {
+	c := cl.client(cl.target(), fastProgress)
+	r := openRing(t, c, WithDiskCopy(path))
+	if now := r.View(); now.ClusterID() != "cluster-1" || !r.Stats().FromDisk || r.Stats().Rebuilds != 0 {
+		t.Errorf("of %q, %+v", now.ClusterID(), r.Stats())
+	}
+	if _, err := c.Members(testContext(t), "g"); !errors.Is(err, ErrWrongCluster) {
+		t.Errorf("members: %v", err)
+	}
+	r.Close()
+	if copied, err := readCopy("g", path); err != nil || copied.view.ClusterID() != "cluster-1" {
+		t.Errorf("the copy: %v", err)
+	}
+	// A client that was told otherwise does not use it.
+	r = openRing(t, cl.client(cl.target(), fastProgress, WithCluster("fake/cluster-2")), WithDiskCopy(path))
+	if now := r.View(); now.ClusterID() != "cluster-2" || r.Stats().FromDisk {
 		t.Errorf("of %q, %+v", now.ClusterID(), r.Stats())
 	}
 }

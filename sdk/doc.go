@@ -22,9 +22,19 @@
 // Reads never go back in time: the client remembers the highest log index that
 // it has seen, and no node answers it from an older state. Freshness beyond
 // that is asked for by Linearizable, AtLeast and MaxStaleness, and a Receipt
-// tells what an answer was computed from. Should the cluster itself lose its
-// log, by being rebuilt from nothing or from an older snapshot, the client
+// tells what an answer was computed from. Should the cluster itself lose a part
+// of its log, because its nodes were put back to an older state, the client
 // notices by a linearizable read and starts anew.
+//
+// A client is of one cluster: the one that WithCluster, or the copy of a ring on
+// disk, names, or else the one that gives it its first answer. It holds to that
+// cluster's id for its life. A node of another, at an address that was reused for
+// instance, is passed over like one that is down, and nothing is ever taken from
+// it. Where no node of the own cluster is left, calls end with ErrWrongCluster;
+// registrations, watches and rings go on trying, and say it by EventUnreachable, in
+// an event and in RingStats. A cluster that was formed anew is
+// another cluster, also under the same name: only a new Client follows it, and
+// without a copy on disk of the old one.
 //
 // Writes are repeated after failures as well: all but Join, Remove and Transfer
 // are idempotent by their own fields. A write whose context ends before the
@@ -55,11 +65,10 @@
 //
 // Both survive the loss of nodes, and show no state older than one shown before,
 // nor an empty group that the log did not make empty: where a node seems to have
-// gone back, or to be of another cluster, the leader decides. A cluster that was
-// rebuilt, from nothing or from an older snapshot, is told as that. The members
-// have the fingerprint that the node sent, at every step, or they are not shown
-// and no ring is built of them. A watch that gets nothing from any node says so in
-// an event, and a ring in its RingStats; both go on trying.
+// gone back, the leader decides. A cluster that lost a part of its log is told as
+// Rebuilt. The members have the fingerprint that the node sent, at every step, or
+// they are not shown and no ring is built of them. A watch that gets nothing from
+// any node says so in an event, and a ring in its RingStats; both go on trying.
 //
 // Rings are built one at a time of the newest state, within a share of one
 // processor (WithBuildShare): under lasting change one build is for several

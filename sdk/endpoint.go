@@ -41,14 +41,14 @@ type endpoint struct {
 }
 
 // get returns the connection, made at the first call. It does not wait for it.
-func (e *endpoint) get(cfg *config) (*grpc.ClientConn, error) {
+func (e *endpoint) get(c *Client) (*grpc.ClientConn, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {
 		return nil, ErrClosed
 	}
 	if e.conn == nil {
-		conn, err := connect(e.addr, cfg)
+		conn, err := connect(e.addr, c)
 		if err != nil {
 			return nil, err
 		}
@@ -73,12 +73,15 @@ func (e *endpoint) close() error {
 // connect uses the passthrough scheme: the dialer then resolves the name at
 // every dial, so that a node may come back with another IP. Nodes are reached
 // directly, whatever proxy the environment names.
-func connect(addr string, cfg *config) (*grpc.ClientConn, error) {
+func connect(addr string, c *Client) (*grpc.ClientConn, error) {
+	cfg := c.cfg
 	opts := []grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(cfg.dialer),
 		grpc.WithNoProxy(),
 		grpc.WithDisableServiceConfig(),
+		grpc.WithChainUnaryInterceptor(c.identity.unary),
+		grpc.WithChainStreamInterceptor(c.identity.stream),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff: backoff.Config{
 				// A lease must not run out while its node is up again.

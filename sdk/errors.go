@@ -47,6 +47,11 @@ var (
 	ErrUnknownNode = errors.New("registry: unknown node")
 	// ErrMembership: a node's id or data does not fit the cluster.
 	ErrMembership = errors.New("registry: membership")
+	// ErrWrongCluster: the nodes that could be reached are of another cluster than
+	// the one that the client was given (WithCluster, WithDiskCopy) or that
+	// answered it first; nothing was done. A cluster that was formed anew, under
+	// the same name too, is another: a new Client takes it.
+	ErrWrongCluster = errors.New("registry: wrong cluster")
 	// ErrExhausted: a limit on the whole cluster is reached.
 	ErrExhausted = errors.New("registry: exhausted")
 	// ErrBusy: the nodes that could be reached had too much to do for as long as
@@ -81,6 +86,7 @@ const (
 	ReasonBusy             = Reason(registrypb.ErrorDetail_BUSY)
 	ReasonGroupNotEmpty    = Reason(registrypb.ErrorDetail_GROUP_NOT_EMPTY)
 	ReasonUnknownNode      = Reason(registrypb.ErrorDetail_UNKNOWN_NODE)
+	ReasonWrongCluster     = Reason(registrypb.ErrorDetail_WRONG_CLUSTER)
 )
 
 // String returns the reason in lower case, invalid_argument for instance.
@@ -106,6 +112,7 @@ var sentinels = map[Reason]error{
 	ReasonBusy:             ErrBusy,
 	ReasonGroupNotEmpty:    ErrGroupNotEmpty,
 	ReasonUnknownNode:      ErrUnknownNode,
+	ReasonWrongCluster:     ErrWrongCluster,
 }
 
 // Error is what the registry, or the lack of one, answered to a call.

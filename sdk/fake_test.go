@@ -68,6 +68,9 @@ type fakeNode struct {
 	alter  func(*registrypb.WatchEvent) *registrypb.WatchEvent // of what is sent
 	lag    time.Duration
 	mute   bool // no progress
+
+	stranger string // the cluster, NAME/ID, that the node is of instead; guarded by cl.mu
+	unnamed  bool   // of a version that names no cluster and compares none
 }
 
 func newFakeCluster(t *testing.T, n int) *fakeCluster {
@@ -91,7 +94,8 @@ func (cl *fakeCluster) start(id, addr string) *fakeNode {
 		lis, err = net.Listen("tcp", addr)
 		return err == nil
 	})
-	n := &fakeNode{cl: cl, id: id, addr: lis.Addr().String(), srv: grpc.NewServer(), calls: map[string]int{}}
+	n := &fakeNode{cl: cl, id: id, addr: lis.Addr().String(), calls: map[string]int{}}
+	n.srv = grpc.NewServer(grpc.UnaryInterceptor(n.unary), grpc.StreamInterceptor(n.stream))
 	registrypb.RegisterRegistryServer(n.srv, n)
 	registrypb.RegisterClusterServer(n.srv, n)
 	served := make(chan struct{})
@@ -270,6 +274,9 @@ func (n *fakeNode) HeartbeatStream(srv registrypb.Registry_HeartbeatStreamServer
 		}
 		if err := n.enter(srv.Context(), "Heartbeat", req); err != nil {
 			return err
+		}
+		if n.gone() {
+			return nil
 		}
 		if err := srv.Send(n.cl.beat(req)); err != nil {
 			return err

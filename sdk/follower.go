@@ -52,7 +52,7 @@ type follower struct {
 	progress func(asOf time.Time)
 	// failed, when set, is told of every node that did not give a stream, and
 	// with last after all were tried.
-	failed func(err error, last bool)
+	failed func(err *Error, last bool)
 	// trouble is told why there is nothing to follow, once for an outage, and with
 	// nil that it is over.
 	trouble func(err error)
@@ -99,7 +99,8 @@ func (f *follower) run(ctx context.Context) error {
 		if f.failed != nil {
 			f.failed(e, f.c.pool.pick(time.Now(), tried) == nil)
 		}
-		if !errors.Is(err, errMoving) && f.outage.fail(time.Now(), f.c.cfg.troubleAfter) {
+		if !errors.Is(err, errMoving) && f.outage.fail(e, time.Now(), f.c.cfg.troubleAfter) {
+			e = f.outage.err
 			f.c.cfg.logger.Warn("no node gives the watch what it follows", "watch", f.what, "addr", ep.addr, "error", e)
 			f.trouble(e)
 		}
@@ -118,7 +119,7 @@ func (f *follower) judge(ep *endpoint, heard bool, err error) *Error {
 		f.c.pool.failed(ep, time.Now(), true)
 	case errors.Is(err, ErrClosed): // the endpoint was dropped from the pool
 	default:
-		f.c.pool.failed(ep, time.Now(), e.Reason == ReasonNotReady || e.Reason != ReasonBusy && transient(e.Code))
+		f.c.pool.failed(ep, time.Now(), e.Reason == ReasonNotReady || e.Reason == ReasonWrongCluster || e.Reason != ReasonBusy && transient(e.Code))
 	}
 	if e.Code == codes.Unknown {
 		e.Code, e.Message = codes.Unavailable, err.Error()
@@ -134,7 +135,7 @@ func (f *follower) judge(ep *endpoint, heard bool, err error) *Error {
 // session follows one node until its stream ends. heard is true when it sent
 // something that was of use.
 func (f *follower) session(ctx context.Context, ep *endpoint, round int) (heard bool, err error) {
-	conn, err := ep.get(f.c.cfg)
+	conn, err := ep.get(f.c)
 	if err != nil {
 		return false, err
 	}

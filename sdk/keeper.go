@@ -60,7 +60,8 @@ type keeper struct {
 	round   int                // over all endpoints, since the last answer
 	retryAt time.Time          // no stream is opened before
 	scanned time.Time
-	lastErr error // why there is no stream
+	failed  *Error // of this round, the most telling
+	lastErr *Error // why there is no stream: that of the round before, or else failed
 }
 
 func startKeeper(c *Client) *keeper {
@@ -277,7 +278,11 @@ func (k *keeper) scan(now time.Time) {
 	for _, l := range k.beats {
 		if !l.late && now.Sub(l.renewed) >= l.ttl {
 			l.late = true
-			k.emit(l.reg, Event{Kind: EventUnreachable, Err: k.lastErr})
+			e := Event{Kind: EventUnreachable}
+			if k.lastErr != nil {
+				e.Err = k.lastErr
+			}
+			k.emit(l.reg, e)
 		}
 	}
 }

@@ -42,6 +42,12 @@ func WithCloseTimeout(d time.Duration) Option { return func(c *config) { c.close
 // only those it was given.
 func WithRefreshInterval(d time.Duration) Option { return func(c *config) { c.refresh = d } }
 
+// WithCluster says which cluster the client is of: NAME, NAME/ID or /ID, where the
+// id is that of Status and of receipts. Nodes of another are refused: see
+// ErrWrongCluster. What is not given here, the first answer tells; an empty string
+// leaves all of it to that.
+func WithCluster(cluster string) Option { return func(c *config) { c.cluster = cluster } }
+
 // WithDialer replaces the dialer of the connections, a net.Dialer by default.
 // Either way nodes are reached directly: the environment's proxy variables do
 // not count. With nil the default stays.

@@ -8,6 +8,7 @@ type outage struct {
 	since  time.Time // of the first failure; zero while there is none
 	failed int
 	told   bool
+	err    *Error // the last that gave a reason, or else the last
 }
 
 // troubleFailures is how often a stream fails, besides the time that passes,
@@ -15,7 +16,10 @@ type outage struct {
 const troubleFailures = 3
 
 // fail tells whether the outage has to be told.
-func (o *outage) fail(now time.Time, after time.Duration) bool {
+func (o *outage) fail(err *Error, now time.Time, after time.Duration) bool {
+	if o.err == nil || err.Reason != ReasonUnspecified || o.err.Reason == ReasonUnspecified {
+		o.err = err
+	}
 	if o.failed++; o.since.IsZero() {
 		o.since = now
 	}

@@ -175,7 +175,9 @@ func (c *Client) readCall(ctx context.Context, op string, req proto.Message, o r
 	cl.read, cl.seen = &o, c.seen.Load()
 	var receipt *registrypb.Receipt
 	err := cl.run(ctx, func(ctx context.Context, a *attempt) (err error) {
-		receipt, err = f(ctx, a)
+		if receipt, err = f(ctx, a); err == nil {
+			err = c.identity.meet(registrypb.ClusterRef{ID: receipt.GetClusterId()}, true)
+		}
 		return err
 	})
 	if err != nil {

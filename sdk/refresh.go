@@ -69,7 +69,7 @@ func (c *Client) goHome() error {
 	if home == nil {
 		return nil
 	}
-	conn, err := home.get(c.cfg)
+	conn, err := home.get(c)
 	if err != nil {
 		return err
 	}
@@ -79,7 +79,7 @@ func (c *Client) goHome() error {
 	if err != nil {
 		if c.ctx.Err() == nil {
 			e := errorFromStatus("refresh", err)
-			c.pool.failed(home, time.Now(), e.Reason == ReasonNotReady || transient(e.Code))
+			c.pool.failed(home, time.Now(), e.Reason == ReasonNotReady || e.Reason == ReasonWrongCluster || transient(e.Code))
 		}
 		return err
 	}

@@ -53,7 +53,7 @@ type Ring struct {
 	wake    chan struct{}
 	stale   *time.Timer // with a maximum age: looks again when it would be exceeded
 	err     error
-	lastErr error // why no node gave a stream
+	lastErr *Error // why no node gave a stream: the most telling
 	stats   RingStats
 	epoch   int // counts the rebuilds of the cluster
 	copied  *diskCopy
@@ -106,7 +106,9 @@ func WithMaxAge(d time.Duration) RingOption { return func(o *ringOptions) { o.ma
 
 // WithDiskCopy keeps a copy of the ring in a file, and starts with it when no
 // node answers. It is replaced as a whole, and a damaged one is refused. Each
-// Ring needs a file of its own. A ring whose members take more than 256 MiB has no
+// Ring needs a file of its own. A copy says which cluster the client is of; one
+// of another cluster than the client's is not used. To follow a cluster that was
+// formed anew, remove the copy. A ring whose members take more than 256 MiB has no
 // copy: that is logged, and counted in RingStats.DiskErrors.
 func WithDiskCopy(path string) RingOption { return func(o *ringOptions) { o.path = path } }
 
@@ -187,6 +189,9 @@ func (r *Ring) waitReady(ctx context.Context) error {
 	e := &Error{Op: "ring", Code: codes.Unavailable, Message: "no node gave the group " + r.group, cause: ctx.Err()}
 	if r.lastErr != nil {
 		e.Message += ": " + r.lastErr.Error()
+		if r.lastErr.Reason == ReasonWrongCluster {
+			e.Reason, e.Code = r.lastErr.Reason, r.lastErr.Code
+		}
 	}
 	return e
 }
@@ -402,9 +407,9 @@ func (r *Ring) checkAgeLocked() {
 
 // unreachable notes why a node gave no stream. When none does, the copy on
 // disk has its turn.
-func (r *Ring) unreachable(err error, last bool) {
+func (r *Ring) unreachable(err *Error, last bool) {
 	r.mu.Lock()
-	r.lastErr = err
+	r.lastErr = moreTelling(r.lastErr, err)
 	r.mu.Unlock()
 	if last {
 		r.useCopy()

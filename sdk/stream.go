@@ -59,6 +59,7 @@ func (k *keeper) openStream(now time.Time) {
 	}
 	if ep == nil { // all were tried
 		clear(k.tried)
+		k.lastErr, k.failed = k.failed, nil
 		k.retryAt = now.Add(k.c.cfg.backoff(k.round))
 		k.round++
 		return
@@ -80,7 +81,7 @@ func (k *keeper) open(ep *endpoint) {
 
 // dial opens a stream and starts its two goroutines.
 func (k *keeper) dial(ep *endpoint) (*stream, error) {
-	conn, err := ep.get(k.c.cfg)
+	conn, err := ep.get(k.c)
 	if err != nil {
 		return nil, err
 	}
@@ -154,7 +155,9 @@ func (k *keeper) nodeFailed(ep *endpoint, err error) {
 	if errors.Is(err, errSilent) {
 		e = &Error{Op: "heartbeat", Message: ep.addr + " did not answer in time"}
 	}
-	k.lastErr = e
+	if k.failed = moreTelling(k.failed, e); k.round == 0 {
+		k.lastErr = k.failed
+	}
 	k.tried[ep] = true
 	if ep.addr == k.leader {
 		k.follows = time.Now().Add(followPause)
@@ -224,7 +227,7 @@ func (k *keeper) answer(s *stream, resp *registrypb.HeartbeatResponse, now time.
 	b := s.inflight[0]
 	s.inflight[0] = batch{}
 	s.inflight, s.progress, s.answered = s.inflight[1:], now, true
-	k.lastErr, k.round = nil, 0
+	k.failed, k.lastErr, k.round = nil, nil, 0
 	clear(k.tried)
 	k.c.pool.worked(s.ep, now)
 	k.renew(b, resp.GetLost(), now)

@@ -127,6 +127,9 @@ func (t *tracker) takeSnapshot(ctx context.Context, s *registrypb.GroupSnapshot)
 	if s.GetRevision() == 0 {
 		return nil, errGap
 	}
+	if err := t.c.identity.meet(registrypb.ClusterRef{ID: s.GetClusterId()}, true); err != nil {
+		return nil, err
+	}
 	if !t.believable(s) {
 		if err := t.ask(ctx); err != nil {
 			return nil, err

@@ -123,7 +123,7 @@ type Receipt struct {
 	// members and parameters give equal fingerprints on every node.
 	Fingerprint uint64
 	// ClusterID is the id of the cluster, made when it was formed. One that was
-	// built anew under the same name has another, and revisions of its own.
+	// formed anew under the same name has another: see ErrWrongCluster.
 	ClusterID string
 	// Lag is the time since the answering node last heard from the leader.
 	Lag time.Duration
@@ -133,7 +133,8 @@ type Receipt struct {
 
 // Status is a cluster as one of its nodes sees it.
 type Status struct {
-	Cluster string
+	Cluster   string
+	ClusterID string // as in Receipt
 	// Leader is the id of the leader, empty when there is none.
 	Leader string
 	Term   uint64
@@ -243,10 +244,11 @@ func receiptFromProto(r *registrypb.Receipt) Receipt {
 
 func statusFromProto(s *registrypb.StatusResponse) Status {
 	out := Status{
-		Cluster: s.GetCluster(),
-		Leader:  s.GetLeader(),
-		Term:    s.GetTerm(),
-		Nodes:   make([]NodeStatus, len(s.GetNodes())),
+		Cluster:   s.GetCluster(),
+		ClusterID: s.GetClusterId(),
+		Leader:    s.GetLeader(),
+		Term:      s.GetTerm(),
+		Nodes:     make([]NodeStatus, len(s.GetNodes())),
 	}
 	for i, n := range s.GetNodes() {
 		out.Nodes[i] = NodeStatus{

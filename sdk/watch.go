@@ -14,8 +14,8 @@ import (
 //
 // What it shows is never older than what it has shown before, and never empty
 // because a node knew no better: where a node seems to have gone back, the
-// leader is asked. Only if the cluster itself was rebuilt, from nothing or from
-// an older snapshot, does a watch go back, with an event that says Rebuilt.
+// leader is asked. Only if the cluster itself lost a part of its log does a watch
+// go back, with an event that says Rebuilt.
 //
 // A watch that has got nothing for 5 s, from at least three attempts, says so in an
 // event with Err, goes on trying, and says Recovered in another when it is over.

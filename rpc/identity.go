@@ -1,0 +1,83 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/werbenhu/registry/fsm"
+	"github.com/werbenhu/registry/rpc/registrypb"
+	"github.com/werbenhu/registry/store"
+)
+
+// errWrongCluster: the call names another cluster than this node's.
+var errWrongCluster = errors.New("wrong cluster")
+
+// identity names the cluster in the header of every answer, and refuses calls
+// for another cluster before they reach a handler. A node that is of no cluster
+// yet has a name and no id; its handlers say that it is not ready.
+type identity struct {
+	store *store.Store
+	own   atomic.Pointer[ownIdentity] // as it was at the last call
+}
+
+type ownIdentity struct {
+	registrypb.ClusterRef
+	encoded string
+	header  metadata.MD // shared by all answers: gRPC copies it
+}
+
+func (i *identity) now() *ownIdentity {
+	id := i.store.ClusterID()
+	if own := i.own.Load(); own != nil && own.ID == id {
+		return own
+	}
+	own := &ownIdentity{ClusterRef: registrypb.ClusterRef{Name: i.store.Self().Cluster, ID: id}}
+	own.encoded = own.Encode()
+	own.header = metadata.Pairs(registrypb.ClusterHeader, own.encoded)
+	i.own.Store(own)
+	return own
+}
+
+// admit returns an error for a call that names another cluster.
+func (o *ownIdentity) admit(ctx context.Context) error {
+	for _, v := range metadata.ValueFromIncomingContext(ctx, registrypb.ClusterHeader) {
+		if v == o.encoded {
+			continue
+		}
+		want, err := registrypb.DecodeClusterRef(v)
+		if err != nil {
+			return &fsm.FieldError{Field: registrypb.ClusterHeader, Limit: "NAME, NAME/ID or /ID, percent-encoded, at most 255 bytes each", Got: fmt.Sprintf("%.600q", v)}
+		}
+		if o.Differs(want) {
+			return fmt.Errorf("%w: this node is of cluster %q, the call is for %q", errWrongCluster, o, want)
+		}
+	}
+	return nil
+}
+
+func (i *identity) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	own := i.now()
+	if err := grpc.SetHeader(ctx, own.header); err != nil {
+		return nil, err
+	}
+	if err := own.admit(ctx); err != nil {
+		return nil, toStatus(err)
+	}
+	return handler(ctx, req)
+}
+
+func (i *identity) stream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	own := i.now()
+	if err := stream.SetHeader(own.header); err != nil {
+		return err
+	}
+	if err := own.admit(stream.Context()); err != nil {
+		return toStatus(err)
+	}
+	return handler(srv, stream)
+}
