@@ -100,7 +100,7 @@ func TestAwayOrOfAnotherCluster(t *testing.T) {
 	cl.write("g", memberIDs(4)...)
 	cl.nodes[0].srv.Stop()
 	cl.become("other/cluster-9", cl.nodes[1])
-	c := cl.client(cl.target(), WithCluster("fake"), WithCallTimeout(time.Second))
+	c := cl.client(cl.target(), WithCluster("fake"), WithCallTimeout(5*time.Second))
 	_, err := c.Match(t.Context(), "g", "k")
 	if !errors.Is(err, ErrWrongCluster) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("match: %v", err)

@@ -90,6 +90,9 @@ func runBench(c *cli.Context, e *env, name string, l load) error {
 		return err
 	}
 	defer closeAll()
+	if c.Context, err = holdTogether(c.Context, c.String(flagCluster), c.Duration(flagTimeout), clients); err != nil {
+		return err
+	}
 	r, err := benchRun(c, l, clients)
 	if err != nil {
 		return err

@@ -26,7 +26,8 @@ func dialLink(c *cli.Context, opts ...sdk.Option) (*link, error) {
 		return nil, usageErrorf("-%s is %v, want more than 0", flagTimeout, c.Duration(flagTimeout))
 	}
 	reach := newReach(addrs)
-	client, err := sdk.Dial(strings.Join(addrs, ","), append(opts, sdk.WithCallTimeout(c.Duration(flagTimeout)), sdk.WithDialer(reach.dial))...)
+	client, err := sdk.Dial(strings.Join(addrs, ","), append(opts, sdk.WithCallTimeout(c.Duration(flagTimeout)), sdk.WithDialer(reach.dial),
+		sdk.WithCluster(c.String(flagCluster)))...)
 	if err != nil {
 		return nil, err
 	}

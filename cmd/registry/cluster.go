@@ -12,10 +12,11 @@ import (
 )
 
 type statusJSON struct {
-	Cluster string     `json:"cluster"`
-	Leader  string     `json:"leader"`
-	Term    uint64     `json:"term"`
-	Nodes   []nodeJSON `json:"nodes"`
+	Cluster   string     `json:"cluster"`
+	ClusterID string     `json:"cluster_id"`
+	Leader    string     `json:"leader"`
+	Term      uint64     `json:"term"`
+	Nodes     []nodeJSON `json:"nodes"`
 }
 
 type nodeJSON struct {
@@ -35,7 +36,7 @@ type nodeJSON struct {
 }
 
 func toStatusJSON(s sdk.Status) statusJSON {
-	out := statusJSON{Cluster: s.Cluster, Leader: s.Leader, Term: s.Term, Nodes: []nodeJSON{}}
+	out := statusJSON{Cluster: s.Cluster, ClusterID: s.ClusterID, Leader: s.Leader, Term: s.Term, Nodes: []nodeJSON{}}
 	for _, n := range s.Nodes {
 		out.Nodes = append(out.Nodes, nodeJSON{
 			ID: n.ID, Bind: n.Bind, Addr: n.Addr, Role: roleText(n), Voter: n.Voter, Ready: n.Ready,
@@ -96,7 +97,7 @@ func printStatus(w io.Writer, s sdk.Status) error {
 	if leader == "" {
 		leader = "none"
 	}
-	fmt.Fprintf(w, "cluster %s  leader %s  term %d\n\n", s.Cluster, leader, s.Term)
+	fmt.Fprintf(w, "cluster %s  id %s  leader %s  term %d\n\n", s.Cluster, cmp.Or(s.ClusterID, "none"), leader, s.Term)
 	t := newTable(w, "NODE", "ROLE", "BIND", "ADDR", "APPLIED", "DIGEST", "READY", "VERSION")
 	for _, n := range s.Nodes {
 		if n.Role == "" {

@@ -165,7 +165,8 @@ func (l *partialLine) names(ctx context.Context, ask namesFunc) []string {
 	}
 	target := cmp.Or(l.values[flagRegistries], os.Getenv("REGISTRY_ADDRS"), defaultClientAddr)
 	reach := newReach(strings.Split(target, ","))
-	client, err := sdk.Dial(target, sdk.WithDialer(reach.dial), sdk.WithRefreshInterval(0))
+	client, err := sdk.Dial(target, sdk.WithDialer(reach.dial), sdk.WithRefreshInterval(0),
+		sdk.WithCluster(cmp.Or(l.values[flagCluster], os.Getenv("REGISTRY_CLUSTER"))))
 	if err != nil {
 		return nil
 	}

@@ -39,7 +39,8 @@ const exitCodesText = `EXIT CODES
         own keys
      4  conflict: the id is held by another process, this process lost its seat,
         the group changed in between or has members, a node does not fit the
-        cluster or was not taken in
+        cluster or was not taken in, the nodes are of another cluster than the one
+        of -cluster
      5  unavailable: no node answered in time, no leader, or not fresh enough
      6  outcome unknown: the write may or may not take effect; run it again
      7  a check said no: digests differ, a plan moves more than -max-moved, or a
@@ -99,7 +100,7 @@ var sentinelCodes = []struct {
 		ring.ErrParams, ring.ErrMember, ring.ErrShare, ring.ErrChange, ring.ErrTooLarge, plot.ErrSize,
 	}},
 	{exitNotFound, []error{sdk.ErrUnknownGroup, sdk.ErrEmptyGroup, sdk.ErrUnknownMember, sdk.ErrUnknownNode}},
-	{exitConflict, []error{sdk.ErrConflict, sdk.ErrFenced, sdk.ErrRevisionMismatch, sdk.ErrGroupNotEmpty, sdk.ErrMembership, store.ErrMembership}},
+	{exitConflict, []error{sdk.ErrConflict, sdk.ErrFenced, sdk.ErrRevisionMismatch, sdk.ErrGroupNotEmpty, sdk.ErrMembership, store.ErrMembership, sdk.ErrWrongCluster}},
 	{exitUnknown, []error{sdk.ErrOutcomeUnknown}},
 	{exitInterrupted, []error{context.Canceled}},
 	{exitUnavailable, []error{sdk.ErrNoLeader, sdk.ErrNotReady, sdk.ErrStale, sdk.ErrUnavailable, context.DeadlineExceeded}},

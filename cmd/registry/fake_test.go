@@ -310,7 +310,7 @@ func (f *fake) UpdateMember(_ context.Context, r *registrypb.UpdateMemberRequest
 func (f *fake) Status(context.Context, *registrypb.StatusRequest) (*registrypb.StatusResponse, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return &registrypb.StatusResponse{Cluster: "registry", Leader: "n1", Term: 3, Nodes: f.nodes}, f.fail["Status"]
+	return &registrypb.StatusResponse{Cluster: "registry", ClusterId: "5f1c0c7c6a0bd1a2c3d4e5f60718293a", Leader: "n1", Term: 3, Nodes: f.nodes}, f.fail["Status"]
 }
 
 func (f *fake) Join(_ context.Context, r *registrypb.JoinRequest) (*registrypb.JoinResponse, error) {

@@ -10,6 +10,7 @@ import (
 // Names of flags that several commands have.
 const (
 	flagRegistries = "registries"
+	flagCluster    = "cluster"
 	flagTimeout    = "timeout"
 	flagJSON       = "json"
 	flagGroup      = "group"
@@ -31,6 +32,7 @@ func clientFlags(own ...cli.Flag) []cli.Flag {
 			EnvVars: []string{"REGISTRY_ADDRS"},
 			Value:   cli.NewStringSlice(defaultClientAddr),
 		},
+		clusterFlag(),
 		&cli.DurationFlag{
 			Name:    flagTimeout,
 			Usage:   "give up after that",
@@ -38,6 +40,15 @@ func clientFlags(own ...cli.Flag) []cli.Flag {
 			Value:   10 * time.Second,
 		},
 	)
+}
+
+// clusterFlag is for clients; a node's -cluster is its own name.
+func clusterFlag() cli.Flag {
+	return &cli.StringFlag{
+		Name:    flagCluster,
+		Usage:   "NAME or NAME/ID of the cluster: nodes of another are refused (default: the cluster that answers first)",
+		EnvVars: []string{"REGISTRY_CLUSTER"},
+	}
 }
 
 // readFlags are clientFlags and those that say how to read and to print.

@@ -17,7 +17,7 @@ import (
 func healthCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name:     "health",
-		Usage:    "ask a node whether it is ready; exit 0 if it is, 5 if not",
+		Usage:    "ask a node whether it is ready; exit 0 if it is, 5 if not, 4 if it is of another cluster",
 		Category: categoryNode,
 		Description: "For container health checks. With several addresses all must be ready. A node is\n" +
 			"ready when it has caught up with its cluster since its start; it then answers\n" +
@@ -25,6 +25,7 @@ func healthCommand(e *env) *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: flagAddr, Usage: "client address of the node", EnvVars: []string{"REGISTRY_ADDR"}},
 			&cli.StringSliceFlag{Name: flagRegistries, Usage: "the same, comma separated", EnvVars: []string{"REGISTRY_ADDRS"}, Value: cli.NewStringSlice(defaultClientAddr)},
+			&cli.StringFlag{Name: flagCluster, Usage: "NAME or NAME/ID of the cluster that the node must be of", EnvVars: []string{"REGISTRY_CLUSTER"}},
 			&cli.DurationFlag{Name: flagTimeout, Usage: "give up after that", EnvVars: []string{"REGISTRY_TIMEOUT"}, Value: 5 * time.Second},
 			jsonFlag(),
 		},
@@ -34,9 +35,11 @@ func healthCommand(e *env) *cli.Command {
 
 type healthJSON struct {
 	Addr   string `json:"addr"`
-	Status string `json:"status"` // serving, not_serving, unknown or unreachable
+	Status string `json:"status"` // serving, not_serving, wrong_cluster, unknown or unreachable
 	Error  string `json:"error"`
 }
+
+const statusWrongCluster = "wrong_cluster"
 
 func health(e *env, c *cli.Context) error {
 	if _, err := positional(c); err != nil {
@@ -52,10 +55,18 @@ func health(e *env, c *cli.Context) error {
 	defer newReach(addrs).sayAfter(time.Second, e.stderr, c.Duration(flagTimeout))()
 	ctx, cancel := context.WithTimeout(c.Context, c.Duration(flagTimeout))
 	defer cancel()
+	ctx, err := forCluster(ctx, c.String(flagCluster))
+	if err != nil {
+		return err
+	}
 	answers := make([]healthJSON, len(addrs))
 	var errs []error
+	code := exitUnavailable
 	for i, addr := range addrs {
 		answers[i] = checkHealth(ctx, addr)
+		if answers[i].Status == statusWrongCluster {
+			code = exitConflict
+		}
 		if answers[i].Status != "serving" {
 			errs = append(errs, fmt.Errorf("%s is %s%s", addr, answers[i].Status, prefixed(": ", answers[i].Error)))
 		}
@@ -67,7 +78,7 @@ func health(e *env, c *cli.Context) error {
 		return err
 	}
 	if len(errs) > 0 {
-		return &exitError{code: exitUnavailable, err: errors.Join(errs...)}
+		return &exitError{code: code, err: errors.Join(errs...)}
 	}
 	return nil
 }
@@ -94,6 +105,9 @@ func checkHealth(ctx context.Context, addr string) healthJSON {
 	answer, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{})
 	if err != nil {
 		out.Error = status.Convert(err).Message()
+		if isWrongCluster(err) {
+			out.Status = statusWrongCluster
+		}
 		return out
 	}
 	out.Status = strings.ToLower(answer.GetStatus().String())

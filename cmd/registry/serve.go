@@ -27,7 +27,7 @@ func serveFlags() []cli.Flag {
 		&cli.StringFlag{Name: flagDataDir, Usage: "where the node keeps its state (default: registry-data/<id>)", EnvVars: []string{"REGISTRY_DATA_DIR"}},
 		&cli.StringFlag{Name: flagLogStore, Usage: "where the log is, wal or boltdb (default: where -data-dir has it; wal in a new one)", EnvVars: []string{"REGISTRY_LOG_STORE"}},
 		&cli.IntFlag{Name: "bootstrap-expect", Usage: "form one cluster with that many nodes, all in -registries, started in any order", EnvVars: []string{"REGISTRY_BOOTSTRAP_EXPECT"}},
-		&cli.StringFlag{Name: "cluster", Usage: "name of the cluster: nodes of another name are refused", EnvVars: []string{"REGISTRY_CLUSTER"}, Value: d.Cluster},
+		&cli.StringFlag{Name: flagCluster, Usage: "name of the cluster: nodes of another name are refused", EnvVars: []string{"REGISTRY_CLUSTER"}, Value: d.Cluster},
 		&cli.BoolFlag{Name: "wait", Usage: "start empty and wait until a cluster takes this node in (cluster join)", EnvVars: []string{"REGISTRY_WAIT"}},
 		&cli.DurationFlag{Name: "join-timeout", Usage: "give up joining after that", EnvVars: []string{"REGISTRY_JOIN_TIMEOUT"}, Value: d.JoinTimeout},
 		&cli.DurationFlag{Name: "election-timeout", Usage: "call for an election after that long without a leader", EnvVars: []string{"REGISTRY_ELECTION_TIMEOUT"}, Value: d.ElectionTimeout},
@@ -76,7 +76,7 @@ func serveConfig(e *env, c *cli.Context) (registry.Config, error) {
 	if err != nil {
 		return cfg, err
 	}
-	cfg.ID, cfg.Cluster = c.String(flagID), c.String("cluster")
+	cfg.ID, cfg.Cluster = c.String(flagID), c.String(flagCluster)
 	cfg.Bind, cfg.BindAdvertise = c.String("bind"), c.String("bind-advertise")
 	cfg.Addr, cfg.Advertise = c.String(flagAddr), c.String("advertise")
 	cfg.Registries = list(c, flagRegistries)
