@@ -54,7 +54,7 @@ func deleteGroup(e *env, c *cli.Context, l *link, group string) error {
 	}
 	what := "group " + group + " deleted"
 	if members > 0 {
-		what += fmt.Sprintf(" with %d %s", members, plural(members, "member", "members"))
+		what += " with " + count(members, "member", "members")
 	}
 	return printDone(e, c, map[string]any{"group": group, "members": members}, "%s", what)
 }
@@ -76,6 +76,6 @@ func confirmDelete(e *env, c *cli.Context, l *link, name string) (revision uint6
 	if err != nil || g.Members == 0 {
 		return g.Revision, err
 	}
-	effect := fmt.Sprintf("%s would go for good with its %d %s", name, g.Members, plural(g.Members, "member", "members"))
+	effect := fmt.Sprintf("%s would go for good with its %s", name, count(g.Members, "member", "members"))
 	return g.Revision, confirm(e, c, effect)
 }

@@ -38,9 +38,9 @@ type seatEvent struct {
 type seatTeller struct {
 	service sdk.Service
 	words   io.Writer
+	lines   io.Writer // nil: words
 
-	mu    sync.Mutex // guards the rest: the SDK's events come beside our own
-	lines io.Writer  // nil: words
+	mu sync.Mutex // one line at a time: the SDK's events come beside our own
 }
 
 func newSeatTeller(e *env, c *cli.Context, s sdk.Service, command *child) *seatTeller {

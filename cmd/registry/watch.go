@@ -32,8 +32,8 @@ type watchJSON struct {
 	Bound        bound        `json:"bound"`
 	Put          []memberJSON `json:"put"`
 	Removed      []string     `json:"removed"`
-	Error        string       `json:"error,omitempty"`     // why the watch gets nothing
-	Recovered    bool         `json:"recovered,omitempty"` // it gets something again
+	Error        string       `json:"error"`     // why the watch gets nothing
+	Recovered    bool         `json:"recovered"` // it gets something again
 }
 
 func toWatchJSON(ev sdk.GroupEvent) watchJSON {

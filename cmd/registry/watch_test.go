@@ -209,7 +209,7 @@ func TestWatchJSON(t *testing.T) {
 	}
 	f.tell(t, f.change("web", join(&registrypb.Member{Id: "web-4", Addr: "<h>:1", Weight: 3})))
 	want := `{"group":"web","reset":false,"rebuilt":false,"unknown":false,"from":43,"revision":44,"index":44,"fingerprint":"a7d5f2a2b1ec1d7d","virtual_nodes":64,"bound":"off",` +
-		`"put":[{"id":"web-4","addr":"<h>:1","weight":3,"state":"active","hold":"0s","ttl":"0s","meta":{},"created_index":0,"modified_index":44,"registered_at":null}],"removed":[]}` + "\n"
+		`"put":[{"id":"web-4","addr":"<h>:1","weight":3,"state":"active","hold":"0s","ttl":"0s","meta":{},"created_index":0,"modified_index":44,"registered_at":null}],"removed":[],"error":"","recovered":false}` + "\n"
 	r.shows(want)
 	f.tell(t, f.change("web", leave("web-1")))
 	if ev := read(); ev.Reset || ev.From != 44 || ev.Revision != 45 || len(ev.Put) != 0 || !slices.Equal(ev.Removed, []string{"web-1"}) {
@@ -223,7 +223,7 @@ func TestWatchUnknownGroup(t *testing.T) {
 	if out := ok(t, "watch", "nobody", "-n", "1"); out != "-  nobody  unknown\n" {
 		t.Errorf("%q", out)
 	}
-	want := `{"group":"nobody","reset":false,"rebuilt":false,"unknown":true,"from":0,"revision":0,"index":0,"fingerprint":"","virtual_nodes":0,"bound":"off","put":[],"removed":[]}` + "\n"
+	want := `{"group":"nobody","reset":false,"rebuilt":false,"unknown":true,"from":0,"revision":0,"index":0,"fingerprint":"","virtual_nodes":0,"bound":"off","put":[],"removed":[],"error":"","recovered":false}` + "\n"
 	if out := ok(t, "watch", "nobody", "-n", "1", "-json"); out != want {
 		t.Errorf("%q", out)
 	}
