@@ -344,6 +344,12 @@ func (f *fake) Guard(_ context.Context, r *registrypb.GuardRequest) (*registrypb
 	}, nil
 }
 
+func (f *fake) Index(context.Context, *registrypb.IndexRequest) (*registrypb.IndexResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return &registrypb.IndexResponse{Index: f.index}, nil
+}
+
 func (f *fake) AcceptLoss(context.Context, *registrypb.AcceptLossRequest) (*registrypb.AcceptLossResponse, error) {
 	f.writes.Add(1)
 	return &registrypb.AcceptLossResponse{Silent: 2}, nil
