@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"regexp"
 	"runtime/debug"
 	"strings"
 	"testing"
@@ -12,6 +14,18 @@ func TestVersion(t *testing.T) {
 	}
 	if out := ok(t, "version", "-json"); !strings.Contains(out, `"version": "0.1.0",`) || !strings.Contains(out, `"commit": "`) {
 		t.Error(out)
+	}
+}
+
+// TestReleaseIsInTheChangelog: the newest heading with a number is the release.
+func TestReleaseIsInTheChangelog(t *testing.T) {
+	text, err := os.ReadFile("../../CHANGELOG.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile(`(?m)^## ([0-9.]+) - [0-9]{4}-[0-9]{2}-[0-9]{2}$`).FindSubmatch(text)
+	if m == nil || string(m[1]) != release {
+		t.Errorf("the changelog's newest release is %q, the program's %s", m, release)
 	}
 }
 
