@@ -87,7 +87,7 @@ func TestDocumentedLimits(t *testing.T) {
 			{"members of one ring", count(ring.MaxMembers)},
 			{"members of all groups", count(fsm.MaxTotalMembers)},
 			{"groups", count(fsm.MaxGroups)},
-			{"members that go with a group that is deleted by force", count(fsm.MaxFences)},
+			{"members that go with a group that is deleted by force", count(fsm.MaxFencedDeletion)},
 		},
 		"calls": {
 			{"leases in a heartbeat, keys in a call, owners of a key", count(fsm.MaxBatch)},

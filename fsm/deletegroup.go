@@ -6,14 +6,17 @@ import (
 	"github.com/werbenhu/registry/fsm/fsmpb"
 )
 
-// maxDeleted bounds the members that go with a group without fences: the entry
-// takes about 2 µs for each of them.
-const maxDeleted = 100_000
+const (
+	// MaxFencedDeletion bounds the members that go with a group, each with a fence:
+	// a tenth of the fences there are, because the oldest of those go for them.
+	MaxFencedDeletion = MaxFences / 10
+	// maxDeleted bounds them without fences: the entry takes about 2 µs for each.
+	maxDeleted = 100_000
+)
 
 // deleteGroup removes a group, and with Force its members: each is fenced, as
 // by a deregistration, so a process that goes on is told and does not make the
-// group again. All fences must fit beside each other, or the first of these
-// processes could come back: that bounds the members.
+// group again while its fence is remembered.
 //
 // A group that is made again has the index of that entry as its revision, which
 // is above all revisions that it had before.
@@ -37,7 +40,7 @@ func (b *batch) deleteGroup(c *fsmpb.DeleteGroup) Result {
 }
 
 func mayDelete(g *openGroup, c *fsmpb.DeleteGroup) error {
-	n, limit := g.txn.Len(), MaxFences
+	n, limit := g.txn.Len(), MaxFencedDeletion
 	if c.NoFences {
 		limit = maxDeleted
 	}

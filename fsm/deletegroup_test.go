@@ -130,7 +130,7 @@ func TestDeletionMakesRoomForGroups(t *testing.T) {
 func TestDeletionOfALargeGroup(t *testing.T) {
 	l := newLog(t)
 	var entries []Entry
-	for i := range MaxFences + 1 {
+	for i := range MaxFencedDeletion + 1 {
 		entries = append(entries, l.entry(register(newSeat("web", "m"+itoa(i), "10.0.0.1:80", "i"+itoa(i)))))
 	}
 	l.m.Apply(entries)
@@ -138,10 +138,10 @@ func TestDeletionOfALargeGroup(t *testing.T) {
 		t.Errorf("with fences: %v", r.Err)
 	}
 	l.must(deregister("web", "m0", ""))
-	if r := l.must(deleteGroup("web", true, false, 0)); r.Members != MaxFences {
+	if r := l.must(deleteGroup("web", true, false, 0)); r.Members != MaxFencedDeletion {
 		t.Errorf("%d members", r.Members)
 	}
-	for _, i := range []int{1, MaxFences} {
+	for _, i := range []int{1, MaxFencedDeletion} {
 		if r := l.apply(register(newSeat("web", "m"+itoa(i), "10.0.0.1:80", "i"+itoa(i)))); !errors.Is(r.Err, ErrFenced) {
 			t.Errorf("member %d comes back: %v", i, r.Err)
 		}

@@ -50,7 +50,7 @@ func (c *Client) SetGroup(ctx context.Context, s SetGroup) (revision uint64, err
 
 // DeleteGroup removes a group that exists: else it is ErrUnknownGroup. One that
 // has members stays, with ErrGroupNotEmpty, unless it is forced: then they go with
-// it, at most 10,000, and their processes are told at their next heartbeats and do
+// it, at most 1,000, and their processes are told at their next heartbeats and do
 // not come back. It returns how many there were. The group can be made again, and
 // then has revisions above those it had.
 func (c *Client) DeleteGroup(ctx context.Context, group string, d GroupDeletion) (members int, err error) {

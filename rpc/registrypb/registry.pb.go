@@ -1933,7 +1933,7 @@ func (x *SetGroupResponse) GetRevision() uint64 {
 type DeleteGroupRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Group string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
-	// Remove its members with it, at most 10,000: each process is told at its next
+	// Remove its members with it, at most 1,000: each process is told at its next
 	// heartbeat and does not come back, as after Deregister. Without, a group that
 	// has members stays (GROUP_NOT_EMPTY).
 	Force bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
