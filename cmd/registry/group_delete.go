@@ -67,12 +67,9 @@ func confirmDelete(e *env, c *cli.Context, l *link, name string) (revision uint6
 	}
 	var g sdk.Group
 	err = l.ask(c, func(ctx context.Context) (err error) {
-		g, _, err = l.Group(ctx, name)
+		g, _, err = l.Group(ctx, name, sdk.Linearizable()) // what is consented to is what goes
 		return err
 	})
-	if errors.Is(err, sdk.ErrUnknownGroup) {
-		return 0, nil // the write says so
-	}
 	if err != nil || g.Members == 0 {
 		return g.Revision, err
 	}

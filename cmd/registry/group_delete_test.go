@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/grpc/codes"
+
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
@@ -23,5 +25,15 @@ func TestGroupDelete(t *testing.T) {
 		if r := execute(t, t.Context(), "", strings.Fields(args)...); r.code != exitNotFound {
 			t.Errorf("%s, which is gone: %+v", args, r)
 		}
+	}
+}
+
+// A node that does not know the group is no consent: the write would go on to others.
+func TestGroupDeleteOfAGroupThatANodeDoesNotKnow(t *testing.T) {
+	f := withWeb(t)
+	f.failWith("Members", codes.NotFound, registrypb.ErrorDetail_UNKNOWN_GROUP, "unknown group")
+	r := execute(t, t.Context(), "", "group", "delete", "-force", "web")
+	if r.code != exitNotFound || f.groups["web"] == nil {
+		t.Errorf("code %d, stderr %q, the group is there: %t", r.code, r.stderr, f.groups["web"] != nil)
 	}
 }
