@@ -174,7 +174,7 @@ func (cl *call) judge(ctx context.Context, ep *endpoint, sent bool, err error) e
 		return cl.giveUp(nil)
 	}
 	cl.behind = cl.behind || cl.read != nil && cl.seen > cl.read.minIndex && (cl.stale != nil || e.Code == codes.DeadlineExceeded)
-	cl.c.pool.failed(ep, time.Now(), trouble)
+	cl.c.failed(ep, e, trouble)
 	cl.c.cfg.logger.Debug("asking another node", "op", cl.op, "addr", ep.addr, "error", e.Message)
 	return nil
 }

@@ -166,11 +166,14 @@ func (r *Ring) loadCopy() error {
 		return nil
 	}
 	if err == nil {
-		err = r.c.identity.keep(c.view.cluster)
+		err = r.c.identity.keep(c.view.cluster, false)
 	}
 	if err == nil {
 		r.track.floor = floorMark{c.view.revision, c.view.fingerprint, c.view.cluster}
 		err = c.tooOld(r.opts.copyMaxAge)
+	}
+	if err == nil { // a copy that is not used binds the client to nothing
+		err = r.c.identity.keep(c.view.cluster, true)
 	}
 	if err != nil {
 		r.c.cfg.logger.Warn("the copy of the ring on disk is not used", "group", r.group, "path", r.opts.path, "error", err)

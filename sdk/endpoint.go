@@ -2,6 +2,7 @@ package sdk
 
 import (
 	"context"
+	"errors"
 	"net"
 	"sync"
 	"time"
@@ -28,8 +29,10 @@ type endpoint struct {
 	addr string
 	seed bool // given to Dial, not learnt
 
-	mu     sync.Mutex // guards conn, closed; taken after pool.mu, never before
+	mu     sync.Mutex // guards the next fields; taken after pool.mu, never before
 	conn   *grpc.ClientConn
+	dialed time.Time        // when conn was made
+	left   *grpc.ClientConn // by redial
 	closed bool
 
 	// Guarded by pool.mu: an endpoint that failed is not chosen before suspect,
@@ -52,9 +55,37 @@ func (e *endpoint) get(c *Client) (*grpc.ClientConn, error) {
 		if err != nil {
 			return nil, err
 		}
-		e.conn = conn
+		e.conn, e.dialed = conn, time.Now()
 	}
 	return e.conn, nil
+}
+
+// failed tells the pool what a node answered, and leaves the connection to a node
+// of another cluster.
+func (c *Client) failed(e *endpoint, err *Error, trouble bool) {
+	c.pool.failed(e, time.Now(), trouble)
+	if err.Reason == ReasonWrongCluster {
+		e.redial()
+	}
+}
+
+// redialAge is how old a connection to a node of another cluster is at least when
+// it is left.
+const redialAge = time.Second
+
+// redial leaves the connection, so that the next call resolves the address anew:
+// a healthy one to a node of another cluster would stay for ever. Calls that are
+// under way on it end by themselves.
+func (e *endpoint) redial() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.conn == nil || time.Since(e.dialed) < redialAge {
+		return
+	}
+	if e.left != nil {
+		_ = e.left.Close() // its calls were answered, or are of no use
+	}
+	e.left, e.conn = e.conn, nil
 }
 
 // close ends the connection and with it every call on it.
@@ -62,12 +93,14 @@ func (e *endpoint) close() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.closed = true
-	if e.conn == nil {
-		return nil
+	var errs []error
+	for _, conn := range []*grpc.ClientConn{e.conn, e.left} {
+		if conn != nil {
+			errs = append(errs, conn.Close())
+		}
 	}
-	conn := e.conn
-	e.conn = nil
-	return conn.Close()
+	e.conn, e.left = nil, nil
+	return errors.Join(errs...)
 }
 
 // connect uses the passthrough scheme: the dialer then resolves the name at

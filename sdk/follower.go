@@ -119,7 +119,7 @@ func (f *follower) judge(ep *endpoint, heard bool, err error) *Error {
 		f.c.pool.failed(ep, time.Now(), true)
 	case errors.Is(err, ErrClosed): // the endpoint was dropped from the pool
 	default:
-		f.c.pool.failed(ep, time.Now(), e.Reason == ReasonNotReady || e.Reason == ReasonWrongCluster || e.Reason != ReasonBusy && transient(e.Code))
+		f.c.failed(ep, e, e.Reason == ReasonNotReady || e.Reason == ReasonWrongCluster || e.Reason != ReasonBusy && transient(e.Code))
 	}
 	if e.Code == codes.Unknown {
 		e.Code, e.Message = codes.Unavailable, err.Error()

@@ -47,7 +47,7 @@ func (i *identity) meet(node registrypb.ClusterRef, hold bool) error {
 	for {
 		own := i.own.Load()
 		if own.Differs(node) {
-			return wrongCluster(fmt.Sprintf("the node is of cluster %q, this client of %q", node, own))
+			return wrongCluster(fmt.Sprintf("the node is of cluster %q, this client of %q; if that was formed anew, start the client again without its copies of rings", node, own))
 		}
 		next := own.Complete(node)
 		if !hold || next == own.ClusterRef || i.own.CompareAndSwap(own, &ownIdentity{next, next.Encode()}) {
@@ -57,8 +57,8 @@ func (i *identity) meet(node registrypb.ClusterRef, hold bool) error {
 }
 
 // keep is meet for the copy of a ring on disk.
-func (i *identity) keep(cluster string) error {
-	if i.meet(registrypb.ClusterRef{ID: cluster}, true) != nil {
+func (i *identity) keep(cluster string, hold bool) error {
+	if i.meet(registrypb.ClusterRef{ID: cluster}, hold) != nil {
 		return fmt.Errorf("%w: it is of cluster id %s, this client is of %q", ErrDiskCopy, cluster, i.own.Load())
 	}
 	return nil

@@ -45,6 +45,9 @@ func (c *Client) learnLoop() {
 		return // the client is being closed
 	}
 	for e, err := range w.All(c.ctx) {
+		if c.ctx.Err() != nil {
+			return
+		}
 		if err != nil {
 			c.cfg.logger.Warn("the nodes do not tell the cluster's addresses", "error", err)
 			return
@@ -79,7 +82,7 @@ func (c *Client) goHome() error {
 	if err != nil {
 		if c.ctx.Err() == nil {
 			e := errorFromStatus("refresh", err)
-			c.pool.failed(home, time.Now(), e.Reason == ReasonNotReady || e.Reason == ReasonWrongCluster || transient(e.Code))
+			c.failed(home, e, e.Reason == ReasonNotReady || e.Reason == ReasonWrongCluster || transient(e.Code))
 		}
 		return err
 	}

@@ -162,7 +162,7 @@ func (k *keeper) nodeFailed(ep *endpoint, err error) {
 	if ep.addr == k.leader {
 		k.follows = time.Now().Add(followPause)
 	}
-	k.c.pool.failed(ep, time.Now(), e.Reason != ReasonNoLeader && e.Reason != ReasonBusy)
+	k.c.failed(ep, e, e.Reason != ReasonNoLeader && e.Reason != ReasonBusy)
 	k.c.cfg.logger.Info("heartbeats go to another node", "addr", ep.addr, "error", e.Message)
 }
 
