@@ -160,12 +160,19 @@ type child struct {
 	failure atomic.Pointer[error]
 	asked   atomic.Bool // to connect, since it became idle
 
+	calls   atomic.Int64 // in progress, plus dropped once no new one may begin
+	endCall func(balancer.DoneInfo)
+
 	modified uint64 // index of the member's last change; of the balancer
 	gone     bool
 }
 
+// dropped is the bit of child.calls that lets no new call begin.
+const dropped = 1 << 62
+
 func (b *ringBalancer) newChild(m *sdk.Member, addrs []resolver.Address) *child {
 	c := &child{addrs: addrs, owner: m.ID + " at " + m.Addr}
+	c.endCall = func(balancer.DoneInfo) { c.end() }
 	c.state.Store(uint32(connectivity.Idle))
 	b.counts[connectivity.Idle]++
 	//lint:ignore SA1019 it is the notice that a subchannel has one address, as this one does
@@ -245,10 +252,38 @@ func (b *ringBalancer) setState(c *child, s connectivity.State, err error) {
 	c.state.Store(uint32(s))
 }
 
-// drop ends a child; calls in progress are let finish.
+// drop ends a child, when its calls have ended.
+//
+// The subchannel is not shut down before: gRPC v1.85.0 would close the connection
+// gracefully, and a call that was picked but has no stream yet would wait until
+// all others on the connection have ended (http2Client.NewStream waits for a
+// GOAWAY, which only a server sends).
 func (b *ringBalancer) drop(c *child) {
 	c.gone = true
 	b.counts[c.load()]--
+	if c.calls.Or(dropped) == 0 {
+		c.shutdown()
+	}
+}
+
+// begin counts a call; false if the child is dropped, and there is a newer picker.
+func (c *child) begin() bool {
+	if c.calls.Add(1) >= dropped {
+		c.end()
+		return false
+	}
+	return true
+}
+
+// end takes a call from the count. It may shut down more than once, which
+// changes nothing.
+func (c *child) end() {
+	if c.calls.Add(-1) == dropped {
+		c.shutdown()
+	}
+}
+
+func (c *child) shutdown() {
 	if c.sc != nil {
 		c.sc.Shutdown()
 	}

@@ -114,6 +114,9 @@ func (c *channel) try(ctx context.Context) (addr string, news chan struct{}, err
 	if err != nil {
 		return "", news, err
 	}
+	if r.Done != nil {
+		r.Done(balancer.DoneInfo{})
+	}
 	return r.SubConn.(*conn).addr, news, nil
 }
 

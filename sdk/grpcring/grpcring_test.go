@@ -3,6 +3,7 @@ package grpcring_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -311,6 +312,9 @@ func TestAddressChange(t *testing.T) {
 	}
 	if err := stream.CloseSend(); err != nil {
 		t.Error(err)
+	}
+	if err := stream.RecvMsg(new(wrapperspb.StringValue)); err != io.EOF {
+		t.Errorf("the end of the stream: %v", err)
 	}
 	eventually(t, "the old connection is closed", func() bool { return services[id].open.Load() == 0 })
 }

@@ -81,9 +81,17 @@ func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 	}
 	s := p.slots[p.ring.Match(key)]
 	if !s.held && s.child.load() == connectivity.Ready {
-		return balancer.PickResult{SubConn: s.child.sc, Metadata: p.owner}, nil
+		return s.child.pick(p.owner)
 	}
 	return p.candidate(key)
+}
+
+// pick sends a call to the child. If it is dropped, gRPC asks the newer picker.
+func (c *child) pick(md metadata.MD) (balancer.PickResult, error) {
+	if !c.begin() {
+		return balancer.PickResult{}, balancer.ErrNoSubConnAvailable
+	}
+	return balancer.PickResult{SubConn: c.sc, Done: c.endCall, Metadata: md}, nil
 }
 
 // candidate picks among the members that serve the key.
@@ -94,7 +102,7 @@ func (p *picker) candidate(key string) (balancer.PickResult, error) {
 		s := p.slots[m]
 		switch s.child.load() {
 		case connectivity.Ready:
-			return balancer.PickResult{SubConn: s.child.sc, Metadata: p.metadata(i)}, nil
+			return s.child.pick(p.metadata(i))
 		case connectivity.Idle:
 			s.child.connect()
 			return balancer.PickResult{}, balancer.ErrNoSubConnAvailable
@@ -111,7 +119,7 @@ func (p *picker) spread() (balancer.PickResult, error) {
 	for _, list := range [][]*child{p.active, p.held} {
 		ready, wait := p.turn(list)
 		if ready != nil {
-			return balancer.PickResult{SubConn: ready.sc}, nil
+			return ready.pick(nil)
 		}
 		if wait {
 			return balancer.PickResult{}, balancer.ErrNoSubConnAvailable

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/connectivity"
 
+	"github.com/werbenhu/registry/rpc/registrypb"
 	"github.com/werbenhu/registry/sdk/grpcring"
 )
 
@@ -111,6 +112,53 @@ func TestNewPickerBeforeShutdown(t *testing.T) {
 	if !slices.Equal(down, []string{gone}) {
 		t.Errorf("%v were shut down, not %s", down, gone)
 	}
+}
+
+// gRPC lets a call that was picked hang if its subchannel is shut down before
+// the call has a stream. So a subchannel is shut down after its last call, and
+// none begins after that, not even by a picker from before.
+func TestShutdownAfterTheLastCall(t *testing.T) {
+	ms := manyMembers(3)
+	order := owners(ms, "alice")
+	ctx := grpcring.WithKey(testContext(t), "alice")
+	c := newChannel(t)
+	var down []string // of the queue
+	c.shutdown = func(cn *conn) { down = append(down, cn.addr) }
+	update := c.start(t, grpcring.Name, `{}`)
+	update(resolved(t, ms))
+	first, err := c.pick(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := c.picker
+	var calls []balancer.PickResult
+	for range 2 {
+		r, err := old.Pick(balancer.PickInfo{Ctx: ctx})
+		if err != nil {
+			t.Fatal(err)
+		}
+		calls = append(calls, r)
+	}
+	moved := slices.Clone(ms)
+	for i, m := range ms {
+		if m.Id == order[0] {
+			moved[i] = &registrypb.Member{Id: m.Id, Addr: "10.9.9.9:1", Weight: m.Weight, ModifiedIndex: m.ModifiedIndex + 1}
+		}
+	}
+	update(resolved(t, moved))
+	for _, r := range calls {
+		if len(down) != 0 {
+			t.Fatalf("%v were shut down while a call was in progress", down)
+		}
+		if _, err := old.Pick(balancer.PickInfo{Ctx: ctx}); err != balancer.ErrNoSubConnAvailable {
+			t.Errorf("a call began on a dropped subchannel: %v", err)
+		}
+		r.Done(balancer.DoneInfo{})
+	}
+	if !slices.Equal(down, []string{first}) {
+		t.Errorf("%v were shut down, not %s", down, first)
+	}
+	c.do(func() { c.shutdown = nil })
 }
 
 // Calls without a key connect one member each, and a member that cannot be
