@@ -135,7 +135,7 @@ func listen(flag, addr string) (net.Listener, error) {
 
 func (n *Node) serveMux(flag string, m *portmux.Mux) {
 	if err := m.Serve(); err != nil {
-		n.cfg.Logger.Error("port lost", "flag", flag, "err", err)
+		n.cfg.Logger.Error("port lost", "flag", flag, "error", err)
 	}
 }
 

@@ -26,7 +26,7 @@ const (
 // metricsLog says what a scrape could not collect.
 type metricsLog struct{ log *slog.Logger }
 
-func (l metricsLog) Println(v ...any) { l.log.Error("metrics", "err", fmt.Sprint(v...)) }
+func (l metricsLog) Println(v ...any) { l.log.Error("metrics", "error", fmt.Sprint(v...)) }
 
 // httpServer answers HTTP/1.1 on the client port.
 type httpServer struct {

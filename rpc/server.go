@@ -123,7 +123,7 @@ func (s *Server) ServeClients(grpcListener, httpListener net.Listener) {
 
 func (s *Server) logEnd(what string, err error) {
 	if err != nil && s.ctx.Err() == nil {
-		s.log.Error("server ended", "server", what, "err", err)
+		s.log.Error("server ended", "server", what, "error", err)
 	}
 }
 

@@ -83,7 +83,7 @@ func (s *Store) diskLoop(ctx context.Context) {
 		if err == nil {
 			s.noteDisk(free)
 		} else if !blind {
-			s.log.Warn("cannot tell how much disk is free", "dir", s.cfg.DataDir, "err", err)
+			s.log.Warn("cannot tell how much disk is free", "dir", s.cfg.DataDir, "error", err)
 		}
 		blind = err != nil
 		if !pause(ctx, diskEvery) {
@@ -102,12 +102,12 @@ func (s *Store) noteDisk(free uint64) {
 	case free < mark, was && free < mark+mark/diskSlack:
 		s.disk.low = &DiskLowError{Nodes: []string{s.cfg.ID}, Free: free, Mark: mark}
 		if !was {
-			s.log.Error("disk is nearly full", "dir", s.cfg.DataDir, "free", mebibytes(free), "min-free-disk", mebibytes(mark))
+			s.log.Error("disk is nearly full", "dir", s.cfg.DataDir, "free", mebibytes(free), "min_free_disk", mebibytes(mark))
 		}
 	default:
 		s.disk.low = nil
 		if was {
-			s.log.Info("disk has room again", "dir", s.cfg.DataDir, "free", mebibytes(free), "min-free-disk", mebibytes(mark))
+			s.log.Info("disk has room again", "dir", s.cfg.DataDir, "free", mebibytes(free), "min_free_disk", mebibytes(mark))
 		}
 	}
 }

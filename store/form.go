@@ -158,7 +158,7 @@ func (s *Store) joinAny(ctx context.Context, timeout time.Duration, peers []stri
 			return err
 		}
 		if log() {
-			s.log.Info("joining", "peers", strings.Join(peers, ","), "err", err)
+			s.log.Info("joining", "peers", strings.Join(peers, ","), "error", err)
 		}
 		if !pause(ctx, formEvery) {
 			return fmt.Errorf("%w: no node of %s took this node in: %w; last error: %w",
@@ -261,7 +261,7 @@ func (s *Store) announceLoop(ctx context.Context, peers []string) {
 				return
 			}
 			if err != nil {
-				s.log.Debug("could not announce this node", "err", err)
+				s.log.Debug("could not announce this node", "error", err)
 			}
 		}
 		if !pause(ctx, time.Second) {

@@ -99,7 +99,7 @@ func (s *Store) calledFromOutside(from string) {
 	if err != nil || len(servers) != 1 || !fresh {
 		// One key for all: a stranger must not fill the log, whatever it calls itself.
 		if dropped, ok := s.strangers.pass("", time.Now()); ok {
-			s.log.Warn("raft call from another cluster refused", "from cluster id", from, "own", s.ClusterID(), "more since the last message", dropped)
+			s.log.Warn("raft call from another cluster refused", "from_cluster_id", from, "own_cluster_id", s.ClusterID(), "repeated", dropped)
 		}
 		return
 	}

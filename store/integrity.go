@@ -118,7 +118,7 @@ func (s *Store) checkLoop(l *leadership) {
 		}
 		_, err := s.propose(l.ctx, &fsmpb.Command{Op: &fsmpb.Command_Check{Check: &fsmpb.Check{}}})
 		if err != nil && l.ctx.Err() == nil {
-			s.log.Debug("could not commit a check entry", "err", err)
+			s.log.Debug("could not commit a check entry", "error", err)
 		}
 	}
 }

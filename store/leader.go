@@ -68,7 +68,7 @@ func (s *Store) leadTerm(l *leadership) {
 		return
 	}
 	for err := s.noteFounders(l.ctx); err != nil; err = s.noteFounders(l.ctx) {
-		s.log.Warn("could not note the founders", "term", l.term, "err", err)
+		s.log.Warn("could not note the founders", "term", l.term, "error", err)
 		if !pause(l.ctx, formEvery) {
 			return
 		}
@@ -102,7 +102,7 @@ func (s *Store) startTerm(l *leadership) bool {
 		if errors.Is(err, raft.ErrLeadershipTransferInProgress) {
 			level = slog.LevelInfo // it stops, and hands over what it was just given
 		}
-		s.log.Log(l.ctx, level, "could not start the term", "term", l.term, "err", err)
+		s.log.Log(l.ctx, level, "could not start the term", "term", l.term, "error", err)
 		if !pause(l.ctx, 50*time.Millisecond) {
 			return false
 		}
@@ -163,7 +163,7 @@ func (s *Store) expire(l *leadership, leases []*fsmpb.ExpiredLease) {
 		return
 	}
 	if l.ctx.Err() == nil {
-		s.log.Warn("could not expire leases", "count", len(leases), "err", err)
+		s.log.Warn("could not expire leases", "count", len(leases), "error", err)
 		s.leases.Retry(leases)
 	}
 }

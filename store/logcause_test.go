@@ -138,3 +138,13 @@ func TestElectionThatDoesNotEndIsAWarning(t *testing.T) {
 		t.Errorf("logged above INFO: %q", lines)
 	}
 }
+
+// Raft's keys are logged in the form of all other keys; its values stay as they are.
+func TestRaftsKeysAreSnakeCase(t *testing.T) {
+	t.Parallel()
+	log := newLogLines("")
+	store.RaftLogger(slog.New(log)).Info("election", "last-leader-addr", "node-1:7370", "backoff time", "a b")
+	if got := log.lines[slog.LevelInfo]; len(got) != 1 || got[0] != "election last_leader_addr=node-1:7370 backoff_time=a b" {
+		t.Errorf("logged %q", got)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -83,6 +84,9 @@ var slogLevels = map[hclog.Level]slog.Level{
 	hclog.Error: slog.LevelError,
 }
 
+// snakeCase turns raft's keys into keys of the form that the rest of the log has.
+var snakeCase = strings.NewReplacer("-", "_", " ", "_")
+
 func (l *raftLogger) Log(level hclog.Level, msg string, args ...any) {
 	at, known := slogLevels[l.repeat.levelOf(level, msg, args)]
 	if !known {
@@ -91,9 +95,11 @@ func (l *raftLogger) Log(level hclog.Level, msg string, args ...any) {
 	for i, a := range args {
 		if f, ok := a.(hclog.Format); ok && len(f) > 0 {
 			args[i] = fmt.Sprintf(fmt.Sprint(f[0]), f[1:]...)
+		} else if name, ok := a.(string); ok && i%2 == 0 {
+			args[i] = snakeCase.Replace(name)
 		}
 	}
-	if level >= hclog.Warn { // as raft has it: they come again and again at any level
+	if level >= hclog.Warn { // the level that raft gave: such messages repeat whatever level they are passed at
 		dropped, ok := l.repeat.pass(at.String()+repeatKey(msg, args), time.Now())
 		if !ok {
 			return

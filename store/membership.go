@@ -294,7 +294,7 @@ func (s *Store) promoteLoop(l *leadership) {
 				continue
 			}
 			if err := s.promote(l, server); err != nil && l.ctx.Err() == nil && log() {
-				s.log.Warn("could not make a node a voter", "id", server.ID, "err", err)
+				s.log.Warn("could not make a node a voter", "id", server.ID, "error", err)
 			}
 		}
 	}

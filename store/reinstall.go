@@ -47,7 +47,7 @@ func (s *Store) reinstall(ctx context.Context, finding error, sound []raft.Serve
 			break
 		}
 		if log() {
-			s.log.Warn("could not get the state of another node yet", "err", err)
+			s.log.Warn("could not get the state of another node yet", "error", err)
 		}
 		if s.Failure() != nil || !pause(ctx, reinstallEvery) {
 			return
@@ -109,7 +109,7 @@ func (s *Store) stopLeading(ctx context.Context, cause error) error {
 	limit := time.Now().Add(resign * s.cfg.ElectionTimeout)
 	for s.raft.State() == raft.Leader {
 		if err := s.handOver(ctx); err != nil {
-			s.log.Warn("could not hand leadership over", "err", err)
+			s.log.Warn("could not hand leadership over", "error", err)
 		}
 		if s.raft.State() == raft.Leader && time.Now().After(limit) {
 			s.fail(fmt.Errorf("%w; it leads, and no other node took over", cause))
@@ -153,7 +153,7 @@ func (s *Store) keepReinstalled(ctx context.Context) {
 		if err == nil || errors.Is(err, raft.ErrNothingNewToSnapshot) {
 			return
 		}
-		s.log.Debug("no snapshot of the reinstalled state yet", "err", err)
+		s.log.Debug("no snapshot of the reinstalled state yet", "error", err)
 		if !pause(ctx, reinstallEvery) {
 			return
 		}

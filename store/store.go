@@ -220,7 +220,7 @@ func (s *Store) raftConfig() *raft.Config {
 // fail says that the node cannot go on; its owner closes it.
 func (s *Store) fail(err error) {
 	s.failOnce.Do(func() {
-		s.log.Error("node fails", "err", err)
+		s.log.Error("node fails", "error", err)
 		s.failure = err
 		close(s.failed)
 	})
@@ -251,7 +251,7 @@ func (s *Store) HandOver() {
 	if err := s.handOver(s.ctx); errors.Is(err, errNoSuccessor) {
 		s.log.Info("leadership stays: no other voter answers")
 	} else if err != nil {
-		s.log.Warn("could not hand leadership over", "err", err)
+		s.log.Warn("could not hand leadership over", "error", err)
 	}
 }
 

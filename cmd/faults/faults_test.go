@@ -116,7 +116,7 @@ func TestUnacceptable(t *testing.T) {
 		"panic: runtime error: index out of range": true,
 		"fatal error: all goroutines are asleep":   true,
 		"WARNING: DATA RACE":                       true,
-		`20:34:51 ERROR node fails err="x"`:        true,
+		`20:34:51 ERROR node fails error="x"`:      true,
 		"20:34:51 INFO leader term=3":              false,
 		"20:34:51 WARN do not panic: all is well":  false,
 	} {

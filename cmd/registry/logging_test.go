@@ -13,9 +13,9 @@ func TestTextLog(t *testing.T) {
 	log := slog.New(newTextHandler(&out, slog.LevelInfo))
 	log.Debug("not shown")
 	log.With("node", "a").WithGroup("raft").Info("leader elected", "term", 2, "level", "high", "msg", "own")
-	log.Warn("two\nlines", "err", "a b")
+	log.Warn("two\nlines", "error", "a b")
 	want := regexp.MustCompile(`^\d\d:\d\d:\d\d\.\d{3} INFO  leader elected node=a raft\.term=2 raft\.level=high raft\.msg=own
-\d\d:\d\d:\d\d\.\d{3} WARN  two lines err="a b"
+\d\d:\d\d:\d\d\.\d{3} WARN  two lines error="a b"
 $`)
 	if !want.Match(out.Bytes()) {
 		t.Errorf("%s", out.Bytes())

@@ -187,7 +187,7 @@ func (f *Found) setAside(dir, id string, cause error, log *slog.Logger) error {
 	}
 	f.covered = max(f.covered, index)
 	to := filepath.Join(dir, damagedDir)
-	log.Error("a snapshot is damaged; it is set aside", "snapshot", id, "to", to, "err", cause)
+	log.Error("a snapshot is damaged; it is set aside", "snapshot", id, "to", to, "error", cause)
 	if err := os.MkdirAll(to, 0o700); err != nil {
 		return err
 	}
@@ -229,7 +229,7 @@ func (f Found) VerifyBase(from, last uint64, log *slog.Logger) error {
 	case from > f.sound+1 && last > f.sound:
 		return fmt.Errorf("%w: log entry %d is missing", ErrCorrupt, from-1)
 	case len(f.damaged) > 0:
-		log.Warn("starting without the damaged snapshot", "from snapshot", f.sound, "log from", from, "log to", last)
+		log.Warn("starting without the damaged snapshot", "snapshot_index", f.sound, "log_first", from, "log_last", last)
 	}
 	return nil
 }

@@ -124,7 +124,7 @@ func (l *walLog) prepareTail(dir string, state types.PersistentState, mark tailM
 		if cleared, err := clearFrom(f, found.End, size); err != nil {
 			return err
 		} else if cleared > 0 {
-			logger.Info("removed an unfinished write from the end of the log", "file", name, "after entry", last)
+			logger.Info("removed an unfinished write from the end of the log", "file", name, "last_entry", last)
 		}
 	}
 	// A batch that a killed process wrote and did not sync counts from now on.
