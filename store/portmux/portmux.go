@@ -18,14 +18,14 @@ import (
 	"time"
 )
 
-// SniffTimeout bounds the wait for a connection's first bytes; one that stays
-// silent is closed.
+// SniffTimeout bounds the wait for a connection's first bytes. After it the
+// connection is closed.
 const SniffTimeout = 10 * time.Second
 
 // Mux shares a listener. Routes are added before Serve.
 type Mux struct {
 	base     net.Listener
-	crowd    *Crowd
+	limiter  *Limiter
 	routes   []*route
 	fallback *route
 
@@ -44,13 +44,11 @@ type route struct {
 }
 
 // New returns a mux over ln that holds at most maxConns connections at a time,
-// counted over all routes. Above that a new one takes the place of one that was
-// never answered, or that is silent and comes from where the most come from; if
-// there is none, the new one is closed.
+// counted over all routes. At the limit, [Limiter] chooses which one to close.
 func New(ln net.Listener, maxConns int) *Mux {
 	return &Mux{
 		base:     ln,
-		crowd:    NewCrowd(maxConns),
+		limiter:  NewLimiter(maxConns),
 		closed:   make(chan struct{}),
 		sniffing: make(map[net.Conn]struct{}),
 	}
@@ -86,17 +84,17 @@ func (m *Mux) Serve() error {
 			}
 			continue
 		}
-		conn := m.crowd.Admit(c)
+		conn := m.limiter.Admit(c)
 		if conn == nil {
-			_ = c.Close() // the port is full
+			_ = c.Close() // at the limit
 			continue
 		}
 		m.wg.Go(func() { m.sniff(conn) })
 	}
 }
 
-// acceptFailed waits a moment after a passing failure, such as too many open
-// files; a closed listener ends the loop.
+// acceptFailed waits a moment after a temporary failure, such as too many open
+// files. A closed listener ends the loop.
 func (m *Mux) acceptFailed(err error) (stop bool, _ error) {
 	select {
 	case <-m.closed:
@@ -116,8 +114,8 @@ func (m *Mux) acceptFailed(err error) (stop bool, _ error) {
 	}
 }
 
-// Close stops accepting, closes the connections whose protocol is not known
-// yet and every route's listener. Connections that were handed out stay open.
+// Close stops accepting and closes the connections whose protocol is not known
+// yet, and every route's listener. Accepted connections stay open.
 func (m *Mux) Close() error {
 	var err error
 	m.closeOnce.Do(func() {
@@ -125,7 +123,7 @@ func (m *Mux) Close() error {
 		err = m.base.Close()
 		m.mu.Lock()
 		for c := range m.sniffing {
-			_ = c.Close() // nobody has seen it yet
+			_ = c.Close() // no route has accepted it yet
 		}
 		m.mu.Unlock()
 	})
@@ -137,7 +135,7 @@ func (m *Mux) sniff(c *Conn) {
 	select {
 	case <-m.closed:
 		m.mu.Unlock()
-		_ = c.Close() // Close has gone over the list already
+		_ = c.Close() // Close has already closed what was in the list
 		return
 	default:
 	}
@@ -148,7 +146,7 @@ func (m *Mux) sniff(c *Conn) {
 	delete(m.sniffing, c)
 	m.mu.Unlock()
 	if to == nil {
-		_ = c.Close() // not a protocol that is spoken here
+		_ = c.Close() // an unknown protocol
 		return
 	}
 	c.head = head
@@ -205,7 +203,7 @@ func (m *Mux) decide(head string) (r *route, more bool) {
 	return m.fallback, false
 }
 
-// listener is one route's.
+// listener is the listener of one route.
 type listener struct {
 	mux       *Mux
 	conns     chan net.Conn
@@ -223,7 +221,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	return nil, net.ErrClosed
 }
 
-// Close stops this route alone.
+// Close closes this route only.
 func (l *listener) Close() error {
 	l.closeOnce.Do(func() { close(l.closed) })
 	return nil

@@ -214,7 +214,7 @@ func TestConnectionThatMeetsClose(t *testing.T) {
 		}
 		here, there := net.Pipe()
 		start := time.Now()
-		s.sniff(s.crowd.Admit(there))
+		s.sniff(s.limiter.Admit(there))
 		if _, err := here.Read(make([]byte, 1)); err != io.EOF || time.Since(start) != 0 {
 			t.Errorf("%v after %s", err, time.Since(start))
 		}

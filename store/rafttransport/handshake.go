@@ -17,8 +17,8 @@ type handshakes struct {
 	accepted    chan net.Conn
 	ended       chan struct{} // closed with the listener
 	err         error         // set before ended is closed
-	pending     *portmux.Crowd
-	established *portmux.Crowd
+	pending     *portmux.Limiter
+	established *portmux.Limiter
 	wg          sync.WaitGroup
 }
 
@@ -38,7 +38,7 @@ const (
 func NewStreams(cfg StreamsConfig) *Streams {
 	l := &Streams{cfg: cfg}
 	l.accepted, l.ended = make(chan net.Conn), make(chan struct{})
-	l.pending, l.established = portmux.NewCrowd(maxHandshakes), portmux.NewCrowd(MaxStreams)
+	l.pending, l.established = portmux.NewLimiter(maxHandshakes), portmux.NewLimiter(MaxStreams)
 	l.wg.Go(l.acceptLoop)
 	return l
 }
