@@ -175,19 +175,19 @@ func (p *Peers) LowDisk(ctx context.Context, node store.Target) (bool, error) {
 }
 
 // Check implements store.Peers.
-func (p *Peers) Check(ctx context.Context, node store.Target, q store.Question) (store.Answer, error) {
+func (p *Peers) Check(ctx context.Context, node store.Target, req store.CheckRequest) (store.CheckResponse, error) {
 	c, err := p.client(node.Bind)
 	if err != nil {
-		return store.Answer{}, err
+		return store.CheckResponse{}, err
 	}
-	r, err := c.Check(ctx, &peerpb.CheckRequest{Id: node.ID, ClusterId: node.ClusterID, Index: q.Index, Rings: ringsToWire(q.Rings)})
+	r, err := c.Check(ctx, &peerpb.CheckRequest{Id: node.ID, ClusterId: node.ClusterID, Index: req.Index, Rings: ringsToWire(req.Rings)})
 	if err != nil {
-		return store.Answer{}, fromPeer(err)
+		return store.CheckResponse{}, fromPeer(err)
 	}
-	return store.Answer{Version: r.DigestVersion, Known: r.Known, Digest: r.Digest, Rings: ringsFromWire(r.Rings)}, nil
+	return store.CheckResponse{Version: r.DigestVersion, Known: r.Known, Digest: r.Digest, Rings: ringsFromWire(r.Rings)}, nil
 }
 
-func ringsToWire(rings []store.RingMark) []*peerpb.GroupRing {
+func ringsToWire(rings []store.RingDigest) []*peerpb.GroupRing {
 	out := make([]*peerpb.GroupRing, len(rings))
 	for i, r := range rings {
 		out[i] = &peerpb.GroupRing{Group: r.Group, Fingerprint: r.Fingerprint, Digest: r.Digest}
@@ -195,10 +195,10 @@ func ringsToWire(rings []store.RingMark) []*peerpb.GroupRing {
 	return out
 }
 
-func ringsFromWire(rings []*peerpb.GroupRing) []store.RingMark {
-	out := make([]store.RingMark, len(rings))
+func ringsFromWire(rings []*peerpb.GroupRing) []store.RingDigest {
+	out := make([]store.RingDigest, len(rings))
 	for i, r := range rings {
-		out[i] = store.RingMark{Group: r.GetGroup(), Fingerprint: r.GetFingerprint(), Digest: r.GetDigest()}
+		out[i] = store.RingDigest{Group: r.GetGroup(), Fingerprint: r.GetFingerprint(), Digest: r.GetDigest()}
 	}
 	return out
 }

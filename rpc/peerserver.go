@@ -53,11 +53,11 @@ func (p *peerServer) Check(ctx context.Context, req *peerpb.CheckRequest) (*peer
 	if err := p.store().IsTarget(req.Id, req.ClusterId); err != nil {
 		return nil, toStatus(err)
 	}
-	a, err := p.store().Answer(ctx, store.Question{Index: req.Index, Rings: ringsFromWire(req.Rings)})
+	r, err := p.store().Check(ctx, store.CheckRequest{Index: req.Index, Rings: ringsFromWire(req.Rings)})
 	if err != nil {
 		return nil, toStatus(err)
 	}
-	return &peerpb.CheckResponse{DigestVersion: a.Version, Known: a.Known, Digest: a.Digest, Rings: ringsToWire(a.Rings)}, nil
+	return &peerpb.CheckResponse{DigestVersion: r.Version, Known: r.Known, Digest: r.Digest, Rings: ringsToWire(r.Rings)}, nil
 }
 
 // stateChunk is the size of one message of a state.

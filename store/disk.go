@@ -130,7 +130,7 @@ func (s *Store) followersDiskLoop(l *leadership) {
 }
 
 func (s *Store) askDisks(l *leadership, voters []raft.Server, known map[raft.ServerID]bool) {
-	ctx, cancel := context.WithTimeout(l.ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(l.ctx, peerTimeout)
 	defer cancel()
 	var mu sync.Mutex
 	var wg sync.WaitGroup

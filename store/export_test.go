@@ -142,8 +142,8 @@ func (s *Store) LogRange() (first, last uint64) {
 	return first, last
 }
 
-// CalledFromOutside is what a raft call of another cluster does.
-func (s *Store) CalledFromOutside(cluster string) { s.calledFromOutside(cluster) }
+// ForeignCall is what a raft call from another cluster does.
+func (s *Store) ForeignCall(cluster string) { s.foreignCall(cluster) }
 
 // MigrateLogSteps is MigrateLog with a function that is told of each step.
 func MigrateLogSteps(dir, to string, segmentSize int, step func(what string)) (LogMove, error) {

@@ -72,12 +72,12 @@ func (s *Store) followLoop(ctx context.Context) {
 	case <-ctx.Done():
 		return
 	}
-	last, seen := s.fresh.Now(), int32(0)
+	last, seen := s.staleness.Now(), int32(0)
 	for pause(ctx, followEvery) {
 		if s.Diverged() != nil { // which has its own way out
 			continue
 		}
-		at := s.fresh.Now()
+		at := s.staleness.Now()
 		index, known := s.committed(ctx)
 		if !known {
 			continue
@@ -91,7 +91,7 @@ func (s *Store) followLoop(ctx context.Context) {
 				s.follows()
 			}
 		} else if ctx.Err() == nil && s.Diverged() == nil {
-			s.fresh.behind(last) // before anyone is told, who may look at the lag
+			s.staleness.behind(last) // before anyone is told, who may look at the lag
 			s.notFollowing(fmt.Sprintf("entry %d was committed %s ago, and entry %d is the last that is applied here",
 				index, followLimit, s.State().Index()))
 		}

@@ -176,7 +176,7 @@ func (s *Store) askToJoin(ctx context.Context, peers []string) error {
 		var cluster string
 		cluster, err = s.askOne(ctx, p, self)
 		if err == nil {
-			return s.belong(cluster, nil)
+			return s.setCluster(cluster, nil)
 		}
 		if errors.Is(err, ErrMembership) {
 			return err

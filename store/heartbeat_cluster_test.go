@@ -52,15 +52,14 @@ func (d disks) stall(each time.Duration) {
 	}
 }
 
-// stranger sends raft messages to a node of the cluster. Its heartbeats are
-// recognised as such.
-type stranger struct {
+// unknownPeer sends raft messages to a node of a cluster that it is no member of.
+type unknownPeer struct {
 	*raft.NetworkTransport
 	to *storetest.Node
 }
 
-func newStranger(t *testing.T, c *storetest.Cluster, to *storetest.Node) *stranger {
-	s := &stranger{store.Caller(to.ClusterID(), func(addr string, timeout time.Duration) (net.Conn, error) {
+func newUnknownPeer(t *testing.T, c *storetest.Cluster, to *storetest.Node) *unknownPeer {
+	s := &unknownPeer{store.Caller(to.ClusterID(), func(addr string, timeout time.Duration) (net.Conn, error) {
 		return c.Net.Dial("n9:7370", addr, timeout)
 	}), to}
 	t.Cleanup(func() {
@@ -70,7 +69,7 @@ func newStranger(t *testing.T, c *storetest.Cluster, to *storetest.Node) *strang
 	return s
 }
 
-func (s *stranger) heartbeat(term uint64) (resp raft.AppendEntriesResponse, err error) {
+func (s *unknownPeer) heartbeat(term uint64) (resp raft.AppendEntriesResponse, err error) {
 	err = s.AppendEntries(raft.ServerID(s.to.ID), raft.ServerAddress(s.to.Bind), &raft.AppendEntriesRequest{
 		RPCHeader: raft.RPCHeader{ProtocolVersion: 3, ID: []byte("n9"), Addr: []byte("n9:7370")},
 		Term:      term,
@@ -98,7 +97,7 @@ func TestNewerHeartbeatDuringAWrite(t *testing.T) {
 				c.Await("the write", func() bool { return disk.waiting.Load() == 1 })
 				disk.stall.Store(0)
 				term := leader.Term()
-				s := newStranger(t, c, leader)
+				s := newUnknownPeer(t, c, leader)
 				all.Go(func() {
 					if _, err := s.heartbeat(term + 1); err != nil {
 						t.Errorf("the heartbeat: %v", err)

@@ -24,7 +24,7 @@ func TestNodeOutlivesBadMessages(t *testing.T) {
 	leader := c.Leader()
 	term := leader.Term()
 	for _, n := range c.Nodes() {
-		s := newStranger(t, c, n)
+		s := newUnknownPeer(t, c, n)
 		header := raft.RPCHeader{ProtocolVersion: 3, ID: []byte(leader.ID), Addr: []byte(leader.Bind)}
 		last := n.State().Index()
 		for name, entry := range map[string]*raft.Log{
@@ -81,7 +81,7 @@ func TestSilentStreamsKeepNobodyOut(t *testing.T) {
 		}
 	}
 	for _, n := range c.Nodes() { // each can still be reached anew
-		if _, err := newStranger(t, c, n).heartbeat(0); err != nil {
+		if _, err := newUnknownPeer(t, c, n).heartbeat(0); err != nil {
 			t.Errorf("%s: %v", n.ID, err)
 		}
 	}

@@ -15,26 +15,26 @@ import (
 	"github.com/werbenhu/registry/fsm/fsmpb"
 )
 
-// The tripwire. While the log moves, the leader commits a check entry every
-// CheckInterval; every node notes the digest that its state has at exactly that
-// entry, asks the others for theirs, and judges itself: when a majority of the
-// voters agrees on another digest, this node is the wrong one, leader or not. A
-// few rings that are kept are compared with it in turn: those of one group with one
-// fingerprint have one digest. Apart
-// from that each node computes its records' digests anew now and then, which
-// finds memory that changed by itself, also on a node that is alone.
+// integrity is the consistency check. While entries are applied, the leader
+// commits a check entry every CheckInterval. Each node records the digest of its
+// state at exactly that entry and compares it with the other nodes' digests. If a
+// majority of the voters has another digest, this node's state is wrong, whether
+// it leads or not. Each check also compares some of the cached rings, in turn:
+// rings of one group with one fingerprint must have one digest. In addition each
+// node verifies its own records every scrubEvery, which finds memory corruption
+// on a single node too.
 //
-// A node that is wrong answers nothing, gives up leadership and installs the
-// state of one of the majority: see reinstall.
+// A node whose state is wrong answers nothing, gives up leadership and installs
+// the state of a node of the majority: see reinstall.
 type integrity struct {
 	mu         sync.Mutex    // guards the rest
 	cause      error         // why this node answers nothing; nil: it answers
-	undecided  string        // who differs, while no majority decides
-	changed    chan struct{} // closed and replaced when the node begins or ends to answer
-	nextGroup  string        // the first group whose ring is compared next
+	undecided  string        // the difference, while no digest has a majority
+	changed    chan struct{} // closed and replaced when the result of Serving may change
+	nextGroup  string        // the group to start the next comparison of rings with
 	reinstalls []time.Time
 
-	scrubNow chan chan<- struct{} // tests do not wait for the interval, and are told when it is done
+	scrubNow chan chan<- struct{} // a test starts a scrub; the sent channel is closed when it is done
 }
 
 func newIntegrity() *integrity {
@@ -42,17 +42,16 @@ func newIntegrity() *integrity {
 }
 
 const (
-	// scrubEvery is how often a node computes its records' digests anew.
+	// scrubEvery is how often a node verifies its own records.
 	scrubEvery = 30 * time.Second
-	// askTimeout bounds the wait for a node's digest.
-	askTimeout = 2 * time.Second
-	// ringsPerCheck and bytesPerCheck bound the rings compared at a time.
+	// peerTimeout bounds a call to another node.
+	peerTimeout = 2 * time.Second
+	// ringsPerCheck and bytesPerCheck bound the rings compared per check.
 	ringsPerCheck = 64
 	bytesPerCheck = 8 << 20
 )
 
-// Diverged says why this node answers nothing although it has caught up; nil
-// when it answers. The error is an [ErrDiverged].
+// Diverged returns an [ErrDiverged] while this node's state is known to be wrong.
 func (s *Store) Diverged() error {
 	s.integrity.mu.Lock()
 	defer s.integrity.mu.Unlock()
@@ -68,7 +67,7 @@ func (s *Store) Serving() error {
 	return cmp.Or(s.Diverged(), s.follow.err())
 }
 
-// ServingChanged is closed at the next change of what Serving answers.
+// ServingChanged is closed when the result of Serving may have changed.
 func (s *Store) ServingChanged() <-chan struct{} {
 	s.integrity.mu.Lock()
 	defer s.integrity.mu.Unlock()
@@ -83,7 +82,7 @@ func (g *integrity) set(cause error) {
 	g.changed = make(chan struct{})
 }
 
-// wake tells those who wait for a change to look again.
+// wake makes the waiters of ServingChanged call Serving again.
 func (g *integrity) wake() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -91,8 +90,8 @@ func (g *integrity) wake() {
 	g.changed = make(chan struct{})
 }
 
-// awaitSound waits until the state is not known to be wrong; false when ctx ended.
-func (s *Store) awaitSound(ctx context.Context) bool {
+// awaitNotDiverged waits until Diverged returns nil; false if ctx ended first.
+func (s *Store) awaitNotDiverged(ctx context.Context) bool {
 	for {
 		changed := s.ServingChanged()
 		if s.Diverged() == nil {
@@ -106,8 +105,8 @@ func (s *Store) awaitSound(ctx context.Context) bool {
 	}
 }
 
-// checkLoop is the leader's: it commits a check entry when something was
-// applied since the last one.
+// checkLoop runs on the leader. It commits a check entry if entries were applied
+// since the last one.
 func (s *Store) checkLoop(l *leadership) {
 	if s.cfg.CheckInterval < 0 {
 		return
@@ -123,7 +122,7 @@ func (s *Store) checkLoop(l *leadership) {
 	}
 }
 
-// integrityLoop checks this node, at every mark and now and then by itself.
+// integrityLoop compares with the other nodes at each mark, and scrubs.
 func (s *Store) integrityLoop(ctx context.Context) {
 	scrub := time.NewTicker(scrubEvery)
 	defer scrub.Stop()
@@ -134,15 +133,15 @@ func (s *Store) integrityLoop(ctx context.Context) {
 	for {
 		var finding error
 		var done chan<- struct{}
-		var sound []raft.Server
+		var majority []raft.Server
 		select {
 		case mark := <-marks:
-			if !s.stands(mark) {
+			if !s.isCurrent(mark) {
 				continue
 			}
-			sound, finding = s.compare(ctx, mark)
-			if !s.stands(mark) {
-				finding = nil // it is about a state that is gone
+			majority, finding = s.compare(ctx, mark)
+			if !s.isCurrent(mark) {
+				finding = nil // the state was replaced meanwhile
 			}
 		case <-scrub.C:
 			finding = s.State().Verify(ctx)
@@ -152,7 +151,7 @@ func (s *Store) integrityLoop(ctx context.Context) {
 			return
 		}
 		if finding != nil && ctx.Err() == nil {
-			s.reinstall(ctx, finding, sound)
+			s.reinstall(ctx, finding, majority)
 		}
 		if done != nil {
 			close(done)
@@ -160,15 +159,14 @@ func (s *Store) integrityLoop(ctx context.Context) {
 	}
 }
 
-// stands says that the mark is one of the present state. One that was noted
-// before the state was replaced, by a reinstallation or by a leader's snapshot,
-// says nothing about the state that this node answers from now.
-func (s *Store) stands(mark fsm.Mark) bool {
+// isCurrent reports whether the mark is one of the current state. Marks from
+// before a reinstallation or an installed snapshot are not.
+func (s *Store) isCurrent(mark fsm.Mark) bool {
 	digest, ok := s.machine.Mark(mark.Index)
 	return ok && digest == mark.Digest
 }
 
-// followMarks hands the newest mark over, again and again.
+// followMarks sends each new mark, and skips those that come while it sends.
 func (s *Store) followMarks(ctx context.Context, out chan<- fsm.Mark) {
 	var last uint64
 	for {
@@ -185,9 +183,9 @@ func (s *Store) followMarks(ctx context.Context, out chan<- fsm.Mark) {
 	}
 }
 
-// compare asks the other nodes for what they had at the mark. It returns why
-// this node is wrong, if it is, and the nodes that are right.
-func (s *Store) compare(ctx context.Context, mark fsm.Mark) (sound []raft.Server, finding error) {
+// compare compares this node's digests with the other nodes' at the mark. If a
+// majority differs, it returns that finding and the nodes of the majority.
+func (s *Store) compare(ctx context.Context, mark fsm.Mark) (majority []raft.Server, finding error) {
 	servers, _, err := s.configuration()
 	if err != nil {
 		return nil, nil
@@ -196,35 +194,35 @@ func (s *Store) compare(ctx context.Context, mark fsm.Mark) (sound []raft.Server
 	if err != nil {
 		return nil, err
 	}
-	b := ballot{self: raft.ServerID(s.cfg.ID), servers: servers}
-	b.answers = s.askAll(ctx, servers, Question{Index: mark.Index, Rings: rings})
-	result := b.judge(mark.Digest, func(a Answer) (uint64, bool) { return a.Digest, a.Known })
+	responses := s.checkPeers(ctx, servers, CheckRequest{Index: mark.Index, Rings: rings})
+	result := responses.compare(mark.Digest, func(r CheckResponse) (uint64, bool) { return r.Digest, r.Known })
 	what := fmt.Sprintf("state digest at index %d", mark.Index)
-	for _, r := range rings {
-		if result.verdict == wrong {
+	for _, ring := range rings {
+		if result.agreement == inMinority {
 			break
 		}
-		ringResult := b.judge(r.Digest, func(a Answer) (uint64, bool) { return a.ring(r) })
-		if ringResult.verdict != agreed {
-			result, what = ringResult, fmt.Sprintf("ring of group %q with fingerprint %016x", r.Group, r.Fingerprint)
+		ringResult := responses.compare(ring.Digest, func(r CheckResponse) (uint64, bool) { return r.ring(ring) })
+		if ringResult.agreement != agreed {
+			result, what = ringResult, fmt.Sprintf("ring of group %q with fingerprint %016x", ring.Group, ring.Fingerprint)
 		}
 	}
 	s.report(result, what)
-	if result.verdict == wrong {
+	switch result.agreement {
+	case inMinority:
 		return result.others, fmt.Errorf("%s: this node has %016x, %s %016x", what, result.own, names(result.others), result.other)
-	}
-	if result.verdict == undecided { // then its own word counts
+	case undecided: // the node's own records can still tell
 		return nil, s.State().Verify(ctx)
 	}
 	return nil, nil
 }
 
-// report logs a difference that is another node's, or nobody's yet, once.
-func (s *Store) report(r result, what string) {
-	s.counters.checks[r.verdict].Add(1)
+// report counts a result, and logs a difference that does not concern this node
+// or that no majority decides, the latter once.
+func (s *Store) report(c comparison, what string) {
+	s.counters.checks[c.agreement].Add(1)
 	text := ""
-	if r.verdict == undecided {
-		text = fmt.Sprintf("%s: this node has %016x, %s %016x, and no majority decides which is right", what, r.own, names(r.others), r.other)
+	if c.agreement == undecided {
+		text = fmt.Sprintf("%s: this node has %016x, %s %016x; there is no majority for either", what, c.own, names(c.others), c.other)
 	}
 	s.integrity.mu.Lock()
 	before := s.integrity.undecided
@@ -232,42 +230,43 @@ func (s *Store) report(r result, what string) {
 	s.integrity.mu.Unlock()
 	switch {
 	case text != "" && before == "":
-		s.log.Error("nodes differ", "what", what, "own", hex16(r.own), "others", names(r.others), "theirs", hex16(r.other))
-	case r.verdict == inMajority:
-		s.log.Warn("another node differs from the majority", "what", what, "own", hex16(r.own), "others", names(r.others), "theirs", hex16(r.other))
+		s.log.Error("nodes differ and there is no majority", "compared", what, "digest", hex16(c.own), "nodes", names(c.others), "their_digest", hex16(c.other))
+	case c.agreement == inMajority:
+		s.log.Warn("another node differs from the majority", "compared", what, "digest", hex16(c.own), "nodes", names(c.others), "their_digest", hex16(c.other))
 	}
 }
 
 func hex16(n uint64) string { return fmt.Sprintf("%016x", n) }
 
-func (s *Store) askAll(ctx context.Context, servers []raft.Server, q Question) map[raft.ServerID]Answer {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+// checkPeers sends the request to all other nodes at once.
+func (s *Store) checkPeers(ctx context.Context, servers []raft.Server, req CheckRequest) checkResponses {
+	ctx, cancel := context.WithTimeout(ctx, peerTimeout)
 	defer cancel()
-	answers := make(map[raft.ServerID]Answer)
-	var mu sync.Mutex
+	responses := checkResponses{self: raft.ServerID(s.cfg.ID), servers: servers, byID: make(map[raft.ServerID]CheckResponse)}
+	var mu sync.Mutex // guards byID
 	var wg sync.WaitGroup
 	for _, server := range servers {
 		if server.ID == raft.ServerID(s.cfg.ID) {
 			continue
 		}
 		wg.Go(func() {
-			a, err := s.cfg.Peers.Check(ctx, s.target(string(server.Address), string(server.ID)), q)
-			if err != nil || a.Version != fsm.DigestVersion {
+			r, err := s.cfg.Peers.Check(ctx, s.target(string(server.Address), string(server.ID)), req)
+			if err != nil || r.Version != fsm.DigestVersion {
 				return
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			answers[server.ID] = a
+			responses.byID[server.ID] = r
 		})
 	}
 	wg.Wait()
-	return answers
+	return responses
 }
 
-// ringsToCompare takes the next few rings that are kept, having verified that
-// their points did not change in memory. A ring's digest is taken here for the
-// first time, because it costs more than most changes.
-func (s *Store) ringsToCompare() ([]RingMark, error) {
+// ringsToCompare returns the digests of the next cached rings, after it verified
+// that their points did not change in memory. A ring's digest is computed here
+// and not when the ring is built, because it costs more than most changes.
+func (s *Store) ringsToCompare() ([]RingDigest, error) {
 	s.integrity.mu.Lock()
 	from := s.integrity.nextGroup
 	s.integrity.mu.Unlock()
@@ -275,41 +274,41 @@ func (s *Store) ringsToCompare() ([]RingMark, error) {
 	s.integrity.mu.Lock()
 	s.integrity.nextGroup = next
 	s.integrity.mu.Unlock()
-	marks := make([]RingMark, 0, len(views))
+	digests := make([]RingDigest, 0, len(views))
 	for _, group := range slices.Sorted(maps.Keys(views)) {
 		v := views[group]
 		if !v.Ring.Verify() {
-			return marks, fmt.Errorf("%w: ring of group %q at revision %d", fsm.ErrDamaged, group, v.Revision)
+			return digests, fmt.Errorf("%w: ring of group %q at revision %d", fsm.ErrDamaged, group, v.Revision)
 		}
-		marks = append(marks, RingMark{Group: group, Fingerprint: v.Fingerprint, Digest: v.Ring.Digest()})
+		digests = append(digests, RingDigest{Group: group, Fingerprint: v.Fingerprint, Digest: v.Ring.Digest()})
 	}
-	return marks, nil
+	return digests, nil
 }
 
-// Answer tells another node what this one had at stated points of the log. It
-// waits until this node has come to the index.
-func (s *Store) Answer(ctx context.Context, q Question) (Answer, error) {
-	if len(q.Rings) > ringsPerCheck {
-		return Answer{}, &fsm.FieldError{Field: "rings", Limit: fmt.Sprintf("at most %d", ringsPerCheck), Got: fmt.Sprint(len(q.Rings))}
+// Check answers another node's request. It waits until this node has applied the
+// index.
+func (s *Store) Check(ctx context.Context, req CheckRequest) (CheckResponse, error) {
+	if len(req.Rings) > ringsPerCheck {
+		return CheckResponse{}, &fsm.FieldError{Field: "rings", Limit: fmt.Sprintf("at most %d", ringsPerCheck), Got: fmt.Sprint(len(req.Rings))}
 	}
-	a := Answer{Version: fsm.DigestVersion}
+	resp := CheckResponse{Version: fsm.DigestVersion}
 	if s.Diverged() != nil {
-		return a, nil // it knows nothing that counts
+		return resp, nil // a wrong digest must not count
 	}
-	if _, err := s.WaitIndex(ctx, q.Index); err != nil {
-		return a, err
+	if _, err := s.WaitIndex(ctx, req.Index); err != nil {
+		return resp, err
 	}
-	a.Digest, a.Known = s.machine.Mark(q.Index)
-	for _, r := range q.Rings {
+	resp.Digest, resp.Known = s.machine.Mark(req.Index)
+	for _, r := range req.Rings {
 		if v := s.rings.Peek(r.Group); v != nil && v.Fingerprint == r.Fingerprint {
 			r.Digest = v.Ring.Digest()
-			a.Rings = append(a.Rings, r)
+			resp.Rings = append(resp.Rings, r)
 		}
 	}
-	return a, nil
+	return resp, nil
 }
 
-// alarms are what an operator should know of this node.
+// alarms are the conditions of this node that an operator should know of.
 func (s *Store) alarms() []string {
 	var out []string
 	if err := s.LowDisk(); err != nil {

@@ -124,10 +124,10 @@ type heldAsk struct {
 	hold *atomic.Bool
 }
 
-func (p heldAsk) Check(ctx context.Context, node store.Target, q store.Question) (store.Answer, error) {
+func (p heldAsk) Check(ctx context.Context, node store.Target, q store.CheckRequest) (store.CheckResponse, error) {
 	if p.hold.Load() {
 		if _, err := p.asks().Machine().WaitMark(ctx, q.Index); err != nil {
-			return store.Answer{}, err
+			return store.CheckResponse{}, err
 		}
 	}
 	return p.Peers.Check(ctx, node, q)
@@ -252,7 +252,7 @@ type otherRings struct {
 	lie *atomic.Bool
 }
 
-func (p otherRings) Check(ctx context.Context, node store.Target, q store.Question) (store.Answer, error) {
+func (p otherRings) Check(ctx context.Context, node store.Target, q store.CheckRequest) (store.CheckResponse, error) {
 	a, err := p.Peers.Check(ctx, node, q)
 	if p.lie.Load() {
 		for i := range a.Rings {

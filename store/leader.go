@@ -64,7 +64,7 @@ func (s *Store) startLeading(ctx context.Context) (stop func()) {
 // leadTerm does the leader's work in this order: the term's first entry is
 // applied, the founders are noted (once), every lease gets its full TTL, writes and consistent reads open.
 func (s *Store) leadTerm(l *leadership) {
-	if !s.awaitSound(l.ctx) || !s.startTerm(l) {
+	if !s.awaitNotDiverged(l.ctx) || !s.startTerm(l) {
 		return
 	}
 	for err := s.noteFounders(l.ctx); err != nil; err = s.noteFounders(l.ctx) {

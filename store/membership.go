@@ -41,7 +41,7 @@ func (s *Store) HasState() bool {
 // Bootstrap makes a new cluster of the given nodes. All of them may call it
 // with the same nodes: identical configurations are one cluster.
 func (s *Store) Bootstrap(nodes []Hello) error {
-	if err := s.found(nodes); err != nil {
+	if err := s.saveFounders(nodes); err != nil {
 		return err
 	}
 	var conf raft.Configuration

@@ -72,7 +72,7 @@ type counters struct {
 
 	renewed, notLeased, expired, stalls, led, leaderChanges atomic.Uint64
 
-	checks     [wrong + 1]atomic.Uint64 // by verdict
+	checks     [inMinority + 1]atomic.Uint64 // by agreement
 	reinstalls atomic.Uint64
 }
 
@@ -100,7 +100,7 @@ func (s *Store) Metrics() Metrics {
 		Leases: s.leases.Len(), Renewed: s.counters.renewed.Load(), NotLeased: s.counters.notLeased.Load(),
 		Expired: s.counters.expired.Load(), Stalls: s.counters.stalls.Load(), Guard: s.leases.Stats(),
 		Agreed: s.counters.checks[agreed].Load(), Majority: s.counters.checks[inMajority].Load(),
-		Undecided: s.counters.checks[undecided].Load(), Wrong: s.counters.checks[wrong].Load(),
+		Undecided: s.counters.checks[undecided].Load(), Wrong: s.counters.checks[inMinority].Load(),
 		Reinstalls: s.counters.reinstalls.Load(), Alarms: len(s.alarms()),
 		Log: s.files.DB(), LogSize: s.files.Size(),
 	}

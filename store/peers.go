@@ -5,7 +5,7 @@ import (
 	"io"
 )
 
-// Peers asks other nodes, by their bind addresses.
+// Peers calls other nodes by their bind addresses.
 type Peers interface {
 	// Hello asks a node who it is.
 	Hello(ctx context.Context, bind string) (Hello, error)
@@ -17,12 +17,12 @@ type Peers interface {
 	Applied(ctx context.Context, node Target) (uint64, error)
 	// LowDisk asks whether a node's disk is below its low-water mark.
 	LowDisk(ctx context.Context, node Target) (bool, error)
-	// Check asks what a node had at stated points of the log.
-	Check(ctx context.Context, node Target, q Question) (Answer, error)
-	// State asks for a node's state, of the index or a later one, as a snapshot.
+	// Check asks for a node's digests.
+	Check(ctx context.Context, node Target, req CheckRequest) (CheckResponse, error)
+	// State asks for a node's state at the index or a later one, as a snapshot.
 	State(ctx context.Context, node Target, atLeast uint64) (io.ReadCloser, error)
-	// Join asks a node to take the calling node in, and returns the id of the
-	// cluster that did. One that does not lead answers [ErrNotLeader].
+	// Join asks the leader to admit a node, and returns the cluster's id. A node
+	// that does not lead returns [ErrNotLeader].
 	Join(ctx context.Context, bind string, node Hello) (clusterID string, err error)
 }
 
@@ -35,8 +35,8 @@ type Hello struct {
 	Version     string
 	Incarnation string // random id of the data directory
 	HasState    bool   // the node is, or was, part of a cluster
-	Nonvoter    bool   // it wants to stay a non-voter
-	Leader      string // bind address of the leader it knows
+	Nonvoter    bool   // it stays a non-voter
+	Leader      string // bind address of the leader that it knows
 	ClusterID   string // of the cluster it belongs to
 	Founders    []Founder
 }

@@ -80,9 +80,9 @@ func (s *Store) LeaderChanges() (changes <-chan raft.Observation, stop func()) {
 func (s *Store) IsLeader() bool { return s.lead.Load() != nil }
 
 // Lag is the time since this node last heard from the leader, as far as what it
-// heard counts (see freshness); 0 on a leader that a quorum answers. It is off by
+// heard counts (see staleness); 0 on a leader that a quorum answers. It is off by
 // at most an election timeout and the time that a word takes on the wire.
-func (s *Store) Lag() time.Duration { return s.fresh.lag(s.leads(), s.raft.LastContact()) }
+func (s *Store) Lag() time.Duration { return s.staleness.lag(s.leads(), s.raft.LastContact()) }
 
 // Ready is closed when this node has caught up since its start: it has applied
 // everything that was acknowledged before it came. A node that is not ready

@@ -13,26 +13,25 @@ import (
 )
 
 const (
-	// maxReinstalls in reinstallSpan are taken for failing hardware.
+	// More than maxReinstalls in reinstallSpan are attributed to failing hardware.
 	maxReinstalls = 3
 	reinstallSpan = time.Hour
 	// reinstallEvery is the pause between two attempts.
 	reinstallEvery = 250 * time.Millisecond
-	// resign × ElectionTimeout is how long a leader whose state is wrong tries
-	// to hand over before it ends.
-	resign = 20
+	// handOverFactor × ElectionTimeout is how long a leader whose state is wrong
+	// tries to hand over before it ends.
+	handOverFactor = 20
 )
 
-// reinstall takes this node out of service, has another node lead, and
-// replaces the state by that of a node whose state is right. Raft's log, term
-// and vote are untouched, so the node goes on voting and storing entries
-// meanwhile: it forgets nothing that it promised. It returns when the node
-// answers again, or with ctx.
-func (s *Store) reinstall(ctx context.Context, finding error, sound []raft.Server) {
+// reinstall stops serving, hands leadership over, and replaces the state with the
+// state of a node of the majority. Raft's log, term and vote do not change, so the
+// node still votes and stores entries, and its earlier votes and acknowledgements
+// hold. It returns when the node answers again, or when ctx ends.
+func (s *Store) reinstall(ctx context.Context, finding error, majority []raft.Server) {
 	cause := fmt.Errorf("%w: %w", ErrDiverged, finding)
 	s.fsm.freeze()
 	s.integrity.set(cause)
-	s.log.Error("state is wrong; this node answers nothing until it has the state of another", "finding", finding)
+	s.log.Error("state is wrong; this node answers nothing until it has installed the state of another node", "finding", finding)
 	if s.tooOften() {
 		s.fail(fmt.Errorf("%w: for the %dth time within %s; have the memory and the processor of this machine tested", cause, maxReinstalls+1, reinstallSpan))
 		return
@@ -42,17 +41,17 @@ func (s *Store) reinstall(ctx context.Context, finding error, sound []raft.Serve
 	}
 	log := every(10 * time.Second)
 	for {
-		err := s.tryReinstall(ctx, cause, sound)
+		err := s.tryReinstall(ctx, cause, majority)
 		if err == nil {
 			break
 		}
 		if log() {
-			s.log.Warn("could not get the state of another node yet", "error", err)
+			s.log.Warn("could not install the state of another node yet", "error", err)
 		}
 		if s.Failure() != nil || !pause(ctx, reinstallEvery) {
 			return
 		}
-		sound = nil // those may be gone
+		majority = nil // those may be down: try all
 	}
 	s.integrity.set(nil)
 	s.counters.reinstalls.Add(1)
@@ -74,23 +73,23 @@ func (s *Store) tooOften() bool {
 	return len(g.reinstalls) > maxReinstalls
 }
 
-func (s *Store) tryReinstall(ctx context.Context, cause error, sound []raft.Server) error {
+func (s *Store) tryReinstall(ctx context.Context, cause error, from []raft.Server) error {
 	servers, _, err := s.configuration()
 	if err != nil {
 		return err
 	}
 	if len(servers) < 2 {
-		s.fail(fmt.Errorf("%w; this node is all of its cluster: start it again, and it makes its state anew from its snapshot and its log", cause))
+		s.fail(fmt.Errorf("%w; this is the only node of its cluster: start it again, and it rebuilds its state from its snapshot and its log", cause))
 		return cause
 	}
 	if err := s.stopLeading(ctx, cause); err != nil {
 		return err
 	}
-	if sound == nil {
-		sound = servers
+	if from == nil {
+		from = servers
 	}
 	var errs []error
-	for _, server := range sound {
+	for _, server := range from {
 		if server.ID == raft.ServerID(s.cfg.ID) {
 			continue
 		}
@@ -103,10 +102,10 @@ func (s *Store) tryReinstall(ctx context.Context, cause error, sound []raft.Serv
 	return errors.Join(errs...)
 }
 
-// stopLeading hands leadership over. A leader that finds nobody to take it
-// ends: then the others elect one.
+// stopLeading hands leadership over. If no node takes it, this node ends, and the
+// others elect a leader.
 func (s *Store) stopLeading(ctx context.Context, cause error) error {
-	limit := time.Now().Add(resign * s.cfg.ElectionTimeout)
+	limit := time.Now().Add(handOverFactor * s.cfg.ElectionTimeout)
 	for s.raft.State() == raft.Leader {
 		if err := s.handOver(ctx); err != nil {
 			s.log.Warn("could not hand leadership over", "error", err)
@@ -144,9 +143,9 @@ func (s *Store) adoptFrom(ctx context.Context, server raft.Server) error {
 	return nil
 }
 
-// keepReinstalled writes a snapshot, so that the next start does not make the
-// wrong state anew from an older one. It is tried a few times: raft takes none
-// before it has given all entries that the new state holds.
+// keepReinstalled writes a snapshot, so that the next start does not rebuild the
+// wrong state from an older one. It tries several times: raft refuses a snapshot
+// until it has applied all entries that the new state holds.
 func (s *Store) keepReinstalled(ctx context.Context) {
 	for range 20 {
 		err := s.raft.Snapshot().Error()
@@ -160,14 +159,14 @@ func (s *Store) keepReinstalled(ctx context.Context) {
 	}
 }
 
-// WriteState writes this node's state, of the index or a later one, for a node
-// that found its own to be wrong. One that is not there within askTimeout does
-// not know when it will be: another node is asked.
+// WriteState writes this node's state at the index or a later one, for a node
+// whose state is wrong. It fails if this node does not reach the index within
+// peerTimeout; the caller then tries another node.
 func (s *Store) WriteState(ctx context.Context, atLeast uint64, w io.Writer) error {
 	if err := s.Serving(); err != nil {
 		return err
 	}
-	wait, cancel := context.WithTimeout(ctx, askTimeout)
+	wait, cancel := context.WithTimeout(ctx, peerTimeout)
 	defer cancel()
 	state, err := s.WaitIndex(wait, atLeast)
 	if err != nil {

@@ -39,7 +39,7 @@ type Store struct {
 	leases    *lease.Table
 	counters  counters
 	dedup     *dedup
-	fresh     *freshness
+	staleness *staleness
 	follow    following
 	confirm   *confirmer
 	raft      *raft.Raft
@@ -51,7 +51,7 @@ type Store struct {
 	streamEnded chan struct{} // holds one
 	proposals   chan *proposal
 	progress    progress
-	strangers   *repeats      // refused calls of other clusters
+	foreign     *repeats      // logged calls from other clusters
 	underWay    chan struct{} // holds one for each batch that raft has
 	proposed    chan []*proposal
 	collected   chan struct{} // closed when collectLoop has ended
@@ -86,12 +86,12 @@ func Open(cfg Config) (_ *Store, err error) {
 		cfg: cfg, log: cfg.Logger, started: time.Now(), leases: lease.New(cfg.Logger), dedup: newDedup(),
 		notify: make(chan bool, 16), streamEnded: make(chan struct{}, 1), proposals: make(chan *proposal, maxBatchSize),
 		underWay: make(chan struct{}, maxBatches), proposed: make(chan []*proposal, maxBatches), collected: make(chan struct{}),
-		integrity: newIntegrity(), disk: &diskWatch{}, strangers: newRepeats(),
+		integrity: newIntegrity(), disk: &diskWatch{}, foreign: newRepeats(),
 		ready: make(chan struct{}), invited: make(chan struct{}), failed: make(chan struct{}),
 	}
 	s.counters.ready = s.ready
 	s.ident.Store(&identity{})
-	s.fresh = newFreshness(cfg.ElectionTimeout)
+	s.staleness = newStaleness(cfg.ElectionTimeout)
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.confirm = newConfirmer(s.checkLeadership)
 	s.confirm.told = cfg.Instruments.Confirmed
@@ -114,9 +114,9 @@ func Open(cfg Config) (_ *Store, err error) {
 	s.wg.Go(func() { s.proposeLoop(s.ctx) })
 	s.wg.Go(func() { s.confirm.loop(s.ctx) })
 	s.wg.Go(func() { s.leaderLoop(s.ctx) })
-	s.wg.Go(func() { s.goneLoop(s.ctx) })
+	s.wg.Go(func() { s.leaderCrashLoop(s.ctx) })
 	s.wg.Go(func() { s.readyLoop(s.ctx) })
-	s.wg.Go(func() { s.freshLoop(s.ctx) })
+	s.wg.Go(func() { s.stalenessLoop(s.ctx) })
 	s.wg.Go(func() { s.followLoop(s.ctx) })
 	s.wg.Go(func() { s.integrityLoop(s.ctx) })
 	s.wg.Go(func() { s.diskLoop(s.ctx) })
@@ -169,7 +169,7 @@ func (s *Store) openRaft() error {
 		return fmt.Errorf("%w %s: %w", ErrDataDir, s.cfg.DataDir, err)
 	}
 	s.transport = rafttransport.New(rafttransport.Config{
-		Streams: s.streams(), Timeout: max(2*s.cfg.ElectionTimeout, time.Second), Logger: logger, Contacts: s.fresh,
+		Streams: s.streams(), Timeout: max(2*s.cfg.ElectionTimeout, time.Second), Logger: logger, Contacts: s.staleness,
 		Refused:    func(err error) { logger.Error("refused a message on the bind port", "error", err) },
 		Heartbeats: s.cfg.heartbeats,
 	})

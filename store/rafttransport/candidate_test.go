@@ -20,11 +20,11 @@ func TestHearCandidate(t *testing.T) {
 		heard   bool
 	}{
 		"a voter":                       {members, "n2", EntryID{11, 3}, false},
-		"a stranger, later term":        {members, "n4", EntryID{9, 4}, true},
-		"a stranger, longer log":        {members, "n4", EntryID{11, 3}, true},
-		"a stranger, the same log":      {members, "n4", EntryID{10, 3}, false},
-		"a stranger, shorter log":       {members, "n4", EntryID{9, 3}, false},
-		"a stranger, earlier term":      {members, "n4", EntryID{99, 2}, false},
+		"an unknown node, later term":   {members, "n4", EntryID{9, 4}, true},
+		"an unknown node, longer log":   {members, "n4", EntryID{11, 3}, true},
+		"an unknown node, the same log": {members, "n4", EntryID{10, 3}, false},
+		"an unknown node, shorter log":  {members, "n4", EntryID{9, 3}, false},
+		"an unknown node, earlier term": {members, "n4", EntryID{99, 2}, false},
 		"a non-voter, longer log":       {members, "n0", EntryID{11, 3}, true},
 		"a node without configuration":  {nil, "n4", EntryID{11, 3}, false},
 		"a configuration without voter": {members[:1], "n4", EntryID{11, 3}, false},

@@ -81,15 +81,15 @@ func (p peers) LowDisk(ctx context.Context, node store.Target) (low bool, err er
 	return low, err
 }
 
-func (p peers) Check(ctx context.Context, node store.Target, q store.Question) (a store.Answer, err error) {
+func (p peers) Check(ctx context.Context, node store.Target, req store.CheckRequest) (resp store.CheckResponse, err error) {
 	err = p.call(ctx, node.Bind, func(s *store.Store) (err error) {
 		if err := s.IsTarget(node.ID, node.ClusterID); err != nil {
 			return err
 		}
-		a, err = s.Answer(ctx, q)
+		resp, err = s.Check(ctx, req)
 		return err
 	})
-	return a, err
+	return resp, err
 }
 
 // State streams through a pipe; what is cut is the question only.

@@ -13,17 +13,17 @@ import (
 	"github.com/werbenhu/registry/store/storetest"
 )
 
-// A leader whose process ended is replaced long before raft would miss it, also
-// when the first in the order cannot be elected.
-func TestEndedLeaderIsReplacedAtOnce(t *testing.T) {
-	for name, behind := range map[string]bool{"by the first": false, "by the next": true} {
+// After the leader's process ended, a follower is elected long before raft's timeout,
+// even if the first one to campaign cannot win.
+func TestCrashedLeaderIsReplacedAtOnce(t *testing.T) {
+	for name, behind := range map[string]bool{"by the first to campaign": false, "by the second": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				const timeout = 10 * time.Second
 				c := storetest.New(t, func(cfg *store.Config) { cfg.ElectionTimeout = timeout })
 				c.Three()
 				old := c.Leader()
-				if old.ID != "n3" { // so that n1 is the first and n2 the next
+				if old.ID != "n3" { // so that n1 campaigns first and n2 second
 					if err := old.Transfer(c.Context(), "n3"); err != nil {
 						t.Fatal(err)
 					}
@@ -31,7 +31,7 @@ func TestEndedLeaderIsReplacedAtOnce(t *testing.T) {
 				}
 				c.Write(register("web", "a", time.Minute))
 				c.AwaitSame()
-				if behind { // n1 may miss an entry, and then loses its election
+				if behind { // n1 may lack an entry, and then loses its election
 					c.Net.Cut("n3:7370", "n1:7370")
 					c.Write(register("web", "b", time.Minute))
 				}
@@ -48,41 +48,41 @@ func TestEndedLeaderIsReplacedAtOnce(t *testing.T) {
 	}
 }
 
-// newerTerm makes a node believe that the others are a term ahead.
+// newerTerm reports the terms of the others as one higher.
 type newerTerm struct {
 	store.Peers
-	lie *atomic.Bool
+	active *atomic.Bool
 }
 
 func (p newerTerm) Term(ctx context.Context, node store.Target) (uint64, error) {
 	term, err := p.Peers.Term(ctx, node)
-	if p.lie.Load() {
+	if p.active.Load() {
 		term++
 	}
 	return term, err
 }
 
-// Nobody stands against a leader that was elected meanwhile.
-func TestNobodyStandsAgainstANewerTerm(t *testing.T) {
+// A follower does not campaign against a leader that was elected meanwhile.
+func TestNoCampaignAgainstANewerTerm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const timeout = 10 * time.Second
-		lie := &atomic.Bool{}
+		active := &atomic.Bool{}
 		c := storetest.New(t)
 		c.Together(3, func(cfg *store.Config) {
 			cfg.ElectionTimeout = timeout
 			if cfg.ID == "n1" {
-				cfg.Peers = newerTerm{c.Peers(cfg.BindAdvertise), lie}
+				cfg.Peers = newerTerm{c.Peers(cfg.BindAdvertise), active}
 			}
 		})
 		old := c.Leader()
-		if old.ID != "n3" { // so that n1 is the first to stand
+		if old.ID != "n3" { // so that n1 campaigns first
 			if err := old.Transfer(c.Context(), "n3"); err != nil {
 				t.Fatal(err)
 			}
 			old = c.LeaderOf("n3")
 		}
 		c.AwaitSame()
-		lie.Store(true)
+		active.Store(true)
 		died := time.Now()
 		old.Kill()
 		if now := c.Leader(); now.ID != "n2" || time.Since(died) > timeout/2 {
@@ -91,7 +91,7 @@ func TestNobodyStandsAgainstANewerTerm(t *testing.T) {
 	})
 }
 
-// Connections that end are no reason to leave a leader that is there.
+// Connections that end do not depose a leader that listens.
 func TestLeaderThatListensStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := storetest.New(t)
@@ -100,7 +100,7 @@ func TestLeaderThatListensStays(t *testing.T) {
 		term := leader.Term()
 		for _, n := range c.Nodes() {
 			for range 20 {
-				s := newStranger(t, c, n)
+				s := newUnknownPeer(t, c, n)
 				if _, err := s.heartbeat(0); err != nil {
 					t.Fatal(err)
 				}
@@ -115,8 +115,8 @@ func TestLeaderThatListensStays(t *testing.T) {
 	})
 }
 
-// Nor does it help to be refused at the door of a leader that is heard of.
-func TestLeaderThatIsHeardStays(t *testing.T) {
+// Refused connections do not depose a leader whose heartbeats arrive.
+func TestLeaderWithHeartbeatsStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var refused atomic.Pointer[string]
 		var c *storetest.Cluster
@@ -134,7 +134,7 @@ func TestLeaderThatIsHeardStays(t *testing.T) {
 		term := leader.Term()
 		refused.Store(&leader.Bind)
 		for _, n := range c.Nodes() {
-			s := newStranger(t, c, n)
+			s := newUnknownPeer(t, c, n)
 			if _, err := s.heartbeat(0); err != nil {
 				t.Fatal(err)
 			}
@@ -147,8 +147,8 @@ func TestLeaderThatIsHeardStays(t *testing.T) {
 	})
 }
 
-// Nor is a leader that cannot be reached: raft's own timeout decides.
-func TestSilenceIsNoEnd(t *testing.T) {
+// An unreachable leader is not taken for crashed: raft's timeout decides.
+func TestTimeoutIsNoCrash(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := storetest.New(t, func(cfg *store.Config) { cfg.ElectionTimeout = 10 * time.Second })
 		c.Three()
@@ -157,7 +157,7 @@ func TestSilenceIsNoEnd(t *testing.T) {
 		c.Net.Isolate(leader.Bind)
 		for _, n := range c.Nodes() {
 			if n.ID != leader.ID {
-				s := newStranger(t, c, n)
+				s := newUnknownPeer(t, c, n)
 				if _, err := s.heartbeat(0); err != nil {
 					t.Fatal(err)
 				}

@@ -12,7 +12,7 @@ import (
 	"github.com/werbenhu/registry/store/storetest"
 )
 
-// logBuffer keeps what is logged.
+// logBuffer collects log output.
 type logBuffer struct {
 	mu  sync.Mutex // guards all
 	all bytes.Buffer
@@ -30,17 +30,17 @@ func (b *logBuffer) count(what string) int {
 	return strings.Count(b.all.String(), what)
 }
 
-// Callers of other clusters are told of once, whatever they call themselves.
-func TestStrangersDoNotFillTheLog(t *testing.T) {
+// Calls from other clusters are logged once, whatever their cluster ids.
+func TestForeignCallsDoNotFillTheLog(t *testing.T) {
 	t.Parallel()
 	logged := &logBuffer{}
 	c := storetest.New(t, func(cfg *store.Config) { cfg.Logger = slog.New(slog.NewTextHandler(logged, nil)) })
 	c.Three()
 	n := c.Node("n1")
 	for i := range 1000 {
-		n.CalledFromOutside(fmt.Sprintf("stranger-%d", i))
+		n.ForeignCall(fmt.Sprintf("cluster-%d", i))
 	}
-	if said := logged.count("another cluster refused"); said != 1 {
-		t.Errorf("1000 calls are logged %d times", said)
+	if n := logged.count("another cluster refused"); n != 1 {
+		t.Errorf("1000 calls are logged %d times", n)
 	}
 }

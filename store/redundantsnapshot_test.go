@@ -12,8 +12,7 @@ import (
 	"github.com/werbenhu/registry/store/storetest"
 )
 
-// A snapshot that comes late, of the present term and with its checksums right,
-// takes away nothing that came after it.
+// A valid snapshot of the current term that arrives late removes no entries after it.
 func TestLateSnapshotRemovesNothing(t *testing.T) {
 	t.Parallel()
 	c := storetest.New(t)
@@ -34,7 +33,7 @@ func TestLateSnapshotRemovesNothing(t *testing.T) {
 
 	configuration := raft.Configuration{Servers: leader.Status().Configuration}
 	var resp raft.InstallSnapshotResponse
-	if err := newStranger(t, c, n).InstallSnapshot(raft.ServerID(n.ID), raft.ServerAddress(n.Bind), &raft.InstallSnapshotRequest{
+	if err := newUnknownPeer(t, c, n).InstallSnapshot(raft.ServerID(n.ID), raft.ServerAddress(n.Bind), &raft.InstallSnapshotRequest{
 		RPCHeader:       raft.RPCHeader{ProtocolVersion: 3, ID: []byte(leader.ID), Addr: []byte(leader.Bind)},
 		SnapshotVersion: raft.SnapshotVersionMax, Term: term, LastLogIndex: at, LastLogTerm: term,
 		Configuration: raft.EncodeConfiguration(configuration), ConfigurationIndex: 1, Size: int64(state.Len()),
