@@ -64,5 +64,5 @@ func missingCommand(c *cli.Command) error {
 	for _, sub := range c.Subcommands {
 		names = append(names, sub.Name)
 	}
-	return usageErrorf("%s needs a command: %s", c.HelpName, orList(names))
+	return usageErrorf("%s needs a command: %s", c.HelpName, orList(names)).withHint("see %s -help", c.HelpName)
 }
