@@ -65,9 +65,11 @@ func match(e *env, c *cli.Context) error {
 	defer client.Close()
 	m := newMatcher(e, c, client, args[0])
 	if len(args) == 2 && args[1] == "-" {
-		return errors.Join(m.stream(e.stdin), m.out.close())
+		err = m.stream(e.stdin)
+	} else {
+		err = m.all(args[1:])
 	}
-	return errors.Join(m.all(args[1:]), m.out.close())
+	return errors.Join(err, m.out.close(err != nil))
 }
 
 // matcher answers keys in batches and prints the answers.
@@ -167,7 +169,7 @@ func (m *matcher) batch(keys []string) error {
 
 type matchPrinter interface {
 	print(keys []string, owners [][]sdk.Member, receipt sdk.Receipt) error
-	close() error
+	close(failed bool) error
 }
 
 type matchJSONPrinter struct {
@@ -197,7 +199,12 @@ func (p *matchJSONPrinter) print(keys []string, owners [][]sdk.Member, receipt s
 	return p.array.w.Flush()
 }
 
-func (p *matchJSONPrinter) close() error {
+// close ends the array. When nothing was answered because of an error there is
+// none: an empty one would be an answer.
+func (p *matchJSONPrinter) close(failed bool) error {
+	if failed && p.array.count == 0 {
+		return nil
+	}
 	if err := p.array.close(); err != nil {
 		return err
 	}
@@ -231,4 +238,4 @@ func (p *matchTablePrinter) print(keys []string, owners [][]sdk.Member, _ sdk.Re
 	return t.flush()
 }
 
-func (p *matchTablePrinter) close() error { return nil }
+func (p *matchTablePrinter) close(bool) error { return nil }

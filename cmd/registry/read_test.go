@@ -130,6 +130,28 @@ func TestMatchFromStdin(t *testing.T) {
 	}
 }
 
+// TestErrorsAsJSON: a command that fails before its first answer prints none.
+func TestErrorsAsJSON(t *testing.T) {
+	f := withWeb(t)
+	for _, args := range []string{
+		"match nobody a b", "match nobody -", "match -n 2 nobody a", "members nobody", "group get nobody", "ring show nobody", "ring stats nobody",
+		"ring locate nobody a", "ring digest nobody", "ring plan nobody -leave a", "ring plot nobody", "ring diff nobody web",
+	} {
+		r := execute(t, t.Context(), "a\n", append(strings.Fields(args), "-json")...)
+		if r.code != exitNotFound || r.stdout != "" || !strings.Contains(r.stderr, "no group nobody") {
+			t.Errorf("%s: %+v", args, r)
+		}
+	}
+	r := execute(t, t.Context(), "a\n"+strings.Repeat("k", maxKey+1)+"\n", "match", "web", "-", "-json")
+	if r.code != exitUsage || !json.Valid([]byte(r.stdout)) || !strings.Contains(r.stdout, `"key": "a"`) {
+		t.Errorf("an error after an answer: %+v", r)
+	}
+	f.failWith("Groups", codes.Internal, registrypb.ErrorDetail_UNSPECIFIED, "broken")
+	if r := execute(t, t.Context(), "", "groups", "-json"); r.code != exitFailure || r.stdout != "" {
+		t.Errorf("groups: %+v", r)
+	}
+}
+
 // TestMatchAnswersWhatHasArrived: a key is answered before the next one is typed.
 func TestMatchAnswersWhatHasArrived(t *testing.T) {
 	withWeb(t)
