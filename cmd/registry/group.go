@@ -12,7 +12,7 @@ import (
 )
 
 type groupJSON struct {
-	Name         string `json:"name"`
+	Group        string `json:"group"`
 	VirtualNodes int    `json:"virtual_nodes"`
 	Bound        bound  `json:"bound"`
 	Members      int    `json:"members"`
