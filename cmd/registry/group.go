@@ -74,7 +74,7 @@ func groupAcceptLossCommand(e *env) *cli.Command {
 		Name:        "accept-loss",
 		Usage:       "let members go at once that fell silent and that the mass-loss guard holds",
 		ArgsUsage:   "GROUP",
-		Description: "Says how many they are, " + confirmRule,
+		Description: "If there are any it says how many, " + confirmRule,
 		Flags:       clientFlags(jsonFlag(), yesFlag()),
 		Action: func(c *cli.Context) error {
 			args, err := positional(c, "GROUP")

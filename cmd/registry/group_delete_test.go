@@ -21,6 +21,16 @@ func TestGroupDelete(t *testing.T) {
 	if r.code != exitOK || !strings.Contains(r.stderr, "group empty deleted\n") || f.groups["empty"] != nil {
 		t.Errorf("empty: %+v", r)
 	}
+	f.groups["empty"] = &fakeGroup{config: &registrypb.GroupConfig{VirtualNodes: 64}}
+	if r := execute(t, t.Context(), "", "group", "delete", "-force", "empty"); r.code != exitOK || f.groups["empty"] != nil {
+		t.Errorf("empty, with -force: %+v", r)
+	}
+	if help := ok(t, "group", "delete", "-help"); !strings.Contains(help, "A group without members goes without a question") {
+		t.Errorf("the help does not say so:\n%s", help)
+	}
+	if help := ok(t, "group", "accept-loss", "-help"); !strings.Contains(help, "If there are any it says how many") {
+		t.Errorf("the help of accept-loss does not say when it asks:\n%s", help)
+	}
 	for _, args := range []string{"group delete empty", "group delete -force empty"} {
 		if r := execute(t, t.Context(), "", strings.Fields(args)...); r.code != exitNotFound {
 			t.Errorf("%s, which is gone: %+v", args, r)
