@@ -25,6 +25,9 @@ func dialLink(c *cli.Context, opts ...sdk.Option) (*link, error) {
 	if c.Duration(flagTimeout) <= 0 {
 		return nil, usageErrorf("-%s is %v, want more than 0", flagTimeout, c.Duration(flagTimeout))
 	}
+	if d := c.Duration(flagMaxStaleness); c.IsSet(flagMaxStaleness) && d <= 0 {
+		return nil, usageErrorf("-%s is %v, want more than 0", flagMaxStaleness, d)
+	}
 	reach := newReach(addrs)
 	client, err := sdk.Dial(strings.Join(addrs, ","), append(opts, sdk.WithCallTimeout(c.Duration(flagTimeout)), sdk.WithDialer(reach.dial),
 		sdk.WithCluster(c.String(flagCluster)))...)
@@ -64,7 +67,7 @@ func readOptions(c *cli.Context, receipt *sdk.Receipt) []sdk.ReadOption {
 	if i := c.Uint64("at-least"); i > 0 {
 		opts = append(opts, sdk.AtLeast(i))
 	}
-	if d := c.Duration("max-staleness"); d > 0 {
+	if d := c.Duration(flagMaxStaleness); d > 0 {
 		opts = append(opts, sdk.MaxStaleness(d))
 	}
 	return opts

@@ -19,6 +19,8 @@ const (
 	flagWeight     = "weight"
 	flagDataDir    = "data-dir"
 	flagLogStore   = "log-store"
+
+	flagMaxStaleness = "max-staleness"
 )
 
 const defaultClientAddr = "127.0.0.1:9800"
@@ -57,7 +59,7 @@ func readFlags(own ...cli.Flag) []cli.Flag {
 		jsonFlag(),
 		&cli.BoolFlag{Name: "linearizable", Usage: "ask the leader for a confirmed index first"},
 		&cli.Uint64Flag{Name: "at-least", Usage: "wait until the node has applied that log index"},
-		&cli.DurationFlag{Name: "max-staleness", Usage: "refuse an answer from a node that heard from its leader longer ago than that"},
+		&cli.DurationFlag{Name: flagMaxStaleness, Usage: "refuse an answer from a node that heard from its leader longer ago than that"},
 	)...)
 }
 

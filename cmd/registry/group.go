@@ -115,6 +115,9 @@ func (b bound) String() string {
 // MarshalText makes it a JSON string.
 func (b bound) MarshalText() ([]byte, error) { return []byte(b.String()), nil }
 
+// boundLimits says what a bound may be, in the unit that people type it in.
+const boundLimits = "off, or 1.01 to 10 fair shares with at most three decimals"
+
 // UnmarshalText reads "1.10", or "0" or "off".
 func (b *bound) UnmarshalText(text []byte) error {
 	if string(text) == "off" {
@@ -123,11 +126,11 @@ func (b *bound) UnmarshalText(text []byte) error {
 	}
 	r, ok := new(big.Rat).SetString(string(text))
 	if !ok {
-		return fmt.Errorf("%q, want a number such as 1.10, or off", text)
+		return fmt.Errorf("%q, want %s", text, boundLimits)
 	}
 	r.Mul(r, big.NewRat(1000, 1))
 	if !r.IsInt() || !r.Num().IsInt64() || r.Sign() < 0 || r.Num().Int64() > 1_000_000 {
-		return fmt.Errorf("%q, want off, or 1.01 to 10 with at most three decimals", text)
+		return fmt.Errorf("%q, want %s", text, boundLimits)
 	}
 	*b = bound(r.Num().Int64())
 	return nil

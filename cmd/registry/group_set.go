@@ -69,8 +69,8 @@ func groupSet(e *env, c *cli.Context) error {
 func parameterChange(c *cli.Context) (change ring.Change, err error) {
 	if c.IsSet("virtual-nodes") {
 		change.VirtualNodes = c.Int("virtual-nodes")
-		if err := (ring.Params{VirtualNodes: change.VirtualNodes}).Validate(); err != nil {
-			return change, err
+		if (ring.Params{VirtualNodes: change.VirtualNodes}).Validate() != nil {
+			return change, usageErrorf("-virtual-nodes is %d, want a power of two, %d to %d", change.VirtualNodes, ring.MinVirtualNodes, ring.MaxVirtualNodes)
 		}
 	}
 	if c.IsSet("bound") {
@@ -79,8 +79,8 @@ func parameterChange(c *cli.Context) (change ring.Change, err error) {
 			return change, usageErrorf("-bound is %w", err)
 		}
 		permille := int(b)
-		if err := (ring.Params{VirtualNodes: ring.DefaultVirtualNodes, Bound: permille}).Validate(); err != nil {
-			return change, err
+		if (ring.Params{VirtualNodes: ring.DefaultVirtualNodes, Bound: permille}).Validate() != nil {
+			return change, usageErrorf("-bound is %q, want %s", c.String("bound"), boundLimits)
 		}
 		change.Bound = &permille
 	}

@@ -47,11 +47,12 @@ func memberHoldCommand(e *env) *cli.Command {
 			if err := require(c, flagGroup, flagID, "for"); err != nil {
 				return err
 			}
-			if c.Duration("for") == 0 { // no time at all to the SDK
-				return usageErrorf("-for is 0s, want 1s to 24h")
+			hold := c.Duration("for")
+			if hold < minHold || hold > maxHold {
+				return usageErrorf("-for is %v, want 1s to 24h", hold)
 			}
 			held := sdk.StateHeld
-			return updateMember(e, c, sdk.MemberUpdate{State: &held, Hold: c.Duration("for")})
+			return updateMember(e, c, sdk.MemberUpdate{State: &held, Hold: hold})
 		},
 	}
 }
