@@ -35,6 +35,9 @@ func normalize(app *cli.App, args []string) (_ []string, help *cli.Command, _ er
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := checkEnvironment(slices.Concat(root.Flags, cmd.Flags)); err != nil {
+		return nil, nil, err
+	}
 	if cmd.Name == "register" && len(line.args) > 0 {
 		return nil, nil, usageErrorf("register: unexpected argument %q", line.args[0]).
 			withHint("a command to run goes after --: registry register … -- CMD ARGS…")
@@ -123,8 +126,9 @@ type commandLine struct {
 	help  bool
 }
 
-// splitLine tells flags from arguments. The error is about the first unknown
-// flag; the rest of the line is read all the same, since it may ask for help.
+// splitLine tells flags from arguments. The error is about the first flag that is
+// unknown, or whose value does not parse; the rest of the line is read all the
+// same, since it may ask for help.
 func splitLine(cmd *cli.Command, rest []string) (l commandLine, err error) {
 	for i := 0; i < len(rest); i++ {
 		a := rest[i]
@@ -137,18 +141,52 @@ func splitLine(cmd *cli.Command, rest []string) (l commandLine, err error) {
 		case isHelp(a):
 			l.help = true
 		default:
-			takesValue, unknown := flagTakesValue(cmd, a)
-			if err == nil {
-				err = unknown
-			}
-			l.flags = append(l.flags, a)
+			given := []string{a}
+			takesValue, wrong := flagTakesValue(cmd, a)
 			if takesValue && i+1 < len(rest) {
 				i++
-				l.flags = append(l.flags, rest[i])
+				given = append(given, rest[i])
 			}
+			if wrong == nil {
+				wrong = checkFlag(cmd, given)
+			}
+			if err == nil {
+				err = wrong
+			}
+			l.flags = append(l.flags, given...)
 		}
 	}
 	return l, err
+}
+
+// checkFlag is checkValue for a flag as it was given: with its value, -FLAG=VALUE,
+// or alone, which is enough for one that is true or false.
+func checkFlag(cmd *cli.Command, given []string) error {
+	f, name, value, hasValue := findFlag(cmd, given[0])
+	if len(given) > 1 {
+		value, hasValue = given[1], true
+	}
+	if !hasValue {
+		if _, isBool := f.(*cli.BoolFlag); isBool {
+			return nil
+		}
+		return usageErrorf("-%s needs a value", name).withHint("see %s -help", cmd.HelpName)
+	}
+	if err := checkValue(f, "-"+name, value); err != nil {
+		return err.withHint("see %s -help", cmd.HelpName)
+	}
+	return nil
+}
+
+// findFlag finds the flag that an argument gives, maybe with its value after "=".
+func findFlag(cmd *cli.Command, a string) (f cli.Flag, name, value string, hasValue bool) {
+	name, value, hasValue = strings.Cut(strings.TrimLeft(a, "-"), "=")
+	for _, f := range cmd.Flags {
+		if slices.Contains(f.Names(), name) {
+			return f, name, value, hasValue
+		}
+	}
+	return nil, name, value, hasValue
 }
 
 func isHelp(arg string) bool {
@@ -159,13 +197,13 @@ func isHelp(arg string) bool {
 // flagTakesValue reports whether the argument after flag a belongs to it. A
 // flag that the command does not have is an error.
 func flagTakesValue(cmd *cli.Command, a string) (bool, error) {
-	name, _, hasValue := strings.Cut(strings.TrimLeft(a, "-"), "=")
+	f, name, _, hasValue := findFlag(cmd, a)
+	if f != nil {
+		_, isBool := f.(*cli.BoolFlag)
+		return !isBool && !hasValue, nil
+	}
 	var names []string
 	for _, f := range cmd.Flags {
-		if slices.Contains(f.Names(), name) {
-			_, isBool := f.(*cli.BoolFlag)
-			return !isBool && !hasValue, nil
-		}
 		for _, n := range f.Names() {
 			names = append(names, "-"+n)
 		}

@@ -68,9 +68,17 @@ func TestUsageErrors(t *testing.T) {
 		{"unknown flag of serve", "-bnd :1", []string{"registry: unknown flag -bnd", `"-bind"`}},
 		{"unknown flag", "members -jsn web", []string{"registry: members: unknown flag -jsn", `"-json"`}},
 		{"flag before the command", "-addr :1 members web", []string{"come after its name: registry members -addr :1"}},
-		{"bad flag value", "members -timeout soon web", []string{"-timeout", "registry members -help"}},
+		{"bad flag value", "members -timeout soon web", []string{`-timeout is "soon", want a duration such as 10s or 1m30s`, "registry members -help"}},
+		{"duration without a unit", "register -group g -id i -addr h:1 -ttl 5", []string{"registry: -ttl 5: a duration needs a unit, such as 5s\n  see registry register -help"}},
+		{"duration without a unit after =", "serve -id a --join-timeout=1.5", []string{"-join-timeout 1.5: a duration needs a unit, such as 1.5s"}},
+		{"duration of a hold without a unit", "member hold -group g -id i -for 30", []string{"-for 30: a duration needs a unit, such as 30s"}},
+		{"duration of bench without a unit", "bench match -duration 5", []string{"-duration 5: a duration needs a unit, such as 5s"}},
+		{"no number", "match -n two web k", []string{`-n is "two", want a whole number`}},
+		{"no whole number", "bench match -callers 1.5", []string{`-callers is "1.5", want a whole number`}},
+		{"no index", "match -at-least -1 web k", []string{`-at-least is "-1", want a whole number, 0 or more`}},
+		{"neither true nor false", "groups -json=maybe", []string{`-json is "maybe", want true or false`}},
 		{"zero timeout", "members -timeout 0s web", []string{"-timeout is 0s"}},
-		{"missing value", "members web -timeout", []string{"-timeout"}},
+		{"missing value", "members web -timeout", []string{"-timeout needs a value\n  see registry members -help"}},
 		{"missing id", "", []string{"-id is required"}},
 		{"missing id of serve", "serve -bind :1", []string{"-id is required"}},
 		{"id that is no directory", "serve -id ..", []string{"set -data-dir"}},
@@ -126,6 +134,26 @@ func TestUsageErrors(t *testing.T) {
 					t.Errorf("stderr does not say %q:\n%s", s, r.stderr)
 				}
 			}
+		})
+	}
+}
+
+// TestBadEnvironment: a value of a variable is checked like that of its flag, and
+// help needs none.
+func TestBadEnvironment(t *testing.T) {
+	for _, tt := range []struct{ name, value, args, says string }{
+		{"REGISTRY_TIMEOUT", "5", "members web", "REGISTRY_TIMEOUT 5: a duration needs a unit, such as 5s"},
+		{"REGISTRY_TIMEOUT", "soon", "health", `REGISTRY_TIMEOUT is "soon", want a duration such as 10s or 1m30s`},
+		{"REGISTRY_BOOTSTRAP_EXPECT", "three", "serve -id a", `REGISTRY_BOOTSTRAP_EXPECT is "three", want a whole number`},
+		{"REGISTRY_WAIT", "maybe", "-id a", `REGISTRY_WAIT is "maybe", want true or false`},
+		{"REGISTRY_JOIN_TIMEOUT", "5", "members web", "REGISTRY_JOIN_TIMEOUT 5: a duration needs a unit, such as 5s"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Setenv(tt.name, tt.value)
+			if r := execute(t, t.Context(), "", strings.Fields(tt.args)...); r.code != exitUsage || !strings.Contains(r.stderr, "registry: "+tt.says) {
+				t.Errorf("%s: %+v", tt.args, r)
+			}
+			ok(t, "help", "members")
 		})
 	}
 }
