@@ -40,7 +40,7 @@ func normalize(app *cli.App, args []string) (_ []string, help *cli.Command, _ er
 	}
 	if cmd.Name == "register" && len(line.args) > 0 {
 		return nil, nil, usageErrorf("register: unexpected argument %q", line.args[0]).
-			withHint("a command to run goes after --: registry register … -- CMD ARGS…")
+			withHint("a command to run goes after --\n  %s", usageLine(cmd))
 	}
 	if err := checkNoCommandAfterFlags(root, cmd, line); err != nil {
 		return nil, nil, err
@@ -209,7 +209,16 @@ func flagTakesValue(cmd *cli.Command, a string) (bool, error) {
 		}
 	}
 	err := usageErrorf("%s: unknown flag -%s", cmd.HelpName, name)
-	return false, err.withHint("%ssee %s -help", didYouMean("-"+name, names), cmd.HelpName)
+	suggestion := didYouMean("-"+name, names)
+	if suggestion == "" && len(cmd.Subcommands) == 0 { // it may stand for an argument
+		suggestion = usageLine(cmd) + "\n  "
+	}
+	return false, err.withHint("%ssee %s -help", suggestion, cmd.HelpName)
+}
+
+// usageLine shows the arguments and the flags that a command needs.
+func usageLine(c *cli.Command) string {
+	return strings.TrimSpace(fmt.Sprintf("usage: %s [flags] %s", c.HelpName, c.ArgsUsage))
 }
 
 // positional checks the number of arguments against their names. A last name
@@ -217,14 +226,17 @@ func flagTakesValue(cmd *cli.Command, a string) (bool, error) {
 func positional(c *cli.Context, names ...string) ([]string, error) {
 	args := c.Args().Slice()
 	many := len(names) > 0 && strings.HasSuffix(names[len(names)-1], "…")
-	usage := fmt.Sprintf("usage: %s [flags] %s", c.Command.HelpName, strings.Join(names, " "))
 	if len(args) < len(names) {
-		return nil, usageErrorf("%s is missing", strings.TrimSuffix(names[len(args)], "…")).withHint("%s", usage)
+		return nil, usageErrorf("%s is missing", strings.TrimSuffix(names[len(args)], "…")).withHint("%s", usageLine(c.Command))
 	}
 	if len(args) > len(names) && !many {
-		return nil, usageErrorf("unexpected argument %q", args[len(names)]).withHint("%s", strings.TrimSpace(usage))
+		return nil, unexpected(c, args[len(names)])
 	}
 	return args, nil
+}
+
+func unexpected(c *cli.Context, arg string) error {
+	return usageErrorf("unexpected argument %q", arg).withHint("%s", usageLine(c.Command))
 }
 
 // didYouMean names the candidate nearest to what was typed, if one is near: a

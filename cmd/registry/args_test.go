@@ -53,7 +53,7 @@ func TestUsageErrors(t *testing.T) {
 		{"a command one level down", "status", []string{`did you mean "cluster status"?`}},
 		{"another command one level down", "get", []string{`did you mean "group get"?`}},
 		{"a word that is like nothing", "frob", []string{"unknown command \"frob\"\n  see registry -help"}},
-		{"a letter that is like nothing", "members -l web", []string{"unknown flag -l\n  see registry members -help"}},
+		{"a letter that is like nothing", "members -l web", []string{"unknown flag -l\n  usage: registry members [flags] GROUP\n  see registry members -help"}},
 		{"a letter that is missing", "wacth web", []string{`did you mean "watch"?`}},
 		{"no time of a hold", "member hold -group g -id i", []string{"-for is required"}},
 		{"hold below the limit", "member hold -group g -id i -for 100ms", []string{"-for is 100ms, want 1s to 24h"}},
@@ -155,6 +155,44 @@ func TestBadEnvironment(t *testing.T) {
 			}
 			ok(t, "help", "members")
 		})
+	}
+}
+
+// TestUsageLine: who gives an argument where a flag is wanted, or the reverse, is
+// shown the usage.
+func TestUsageLine(t *testing.T) {
+	for args, usage := range map[string]string{
+		"deregister web web-1":                "registry deregister [flags] -group GROUP -id ID",
+		"deregister -group web -id web-1 now": "registry deregister [flags] -group GROUP -id ID",
+		"member set web web-1 -weight 2":      "registry member set [flags] -group GROUP -id ID",
+		"member drain web web-1":              "registry member drain [flags] -group GROUP -id ID",
+		"member resume -group web -id a b":    "registry member resume [flags] -group GROUP -id ID",
+		"member hold web web-1":               "registry member hold [flags] -group GROUP -id ID -for TIME",
+		"migrate-log data wal":                "registry migrate-log [flags] -data-dir DIR -to LOG",
+		"serve service-1":                     "registry serve [flags] -id ID",
+		"members -group web":                  "registry members [flags] GROUP",
+		"group get -group web":                "registry group get [flags] GROUP",
+		"group delete web now":                "registry group delete [flags] GROUP",
+		"match -group web user-1":             "registry match [flags] GROUP KEY…",
+		"match -key user-1 web":               "registry match [flags] GROUP KEY…",
+		"watch -group web":                    "registry watch [flags] GROUP | -prefix [PREFIX]",
+		"watch a b":                           "registry watch [flags] GROUP | -prefix [PREFIX]",
+		"ring stats -group web":               "registry ring stats [flags] GROUP",
+		"ring locate web":                     "registry ring locate [flags] GROUP KEY…",
+		"ring diff web":                       "registry ring diff [flags] A B",
+		"cluster join -bind 10.0.0.1:7370":    "registry cluster join [flags] BIND",
+		"cluster remove -id n2":               "registry cluster remove [flags] NODE",
+		"cluster transfer n1 n2":              "registry cluster transfer [flags] [NODE]",
+		"cluster status n1":                   "registry cluster status [flags]",
+		"bench match web":                     "registry bench match [flags]",
+		"health 127.0.0.1:9800":               "registry health [flags]",
+		"dev 9800":                            "registry dev [flags]",
+		"groups web":                          "registry groups [flags]",
+	} {
+		r := execute(t, t.Context(), "", strings.Fields(args)...)
+		if r.code != exitUsage || !strings.Contains(r.stderr, "\n  usage: "+usage+"\n") {
+			t.Errorf("%s: exit code %d, no usage of %q in\n%s", args, r.code, usage, r.stderr)
+		}
 	}
 }
 

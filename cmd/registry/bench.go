@@ -74,8 +74,8 @@ type benchResult struct {
 }
 
 func runBench(c *cli.Context, e *env, name string, l load) error {
-	if c.NArg() > 0 {
-		return usageErrorf("bench %s takes no arguments, got %q", name, c.Args().First())
+	if _, err := positional(c); err != nil {
+		return err
 	}
 	for flag, limit := range map[string]int{"callers": 100_000, "groups": 10_000, "members": 100_000, "batch": 1000} {
 		if c.IsSet(flag) && (c.Int(flag) < 1 || c.Int(flag) > limit) {

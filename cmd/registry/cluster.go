@@ -187,7 +187,7 @@ func clusterTransferCommand(e *env) *cli.Command {
 		Flags:     clientFlags(jsonFlag()),
 		Action: func(c *cli.Context) error {
 			if c.Args().Len() > 1 {
-				return usageErrorf("unexpected argument %q", c.Args().Get(1))
+				return unexpected(c, c.Args().Get(1))
 			}
 			return withClient(c, func(ctx context.Context, client *sdk.Client) error {
 				leader, err := client.Transfer(ctx, c.Args().First())

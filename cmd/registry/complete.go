@@ -141,7 +141,7 @@ func (l *partialLine) valuesOf(ctx context.Context, flag string) []string {
 // arguments are what the next argument may be, by its name in the usage.
 func (l *partialLine) arguments(ctx context.Context) []string {
 	names := strings.Fields(l.cmd.ArgsUsage)
-	if len(l.args) >= len(names) {
+	if len(l.args) >= len(names) || strings.HasPrefix(names[0], "-") { // flags that it needs
 		return nil
 	}
 	switch name := strings.Trim(names[len(l.args)], "[]"); name {

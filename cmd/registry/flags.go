@@ -85,7 +85,7 @@ func require(c *cli.Context, names ...string) error {
 	for _, name := range names {
 		if !c.IsSet(name) || c.String(name) == "" {
 			return usageErrorf("%s: -%s is required", c.Command.HelpName, name).
-				withHint("see %s -help", c.Command.HelpName)
+				withHint("%s", usageLine(c.Command))
 		}
 	}
 	return nil

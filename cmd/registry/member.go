@@ -92,9 +92,10 @@ func stateText(m sdk.Member) string {
 
 func deregisterCommand(e *env) *cli.Command {
 	return &cli.Command{
-		Name:     "deregister",
-		Usage:    "remove a member, whoever holds its id",
-		Category: categoryService,
+		Name:      "deregister",
+		Usage:     "remove a member, whoever holds its id",
+		ArgsUsage: memberArgs,
+		Category:  categoryService,
 		Description: "Its process is told at its next heartbeat and may not come back under the same\n" +
 			"registration. Removing a member that is not there succeeds. If keys would move it\n" +
 			"shows them, " + confirmRule,

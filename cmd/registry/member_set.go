@@ -16,8 +16,9 @@ func memberCommand(e *env) *cli.Command {
 		Description: "What would move keys shows them, " + confirmRule,
 		Category:    categoryService,
 		Subcommands: []*cli.Command{{
-			Name:  "set",
-			Usage: "set a member's weight or state (active, draining or held)",
+			Name:      "set",
+			Usage:     "set a member's weight or state (active, draining or held)",
+			ArgsUsage: memberArgs,
 			Flags: memberFlags(
 				&cli.IntFlag{Name: flagWeight, Usage: "1–1000"},
 				&cli.StringFlag{Name: "state", Usage: "active, draining (owns no keys) or held (keeps them while it is away)"},
@@ -36,8 +37,9 @@ func memberCommand(e *env) *cli.Command {
 
 func memberHoldCommand(e *env) *cli.Command {
 	return &cli.Command{
-		Name:  "hold",
-		Usage: "keep a member's seat while its process restarts",
+		Name:      "hold",
+		Usage:     "keep a member's seat while its process restarts",
+		ArgsUsage: memberArgs + " -for TIME",
 		Description: "The member keeps its keys; requests go to the fallback of each. The time counts\n" +
 			"from the last heartbeat. It ends when the id is registered again, at whatever\n" +
 			"address; when nobody comes the member goes. Its process may end meanwhile: the\n" +
@@ -59,7 +61,7 @@ func memberHoldCommand(e *env) *cli.Command {
 
 func memberStateCommand(e *env, name string, state sdk.State, usage, description string) *cli.Command {
 	return &cli.Command{
-		Name: name, Usage: usage, Description: description, Flags: memberFlags(),
+		Name: name, Usage: usage, ArgsUsage: memberArgs, Description: description, Flags: memberFlags(),
 		Action: func(c *cli.Context) error {
 			if err := require(c, flagGroup, flagID); err != nil {
 				return err
@@ -68,6 +70,9 @@ func memberStateCommand(e *env, name string, state sdk.State, usage, description
 		},
 	}
 }
+
+// memberArgs are the flags that name a member, in the usage of a command.
+const memberArgs = "-group GROUP -id ID"
 
 func memberFlags(more ...cli.Flag) []cli.Flag {
 	return clientFlags(append([]cli.Flag{

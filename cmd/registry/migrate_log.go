@@ -13,9 +13,10 @@ import (
 
 func migrateLogCommand(e *env) *cli.Command {
 	return &cli.Command{
-		Name:     "migrate-log",
-		Usage:    "move the log of a stopped node: into segments, or into raft.db",
-		Category: categoryNode,
+		Name:      "migrate-log",
+		Usage:     "move the log of a stopped node: into segments, or into raft.db",
+		ArgsUsage: "-data-dir DIR -to LOG",
+		Category:  categoryNode,
 		Description: "Term and vote stay in raft.db. The copy is read back before it counts, and an\n" +
 			"interrupted move leaves the old log or the new one, whole: start the node, or run\n" +
 			"the command again. It needs room for a second log. Run it as the node's user.",

@@ -41,9 +41,10 @@ func serveFlags() []cli.Flag {
 
 func serveCommand(e *env) *cli.Command {
 	return &cli.Command{
-		Name:     "serve",
-		Usage:    "run a node",
-		Category: categoryNode,
+		Name:      "serve",
+		Usage:     "run a node",
+		ArgsUsage: "-id ID",
+		Category:  categoryNode,
 		Description: "The first start without -registries forms a new cluster of one node; with\n" +
 			"-registries it joins theirs. A restart on the same -data-dir needs neither.\n" +
 			"SIGINT, SIGTERM or SIGHUP hands leadership over and ends the node; a second SIGINT\n" +
