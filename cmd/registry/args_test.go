@@ -162,6 +162,8 @@ func TestBadEnvironment(t *testing.T) {
 // shown the usage.
 func TestUsageLine(t *testing.T) {
 	for args, usage := range map[string]string{
+		"register web web-1 127.0.0.1:8080":   "registry register [flags] -group GROUP -id ID -addr ADDR [-- CMD ARGS…]",
+		"register -group web -id web-1":       "registry register [flags] -group GROUP -id ID -addr ADDR [-- CMD ARGS…]",
 		"deregister web web-1":                "registry deregister [flags] -group GROUP -id ID",
 		"deregister -group web -id web-1 now": "registry deregister [flags] -group GROUP -id ID",
 		"member set web web-1 -weight 2":      "registry member set [flags] -group GROUP -id ID",

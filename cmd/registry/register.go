@@ -35,7 +35,7 @@ func registerCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name:      "register",
 		Usage:     "register a service and keep it registered until stopped",
-		ArgsUsage: "[-- CMD ARGS…]",
+		ArgsUsage: memberArgs + " -addr ADDR [-- CMD ARGS…]",
 		Category:  categoryService,
 		Description: "Stays in the foreground, sends heartbeats, and deregisters on SIGINT, SIGTERM or\n" +
 			"SIGHUP. With a command it runs it, passes signals on to it, deregisters when it\n" +
