@@ -13,6 +13,9 @@ const (
 	EventRegistered EventKind = iota + 1
 	// EventUnreachable: no node renewed the lease for a whole TTL, or took the
 	// registration after a loss. The seat may be gone; the client goes on trying.
+	// It is told once in an outage, and again when nodes answer and refuse, once for
+	// each change of the reason: ErrWrongCluster says that the cluster was formed anew,
+	// and only a new Client registers there.
 	EventUnreachable
 	// EventRenewed: the lease was renewed after EventUnreachable after all.
 	EventRenewed

@@ -246,7 +246,7 @@ func (k *keeper) registered(l *lease, resp *registrypb.RegisterResponse, asked t
 		close(l.idle)
 	case err == nil:
 		l.granted(resp, asked)
-		l.late = false
+		l.late = notice{}
 		k.beats.put(l, l.due)
 		k.emit(l.reg, Event{Kind: EventReregistered})
 	case errors.Is(err, ErrConflict), errors.Is(err, ErrFenced):
@@ -257,8 +257,7 @@ func (k *keeper) registered(l *lease, resp *registrypb.RegisterResponse, asked t
 		l.phase = lost
 		k.losses.put(l, time.Now().Add(k.c.cfg.backoff(l.tries)))
 		l.tries++
-		if !l.late {
-			l.late = true
+		if l.late.due(err) {
 			k.emit(l.reg, Event{Kind: EventUnreachable, Err: err})
 		}
 	}
@@ -276,13 +275,8 @@ func (k *keeper) scan(now time.Time) {
 		return
 	}
 	for _, l := range k.beats {
-		if !l.late && now.Sub(l.renewed) >= l.ttl {
-			l.late = true
-			e := Event{Kind: EventUnreachable}
-			if k.lastErr != nil {
-				e.Err = k.lastErr
-			}
-			k.emit(l.reg, e)
+		if now.Sub(l.renewed) >= l.ttl && l.late.due(k.lastErr) {
+			k.emit(l.reg, Event{Kind: EventUnreachable, Err: k.lastErr})
 		}
 	}
 }

@@ -29,7 +29,7 @@ type lease struct {
 	due     time.Time // of the next beat, or of the next registration after a loss
 	index   int       // in the heap that the phase names
 	renewed time.Time // when the last acknowledged beat was sent
-	late    bool      // EventUnreachable was told and not taken back
+	late    notice    // of EventUnreachable, until the lease is renewed
 	tries   int       // registrations in vain since the loss
 	idle    chan struct{}
 }

@@ -2,6 +2,7 @@ package sdk
 
 import (
 	"context"
+	"errors"
 	"os"
 	"testing"
 	"time"
@@ -75,5 +76,18 @@ func (r recorder) want(t *testing.T, kind EventKind) Event {
 		case <-timeout.C:
 			t.Fatalf("no event %v", kind)
 		}
+	}
+}
+
+// next wants the next event to be of that kind, and its error to be cause.
+func (r recorder) next(t *testing.T, kind EventKind, cause error) {
+	t.Helper()
+	select {
+	case e := <-r:
+		if e.Kind != kind || !errors.Is(e.Err, cause) {
+			t.Errorf("event %v, %v; want %v, %v", e.Kind, e.Err, kind, cause)
+		}
+	case <-time.After(within):
+		t.Fatalf("no event; want %v, %v", kind, cause)
 	}
 }

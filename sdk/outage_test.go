@@ -3,6 +3,8 @@ package sdk
 import (
 	"context"
 	"errors"
+	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -95,4 +97,106 @@ func TestRingThatGetsNothing(t *testing.T) {
 	}
 	cl.nodes[0].script(nil)
 	eventually(t, "it is over", func() bool { return r.Stats().Outage == nil })
+}
+
+// An outage is told once, and again for each change of what nodes refuse with.
+func TestNoticeOfAnOutage(t *testing.T) {
+	away := &Error{Code: codes.Unavailable}
+	silent := &Error{Message: "did not answer in time"}
+	noLeader, behind := &Error{Reason: ReasonNoLeader}, &Error{Reason: ReasonNotReady}
+	foreign, full := &Error{Reason: ReasonWrongCluster}, &Error{Reason: ReasonExhausted}
+	broken := &Error{Code: codes.Internal}
+	for name, tt := range map[string]struct{ causes, told []error }{
+		"nodes come and go":            {[]error{away, noLeader, behind, silent, away}, []error{away}},
+		"the cluster is formed anew":   {[]error{away, silent, foreign, foreign, away, foreign}, []error{away, foreign}},
+		"refused from the start":       {[]error{foreign, away, foreign}, []error{foreign}},
+		"refused for another reason":   {[]error{full, full, foreign, full}, []error{full, foreign, full}},
+		"a fault without a reason":     {[]error{away, broken, away, broken}, []error{away, broken}},
+		"what is no error of a node's": {[]error{context.Canceled, away}, []error{context.Canceled}},
+	} {
+		var n notice
+		var told []error
+		for _, err := range tt.causes {
+			if n.due(err) {
+				told = append(told, err)
+			}
+		}
+		if !slices.Equal(told, tt.told) {
+			t.Errorf("%s: told %v, want %v", name, told, tt.told)
+		}
+	}
+}
+
+// Whoever was told that no node can be reached is told that the nodes that came
+// in their place are of another cluster: nothing else would say so.
+func TestClusterFormedAnewIsTold(t *testing.T) {
+	cl := newFakeWatched(t, 2)
+	cl.write("g", memberIDs(4)...)
+	c := cl.client(cl.target(), fastProgress, troubledSoon)
+	rec := newRecorder()
+	register(t, c, service("m", rec.on))
+	rec.want(t, EventRegistered)
+	r := openRing(t, c)
+	watches := watchAll(t, c)
+	away := func(context.Context, string, any) error { return because(registrypb.ErrorDetail_NOT_READY) }
+	for _, n := range cl.nodes {
+		n.script(away)
+		n.breakStreams()
+	}
+	for _, want := range []error{ErrNotReady, ErrWrongCluster} {
+		for what, told := range watches {
+			if err := told(); !errors.Is(err, want) {
+				t.Errorf("%s: %v, want %v", what, err, want)
+			}
+		}
+		rec.next(t, EventUnreachable, want)
+		eventually(t, "the ring's reason", func() bool { return errors.Is(r.Stats().Outage, want) })
+		cl.become("fake/cluster-2", cl.nodes...)
+	}
+	if n := r.Stats().Outages; n != 1 {
+		t.Errorf("%d outages of the ring", n)
+	}
+	for _, n := range cl.nodes {
+		n.script(nil)
+	}
+	cl.become("", cl.nodes...)
+	rec.next(t, EventRenewed, nil)
+}
+
+// A lost lease that cannot be registered says so, and again when it is refused.
+func TestRefusedRegistrationIsTold(t *testing.T) {
+	t.Parallel()
+	cl := newFakeCluster(t, 1)
+	c := cl.client(cl.target(), WithCallTimeout(100*time.Millisecond))
+	rec := newRecorder()
+	register(t, c, service("a", rec.on))
+	var refused atomic.Int32
+	refuse := func(reason registrypb.ErrorDetail_Reason) {
+		cl.nodes[0].script(func(_ context.Context, method string, _ any) error {
+			if method != "Register" {
+				return nil
+			}
+			refused.Add(1)
+			return because(reason)
+		})
+	}
+	rec.want(t, EventRegistered)
+	refuse(registrypb.ErrorDetail_NO_LEADER)
+	cl.expire("g", "a")
+	rec.want(t, EventLost)
+	rec.want(t, EventUnreachable) // no leader, or no answer in time
+	for _, tt := range []struct {
+		reason registrypb.ErrorDetail_Reason
+		want   error
+	}{
+		{registrypb.ErrorDetail_EXHAUSTED, ErrExhausted},
+		{registrypb.ErrorDetail_WRONG_CLUSTER, ErrWrongCluster},
+	} {
+		refuse(tt.reason)
+		rec.next(t, EventUnreachable, tt.want)
+		before := refused.Load()
+		eventually(t, "it goes on trying", func() bool { return refused.Load() > before+2 })
+	}
+	cl.nodes[0].script(nil)
+	rec.next(t, EventReregistered, nil)
 }

@@ -420,9 +420,10 @@ func (r *Ring) unreachable(err *Error, last bool) {
 func (r *Ring) trouble(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.stats.Outage = err; err != nil {
+	if err != nil && r.stats.Outage == nil { // else its reason changed
 		r.stats.Outages++
 	}
+	r.stats.Outage = err
 }
 
 // Match returns the member that owns the key: by the newest ring that this

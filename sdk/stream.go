@@ -246,8 +246,8 @@ func (k *keeper) renew(b batch, lostIDs []uint64, now time.Time) {
 			k.lose(l, now)
 		default:
 			l.renewed = b.sent
-			if l.late {
-				l.late = false
+			if l.late.given {
+				l.late = notice{}
 				k.emit(l.reg, Event{Kind: EventRenewed})
 			}
 		}

@@ -19,6 +19,8 @@ import (
 //
 // A watch that has got nothing for 5 s, from at least three attempts, says so in an
 // event with Err, goes on trying, and says Recovered in another when it is over.
+// When nodes answer meanwhile and refuse, with ErrWrongCluster for instance, that is
+// another event with Err.
 //
 // Events are not a history. A consumer that is slow is shown what changed since
 // its last event as one event, so a watch holds no more than the newest state
@@ -36,7 +38,7 @@ type Watch[T any] struct {
 	poll    func() (T, bool)
 	outage  func(err error) T // the event of an outage, or with nil of its end
 	failing error             // why there is nothing to follow
-	told    bool              // of failing
+	told    error             // what failing was when it was last shown
 	err     error
 }
 
@@ -88,8 +90,8 @@ func (w *Watch[T]) trouble(err error) { w.change(func() { w.failing = err }) }
 
 // nextLocked returns what is to be shown next.
 func (w *Watch[T]) nextLocked() (T, bool) {
-	if failing := w.failing != nil; failing != w.told {
-		w.told = failing
+	if w.failing != w.told { // by identity: each is told once
+		w.told = w.failing
 		return w.outage(w.failing), true
 	}
 	return w.poll()
