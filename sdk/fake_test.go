@@ -71,6 +71,7 @@ type fakeNode struct {
 
 	stranger string // the cluster, NAME/ID, that the node is of instead; guarded by cl.mu
 	unnamed  bool   // of a version that names no cluster and compares none
+	trusting bool   // names its cluster and takes calls for another; guarded by cl.mu
 }
 
 func newFakeCluster(t *testing.T, n int) *fakeCluster {
@@ -264,6 +265,7 @@ func (n *fakeNode) Deregister(ctx context.Context, req *registrypb.DeregisterReq
 }
 
 func (n *fakeNode) HeartbeatStream(srv registrypb.Registry_HeartbeatStreamServer) error {
+	of := n.of()
 	n.cl.mu.Lock()
 	n.cl.streams++
 	n.cl.mu.Unlock()
@@ -275,7 +277,7 @@ func (n *fakeNode) HeartbeatStream(srv registrypb.Registry_HeartbeatStreamServer
 		if err := n.enter(srv.Context(), "Heartbeat", req); err != nil {
 			return err
 		}
-		if n.gone() {
+		if n.of() != of {
 			return nil
 		}
 		if err := srv.Send(n.cl.beat(req)); err != nil {

@@ -110,6 +110,39 @@ func TestAwayOrOfAnotherCluster(t *testing.T) {
 	}
 }
 
+// The client's half of it: answers and streams of another cluster are refused,
+// also of a node that does not itself refuse the call.
+func TestAnswersOfAnotherClusterAreRefused(t *testing.T) {
+	cl := newFakeWatched(t, 2)
+	cl.write("g", memberIDs(4)...)
+	c := cl.client(cl.target(), fastProgress, troubledSoon)
+	rec := newRecorder()
+	register(t, c, service("m", rec.on))
+	rec.want(t, EventRegistered)
+	watches := watchAll(t, c)
+	cl.mu.Lock()
+	for _, n := range cl.nodes {
+		n.trusting = true
+	}
+	cl.mu.Unlock()
+	cl.become("other/cluster-9", cl.nodes...)
+	if _, err := c.Transfer(testContext(t), ""); !errors.Is(err, ErrWrongCluster) { // whose answer has no receipt
+		t.Errorf("transfer: %v", err)
+	}
+	if _, err := c.Members(testContext(t), "g"); !errors.Is(err, ErrWrongCluster) {
+		t.Errorf("members: %v", err)
+	}
+	for what, told := range watches {
+		if err := told(); !errors.Is(err, ErrWrongCluster) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	rec.next(t, EventUnreachable, ErrWrongCluster)
+	if own := c.identity.own.Load().String(); own != "fake/cluster-1" || cl.nodes[0].count("refused")+cl.nodes[1].count("refused") != 0 {
+		t.Errorf("the client is of %q, and the nodes refused calls", own)
+	}
+}
+
 func TestWithCluster(t *testing.T) {
 	for _, tt := range []struct {
 		given string
