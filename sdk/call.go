@@ -51,20 +51,18 @@ type call struct {
 	read *readOptions
 	seen uint64 // highest index known when the call began
 
-	round   int
-	tried   map[*endpoint]bool
+	nodes   rotation
 	said    map[string]string // what each address failed with
 	last    *Error            // the most telling failure
 	unknown bool              // an earlier attempt may have taken effect
 	behind  bool              // in this round a node had not reached the index, or did not answer
 	stale   *Error            // in this round a node refused as stale
-	foreign int               // in this round so many nodes were of another cluster
 }
 
 type attemptFunc func(ctx context.Context, a *attempt) error
 
 func (c *Client) newCall(op string, k kind) *call {
-	return &call{c: c, op: op, kind: k, tried: map[*endpoint]bool{}, said: map[string]string{}}
+	return &call{c: c, op: op, kind: k, nodes: newRotation(c), said: map[string]string{}}
 }
 
 // do runs a call that is no read of replicated state.
@@ -84,14 +82,13 @@ func (cl *call) run(ctx context.Context, f attemptFunc) error {
 	ctx, cancel := cl.c.bounded(ctx)
 	defer cancel()
 	for {
-		ep := cl.c.pool.pick(time.Now(), cl.tried)
+		ep := cl.nodes.next()
 		if ep == nil {
 			if err := cl.nextRound(ctx); err != nil {
 				return err
 			}
 			continue
 		}
-		cl.tried[ep] = true
 		sent, err := cl.try(ctx, ep, f)
 		if err == nil {
 			cl.c.pool.worked(ep, time.Now())
@@ -110,7 +107,7 @@ func (cl *call) try(ctx context.Context, ep *endpoint, f attemptFunc) (sent bool
 		return false, err
 	}
 	if cl.kind.patience > 0 {
-		d := cl.c.cfg.attemptTimeout * time.Duration(cl.kind.patience) << min(cl.round, 5)
+		d := cl.c.cfg.attemptTimeout * time.Duration(cl.kind.patience) << min(cl.nodes.round, 5)
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, d)
 		defer cancel()
@@ -128,7 +125,7 @@ func (cl *call) try(ctx context.Context, ep *endpoint, f attemptFunc) (sent bool
 // that this client remembers. A linearizable answer is at least as fresh, and
 // shows whether the index exists at all: a cluster that was rebuilt from
 // nothing or from an older snapshot would otherwise never be believed again.
-func (cl *call) fallback() bool { return cl.behind && cl.round%2 == 1 }
+func (cl *call) fallback() bool { return cl.behind && cl.nodes.round%2 == 1 }
 
 // judge returns the error to end the call with, or nil to go on.
 func (cl *call) judge(ctx context.Context, ep *endpoint, sent bool, err error) error {
@@ -139,16 +136,10 @@ func (cl *call) judge(ctx context.Context, ep *endpoint, sent bool, err error) e
 		return nil
 	}
 	e := errorFromStatus(cl.op, err)
-	trouble, definite := false, false
 	switch e.Reason {
-	case ReasonNoLeader, ReasonBusy:
+	case ReasonNoLeader, ReasonBusy, ReasonNotReady, ReasonWrongCluster:
 	case ReasonStale:
 		cl.stale = e
-	case ReasonNotReady:
-		trouble = true
-	case ReasonWrongCluster:
-		trouble = true
-		cl.foreign++
 	case ReasonOutcomeUnknown:
 		cl.unknown = true
 		if e.Field != "" { // and stays so, at whatever node
@@ -156,13 +147,11 @@ func (cl *call) judge(ctx context.Context, ep *endpoint, sent bool, err error) e
 			return cl.giveUp(nil)
 		}
 	case ReasonUnspecified:
-		trouble = transient(e.Code)
-		definite = !trouble
-		cl.unknown = cl.unknown || trouble && sent && cl.kind.write
+		if !transient(e.Code) {
+			return e
+		}
+		cl.unknown = cl.unknown || sent && cl.kind.write
 	default:
-		definite = true
-	}
-	if definite {
 		return e
 	}
 	cl.last = moreTelling(cl.last, e)
@@ -174,7 +163,7 @@ func (cl *call) judge(ctx context.Context, ep *endpoint, sent bool, err error) e
 		return cl.giveUp(nil)
 	}
 	cl.behind = cl.behind || cl.read != nil && cl.seen > cl.read.minIndex && (cl.stale != nil || e.Code == codes.DeadlineExceeded)
-	cl.c.failed(ep, e, trouble)
+	cl.nodes.failed(ep, e)
 	cl.c.cfg.logger.Debug("asking another node", "op", cl.op, "addr", ep.addr, "error", e.Message)
 	return nil
 }
@@ -209,22 +198,31 @@ func (cl *call) nextRound(ctx context.Context) error {
 	if cl.stale != nil && (!cl.behind || cl.fallback()) {
 		return cl.stale // every node was asked, and none is fresh enough
 	}
-	if cl.foreign == len(cl.tried) { // the cluster is not here
+	if cl.nodes.allForeign() {
 		return cl.giveUp(nil)
 	}
-	cl.round++
-	cl.stale, cl.foreign = nil, 0
-	clear(cl.tried)
-	t := time.NewTimer(cl.c.cfg.backoff(cl.round - 1))
+	cl.stale = nil
+	switch {
+	case cl.c.pause(ctx, cl.nodes.nextRound()):
+		return nil
+	case ctx.Err() != nil:
+		return cl.giveUp(ctx.Err())
+	default:
+		return cl.giveUp(ErrClosed)
+	}
+}
+
+// pause waits; it reports false when ctx or the client ended.
+func (c *Client) pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
-		return nil
+		return true
 	case <-ctx.Done():
-		return cl.giveUp(ctx.Err())
-	case <-cl.c.ctx.Done():
-		return cl.giveUp(ErrClosed)
+	case <-c.ctx.Done():
 	}
+	return false
 }
 
 // backoff doubles with every round, is capped, and is spread over half of

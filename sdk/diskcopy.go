@@ -231,7 +231,7 @@ func (r *Ring) copyLoop() {
 		case <-r.dirty:
 		}
 		write(false)
-		pause(r.ctx, copyPause)
+		r.c.pause(r.ctx, copyPause)
 	}
 }
 

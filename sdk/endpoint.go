@@ -41,6 +41,7 @@ type endpoint struct {
 	failures int
 	works    bool // answered, and did not fail since
 	listed   bool // named by the cluster
+	dropped  bool // not in the pool any more
 }
 
 // get returns the connection, made at the first call. It does not wait for it.
@@ -58,15 +59,6 @@ func (e *endpoint) get(c *Client) (*grpc.ClientConn, error) {
 		e.conn, e.dialed = conn, time.Now()
 	}
 	return e.conn, nil
-}
-
-// failed tells the pool what a node answered, and leaves the connection to a node
-// of another cluster.
-func (c *Client) failed(e *endpoint, err *Error, trouble bool) {
-	c.pool.failed(e, time.Now(), trouble)
-	if err.Reason == ReasonWrongCluster {
-		e.redial()
-	}
 }
 
 // redialAge is how old a connection to a node of another cluster is at least when

@@ -71,33 +71,29 @@ type session struct {
 // run follows until ctx ends, or until a node refuses what is asked for, which
 // is the error.
 func (f *follower) run(ctx context.Context) error {
-	tried := map[*endpoint]bool{}
-	for round := 0; ; {
-		ep := f.c.pool.pick(time.Now(), tried)
+	nodes := newRotation(f.c)
+	for {
+		ep := nodes.next()
 		if ep == nil {
-			clear(tried)
-			if !pause(ctx, f.c.cfg.backoff(round)) {
+			if !f.c.pause(ctx, nodes.nextRound()) {
 				return nil
 			}
-			round++
 			continue
 		}
-		tried[ep] = true
-		heard, err := f.session(ctx, ep, round)
+		heard, err := f.session(ctx, ep, nodes.round)
 		if ctx.Err() != nil {
 			return nil
 		}
+		e := f.judge(&nodes, ep, heard, err)
 		if heard && !errors.Is(err, errMismatch) { // which may come again at once, of one group among many
-			round = 0
-			clear(tried)
-			tried[ep] = !errors.Is(err, errGap) // whose snapshot is as good as any
+			nodes.restart()
+			nodes.tried[ep] = !errors.Is(err, errGap) // whose snapshot is as good as any
 		}
-		e := f.judge(ep, heard, err)
 		if e.Reason == ReasonInvalidArgument {
 			return e
 		}
 		if f.failed != nil {
-			f.failed(e, f.c.pool.pick(time.Now(), tried) == nil)
+			f.failed(e, nodes.exhausted())
 		}
 		if !errors.Is(err, errMoving) && f.outage.fail(e, time.Now(), f.c.cfg.troubleAfter) {
 			e = f.outage.err
@@ -108,18 +104,16 @@ func (f *follower) run(ctx context.Context) error {
 }
 
 // judge tells the pool how a node did.
-func (f *follower) judge(ep *endpoint, heard bool, err error) *Error {
+func (f *follower) judge(nodes *rotation, ep *endpoint, heard bool, err error) *Error {
 	e := errorFromStatus("watch", err)
-	switch {
-	case errors.Is(err, errMoving):
+	if errors.Is(err, errMoving) {
 		return e
-	case errors.Is(err, errBehind), errors.Is(err, errGap):
-		f.c.pool.failed(ep, time.Now(), false)
-	case errors.Is(err, errLagging), errors.Is(err, errSilent):
-		f.c.pool.failed(ep, time.Now(), true)
-	case errors.Is(err, ErrClosed): // the endpoint was dropped from the pool
-	default:
-		f.c.failed(ep, e, e.Reason == ReasonNotReady || e.Reason == ReasonWrongCluster || e.Reason != ReasonBusy && transient(e.Code))
+	}
+	if errors.Is(err, errLagging) || errors.Is(err, errSilent) {
+		e.Code = codes.Unavailable
+	}
+	if !errors.Is(err, ErrClosed) { // else the endpoint was dropped from the pool
+		nodes.failed(ep, e)
 	}
 	if e.Code == codes.Unknown {
 		e.Code, e.Message = codes.Unavailable, err.Error()
@@ -203,18 +197,6 @@ func streamError(ctx context.Context, err error) error {
 		return cause
 	}
 	return err
-}
-
-// pause waits; false when ctx ended.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // freshness is since when what is shown of a followed state is known to have been

@@ -54,11 +54,9 @@ type keeper struct {
 
 	stream  *stream // nil while none is open
 	opening *endpoint
-	leader  string             // client address the leader was last said to have
-	follows time.Time          // the stream is not moved to the leader before
-	tried   map[*endpoint]bool // since the last answer
-	round   int                // over all endpoints, since the last answer
-	retryAt time.Time          // no stream is opened before
+	nodes   rotation  // the leader first; since the last answer
+	follows time.Time // the stream is not moved to the leader before
+	retryAt time.Time // no stream is opened before
 	scanned time.Time
 	failed  *Error // of this round, the most telling
 	lastErr *Error // why there is no stream: that of the round before, or else failed
@@ -67,7 +65,7 @@ type keeper struct {
 func startKeeper(c *Client) *keeper {
 	k := &keeper{
 		c: c, tell: newDispatcher(), done: make(chan struct{}), events: make(chan func()),
-		tried: map[*endpoint]bool{},
+		nodes: newRotation(c),
 	}
 	k.wg.Go(k.tell.run)
 	k.wg.Go(k.loop)
@@ -137,6 +135,7 @@ func (k *keeper) step(now time.Time) {
 	}
 	if k.stream != nil && len(k.beats)+len(k.losses)+k.workers == 0 {
 		k.dropStream() // the last registration is gone
+		k.nodes.restart()
 	}
 	k.openStream(now)
 	k.sendDue(now)

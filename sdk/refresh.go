@@ -22,14 +22,14 @@ func (c *Client) refreshLoop() {
 	case <-c.ctx.Done():
 		return
 	}
-	if !pause(c.ctx, min(c.cfg.firstRefresh, c.cfg.refresh)) {
+	if !c.pause(c.ctx, min(c.cfg.firstRefresh, c.cfg.refresh)) {
 		return
 	}
 	if err := c.start(c.learnLoop); err != nil {
 		return // the client is being closed
 	}
 	// Between 0.8 and 1.2 intervals: clients started together drift apart.
-	for pause(c.ctx, c.cfg.refresh*4/5+rand.N(c.cfg.refresh*2/5+1)) {
+	for c.pause(c.ctx, c.cfg.refresh*4/5+rand.N(c.cfg.refresh*2/5+1)) {
 		if err := c.goHome(); err != nil && c.ctx.Err() == nil {
 			c.cfg.logger.Debug("could not return to the first node", "error", err)
 		}
@@ -81,8 +81,7 @@ func (c *Client) goHome() error {
 	resp, err := registrypb.NewClusterClient(conn).Status(ctx, &registrypb.StatusRequest{})
 	if err != nil {
 		if c.ctx.Err() == nil {
-			e := errorFromStatus("refresh", err)
-			c.failed(home, e, e.Reason == ReasonNotReady || e.Reason == ReasonWrongCluster || transient(e.Code))
+			c.failed(home, errorFromStatus("refresh", err))
 		}
 		return err
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"time"
 
+	"google.golang.org/grpc/codes"
+
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
@@ -53,15 +55,10 @@ func (k *keeper) openStream(now time.Time) {
 	if k.stream != nil || k.opening != nil || len(k.beats) == 0 || now.Before(k.retryAt) {
 		return
 	}
-	ep := k.c.pool.healthy(k.leader, now)
-	if ep == nil || k.tried[ep] {
-		ep = k.c.pool.pick(now, k.tried)
-	}
+	ep := k.nodes.next()
 	if ep == nil { // all were tried
-		clear(k.tried)
 		k.lastErr, k.failed = k.failed, nil
-		k.retryAt = now.Add(k.c.cfg.backoff(k.round))
-		k.round++
+		k.retryAt = now.Add(k.nodes.nextRound())
 		return
 	}
 	k.open(ep)
@@ -153,16 +150,18 @@ func (k *keeper) broken(s *stream, err error) {
 func (k *keeper) nodeFailed(ep *endpoint, err error) {
 	e := errorFromStatus("heartbeat", err)
 	if errors.Is(err, errSilent) {
-		e = &Error{Op: "heartbeat", Message: ep.addr + " did not answer in time"}
+		e.Message = ep.addr + " did not answer in time"
 	}
-	if k.failed = moreTelling(k.failed, e); k.round == 0 {
+	if e.Code == codes.Unknown { // no status: the stream broke
+		e.Code = codes.Unavailable
+	}
+	if k.failed = moreTelling(k.failed, e); k.nodes.round == 0 {
 		k.lastErr = k.failed
 	}
-	k.tried[ep] = true
-	if ep.addr == k.leader {
+	k.nodes.failed(ep, e)
+	if ep.addr == k.nodes.leader {
 		k.follows = time.Now().Add(followPause)
 	}
-	k.c.failed(ep, e, e.Reason != ReasonNoLeader && e.Reason != ReasonBusy)
 	k.c.cfg.logger.Info("heartbeats go to another node", "addr", ep.addr, "error", e.Message)
 }
 
@@ -227,8 +226,8 @@ func (k *keeper) answer(s *stream, resp *registrypb.HeartbeatResponse, now time.
 	b := s.inflight[0]
 	s.inflight[0] = batch{}
 	s.inflight, s.progress, s.answered = s.inflight[1:], now, true
-	k.failed, k.lastErr, k.round = nil, nil, 0
-	clear(k.tried)
+	k.failed, k.lastErr = nil, nil
+	k.nodes.restart()
 	k.c.pool.worked(s.ep, now)
 	k.renew(b, resp.GetLost(), now)
 	k.follow(resp.GetLeaderAddr(), now)
@@ -257,7 +256,7 @@ func (k *keeper) renew(b batch, lostIDs []uint64, now time.Time) {
 // follow moves the stream to the leader, which renews without a hop. A leader
 // that cannot be reached under its address leaves the stream where it is.
 func (k *keeper) follow(leader string, now time.Time) {
-	k.leader = leader
+	k.nodes.leader = leader
 	if leader == "" || leader == k.stream.ep.addr || k.opening != nil || now.Before(k.follows) {
 		return
 	}

@@ -79,10 +79,7 @@ func (w *Watch[T]) change(f func()) {
 	w.mu.Lock()
 	f()
 	w.mu.Unlock()
-	select {
-	case w.wake <- struct{}{}:
-	default:
-	}
+	poke(w.wake)
 }
 
 // trouble notes why there is nothing to follow; nil: there is.
