@@ -105,11 +105,15 @@ func (p *pool) failed(e *endpoint, now time.Time, trouble bool) {
 	}
 }
 
-// worked forgets e's failures and makes it current if the current one is out.
+// worked forgets e's failures and makes it current if the current one is suspect.
+// An answer may come after its endpoint was dropped, and then changes nothing.
 func (p *pool) worked(e *endpoint, now time.Time) {
 	p.warmOnce.Do(func() { close(p.warm) })
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if e.dropped {
+		return
+	}
 	e.suspect, e.failures, e.works = time.Time{}, 0, true
 	if p.current.suspect.After(now) {
 		p.current = e
@@ -186,6 +190,7 @@ func (p *pool) learn(addrs []string) {
 		if e.seed || e.listed || e == p.current || e.works && !proven {
 			kept = append(kept, e)
 		} else {
+			e.dropped = true
 			gone = append(gone, e)
 		}
 	}

@@ -103,3 +103,19 @@ func TestLearnKeepsWhatWorks(t *testing.T) {
 		t.Errorf("prefers %s", e.addr)
 	}
 }
+
+// An answer of a node that was dropped while the call was under way does not make
+// its endpoint the current one again.
+func TestAnswerOfADroppedNode(t *testing.T) {
+	now := time.Now()
+	p := newPool([]string{"seed:1"})
+	p.learn([]string{"seed:1", "b:1"})
+	b := p.all[1]
+	p.learn([]string{"seed:1", "c:1"})
+	p.failed(p.all[0], now, true)
+	p.failed(p.all[1], now, true)
+	p.worked(b, now)
+	if !slices.Contains(p.all, p.current) {
+		t.Errorf("calls go to %s, which was dropped", p.current.addr)
+	}
+}
