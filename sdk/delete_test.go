@@ -86,6 +86,39 @@ func TestWatchPrefixSeesADeletion(t *testing.T) {
 	}
 }
 
+// Groups that are deleted while a resumed watch reads the list of groups page by page
+// are shown as of the page that they are missing on, not as of the first one, at
+// which they still existed. One that is missing on the last page is no exception.
+func TestWatchPrefixDatesADeletionByItsPage(t *testing.T) {
+	cl := newFakeWatched(t, 1)
+	for _, group := range []string{"a-1", "a-2", "a-3", "a-4"} {
+		cl.write(group, memberIDs(1)...)
+	}
+	cl.cutTo(1)
+	w, err := cl.client(cl.target(), fastProgress).WatchPrefix(t.Context(), "a-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 4 {
+		next(t, w)
+	}
+	deleted := map[string]uint64{}
+	cl.nodes[0].script(func(_ context.Context, _ string, req any) error {
+		r, ok := req.(*registrypb.GroupsRequest)
+		if group := map[string]string{"a-1": "a-2", "a-3": "a-4"}[r.GetPageToken()]; ok && group != "" && deleted[group] == 0 {
+			deleted[group] = cl.delete(group)
+		}
+		return nil
+	})
+	cl.nodes[0].breakStreams()
+	for range 2 {
+		e := next(t, w)
+		if !e.Unknown || e.Rebuilt || e.Index != deleted[e.Group] {
+			t.Errorf("got %+v, want that it is unknown at %d", e, deleted[e.Group])
+		}
+	}
+}
+
 // A ring of a deleted group serves no keys, and is current; made again, it goes on
 // at a later revision.
 func TestRingOfADeletedGroup(t *testing.T) {

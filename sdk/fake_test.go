@@ -408,7 +408,7 @@ func (n *fakeNode) Groups(ctx context.Context, req *registrypb.GroupsRequest) (*
 			}
 			resp.Groups = append(resp.Groups, &registrypb.Group{Name: name})
 		}
-		return resp, nil
+		return n.cl.groupsPageLocked(req, resp), nil
 	}
 	return &registrypb.GroupsResponse{Groups: []*registrypb.Group{{Name: "g"}}, Receipt: n.receipt()}, nil
 }

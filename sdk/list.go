@@ -82,21 +82,31 @@ func (c *Client) groupReceipt(ctx context.Context, group string) (Receipt, error
 // is that of the first page.
 func (c *Client) Groups(ctx context.Context, opts ...ReadOption) ([]Group, error) {
 	var out []Group
-	o := readOptionsOf(opts)
-	for token := ""; ; {
-		page, err := c.groupsPage(ctx, token, o)
-		if err != nil {
-			return nil, err
-		}
+	err := c.groupsPages(ctx, readOptionsOf(opts), func(page *registrypb.GroupsResponse) {
 		for _, g := range page.GetGroups() {
 			out = append(out, groupFromProto(g))
 		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// groupsPages calls f with each page of the list of groups.
+func (c *Client) groupsPages(ctx context.Context, o readOptions, f func(*registrypb.GroupsResponse)) error {
+	for token := ""; ; {
+		page, err := c.groupsPage(ctx, token, o)
+		if err != nil {
+			return err
+		}
+		f(page)
 		last := token
 		if token = page.GetNextPageToken(); token == "" {
-			return out, nil
+			return nil
 		}
 		if token <= last {
-			return nil, &Error{Op: "groups", Message: "malformed answer: a page that leads nowhere"}
+			return &Error{Op: "groups", Message: "malformed answer: the next page does not begin after this one"}
 		}
 		o = readOptions{minIndex: page.GetReceipt().GetIndex()}
 	}

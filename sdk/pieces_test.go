@@ -86,6 +86,18 @@ func (cl *fakeCluster) membersPage(req *registrypb.MembersRequest, r *registrypb
 	return r, nil
 }
 
+// groupsPageLocked cuts a page off the list of groups, which begins after a name.
+func (cl *fakeCluster) groupsPageLocked(req *registrypb.GroupsRequest, r *registrypb.GroupsResponse) *registrypb.GroupsResponse {
+	slices.SortFunc(r.Groups, func(a, b *registrypb.Group) int { return cmp.Compare(a.Name, b.Name) })
+	r.Groups = slices.DeleteFunc(r.Groups, func(g *registrypb.Group) bool { return g.Name <= req.GetPageToken() })
+	if cl.cut == 0 || len(r.Groups) <= cl.cut {
+		return r
+	}
+	r.Groups = r.Groups[:cl.cut]
+	r.NextPageToken = r.Groups[cl.cut-1].Name
+	return r
+}
+
 // Lists that come in pages and pieces are the same as if they came whole.
 func TestPagesAndPieces(t *testing.T) {
 	cl := newFakeWatched(t, 2)
@@ -156,6 +168,35 @@ func TestPagesOfAGroupThatChanges(t *testing.T) {
 	changes.Store(100)
 	if _, err := c.Members(t.Context(), "g"); !errors.Is(err, ErrRevisionMismatch) {
 		t.Errorf("a group that changes all the time: %v", err)
+	}
+}
+
+// A list is begun again as well when the node does not remember the revision that
+// its first page was of, though the group has not changed; a few times, and no more.
+func TestPagesThatANodeForgot(t *testing.T) {
+	cl := newFakeWatched(t, 1)
+	cl.cutTo(3)
+	cl.write("g", memberIDs(10)...)
+	c := cl.client(cl.target())
+	var begun, forgets int
+	cl.nodes[0].script(func(_ context.Context, method string, req any) error {
+		r, ok := req.(*registrypb.MembersRequest)
+		switch {
+		case ok && r.PageToken == "":
+			begun++
+		case ok && forgets > 0:
+			forgets--
+			return because(registrypb.ErrorDetail_REVISION_MISMATCH)
+		}
+		return nil
+	})
+	forgets = pageTries - 1
+	if ms, err := c.Members(t.Context(), "g"); err != nil || len(ms) != 10 || begun != pageTries {
+		t.Errorf("%d members, %v, begun %d times", len(ms), err, begun)
+	}
+	begun, forgets = 0, 1000
+	if _, err := c.Members(t.Context(), "g"); !errors.Is(err, ErrRevisionMismatch) || begun != pageTries {
+		t.Errorf("a node that forgets all the time: %v, begun %d times", err, begun)
 	}
 }
 

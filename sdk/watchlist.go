@@ -388,23 +388,31 @@ func (p *prefixWatch) returned(ctx context.Context, name string, s *registrypb.G
 	return nil
 }
 
-// vanished shows the groups that are gone since the stream before: a new one
-// tells only of those that exist.
+// vanished shows the groups that no longer exist: a new stream tells only of those
+// that do. Each is dated by the page of the leader's list that it would be on, since
+// at the index of an earlier page it may still have existed.
 func (p *prefixWatch) vanished(ctx context.Context, w *Watch[GroupEvent]) error {
-	var r Receipt
-	groups, err := p.c.Groups(ctx, Linearizable(), WithReceipt(&r))
+	known := slices.Sorted(maps.Keys(p.trackers))
+	missing := map[string]*registrypb.Receipt{}
+	err := p.c.groupsPages(ctx, readOptions{linearizable: true}, func(page *registrypb.GroupsResponse) {
+		exists, end := map[string]bool{}, ""
+		for _, g := range page.GetGroups() {
+			exists[g.GetName()], end = true, g.GetName()
+		}
+		for len(known) > 0 && (known[0] <= end || page.GetNextPageToken() == "") {
+			if !exists[known[0]] {
+				missing[known[0]] = page.GetReceipt()
+			}
+			known = known[1:]
+		}
+	})
 	if err != nil {
 		return fmt.Errorf("%w, and the leader cannot be asked: %w", errBehind, err)
 	}
-	exists := make(map[string]bool, len(groups))
-	for _, g := range groups {
-		exists[g.Name] = true
-	}
-	for name, t := range p.trackers {
-		if !exists[name] {
-			deleted := t.deletedAt(r.Index, r.ClusterID)
-			p.apply(t, &step{unknown: true, deleted: deleted, rebuilt: !deleted, index: r.Index, cluster: r.ClusterID}, w)
-		}
+	for name, r := range missing {
+		t := p.trackers[name]
+		deleted := t.deletedAt(r.GetIndex(), r.GetClusterId())
+		p.apply(t, &step{unknown: true, deleted: deleted, rebuilt: !deleted, index: r.GetIndex(), cluster: r.GetClusterId()}, w)
 	}
 	return nil
 }
