@@ -92,6 +92,20 @@ func TestNodesAreAGroup(t *testing.T) {
 			t.Errorf("%s: %v, %v, %v, %v", key, local, one, many, err)
 		}
 	}
+	if _, err := client.SetGroup(t.Context(), sdk.SetGroup{Group: "web", VirtualNodes: 64}); err != nil { // the log moves
+		t.Fatal(err)
+	}
+	for i, conn := range c.conns {
+		api, read := registrypb.NewRegistryClient(conn), &registrypb.ReadOptions{Linearizable: true}
+		list, err1 := api.Members(t.Context(), &registrypb.MembersRequest{Group: group, Read: read})
+		one, err2 := api.Match(t.Context(), &registrypb.MatchRequest{Group: group, Key: []byte("a"), Read: read})
+		if err := errors.Join(err1, err2); err != nil || list.Receipt.Revision != g.Revision || one.Receipt.Revision != g.Revision {
+			t.Errorf("%s: revisions %d by Members, %d by Match, want %d, %v", c.nodes[i].ID(), list.GetReceipt().GetRevision(), one.GetReceipt().GetRevision(), g.Revision, err)
+		}
+	}
+	if _, err := client.DeleteGroup(t.Context(), "web", sdk.GroupDeletion{}); err != nil {
+		t.Fatal(err)
+	}
 	before := c.indexOf(t, group)
 	_, err = client.Register(t.Context(), sdk.Service{Group: group, ID: "web-1", Addr: "10.0.0.1:80"})
 	if !errors.Is(err, sdk.ErrInvalidArgument) {

@@ -34,10 +34,14 @@ func (b *batch) nodesTxn() interface {
 func (b *batch) setNode(c *fsmpb.Node) Result {
 	n := &Node{ID: c.GetId(), Bind: c.GetBind(), Addr: c.GetAddr(), Version: c.GetVersion(), Incarnation: c.GetIncarnation(), Nonvoter: c.GetNonvoter()}
 	n.digest = nodeDigest(n)
-	if old, had := b.nodesTxn().Insert([]byte(n.ID), n); had {
+	old, had := b.nodesTxn().Insert([]byte(n.ID), n)
+	if had {
 		b.next.digest -= old.digest
 	}
 	b.next.digest += n.digest
+	if !had || old.digest != n.digest {
+		b.next.nodesRevision = b.index
+	}
 	return Result{}
 }
 
@@ -45,6 +49,7 @@ func (b *batch) removeNode(c *fsmpb.RemoveNode) Result {
 	old, had := b.nodesTxn().Delete([]byte(c.Id))
 	if had {
 		b.next.digest -= old.digest
+		b.next.nodesRevision = b.index
 	}
 	return Result{Removed: had}
 }

@@ -7,12 +7,12 @@ import "github.com/werbenhu/registry/ring"
 const NodesGroupName = "registry-group"
 
 // NodesGroup is the cluster's nodes as a group: their ids and client addresses,
-// weight 1, and the default parameters. It is no part of the state. Its revision
-// is the state's index: when the nodes last changed is not kept.
+// weight 1, and the default parameters. It is not in the list of groups. Its
+// revision is the index of the entry that last changed a node.
 func (s *State) NodesGroup() *Group {
 	g := &Group{
 		Name: NodesGroupName, Params: ring.Params{VirtualNodes: ring.DefaultVirtualNodes},
-		Revision: s.index, members: newTable[*Member](),
+		Revision: s.nodesRevision, members: newTable[*Member](),
 	}
 	for n := range s.Nodes {
 		m := &Member{ID: n.ID, Addr: n.Addr, Weight: 1}

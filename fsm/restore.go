@@ -79,6 +79,7 @@ type snapshotReader struct {
 	batch   *batch
 	group   *openGroup
 	records uint64
+	nodes   uint64 // revision of the nodes
 	digest  uint64
 	done    bool
 }
@@ -123,6 +124,9 @@ func (r *snapshotReader) header(h *fsmpb.SnapshotHeader) error {
 	r.batch.next.index, r.batch.next.term, r.batch.next.leader = h.Index, h.Term, h.Leader
 	if h.Term != 0 {
 		r.batch.next.digest += termDigest(h.Term, h.Leader)
+	}
+	if r.nodes = h.Index; h.NodesRevision != nil { // 0.1.0 did not write it
+		r.nodes = *h.NodesRevision
 	}
 	return nil
 }
@@ -174,6 +178,7 @@ func (r *snapshotReader) trailer(t *fsmpb.SnapshotTrailer, sum uint64) error {
 	if t.Checksum != sum {
 		return fmt.Errorf("trailer has checksum %016x, the records have %016x", t.Checksum, sum)
 	}
+	r.batch.next.nodesRevision = r.nodes
 	r.digest, r.done = t.Digest, true
 	return nil
 }

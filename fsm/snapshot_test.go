@@ -253,6 +253,9 @@ func TestOldSnapshotIsRead(t *testing.T) {
 	if s.GroupCount() != 2 {
 		t.Errorf("%d groups, want 2", s.GroupCount())
 	}
+	if got := s.NodesGroup().Revision; got != s.Index() {
+		t.Errorf("the nodes are at revision %d, want the index, %d", got, s.Index())
+	}
 	web := s.Group("web")
 	if got := web.Fingerprint(); got != goldenFingerprint {
 		t.Errorf("fingerprint %#016x, want %#016x", got, uint64(goldenFingerprint))

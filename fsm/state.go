@@ -17,6 +17,8 @@ type State struct {
 	leader  string
 	digest  uint64
 	members int // of all groups
+	// nodesRevision is the index of the entry that last changed the nodes.
+	nodesRevision uint64
 
 	groups *table[*Group]
 	nodes  *iradix.Tree[*Node]

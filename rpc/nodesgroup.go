@@ -15,7 +15,7 @@ type nodesRing struct {
 	view *rings.View
 }
 
-// view returns the ring of a group that was read from the state.
+// view returns the ring of a group of the state.
 func (s *Server) view(ctx context.Context, state *fsm.State, g *fsm.Group, need rings.Need) (*rings.View, rings.Behind, error) {
 	if g.Name != fsm.NodesGroupName {
 		return s.store.Rings().Get(ctx, state, g, need)

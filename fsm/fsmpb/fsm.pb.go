@@ -1311,9 +1311,12 @@ type SnapshotHeader struct {
 	// Version of the snapshot's format; 1.
 	Version uint32 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
 	// Applied index and term of the state.
-	Index         uint64 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
-	Term          uint64 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
-	Leader        string `protobuf:"bytes,4,opt,name=leader,proto3" json:"leader,omitempty"`
+	Index  uint64 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	Term   uint64 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
+	Leader string `protobuf:"bytes,4,opt,name=leader,proto3" json:"leader,omitempty"`
+	// Log index of the last change of a node. Unset in snapshots of 0.1.0; index
+	// then stands for it.
+	NodesRevision *uint64 `protobuf:"varint,5,opt,name=nodes_revision,json=nodesRevision,proto3,oneof" json:"nodes_revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1374,6 +1377,13 @@ func (x *SnapshotHeader) GetLeader() string {
 		return x.Leader
 	}
 	return ""
+}
+
+func (x *SnapshotHeader) GetNodesRevision() uint64 {
+	if x != nil && x.NodesRevision != nil {
+		return *x.NodesRevision
+	}
+	return 0
 }
 
 type SnapshotTrailer struct {
@@ -1811,12 +1821,14 @@ const file_fsm_fsmpb_fsm_proto_rawDesc = "" +
 	"\x04node\x18\x04 \x01(\v2\x15.registry.fsm.v1.NodeH\x00R\x04node\x12.\n" +
 	"\x05fence\x18\x05 \x01(\v2\x16.registry.fsm.v1.FenceH\x00R\x05fence\x12<\n" +
 	"\atrailer\x18\x06 \x01(\v2 .registry.fsm.v1.SnapshotTrailerH\x00R\atrailerB\b\n" +
-	"\x06record\"l\n" +
+	"\x06record\"\xab\x01\n" +
 	"\x0eSnapshotHeader\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x12\n" +
 	"\x04term\x18\x03 \x01(\x04R\x04term\x12\x16\n" +
-	"\x06leader\x18\x04 \x01(\tR\x06leader\"_\n" +
+	"\x06leader\x18\x04 \x01(\tR\x06leader\x12*\n" +
+	"\x0enodes_revision\x18\x05 \x01(\x04H\x00R\rnodesRevision\x88\x01\x01B\x11\n" +
+	"\x0f_nodes_revision\"_\n" +
 	"\x0fSnapshotTrailer\x12\x18\n" +
 	"\arecords\x18\x01 \x01(\x04R\arecords\x12\x1a\n" +
 	"\bchecksum\x18\x02 \x01(\x06R\bchecksum\x12\x16\n" +
@@ -1936,6 +1948,7 @@ func file_fsm_fsmpb_fsm_proto_init() {
 		(*SnapshotRecord_Fence)(nil),
 		(*SnapshotRecord_Trailer)(nil),
 	}
+	file_fsm_fsmpb_fsm_proto_msgTypes[16].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -56,7 +56,7 @@ const (
 //
 // The group registry-group is reserved. Match, MatchMany, Members and a
 // Watch of this one group are answered with the cluster's nodes as its members: node id,
-// client address, weight 1. Its revision is the applied index that it was read at.
+// client address, weight 1. Its revision is the log index of the last change of a node.
 // It is in no list and no prefix, and calls that change it are refused.
 type RegistryClient interface {
 	// Register adds a member to a group or refreshes it. Idempotent for one
@@ -278,7 +278,7 @@ type Registry_WatchClient = grpc.ServerStreamingClient[WatchEvent]
 //
 // The group registry-group is reserved. Match, MatchMany, Members and a
 // Watch of this one group are answered with the cluster's nodes as its members: node id,
-// client address, weight 1. Its revision is the applied index that it was read at.
+// client address, weight 1. Its revision is the log index of the last change of a node.
 // It is in no list and no prefix, and calls that change it are refused.
 type RegistryServer interface {
 	// Register adds a member to a group or refreshes it. Idempotent for one
