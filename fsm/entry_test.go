@@ -108,3 +108,29 @@ func TestEntryWithoutData(t *testing.T) {
 		t.Errorf("%+v, state at %d", r[0], l.m.State().Index())
 	}
 }
+
+// A version that adds a command has to add it here, and to say in the CHANGELOG that
+// it is to be used only after every node has been upgraded.
+func TestCommandsThatAllVersionsKnow(t *testing.T) {
+	known := map[string]bool{ // to 0.1.0 and later
+		"register": true, "deregister": true, "expire": true, "term_start": true, "set_node": true, "remove_node": true,
+		"set_group": true, "update_member": true, "check": true, "delete_group": true,
+	}
+	ops := (&fsmpb.Command{}).ProtoReflect().Descriptor().Oneofs().ByName("op").Fields()
+	for i := range ops.Len() {
+		if name := string(ops.Get(i).Name()); !known[name] {
+			t.Errorf("a node of an earlier version ends at command %s", name)
+		}
+	}
+}
+
+// A field of a later version is ignored, and the rest of the command takes effect.
+func TestUnknownFieldOfACommand(t *testing.T) {
+	l := newLog(t)
+	l.must(setGroup("web", 64, 0, 0))
+	cmd := deleteGroup("web", false, false, 0)
+	cmd.GetDeleteGroup().ProtoReflect().SetUnknown([]byte{15 << 3, 1})
+	if r := l.must(cmd); !r.Removed || l.m.State().Group("web") != nil {
+		t.Errorf("%+v", r)
+	}
+}
