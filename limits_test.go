@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -197,6 +198,72 @@ func TestPagesAreOfOneRevision(t *testing.T) {
 	}
 	_, err = n.api.Members(ctx, &registrypb.MembersRequest{Group: "web", PageToken: "1/abc/m-00001"})
 	wantReason(t, err, codes.Aborted, registrypb.ErrorDetail_REVISION_MISMATCH)
+}
+
+// A page of an old revision says how old it is, and is refused where that is too old.
+func TestPagesOfAnOldRevisionSayTheirAge(t *testing.T) {
+	n := newLimitedNode(t, rpc.Limits{}, rpc.MaxPiece)
+	n.fill(t, "web", 5, 1)
+	ctx := n.context(t)
+	page := func(token string, maxStaleness time.Duration) (*registrypb.MembersResponse, error) {
+		return n.api.Members(ctx, &registrypb.MembersRequest{Group: "web", PageSize: 2, PageToken: token,
+			Read: &registrypb.ReadOptions{MaxStaleness: durationpb.New(maxStaleness)}})
+	}
+	first, err := page("", 0)
+	for ctx.Err() == nil && err != nil { // until the node has heard of itself as the leader
+		first, err = page("", 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.fill(t, "web", 6, 1)
+	second, err := page(first.NextPageToken, time.Hour)
+	if err != nil || second.Receipt.Lag.AsDuration() <= 0 || second.Receipt.Revision != first.Receipt.Revision {
+		t.Errorf("an old revision has receipt %v, %v", second.GetReceipt(), err)
+	}
+	_, err = page(first.NextPageToken, 0)
+	wantReason(t, err, codes.Unavailable, registrypb.ErrorDetail_STALE)
+}
+
+// A list that others pushed out between two pages starts over in the SDK, and is then
+// of the new revision.
+func TestListStartsOverWhenItsPagesWerePushedOut(t *testing.T) {
+	n := newLimitedNode(t, rpc.Limits{}, rpc.MaxPiece)
+	n.fill(t, "web", 30, 1000)
+	for i := range 64 {
+		n.fill(t, fmt.Sprint("other-", i), 2, 1)
+	}
+	var pages, refused atomic.Int64
+	pushOut := func(ctx context.Context, method string, req, resp any, conn *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		m, ok := req.(*registrypb.MembersRequest)
+		if !ok {
+			return call(ctx, method, req, resp, conn, opts...)
+		}
+		m.PageSize = 20
+		if m.PageToken != "" && pages.Add(1) == 1 {
+			n.fill(t, "web", 31, 1)
+			for i := range 64 {
+				if _, err := n.api.Members(ctx, &registrypb.MembersRequest{Group: fmt.Sprint("other-", i), PageSize: 1}); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		err := call(ctx, method, req, resp, conn, opts...)
+		if err != nil {
+			refused.Add(1)
+			wantReason(t, err, codes.Aborted, registrypb.ErrorDetail_REVISION_MISMATCH)
+		}
+		return err
+	}
+	client, err := sdk.Dial(n.Addr(), sdk.WithLogger(testLogger(t)), sdk.WithDialOptions(grpc.WithUnaryInterceptor(pushOut)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	ms, err := client.Members(n.context(t), "web")
+	if err != nil || len(ms) != 31 || refused.Load() != 1 {
+		t.Errorf("%d members after %d refusals, %v", len(ms), refused.Load(), err)
+	}
 }
 
 // Lists of groups come in pages, too.

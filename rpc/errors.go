@@ -80,6 +80,9 @@ func toStatus(err error) error {
 	if errors.Is(err, store.ErrForgotten) {
 		detail.Field = "since"
 	}
+	if errors.Is(err, errPageExpired) {
+		detail.Field = "page_token"
+	}
 	if low, ok := errors.AsType[*store.DiskLowError](err); ok {
 		detail.Field, detail.Limit = "disk", low.Limit()
 	}

@@ -54,7 +54,8 @@ func (p *page) full() error {
 	return p.limits.tooLarge("page_size", fmt.Sprintf("set (1 to %d) where the whole list is more than", maxPage), "0")
 }
 
-// memberToken names the next page of a group: what comes after a member, at a revision.
+// memberToken is the token of the next page of a group: the revision, and the member
+// that the page begins after.
 func memberToken(g *fsm.Group, after string) string {
 	return fmt.Sprintf("%d/%x/%s", g.Revision, g.Fingerprint(), after)
 }
@@ -72,14 +73,24 @@ func parseMemberToken(token string) (revision, fingerprint uint64, after string,
 	return 0, 0, "", &fsm.FieldError{Field: "page_token", Limit: "the next_page_token of an answer", Got: strconv.Quote(token[:min(len(token), 48)])}
 }
 
-// Bounds of the revisions that a node remembers for those who read page by page.
-// A group shares with its next revision what did not change.
+// Bounds of the revisions that a node keeps for clients that read page by page. A
+// revision shares with the next what did not change.
 const (
-	pagedGroups = 64
+	pagedGroups = 64               // the least recently used is evicted
 	pagedFor    = 30 * time.Second // after the last page
 )
 
-// pages remembers groups as they were when a page of them was read.
+// errPageExpired: a page_token names a revision that is neither current nor kept.
+var errPageExpired = fmt.Errorf("%w, and the node no longer has that of page_token: start over with the first page", fsm.ErrRevisionMismatch)
+
+// groupRead is a group as it was read from a state.
+type groupRead struct {
+	group *fsm.Group
+	index uint64        // applied
+	lag   time.Duration // how old the state is
+}
+
+// pages keeps the revisions of which pages were read and others may follow.
 type pages struct {
 	mu    sync.Mutex    // guards the rest
 	kept  []*pagedGroup // the least recently used first
@@ -87,21 +98,25 @@ type pages struct {
 }
 
 type pagedGroup struct {
-	group *fsm.Group
-	index uint64 // applied, with the group as it is here
-	used  time.Time
+	groupRead // lag: when it was read
+	read      time.Time
+	used      time.Time
 }
 
-// keep remembers a group, read at an applied index.
-func (p *pages) keep(g *fsm.Group, index uint64) {
+// keep adds a revision, or notes that it is in use.
+func (p *pages) keep(g groupRead) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	k := p.takeLocked(g.Name, g.Revision, g.Fingerprint())
+	now := time.Now()
+	k := p.useLocked(g.group.Name, g.group.Revision, g.group.Fingerprint(), now)
 	if k == nil {
-		k = &pagedGroup{group: g, index: index}
+		k = &pagedGroup{groupRead: g, read: now, used: now}
+		p.kept = append(p.kept, k)
 	}
-	k.used = time.Now()
-	if p.kept = append(p.kept, k); len(p.kept) > pagedGroups {
+	if k.index < g.index { // it was current for longer
+		k.groupRead, k.read = g, now
+	}
+	if len(p.kept) > pagedGroups {
 		p.kept = slices.Delete(p.kept, 0, 1)
 	}
 	if p.timer == nil {
@@ -109,28 +124,29 @@ func (p *pages) keep(g *fsm.Group, index uint64) {
 	}
 }
 
-// takeLocked returns what is kept, and keeps it no more; nil without it.
-func (p *pages) takeLocked(name string, revision, fingerprint uint64) *pagedGroup {
+// useLocked returns a revision that is kept, as the most recently used, or nil.
+func (p *pages) useLocked(name string, revision, fingerprint uint64, now time.Time) *pagedGroup {
 	for i, k := range p.kept {
 		if k.group.Name == name && k.group.Revision == revision && k.group.Fingerprint() == fingerprint {
-			p.kept = slices.Delete(p.kept, i, i+1)
+			k.used = now
+			p.kept = append(slices.Delete(p.kept, i, i+1), k)
 			return k
 		}
 	}
 	return nil
 }
 
-// at returns a group as it was at a revision, or nil.
-func (p *pages) at(name string, revision, fingerprint uint64) (*fsm.Group, uint64) {
+// at returns a revision that is kept. Its lag is as if the group had changed right
+// after it was read.
+func (p *pages) at(name string, revision, fingerprint uint64) (g groupRead, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	k := p.takeLocked(name, revision, fingerprint)
+	now := time.Now()
+	k := p.useLocked(name, revision, fingerprint, now)
 	if k == nil {
-		return nil, 0
+		return groupRead{}, false
 	}
-	k.used = time.Now()
-	p.kept = append(p.kept, k)
-	return k.group, k.index
+	return groupRead{k.group, k.index, k.lag + now.Sub(k.read)}, true
 }
 
 func (p *pages) expire() {
@@ -145,7 +161,7 @@ func (p *pages) expire() {
 	}
 }
 
-// forget drops all: the node stops, or its state turned out to be wrong.
+// forget drops all: the node stops, or its state is wrong.
 func (p *pages) forget() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -156,25 +172,23 @@ func (p *pages) forget() {
 	}
 }
 
-// pageOf returns the group that a page is of, the applied index that it was read
-// at, and the member that the page begins after.
-func (s *Server) pageOf(state *fsm.State, name, token string) (g *fsm.Group, index uint64, after string, err error) {
-	g = state.GroupToRead(name)
+// pageOf returns the group at the revision of the page, and the member that the page
+// begins after.
+func (s *Server) pageOf(state *fsm.State, name, token string) (g groupRead, after string, err error) {
+	g = groupRead{state.GroupToRead(name), state.Index(), s.store.Lag()}
 	if token == "" {
-		if g == nil {
+		if g.group == nil {
 			err = fmt.Errorf("%w: %q", fsm.ErrUnknownGroup, name)
 		}
-		return g, state.Index(), "", err
+		return g, "", err
 	}
 	revision, fingerprint, after, err := parseMemberToken(token)
-	if err != nil {
-		return nil, 0, "", err
+	if err != nil || g.group != nil && g.group.Revision == revision && g.group.Fingerprint() == fingerprint {
+		return g, after, err
 	}
-	if g != nil && g.Revision == revision && g.Fingerprint() == fingerprint {
-		return g, state.Index(), after, nil
+	g, ok := s.pages.at(name, revision, fingerprint)
+	if !ok {
+		err = fmt.Errorf("%w: group %q, revision %d", errPageExpired, name, revision)
 	}
-	if g, index = s.pages.at(name, revision, fingerprint); g == nil {
-		return nil, 0, "", fmt.Errorf("%w: %q is not at %d any more, which the page is of: start over with the first page", fsm.ErrRevisionMismatch, name, revision)
-	}
-	return g, index, after, nil
+	return g, after, err
 }

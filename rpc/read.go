@@ -279,19 +279,22 @@ func (s *Server) Members(ctx context.Context, req *registrypb.MembersRequest) (*
 	if err != nil {
 		return nil, toStatus(err)
 	}
-	g, index, after, err := s.pageOf(state, req.Group, req.PageToken)
+	g, after, err := s.pageOf(state, req.Group, req.PageToken)
+	if max := req.Read.GetMaxStaleness(); err == nil && max != nil && g.lag > max.AsDuration() {
+		err = fmt.Errorf("%w: the page is of a state of %s ago, at most %s allowed", errStale, g.lag, max.AsDuration())
+	}
 	if err != nil {
 		return nil, toStatus(err)
 	}
-	resp := &registrypb.MembersResponse{Config: configToWire(g.Params), Receipt: s.receipt(state, g)}
-	resp.Receipt.Index = index
-	for m := range g.MembersAfter(after) {
+	resp := &registrypb.MembersResponse{Config: configToWire(g.group.Params), Receipt: s.receipt(state, g.group)}
+	resp.Receipt.Index, resp.Receipt.Lag = g.index, durationpb.New(g.lag)
+	for m := range g.group.MembersAfter(after) {
 		if !p.take(memberSize(m)) {
 			if err := p.full(); err != nil {
 				return nil, toStatus(err)
 			}
-			s.pages.keep(g, index)
-			resp.NextPageToken = memberToken(g, after)
+			s.pages.keep(g)
+			resp.NextPageToken = memberToken(g.group, after)
 			break
 		}
 		resp.Members, after = append(resp.Members, memberToWire(m)), m.ID

@@ -170,7 +170,8 @@ const (
 	ErrorDetail_NOT_READY ErrorDetail_Reason = 9
 	// The answer would be older than the caller allows.
 	ErrorDetail_STALE ErrorDetail_Reason = 10
-	// The group's revision is not the expected one.
+	// The group's revision is not the expected one; or, with the field page_token,
+	// the node no longer has the revision of the pages: start over with the first.
 	ErrorDetail_REVISION_MISMATCH ErrorDetail_Reason = 11
 	// A node id, or a node's data directory, does not fit the cluster.
 	ErrorDetail_MEMBERSHIP ErrorDetail_Reason = 12
@@ -1406,9 +1407,10 @@ type MembersRequest struct {
 	// INVALID_ARGUMENT where they are more than 4 MiB.
 	PageSize uint32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// Of the page before: its next_page_token. All pages are of the one revision
-	// that the first was read at. A node that has not that revision any more
-	// answers REVISION_MISMATCH; start over. It remembers it for 30 s after the
-	// last page.
+	// that the first was read at, and max_staleness counts the age of that revision.
+	// A node keeps it for 30 s after the last page, or until 64 others were listed
+	// since. Without it, it answers REVISION_MISMATCH with the field page_token: start
+	// over with the first page.
 	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1476,7 +1478,8 @@ type MembersResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Members []*Member              `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"`
 	Config  *GroupConfig           `protobuf:"bytes,2,opt,name=config,proto3" json:"config,omitempty"`
-	// Of the page: revision and fingerprint are the same on all pages.
+	// Of the page: revision and fingerprint are the same on all pages. Once the group
+	// has changed, lag counts from when the pages' revision was current.
 	Receipt *Receipt `protobuf:"bytes,3,opt,name=receipt,proto3" json:"receipt,omitempty"`
 	// Empty: no members follow.
 	NextPageToken string `protobuf:"bytes,4,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
