@@ -36,23 +36,23 @@ generate: ## generate the protobuf code (needs protoc)
 .PHONY: bench
 bench: ## run the benchmarks (BENCH=regexp), the comparison with other libraries too
 	go test -run '^$$' -bench '$(BENCH)' -benchmem ./...
-	if [ -e ring/ringbench/go.mod ]; then go -C ring/ringbench test -run '^$$' -bench '$(BENCH)' -benchmem ./...; fi
+	go -C tests test -run '^$$' -bench '$(BENCH)' -benchmem ./ringbench
 
 .PHONY: e2e
 e2e: ## run the tests on real processes, one line for each
-	go test -count=1 -v ./cmd/registry/e2e
+	go -C tests test -count=1 -v ./e2e
 
 .PHONY: faults
 faults: ## inject faults into real processes, FAULTRUNS=20 runs of each kind (an hour; all kinds only as root)
-	go run ./cmd/faults -runs $(FAULTRUNS) -parallel 3
+	go -C tests run ./faults -runs $(FAULTRUNS) -parallel 3
 
 .PHONY: mutants
 mutants: ## switch every protection off in turn and have faults and tests find it (half an hour; all kinds only as root)
-	go run ./cmd/faults -mutant all -parallel 2
+	go -C tests run ./faults -mutant all -parallel 2
 
 .PHONY: failover
 failover: ## time the loss of a leader, beside etcd where it is installed
-	go run ./cmd/faults/failover -rounds 30
+	go -C tests run ./failover -rounds 30
 
 .PHONY: fuzz
 fuzz: ## run each fuzz test for a while (FUZZTIME=30s)

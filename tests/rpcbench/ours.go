@@ -1,0 +1,206 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/werbenhu/registry/rpc/registrypb"
+	"github.com/werbenhu/registry/sdk"
+	"github.com/werbenhu/registry/tests/source"
+)
+
+// registrySide is three nodes of the registry.
+type registrySide struct {
+	processes
+	conns   []*grpc.ClientConn
+	apis    []registrypb.RegistryClient
+	watches group
+	ring    bool // time a local ring
+	addrs   []string
+}
+
+func startRegistry(ctx context.Context, program, dir string, ring bool) (_ *registrySide, err error) {
+	if program == "" {
+		program = filepath.Join(dir, "registry")
+		if err := source.Build(ctx, program, "cmd/registry"); err != nil {
+			return nil, err
+		}
+	}
+	s := &registrySide{ring: ring}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	addrs, err := freeAddrs(2 * nodes)
+	if err != nil {
+		return nil, err
+	}
+	bind, public := addrs[:nodes], addrs[nodes:]
+	s.addrs = public
+	for i := range nodes {
+		err := s.start(program, "serve", fmt.Sprintf("-id=n%d", i+1), "-bind="+bind[i], "-addr="+public[i],
+			"-bind-advertise="+bind[i], "-advertise="+public[i], "-log-level=warn",
+			"-data-dir="+filepath.Join(dir, fmt.Sprintf("registry-%d", i+1)), "-bootstrap-expect=3", "-registries="+strings.Join(bind, ","))
+		if err != nil {
+			return nil, err
+		}
+		conn, err := grpc.NewClient("passthrough:///"+public[i], grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
+		if err != nil {
+			return nil, err
+		}
+		s.conns = append(s.conns, conn)
+		s.apis = append(s.apis, registrypb.NewRegistryClient(conn))
+	}
+	return s, s.until(ctx, func(ctx context.Context) error {
+		for _, conn := range s.conns {
+			st, err := registrypb.NewClusterClient(conn).Status(ctx, &registrypb.StatusRequest{})
+			if err != nil {
+				return err
+			}
+			for _, n := range st.Nodes {
+				if st.Leader == "" || len(st.Nodes) != nodes || !n.Voter || !n.Ready {
+					return fmt.Errorf("%v", st)
+				}
+			}
+		}
+		return nil
+	})
+}
+
+func (s *registrySide) name() string { return "registry" }
+
+func (s *registrySide) watchers() int {
+	if s.ring {
+		return 1
+	}
+	return nodes
+}
+
+func groupOf(size int) string { return fmt.Sprintf("watched-%d", size) }
+
+func (s *registrySide) fill(ctx context.Context, size int) error {
+	return fillAll(ctx, size, func(i int) error { return s.put(ctx, size, i%nodes, fmt.Sprintf("old-%08d", i)) })
+}
+
+func (s *registrySide) put(ctx context.Context, size, node int, name string) error {
+	_, err := s.apis[node].Register(ctx, &registrypb.RegisterRequest{
+		Group: groupOf(size), Id: name, Addr: "10.0.0.1:8080", Ttl: durationpb.New(time.Hour), Instance: []byte(name),
+		Meta: map[string]string{"zone": strings.Repeat("z", 60)},
+	})
+	return err
+}
+
+func (s *registrySide) remove(ctx context.Context, size, node int, name string) error {
+	_, err := s.apis[node].Deregister(ctx, &registrypb.DeregisterRequest{Group: groupOf(size), Id: name})
+	return err
+}
+
+func (s *registrySide) watch(ctx context.Context, size int, seen func(int, string)) error {
+	if s.ring {
+		return s.watchRing(ctx, size, seen)
+	}
+	for node, api := range s.apis {
+		stream, err := api.Watch(ctx, &registrypb.WatchRequest{
+			Target: &registrypb.WatchRequest_Group{Group: groupOf(size)}, ProgressInterval: durationpb.New(time.Minute), Pieces: true,
+		})
+		if err != nil {
+			return err
+		}
+		for {
+			e, err := stream.Recv()
+			if err != nil {
+				return err
+			}
+			if len(e.GetSnapshot().GetMembers())+len(e.GetDelta().GetPut()) > 0 && followed(ctx, s.conns[node], groupOf(size), e) {
+				break
+			}
+		}
+		s.watches.run(func() error {
+			for {
+				e, err := stream.Recv()
+				if err != nil {
+					return nil // the measurement is over
+				}
+				for _, m := range e.GetDelta().GetPut() {
+					seen(node, m.Id)
+				}
+				for _, m := range e.GetSnapshot().GetMembers() {
+					seen(node, m.Id)
+				}
+			}
+		})
+	}
+	return nil
+}
+
+// watchRing is watch with one local ring, which has seen a member when it has
+// published a ring with it.
+func (s *registrySide) watchRing(ctx context.Context, size int, seen func(int, string)) error {
+	client, err := sdk.Dial(strings.Join(s.addrs, ","))
+	if err != nil {
+		return err
+	}
+	r, err := client.Ring(ctx, groupOf(size))
+	if err != nil {
+		return errors.Join(err, client.Close())
+	}
+	s.watches.run(func() error {
+		lookOut(ctx, r, func(name string) { seen(0, name) })
+		return client.Close()
+	})
+	return nil
+}
+
+// lookEvery is how often the ring is looked at. OnChange would tell of it, and
+// compute which keys moved, which costs about as much as the ring.
+const lookEvery = 200 * time.Microsecond
+
+// lookOut calls seen with the name of each change that is on the ring, one after
+// the other, as they are made.
+func lookOut(ctx context.Context, r *sdk.Ring, seen func(name string)) {
+	byID := func(m sdk.Member, id string) int { return strings.Compare(m.ID, id) }
+	ticker := time.NewTicker(lookEvery)
+	defer ticker.Stop()
+	revision, next := uint64(0), 0
+	for ctx.Err() == nil {
+		v := r.View()
+		if v.Revision() != revision {
+			revision = v.Revision()
+			if _, found := slices.BinarySearchFunc(v.Members(), changeName(next), byID); found {
+				seen(changeName(next))
+				next++
+			}
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// followed tells whether the event is of the group's newest revision.
+func followed(ctx context.Context, conn *grpc.ClientConn, group string, e *registrypb.WatchEvent) bool {
+	r, err := registrypb.NewRegistryClient(conn).Members(ctx, &registrypb.MembersRequest{
+		Group: group, Read: &registrypb.ReadOptions{Linearizable: true}, PageSize: 1,
+	})
+	revision := max(e.GetSnapshot().GetRevision(), e.GetDelta().GetRevision())
+	return err != nil || revision >= r.GetReceipt().GetRevision()
+}
+
+func (s *registrySide) close() error {
+	for _, conn := range s.conns {
+		_ = conn.Close() // ends the watches
+	}
+	_ = s.watches.wait()
+	return s.processes.close()
+}
