@@ -15,63 +15,62 @@ import (
 )
 
 const (
-	// settleLimit bounds the wait for the voters before a change of the
-	// configuration. It is below what a forwarded call may take.
-	settleLimit = 2 * time.Second
-	settleEvery = 50 * time.Millisecond
+	// awaitVotersLimit bounds the wait before a change of the configuration. It is
+	// below the timeout of a forwarded call.
+	awaitVotersLimit = 2 * time.Second
+	awaitVotersEvery = 50 * time.Millisecond
 )
 
-// errUnsettled: a majority of the voters after a change does not have what the
-// cluster has committed before it.
-var errUnsettled = errors.New("a majority of the voters after this change would not have the change before it")
+// errVotersBehind: a majority of the voters after a change has not applied what is
+// committed before it.
+var errVotersBehind = errors.New("a majority of the voters after this change is down or behind")
 
 // awaitVoters waits, before a change of the configuration, until each voter of the
-// next configuration that answers has applied what is committed now, and with it
-// the configuration before. It returns [errUnsettled] when after settleLimit a
-// majority of them has not.
+// next configuration that answers has applied what is committed now, including the
+// previous change. It returns [errVotersBehind] if a majority of them has not after
+// awaitVotersLimit.
 //
-// Raft counts by a new configuration as soon as the leader has written it. If a
-// majority of its voters is down, or knows only an older configuration, the
-// change cannot be committed, and yet the nodes that wrote it elect nobody
-// without that majority: a majority of the voters that were acknowledged before
-// runs, and there is no leader.
+// raft uses a new configuration as soon as the leader has written it. If a majority
+// of its voters is down, or has only an older configuration, the change cannot be
+// committed, and yet the nodes that wrote it need that majority to elect a leader.
+// Then there is no leader although a majority of the previous voters runs.
 //
-// moved is a node whose new address the change brings: it cannot be reached by
-// raft before, so nothing is waited for.
+// moved is a node that gets a new address by the change. raft cannot reach it
+// before the change, so it is not waited for.
 func (s *Store) awaitVoters(ctx context.Context, next []raft.Server, moved raft.ServerID) error {
-	ctx, cancel := context.WithTimeout(ctx, settleLimit)
+	ctx, cancel := context.WithTimeout(ctx, awaitVotersLimit)
 	defer cancel()
 	target := s.raft.CommitIndex()
 	for {
-		missing, wait := s.lacking(ctx, next, moved, target)
+		missing, wait := s.votersBehind(ctx, next, moved, target)
 		voters := len(rafttransport.Voters(next))
 		enough := voters-len(missing) > voters/2
 		if enough && !wait {
 			return nil
 		}
-		if pause(ctx, settleEvery) {
+		if pause(ctx, awaitVotersEvery) {
 			continue
 		}
 		if enough {
 			return nil
 		}
-		return fmt.Errorf("%w: %s", errUnsettled, strings.Join(missing, ", "))
+		return fmt.Errorf("%w: %s", errVotersBehind, strings.Join(missing, ", "))
 	}
 }
 
-// lacking asks the other voters of a configuration, all at once. It returns those
-// that have not applied the index, with what is known of each, and whether
-// one of them answers and so is worth waiting for.
-func (s *Store) lacking(ctx context.Context, of []raft.Server, moved raft.ServerID, index uint64) (missing []string, wait bool) {
-	ctx, cancel := context.WithTimeout(ctx, askVoter)
+// votersBehind asks all other voters of a configuration at once. It returns those
+// that have not applied the index, with the reason, and whether to wait because
+// one of them answers.
+func (s *Store) votersBehind(ctx context.Context, of []raft.Server, moved raft.ServerID, index uint64) (missing []string, wait bool) {
+	ctx, cancel := context.WithTimeout(ctx, voterTimeout)
 	defer cancel()
 	var mu sync.Mutex // guards missing and wait
-	var asked sync.WaitGroup
+	var calls sync.WaitGroup
 	for _, v := range rafttransport.Voters(of) {
 		if v.ID == raft.ServerID(s.cfg.ID) {
 			continue
 		}
-		asked.Go(func() {
+		calls.Go(func() {
 			applied, err := s.cfg.Peers.Applied(ctx, s.target(string(v.Address), string(v.ID)))
 			mu.Lock()
 			defer mu.Unlock()
@@ -84,12 +83,12 @@ func (s *Store) lacking(ctx context.Context, of []raft.Server, moved raft.Server
 			}
 		})
 	}
-	asked.Wait()
+	calls.Wait()
 	slices.Sort(missing)
 	return missing, wait
 }
 
-// withServer is the configuration with a server as stated.
+// withServer is the configuration with a server added or replaced.
 func withServer(servers []raft.Server, server raft.Server) []raft.Server {
 	return append(withoutServer(servers, server.ID), server)
 }
@@ -98,10 +97,10 @@ func withoutServer(servers []raft.Server, id raft.ServerID) []raft.Server {
 	return slices.DeleteFunc(slices.Clone(servers), func(other raft.Server) bool { return other.ID == id })
 }
 
-// stillLeads returns an error when this stretch of leadership is over. Within
-// one stretch, and under Store.membership, the configuration is what it was
-// read as: raft's own check of that needs an index that raft v1.8.0 does not tell
-// (GetConfiguration answers with index 0, which checks nothing).
+// stillLeads returns an error if this leadership has ended. During one leadership,
+// and under Store.membership, the configuration does not change after it was read.
+// raft's own check of that needs the index of the configuration, which raft v1.8.0
+// does not return (GetConfiguration's index is 0, which disables the check).
 func (s *Store) stillLeads(l *leadership) error {
 	if s.lead.Load() != l {
 		return fmt.Errorf("%w: leadership ended", ErrNotLeader)

@@ -14,7 +14,7 @@ import (
 	"github.com/werbenhu/registry/store/rafttransport"
 )
 
-// Config says how a store runs. It is copied when the store opens.
+// Config configures a store. It is copied when the store opens.
 type Config struct {
 	// ID is the node's name in the cluster, for ever.
 	ID string
@@ -23,54 +23,53 @@ type Config struct {
 	// BindAdvertise is where other nodes reach this one, host:port. A name
 	// stays a name and is resolved at every dial.
 	BindAdvertise string
-	// Addr is where clients reach this node, host:port; told to the others.
+	// Addr is where clients reach this node, host:port. Other nodes learn it.
 	Addr string
-	// Version of the program; told to the others.
+	// Version of the program. Other nodes learn it.
 	Version string
 	// DataDir holds the log, the snapshots and the node's identity.
 	DataDir string
-	// LogStore is where the log is, raftlog.WAL or raftlog.Bolt. Empty: where the
-	// directory has it; in a new one raftlog.Default.
+	// LogStore is the kind of log, raftlog.WAL or raftlog.Bolt. Empty: the kind that
+	// the directory has, and in a new one raftlog.Default.
 	LogStore string
 
 	// Listener accepts the raft connections of other nodes.
 	Listener net.Listener
 	// DialRaft opens a raft connection to another node.
 	DialRaft func(address string, timeout time.Duration) (net.Conn, error)
-	// Peers asks other nodes.
+	// Peers calls other nodes.
 	Peers Peers
 
-	// ElectionTimeout is how long a follower hears nothing before it stands
-	// for election. Short finds a dead leader soon and takes a slow disk for
-	// a dead leader.
+	// ElectionTimeout is how long a follower goes without a heartbeat before it
+	// campaigns. A short one detects a failed leader sooner, and is more likely to
+	// take a slow disk for a failed leader.
 	ElectionTimeout time.Duration
 	// SnapshotThreshold is how many entries are applied between snapshots.
 	SnapshotThreshold uint64
-	// SnapshotInterval is how often the node looks whether a snapshot is due;
-	// each time up to twice as long.
+	// SnapshotInterval is how often the node checks whether a snapshot is due. raft
+	// randomises it up to twice that.
 	SnapshotInterval time.Duration
-	// CheckInterval is how often, while the log moves, the nodes compare their
-	// states and rings; negative: never.
+	// CheckInterval is how often the nodes compare their states and rings while
+	// entries are applied; negative: never.
 	CheckInterval time.Duration
-	// MinFreeDisk is the low-water mark, in bytes: while the disk of DataDir
-	// has less free, what makes the state grow is refused; 0: none.
+	// MinFreeDisk is the low-water mark of the disk of DataDir, in bytes. Below it,
+	// new members and groups are refused; 0: none.
 	MinFreeDisk uint64
 	// RingMemory is the budget of rings in bytes; 0: rings.DefaultMemory.
 	RingMemory int64
-	// MaxHang is how long one write to the disk may take before the node ends.
+	// MaxHang is how long one write to the disk may take before the node fails.
 	MaxHang time.Duration
 
 	Logger    *slog.Logger
 	Observers []fsm.Observer
-	// Instruments are told how long things took.
+	// Instruments observe durations.
 	Instruments Instruments
 
-	diskFree func(dir string) (bytes uint64, err error) // nil: asks the system
+	diskFree func(dir string) (bytes uint64, err error) // nil: statfs
 
-	segmentSize int // of a log in segments; tests have small ones
+	segmentSize int // of a log in segments; tests use small ones
 
-	// Tests put faults before the log and the votes, compare heartbeat handlers, and
-	// have connections end soon.
+	// For tests: faults of log and votes, other heartbeat handlers, and a short idle limit.
 	wrapLog    func(raft.LogStore) raft.LogStore
 	wrapStable func(raft.StableStore) raft.StableStore
 	heartbeats func(t *rafttransport.Transport, rafts func(raft.RPC)) func(raft.RPC)
@@ -84,14 +83,14 @@ const (
 	DefaultSnapshotInterval  = 20 * time.Second
 	DefaultMaxHang           = 10 * time.Second
 	DefaultCheckInterval     = 2 * time.Second
-	// DefaultMinFreeDisk is what deregistering or expiring 100,000 members may
-	// add to the log before a snapshot shortens it, twice.
+	// DefaultMinFreeDisk is twice what the removal of 100,000 members may add to the
+	// log before a snapshot shortens it.
 	DefaultMinFreeDisk = 128 << 20
 )
 
-// Least values that make sense; the tests of this package go below. A threshold
-// that is low has the nodes write snapshots instead of entries, and a follower
-// that was away for a moment is sent a snapshot where some entries would do.
+// Minimum values for users; the tests of this package use smaller ones. With a low
+// threshold the nodes write snapshots all the time, and a follower that was down
+// briefly needs a snapshot instead of some entries.
 const (
 	MinSnapshotThreshold = 256
 	MinSnapshotInterval  = time.Second

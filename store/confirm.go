@@ -9,20 +9,20 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// confirmer runs leadership checks. Whoever asks waits for a round that
-// starts after the question; one round serves all that wait for it, and at
-// most one runs at a time.
+// confirmer runs leadership checks. A caller waits for a round that starts after
+// its call; one round serves all callers that wait for it, and at most one runs at
+// a time.
 //
-// A round asks every voter for its current term. A quorum that still reports
-// the leader's own, the leader itself asked last, means that no newer leader
-// had been elected when the round started: a newer one needs the votes of a
-// quorum, and each vote raises the voter's term first.
+// A round asks every voter for its current term. If a quorum still reports the
+// leader's own, with the leader itself asked last, no newer leader had been elected
+// when the round started: a newer one needs the votes of a quorum, and each vote
+// raises the voter's term first.
 type confirmer struct {
-	check func(*leadership) error             // one round
-	told  func(took time.Duration, err error) // nil: nobody wants to know
+	check   func(*leadership) error             // one round
+	observe func(took time.Duration, err error) // may be nil
 
 	mu   sync.Mutex // guards next
-	next *round     // not started yet; nil when nobody waits
+	next *round     // not started yet; nil: no caller waits
 	kick chan struct{}
 }
 
@@ -36,12 +36,12 @@ func newConfirmer(check func(*leadership) error) *confirmer {
 	return &confirmer{check: check, kick: make(chan struct{}, 1)}
 }
 
-// wait returns nil when a round that began after the call confirmed l.
+// wait returns nil once a round that started after the call has confirmed l.
 func (c *confirmer) wait(ctx context.Context, l *leadership) error {
 	c.mu.Lock()
 	if l.ctx.Err() != nil {
-		// Under the lock: a later leadership may have a round waiting here,
-		// which this call must not take the place of.
+		// Under the lock: a round of a later leadership may wait here, which this call
+		// must not replace.
 		c.mu.Unlock()
 		return ErrNotLeader
 	}
@@ -82,8 +82,8 @@ func (c *confirmer) loop(ctx context.Context) {
 		start := time.Now()
 		r.err = c.check(r.lead)
 		close(r.done)
-		if c.told != nil {
-			c.told(time.Since(start), r.err)
+		if c.observe != nil {
+			c.observe(time.Since(start), r.err)
 		}
 	}
 }
@@ -98,20 +98,20 @@ func (s *Store) checkLeadership(l *leadership) error {
 		fmt.Errorf("%w: no quorum confirmed the term", ErrNotLeader))
 	defer cancel()
 	need := len(voters)/2 + 1
-	agree, asked := 0, 0
+	agree, pending := 0, 0
 	answers := make(chan bool, len(voters))
 	for _, v := range voters {
 		if v.ID == raft.ServerID(s.cfg.ID) {
-			need-- // itself, below
+			need-- // this node, checked below
 			continue
 		}
-		asked++
+		pending++
 		go func() {
 			term, err := s.cfg.Peers.Term(ctx, s.target(string(v.Address), string(v.ID)))
 			answers <- err == nil && term == l.term
 		}()
 	}
-	for ; asked > 0 && agree < need; asked-- {
+	for ; pending > 0 && agree < need; pending-- {
 		if <-answers {
 			agree++
 		}

@@ -70,7 +70,7 @@ func TestConfirmationStartsAfterTheQuestion(t *testing.T) {
 		}
 		for i, a := range late {
 			if a.done {
-				t.Errorf("question %d was answered by a round that began before it", i)
+				t.Errorf("call %d was answered by a round that started before it", i)
 			}
 		}
 		if r.started != 2 {
@@ -81,11 +81,11 @@ func TestConfirmationStartsAfterTheQuestion(t *testing.T) {
 		synctest.Wait()
 		for i, a := range late {
 			if !a.done || !errors.Is(a.err, stale) {
-				t.Errorf("question %d: %+v", i, a)
+				t.Errorf("call %d: %+v", i, a)
 			}
 		}
 		if r.started != 2 {
-			t.Errorf("%d rounds for eleven questions, want 2", r.started)
+			t.Errorf("%d rounds for eleven calls, want 2", r.started)
 		}
 	})
 }
@@ -124,8 +124,8 @@ func TestConfirmationEndsWithTheCaller(t *testing.T) {
 	})
 }
 
-// A question of an earlier leadership does not take the place of one that
-// waits for the present.
+// A call of an earlier leadership does not replace the round that the current one
+// waits for.
 func TestConfirmationOfAnEarlierLeadership(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, c := newRounds(t.Context())
@@ -142,7 +142,7 @@ func TestConfirmationOfAnEarlierLeadership(t *testing.T) {
 		r.answer <- nil // busy's
 		synctest.Wait()
 		if r.started != 2 {
-			t.Fatal("the present leadership's round was lost")
+			t.Fatal("the current leadership's round was lost")
 		}
 		r.answer <- nil
 		synctest.Wait()

@@ -17,26 +17,25 @@ import (
 	"github.com/werbenhu/registry/store/raftlog"
 )
 
-// identity is the content of node.json: whose data directory this is.
+// identity is the content of node.json, which names the owner of the data directory.
 type identity struct {
 	ID          string `json:"id"`
 	Cluster     string `json:"cluster"`
 	Incarnation string `json:"incarnation"`
-	// ClusterID tells clusters of one name apart; empty until the node is part
-	// of one.
+	// ClusterID distinguishes clusters of one name; empty until the node belongs to one.
 	ClusterID string `json:"cluster_id,omitempty"`
-	// Log is where the log is. Empty: in raft.db, as in directories that are
-	// older than the choice.
+	// Log is the kind of log. Empty: in raft.db, as in directories from before there
+	// was a choice.
 	Log string `json:"log,omitempty"`
 	// Founders are the nodes that this one formed the cluster with.
 	Founders []Founder `json:"founders,omitempty"`
-	// Format of the log and the snapshots; none was written by version 1.
+	// Format of the log and the snapshots; version 1 wrote none.
 	Format int `json:"format,omitempty"`
-	// Sum is the checksum of the rest; none was written by an older version.
+	// Sum is the checksum of the rest; older versions wrote none.
 	Sum string `json:"sum,omitempty"`
 }
 
-// Founder is a node as it was when it formed a cluster with others.
+// Founder is a node that formed the cluster, as it was then.
 type Founder struct {
 	ID          string `json:"id"`
 	Bind        string `json:"bind"`
@@ -57,18 +56,18 @@ func (i identity) save(dir string) error {
 	return nil
 }
 
-// checksum is that of everything but Sum.
+// checksum covers everything but Sum.
 func (i identity) checksum() string {
 	i.Sum = ""
 	data, err := json.Marshal(i)
 	if err != nil {
-		return "" // a struct of strings: it cannot
+		return "" // cannot happen: a struct of strings
 	}
 	return strconv.FormatUint(xxhash.Sum64(data), 16)
 }
 
-// dataFormat is what a data directory is made with, and the only one that is
-// read. It goes up when an old log would be applied to another state.
+// dataFormat is the format of new data directories, and the only one that is read. It
+// increases when an old log would result in another state.
 const dataFormat = 2
 
 func (i identity) logKind() string {
@@ -81,15 +80,15 @@ func (i identity) logKind() string {
 func (i *identity) setLogKind(kind string) {
 	i.Log = kind
 	if kind == raftlog.Bolt {
-		i.Log = "" // versions without the choice can read it
+		i.Log = "" // so that older versions can read it
 	}
 }
 
 const identityFile = "node.json"
 
-// openDataDir makes the directory, or checks that it is this node's. With a log
-// it must be one that keeps its log there. The caller holds the log's file lock
-// before it trusts the rest.
+// openDataDir creates the directory, or checks that it belongs to this node and, if
+// log is set, that it has that kind of log. The result is final only once the caller
+// holds the lock of the directory.
 func openDataDir(dir, id, cluster, log string) (identity, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return identity{}, fmt.Errorf("%w %s: cannot be created: %w", ErrDataDir, dir, err)
@@ -103,7 +102,7 @@ func openDataDir(dir, id, cluster, log string) (identity, error) {
 	}
 	have, ok := parseIdentity(data)
 	if !ok {
-		return identity{}, fmt.Errorf("%w %s: %s is damaged; restore it from a backup, or take the node out with: registry cluster remove %s, and start with an empty directory under a new -id", ErrDataDir, dir, identityFile, id)
+		return identity{}, fmt.Errorf("%w %s: %s is damaged; restore it from a backup, or remove the node with: registry cluster remove %s, and start with an empty directory under a new -id", ErrDataDir, dir, identityFile, id)
 	}
 	if have.Format != dataFormat {
 		return identity{}, fmt.Errorf("%w %s: its format is %d and this version reads only %d: the limits of the state have changed, so the nodes would differ; "+
@@ -121,14 +120,14 @@ func openDataDir(dir, id, cluster, log string) (identity, error) {
 	}
 	for _, name := range have.logNames() {
 		if _, err := os.Stat(filepath.Join(dir, name)); have.ClusterID != "" && errors.Is(err, fs.ErrNotExist) {
-			return identity{}, fmt.Errorf("%w %s: its log %s is gone, and with it what this node promised; "+
-				"take the node out with: registry cluster remove %s, and start with an empty directory under a new -id", ErrDataDir, dir, name, id)
+			return identity{}, fmt.Errorf("%w %s: its log %s is missing, and with it the node's votes and acknowledged entries; "+
+				"remove the node with: registry cluster remove %s, and start with an empty directory under a new -id", ErrDataDir, dir, name, id)
 		}
 	}
 	return have, nil
 }
 
-// logNames are files without which there is no log.
+// logNames are the files that a log must have.
 func (i identity) logNames() []string {
 	if i.logKind() == raftlog.WAL {
 		return raftlog.Names(raftlog.WAL)
@@ -149,7 +148,7 @@ func newDataDir(dir, id, cluster, log string) (identity, error) {
 	}
 	for _, e := range entries {
 		if name := e.Name(); name != "lost+found" && !strings.HasPrefix(name, identityFile+".tmp") {
-			return identity{}, fmt.Errorf("%w %s: holds %q and no %s, so it is not a node's; choose an empty one (-data-dir)", ErrDataDir, dir, name, identityFile)
+			return identity{}, fmt.Errorf("%w %s: has %q and no %s, so it is not a node's; choose an empty one (-data-dir)", ErrDataDir, dir, name, identityFile)
 		}
 	}
 	ident := identity{ID: id, Cluster: cluster, Incarnation: rand.Text(), Format: dataFormat}
@@ -157,8 +156,8 @@ func newDataDir(dir, id, cluster, log string) (identity, error) {
 	return ident, ident.save(dir)
 }
 
-// removeUnfinished deletes the snapshots that a crash left half written; raft
-// skips them and never removes them.
+// removeUnfinished deletes unfinished snapshots of a crash; raft skips them and never
+// removes them.
 func removeUnfinished(dir string) error {
 	left, err := filepath.Glob(filepath.Join(dir, raftlog.SnapshotDir, "*.tmp"))
 	if err != nil {

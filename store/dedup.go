@@ -10,19 +10,19 @@ import (
 	"github.com/werbenhu/registry/fsm"
 )
 
-// Request identifies a write among the attempts of one call. A call is
-// attempted again, here or on another leader, when the outcome of an attempt is
-// unknown. Between the two another call may have undone what the first did, and
-// a second effect would undo that again: so a call takes effect once, and a
-// later attempt gets the first one's result.
+// Request identifies the attempts of one request. A request is retried, here or on
+// another leader, when the outcome of an attempt is unknown. Between two attempts
+// another request may have changed the same member, and a second effect would undo
+// that change. So a request takes effect once, and a later attempt returns the
+// first one's result.
 type Request struct {
-	// ID is random, RequestIDSize bytes; empty: the write is attempted once.
+	// ID is RequestIDSize random bytes; empty: the write is not deduplicated.
 	ID []byte
-	// Hash covers the method and the values, so that an id that comes back with
-	// others is refused.
+	// Hash covers the method and the values: an id that is reused with others is
+	// refused.
 	Hash uint64
-	// Since is an index that was applied somewhere before the first attempt: the
-	// call's entry, if there is one, has a higher index.
+	// Since is an index that was applied on some node before the first attempt: the
+	// request's entry, if there is one, has a higher index.
 	Since uint64
 	// Again says that the outcome of an earlier attempt is unknown.
 	Again bool
@@ -33,7 +33,7 @@ const RequestIDSize = 16
 
 type requestID [RequestIDSize]byte
 
-// key is what the log holds of the request.
+// key is the part of the request that is in the log entry.
 func (r Request) key() []byte {
 	if len(r.ID) == 0 {
 		return nil
@@ -50,38 +50,37 @@ func parseRequest(key []byte) (id requestID, hash uint64, ok bool) {
 }
 
 const (
-	// dedupWindow is how long a request is remembered at least, if no more come
-	// than there is room for: longer than the SDK's default time for a call, 10 s.
+	// dedupWindow is the minimum time that a request is remembered, as long as there
+	// is room. It is longer than the SDK's default timeout of a call, 10 s.
 	dedupWindow = 15 * time.Second
-	// dedupGenerations, each of dedupRoom requests and about 100 bytes for each,
-	// bound the memory at 13 MB. The oldest is forgotten as a whole, so that at
-	// least 98,304 requests are remembered: 10 s at 9,800 writes/s.
+	// dedupGenerations of dedupRoom requests, at about 100 bytes a request, bound the
+	// memory to 13 MB. The oldest generation is dropped as a whole, so at least 98,304
+	// requests are remembered: 10 s at 9,800 writes/s.
 	dedupGenerations = 4
 	dedupRoom        = 32 << 10
 )
 
-// dedup remembers the requests that the log holds, with their results, and
-// those on their way to it. It is no part of the state: only the leader asks
-// it, after it applied an entry of its own term, and so it has seen every entry
-// of earlier terms that there will ever be. A request that failed is not
-// remembered: it changed nothing.
+// dedup remembers applied requests with their results, and requests in flight. It
+// is not part of the replicated state: only the leader uses it, after it has applied
+// an entry of its own term, and with it all committed entries of earlier terms. A
+// request that failed is not remembered: it changed nothing.
 type dedup struct {
 	mu       sync.Mutex // guards the rest
 	from     uint64     // all requests above this index that succeeded are remembered
 	applied  [dedupGenerations]dedupGeneration
-	newest   int // of applied
-	underWay map[requestID]*proposal
+	newest   int // index in applied
+	inFlight map[requestID]*proposal
 }
 
-// dedupGeneration is a stretch of requests. Its records hold no pointers, so
-// that the garbage collector does not walk them.
+// dedupGeneration holds consecutive requests. The records have no pointers, so that
+// the garbage collector does not scan them.
 type dedupGeneration struct {
 	began   time.Time
 	last    uint64 // index
 	records map[requestID]dedupRecord
 }
 
-// dedupRecord is what the answer to a further attempt needs.
+// dedupRecord is what a later attempt returns.
 type dedupRecord struct {
 	hash, index, revision, lease uint64
 	ttl                          time.Duration
@@ -94,12 +93,12 @@ func (r dedupRecord) result() fsm.Result {
 }
 
 func newDedup() *dedup {
-	d := &dedup{underWay: make(map[requestID]*proposal)}
+	d := &dedup{inFlight: make(map[requestID]*proposal)}
 	d.applied[0] = dedupGeneration{began: time.Now(), records: make(map[requestID]dedupRecord)}
 	return d
 }
 
-// note remembers entries that were applied, before anyone is told of their results.
+// note remembers applied entries, before their results are returned.
 func (d *dedup) note(results []fsm.Result) {
 	now := time.Now()
 	d.mu.Lock()
@@ -115,7 +114,7 @@ func (d *dedup) note(results []fsm.Result) {
 	}
 }
 
-// generationLocked returns the newest, after it began another if that is due.
+// generationLocked returns the newest generation, and starts another one when due.
 func (d *dedup) generationLocked(now time.Time) *dedupGeneration {
 	g := &d.applied[d.newest]
 	if len(g.records) < dedupRoom && now.Sub(g.began) < dedupWindow/(dedupGenerations-1) {
@@ -128,8 +127,8 @@ func (d *dedup) generationLocked(now time.Time) *dedupGeneration {
 	return g
 }
 
-// restored notes that another state took over: the entries up to the index were
-// not seen one by one, and what was seen may have been of a wrong state.
+// restored notes that the state was replaced: its entries up to the index were not
+// applied one by one here, and what was remembered may be of a wrong state.
 func (d *dedup) restored(index uint64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -141,12 +140,11 @@ func (d *dedup) restored(index uint64) {
 
 var (
 	errAhead  = errors.New("the leader has not applied the index that the caller observed before")
-	errReused = &fsm.FieldError{Field: "request_id", Limit: "that of one call", Got: "one that a call with another method or other values has"}
+	errReused = &fsm.FieldError{Field: "request_id", Limit: "unique to one request", Got: "one of a request with another method or other values"}
 )
 
-// begin returns the result of the request, or its attempt that is on its way,
-// or neither: then p is on its way until settled. applied is the index that this
-// node has applied.
+// begin returns the request's result, or its attempt that is in flight, or neither:
+// then p is in flight until completed. applied is this node's applied index.
 func (d *dedup) begin(r Request, applied uint64, p *proposal) (known *fsm.Result, other *proposal, err error) {
 	id := requestID(r.ID)
 	d.mu.Lock()
@@ -160,7 +158,7 @@ func (d *dedup) begin(r Request, applied uint64, p *proposal) (known *fsm.Result
 			return &result, nil, nil
 		}
 	}
-	if other = d.underWay[id]; other != nil {
+	if other = d.inFlight[id]; other != nil {
 		if other.hash != r.Hash {
 			return nil, nil, errReused
 		}
@@ -169,22 +167,22 @@ func (d *dedup) begin(r Request, applied uint64, p *proposal) (known *fsm.Result
 	switch forgotten := r.Since < d.from; {
 	case r.Again && forgotten:
 		return nil, nil, ErrForgotten
-	case r.Again && r.Since > applied: // observed in a cluster that this one replaced, or this node catches up
+	case r.Again && r.Since > applied: // observed in another cluster, or this node is catching up
 		return nil, nil, fmt.Errorf("%w: %w", ErrOutcomeUnknown, errAhead)
-	case r.Since > 0 && forgotten: // another attempt may have overtaken this one, and is not remembered
+	case r.Since > 0 && forgotten: // a later attempt may have been applied first and forgotten
 		return nil, nil, &fsm.FieldError{Field: "since", Limit: fmt.Sprintf("at least %d", d.from), Got: fmt.Sprint(r.Since)}
 	}
 	p.request, p.hash, p.tracked = id, r.Hash, true
-	d.underWay[id] = p
+	d.inFlight[id] = p
 	return nil, nil, nil
 }
 
-// settled notes that raft has answered, or was not asked.
-func (d *dedup) settled(p *proposal) {
+// completed ends the proposal's time in flight.
+func (d *dedup) completed(p *proposal) {
 	if !p.tracked {
 		return
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	delete(d.underWay, p.request)
+	delete(d.inFlight, p.request)
 }

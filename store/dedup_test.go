@@ -9,7 +9,7 @@ import (
 	"github.com/werbenhu/registry/fsm"
 )
 
-// numbered is the request with that number.
+// numbered returns the request with that number.
 func numbered(i int) Request {
 	return Request{ID: binary.BigEndian.AppendUint64(make([]byte, 8), uint64(i)), Hash: 7, Since: uint64(i)}
 }
@@ -21,7 +21,7 @@ func TestDedup(t *testing.T) {
 		t.Fatalf("a first attempt: %v, %v, %v", known, other, err)
 	}
 	if _, other, _ := d.begin(a, 9, &proposal{}); other != p {
-		t.Error("a second attempt does not wait for the first, which is on its way")
+		t.Error("a second attempt does not wait for the first, which is in flight")
 	}
 	differs := a
 	differs.Hash++
@@ -32,12 +32,12 @@ func TestDedup(t *testing.T) {
 			t.Errorf("an id with other values, %s: %v", what, err)
 		}
 	}
-	wantReused("while the first is on its way")
+	wantReused("while the first is in flight")
 	want := fsm.Result{Index: 9, Revision: 8, LeaseID: 5, TTL: time.Minute, Removed: true}
 	result := want
 	result.Request = a.key()
 	d.note([]fsm.Result{{Index: 7}, result})
-	d.settled(p)
+	d.completed(p)
 	if known, _, err := d.begin(a, 9, &proposal{}); known == nil || known.Index != want.Index || known.Revision != want.Revision ||
 		known.LeaseID != want.LeaseID || known.TTL != want.TTL || known.Removed != want.Removed || err != nil {
 		t.Errorf("an attempt after the first took effect: %+v, %v, want %+v", known, err, want)
@@ -51,9 +51,9 @@ func TestDedup(t *testing.T) {
 	}
 }
 
-// An attempt after an unknown outcome goes through only where the leader knows
-// that the call had no effect.
-func TestDedupKnowsWhatItDoesNotKnow(t *testing.T) {
+// A retry after an unknown outcome is accepted only if the leader can tell that the
+// request had no effect.
+func TestDedupRefusesWhatItCannotTell(t *testing.T) {
 	for name, test := range map[string]struct {
 		restored, since, applied uint64
 		again, unknown           bool
@@ -82,7 +82,7 @@ func TestDedupKnowsWhatItDoesNotKnow(t *testing.T) {
 	}
 }
 
-// What was forgotten is not taken for what never was.
+// A forgotten request is not taken for a new one.
 func TestDedupIsBounded(t *testing.T) {
 	d := newDedup()
 	const n = dedupRoom*(dedupGenerations+1) + 10
@@ -107,12 +107,12 @@ func TestDedupIsBounded(t *testing.T) {
 	r := numbered(n + 1)
 	r.Since, r.Again = n+1, true
 	if _, _, err := d.begin(r, n+1, &proposal{}); err != nil {
-		t.Errorf("a further attempt of what was never applied: %v", err)
+		t.Errorf("a retry of a request that was never applied: %v", err)
 	}
 }
 
-// A first attempt that comes so late that a further one of the same call may have
-// been forgotten is refused, and nothing is done.
+// A first attempt that arrives so late that a retry of the same request may have
+// been forgotten is refused.
 func TestLateFirstAttemptIsRefused(t *testing.T) {
 	d := newDedup()
 	d.restored(8)
@@ -127,7 +127,7 @@ func TestLateFirstAttemptIsRefused(t *testing.T) {
 	}
 }
 
-// What was noted of another state does not count.
+// Requests of a replaced state are forgotten.
 func TestDedupForgetsAReplacedState(t *testing.T) {
 	d := newDedup()
 	d.note([]fsm.Result{{Index: 5, Request: numbered(1).key()}})
@@ -139,7 +139,7 @@ func TestDedupForgetsAReplacedState(t *testing.T) {
 	}
 }
 
-// With few writes the memory goes by time.
+// With few writes requests are forgotten by time.
 func TestDedupForgetsByTime(t *testing.T) {
 	d := newDedup()
 	for i := 1; i <= dedupGenerations+1; i++ {
@@ -156,7 +156,7 @@ func TestDedupForgetsByTime(t *testing.T) {
 	}
 }
 
-// BenchmarkDedup prints the bytes that a remembered request takes.
+// BenchmarkDedup reports the bytes per remembered request.
 func BenchmarkDedup(b *testing.B) {
 	b.ReportAllocs()
 	d := newDedup()

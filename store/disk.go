@@ -13,22 +13,21 @@ import (
 	"github.com/werbenhu/registry/fsm/fsmpb"
 )
 
-// The low-water mark of the disk. New members and groups are refused while the
-// leader's own disk is below its mark, because all that is written goes there
-// first and a leader that runs full costs the cluster an election; and while so
-// many voters are below theirs that the rest is no majority, because then the
-// cluster would stand still when theirs run full. One follower below its mark
-// stops nothing: the cluster can spare it. Heartbeats write nothing; members that
-// are there may register anew, change, leave and expire: what they add to the
-// log goes with the next snapshot.
+// diskWatch applies the low-water mark of the disk. New members and groups are
+// refused while the leader's disk is below its mark, because every entry is written
+// there first and a leader with a full disk costs an election; and while the voters
+// above their marks are no majority, because the cluster would stop when the others'
+// disks are full. A single follower below its mark stops nothing. Heartbeats write
+// nothing. Existing members may register again, change, leave and expire: a snapshot
+// removes what they add to the log.
 type diskWatch struct {
 	mu  sync.Mutex // guards the rest
 	low *DiskLowError
-	// lowVoters are other voters below their marks, as the leader heard.
+	// lowVoters are the other voters below their marks, as the leader last heard.
 	lowVoters []string
 }
 
-// DiskLowError says whose disk is below its low-water mark.
+// DiskLowError names the nodes whose disks are below their low-water marks.
 type DiskLowError struct {
 	Nodes []string
 	Free  uint64 // bytes, of a single node
@@ -37,14 +36,14 @@ type DiskLowError struct {
 
 func (e *DiskLowError) Error() string {
 	if len(e.Nodes) > 1 {
-		return fmt.Sprintf("%v on nodes %s, and the others are no majority: no new members or groups until some have %s free (-min-free-disk)",
+		return fmt.Sprintf("%v on nodes %s, and the others are no majority: new members and groups are refused until enough nodes have %s free (-min-free-disk)",
 			ErrDiskLow, strings.Join(e.Nodes, ", "), mebibytes(e.Mark))
 	}
-	return fmt.Sprintf("%v on node %s: %s free, %s; while it leads there are no new members or groups; free space there, or have another node lead (registry cluster transfer)",
+	return fmt.Sprintf("%v on node %s: %s free, %s; while it leads, new members and groups are refused; free space there, or let another node lead (registry cluster transfer)",
 		ErrDiskLow, e.Nodes[0], mebibytes(e.Free), e.Limit())
 }
 
-// Limit says what has to be free.
+// Limit is the required free space.
 func (e *DiskLowError) Limit() string {
 	return fmt.Sprintf("at least %s free (-min-free-disk)", mebibytes(e.Mark))
 }
@@ -55,15 +54,13 @@ func (e *DiskLowError) Is(target error) bool { return target == ErrDiskLow }
 func mebibytes(n uint64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
 
 const (
-	// diskEvery is how often a node looks at its disk, and the leader asks for
-	// the followers'.
+	// diskEvery is how often a node checks its disk, and the leader asks the followers.
 	diskEvery = time.Second
-	// diskSlack is the part of the mark that must be free above it before the
-	// mark counts as left.
+	// diskSlack: the alarm ends when 1/diskSlack more than the mark is free.
 	diskSlack = 10
 )
 
-// LowDisk says that this node's disk is below its mark, or nil.
+// LowDisk returns a [DiskLowError] while this node's disk is below its mark.
 func (s *Store) LowDisk() error {
 	s.disk.mu.Lock()
 	defer s.disk.mu.Unlock()
@@ -77,51 +74,50 @@ func (s *Store) diskLoop(ctx context.Context) {
 	if s.cfg.MinFreeDisk == 0 {
 		return
 	}
-	blind := false
+	failing := false
 	for {
 		free, err := s.cfg.diskFree(s.cfg.DataDir)
 		if err == nil {
 			s.noteDisk(free)
-		} else if !blind {
-			s.log.Warn("cannot tell how much disk is free", "dir", s.cfg.DataDir, "error", err)
+		} else if !failing {
+			s.log.Warn("cannot read the free disk space", "dir", s.cfg.DataDir, "error", err)
 		}
-		blind = err != nil
+		failing = err != nil
 		if !pause(ctx, diskEvery) {
 			return
 		}
 	}
 }
 
-// noteDisk logs when the mark is reached and when it is left.
+// noteDisk updates the alarm, and logs when it begins and ends.
 func (s *Store) noteDisk(free uint64) {
-	s.disk.mu.Lock()
-	defer s.disk.mu.Unlock()
 	mark := s.cfg.MinFreeDisk
-	was := s.disk.low != nil
+	was := s.LowDisk() != nil
+	var low *DiskLowError
+	if free < mark || was && free < mark+mark/diskSlack {
+		low = &DiskLowError{Nodes: []string{s.cfg.ID}, Free: free, Mark: mark}
+	}
+	s.disk.mu.Lock()
+	s.disk.low = low
+	s.disk.mu.Unlock()
 	switch {
-	case free < mark, was && free < mark+mark/diskSlack:
-		s.disk.low = &DiskLowError{Nodes: []string{s.cfg.ID}, Free: free, Mark: mark}
-		if !was {
-			s.log.Error("disk is nearly full", "dir", s.cfg.DataDir, "free", mebibytes(free), "min_free_disk", mebibytes(mark))
-		}
-	default:
-		s.disk.low = nil
-		if was {
-			s.log.Info("disk has room again", "dir", s.cfg.DataDir, "free", mebibytes(free), "min_free_disk", mebibytes(mark))
-		}
+	case low != nil && !was:
+		s.log.Error("disk is nearly full", "dir", s.cfg.DataDir, "free", mebibytes(free), "min_free_disk", mebibytes(mark))
+	case low == nil && was:
+		s.log.Info("disk has room again", "dir", s.cfg.DataDir, "free", mebibytes(free), "min_free_disk", mebibytes(mark))
 	}
 }
 
-// followersDiskLoop keeps track of the other voters' disks. Of one that does
-// not answer the last word stands: it writes nothing meanwhile.
+// followersDiskLoop keeps track of the other voters' disks. For a voter that does not
+// answer the last report counts: it writes nothing meanwhile.
 func (s *Store) followersDiskLoop(l *leadership) {
 	if s.cfg.MinFreeDisk == 0 {
 		return
 	}
-	known := make(map[raft.ServerID]bool)
+	reported := make(map[raft.ServerID]bool)
 	for {
 		if voters, err := s.voters(); err == nil {
-			s.askDisks(l, voters, known)
+			s.askDisks(l, voters, reported)
 		}
 		if !pause(l.ctx, diskEvery) {
 			return
@@ -129,7 +125,7 @@ func (s *Store) followersDiskLoop(l *leadership) {
 	}
 }
 
-func (s *Store) askDisks(l *leadership, voters []raft.Server, known map[raft.ServerID]bool) {
+func (s *Store) askDisks(l *leadership, voters []raft.Server, reported map[raft.ServerID]bool) {
 	ctx, cancel := context.WithTimeout(l.ctx, peerTimeout)
 	defer cancel()
 	var mu sync.Mutex
@@ -140,13 +136,13 @@ func (s *Store) askDisks(l *leadership, voters []raft.Server, known map[raft.Ser
 			continue
 		}
 		wg.Go(func() {
-			is, err := s.cfg.Peers.LowDisk(ctx, s.target(string(v.Address), string(v.ID)))
+			isLow, err := s.cfg.Peers.LowDisk(ctx, s.target(string(v.Address), string(v.ID)))
 			mu.Lock()
 			defer mu.Unlock()
 			if err == nil {
-				known[v.ID] = is
+				reported[v.ID] = isLow
 			}
-			if known[v.ID] {
+			if reported[v.ID] {
 				low = append(low, string(v.ID))
 			}
 		})
@@ -158,8 +154,7 @@ func (s *Store) askDisks(l *leadership, voters []raft.Server, known map[raft.Ser
 	s.disk.lowVoters = low
 }
 
-// roomFor refuses, on the leader, what makes the state grow while disks run
-// full.
+// roomFor refuses, on the leader, new members and groups while disks are low.
 func (s *Store) roomFor(cmd *fsmpb.Command) error {
 	s.disk.mu.Lock()
 	low, others := s.disk.low, s.disk.lowVoters
@@ -180,7 +175,7 @@ func (s *Store) roomFor(cmd *fsmpb.Command) error {
 	return nil
 }
 
-// grows says whether a command adds a member or a group.
+// grows reports whether a command adds a member or a group.
 func (s *Store) grows(cmd *fsmpb.Command) bool {
 	state := s.State()
 	switch op := cmd.Op.(type) {

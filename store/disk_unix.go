@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// diskFree is what an unprivileged process may still write below dir, in bytes.
+// diskFree is the space for an unprivileged process on the disk of dir, in bytes.
 func diskFree(dir string) (uint64, error) {
 	var st syscall.Statfs_t
 	if err := syscall.Statfs(dir, &st); err != nil {

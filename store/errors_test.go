@@ -20,7 +20,7 @@ func TestWriteError(t *testing.T) {
 		{"leadership lost", raft.ErrLeadershipLost, ErrOutcomeUnknown},
 		{"shut down", raft.ErrRaftShutdown, ErrOutcomeUnknown},
 		{"replaced by a restore", raft.ErrAbortedByRestore, ErrOutcomeUnknown},
-		{"what comes new", errors.New("new"), ErrOutcomeUnknown},
+		{"an unknown error", errors.New("new"), ErrOutcomeUnknown},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			err := writeError(tc.in)
@@ -40,7 +40,7 @@ func TestWriteError(t *testing.T) {
 	cause := errors.New("enough")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(cause)
-	if err := givenUp(ctx); !errors.Is(err, ErrOutcomeUnknown) || !errors.Is(err, cause) {
-		t.Errorf("given up: %v", err)
+	if err := canceled(ctx); !errors.Is(err, ErrOutcomeUnknown) || !errors.Is(err, cause) {
+		t.Errorf("canceled: %v", err)
 	}
 }

@@ -60,8 +60,8 @@ func DiskFree(cfg *Config, free func() uint64) {
 	cfg.diskFree = func(string) (uint64, error) { return free(), nil }
 }
 
-// NoteNode writes a node's metadata alone.
-func (s *Store) NoteNode(ctx context.Context, n Hello) error { return s.noteNode(ctx, n) }
+// RecordNode writes a node's metadata only.
+func (s *Store) RecordNode(ctx context.Context, n Hello) error { return s.recordNode(ctx, n) }
 
 // PendingExpiries is the number of leases whose expiry is on its way.
 func (s *Store) PendingExpiries() int { return s.leases.Expiring() }

@@ -8,24 +8,23 @@ import (
 )
 
 const (
-	// followEvery is the pause between two looks at whether this node follows.
+	// followEvery is the pause between two checks.
 	followEvery = time.Second
 	// followLimit is how long it may take to apply what the leader had committed.
 	followLimit = 5 * time.Second
-	// snapshotLoop is how many snapshots may come without an entry in between.
+	// snapshotLoop is how many installed snapshots without an entry in between are an alarm.
 	snapshotLoop = 3
 )
 
-// following knows whether this node follows its leader. Raft's contact with the
-// leader does not tell: heartbeats, and snapshots after which nothing comes, are
-// contact too. So a node asks what is committed, and waits until it has
-// applied that.
+// following tells whether this node follows its leader. raft's last contact does
+// not: heartbeats, and snapshots that no entry follows, count as contact. So the
+// node asks the leader for the commit index and waits until it has applied it.
 type following struct {
 	problem   atomic.Pointer[followError] // nil: it follows
-	snapshots atomic.Int32                // that came since the last entry
+	snapshots atomic.Int32                // installed since the last entry
 }
 
-// followError says how this node falls short; it is an [ErrNotReady].
+// followError is an [ErrNotReady].
 type followError struct{ text string }
 
 func (e *followError) Error() string { return e.text }
@@ -40,18 +39,18 @@ func (f *following) err() error {
 
 func (f *following) gotEntries() { f.snapshots.Store(0) }
 
-// gotSnapshot counts snapshots. One that comes after the other, and never an
-// entry, means that the leader finds nothing in this node's log to go on from.
+// gotSnapshot counts snapshots. Several without an entry in between mean that the
+// leader finds no entry in this node's log to continue from.
 func (s *Store) gotSnapshot(index uint64) {
 	if n := s.follow.snapshots.Add(1); n >= snapshotLoop {
-		s.notFollowing(fmt.Sprintf("%d snapshots came, the last up to entry %d, and no entry in between", n, index))
+		s.notFollowing(fmt.Sprintf("%d snapshots in a row, the last up to entry %d, and no entry in between", n, index))
 	}
 }
 
 func (s *Store) notFollowing(text string) {
 	err := &followError{fmt.Sprintf("%v: it does not follow the leader: %s", ErrNotReady, text)}
 	if s.follow.problem.Swap(err) == nil {
-		s.log.Error("this node does not follow its leader; it answers nothing until it does", "why", text)
+		s.log.Error("this node does not follow its leader; it answers nothing until it does", "reason", text)
 		s.integrity.wake()
 	}
 }
@@ -64,8 +63,8 @@ func (s *Store) follows() {
 	}
 }
 
-// followLoop asks for a confirmed index and waits until this node has applied
-// it. Without a leader there is nothing to follow, and the lag tells.
+// followLoop gets a confirmed index and waits until this node has applied it.
+// Without a leader it does nothing: the lag grows.
 func (s *Store) followLoop(ctx context.Context) {
 	select {
 	case <-s.ready:
@@ -74,7 +73,7 @@ func (s *Store) followLoop(ctx context.Context) {
 	}
 	last, seen := s.staleness.Now(), int32(0)
 	for pause(ctx, followEvery) {
-		if s.Diverged() != nil { // which has its own way out
+		if s.Diverged() != nil { // reinstall deals with it
 			continue
 		}
 		at := s.staleness.Now()
@@ -82,17 +81,17 @@ func (s *Store) followLoop(ctx context.Context) {
 		if !known {
 			continue
 		}
-		came := s.follow.snapshots.Load()
-		looping := came >= snapshotLoop && came != seen // they go on coming
-		seen = came
+		count := s.follow.snapshots.Load()
+		looping := count >= snapshotLoop && count != seen // more came since the last check
+		seen = count
 		if s.applies(ctx, index) {
 			last = at
 			if !looping {
 				s.follows()
 			}
 		} else if ctx.Err() == nil && s.Diverged() == nil {
-			s.staleness.behind(last) // before anyone is told, who may look at the lag
-			s.notFollowing(fmt.Sprintf("entry %d was committed %s ago, and entry %d is the last that is applied here",
+			s.staleness.behind(last) // before the waiters are woken: they may read the lag
+			s.notFollowing(fmt.Sprintf("entry %d was committed more than %s ago, and the last applied entry is %d",
 				index, followLimit, s.State().Index()))
 		}
 	}

@@ -12,28 +12,27 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// Formation says how a node without state comes into a cluster.
+// Formation configures how a node without state forms or joins a cluster.
 type Formation struct {
 	// Peers are bind addresses of other nodes; this node's own is skipped.
 	Peers []string
-	// Expect is the number of nodes that form a new cluster together, this one
-	// included. 0 and 1: without peers this node is a cluster by itself.
+	// Expect is the number of nodes that form a new cluster together, including this
+	// one. With 0 or 1 and without peers this node forms a cluster alone.
 	Expect int
 	// Wait: neither form nor join, but wait for an invitation.
 	Wait bool
-	// JoinTimeout bounds the attempts to join when Expect is below 2. With
-	// Expect the node waits for the others as long as ctx lasts.
+	// JoinTimeout bounds the attempts to join if Expect is below 2. Otherwise the
+	// node waits for the others until ctx ends.
 	JoinTimeout time.Duration
 }
 
-// formEvery is the pause between two looks at the peers.
+// formEvery is the pause between two rounds of calls to the peers.
 const formEvery = 250 * time.Millisecond
 
-// Form brings the node into a cluster; it returns when the node is a member,
-// or has state from before and so needs no help. A node that joins is a
-// non-voter when Form returns, or in a new cluster a voter; see Ready for when
-// it can answer. Afterwards the store keeps the cluster's knowledge of this
-// node's addresses up to date by itself.
+// Form forms or joins a cluster. It returns when the node is a member, at once if it
+// already has state. A node that joined is a non-voter at that time, and in a new
+// cluster a voter; see Ready for when it can answer. From then on the store keeps
+// the addresses that the cluster has of this node up to date.
 func (s *Store) Form(ctx context.Context, f Formation) error {
 	peers := slices.DeleteFunc(slices.Clone(f.Peers), func(p string) bool { return p == s.cfg.BindAdvertise })
 	if err := s.form(ctx, f, peers); err != nil {
@@ -46,7 +45,7 @@ func (s *Store) Form(ctx context.Context, f Formation) error {
 func (s *Store) form(ctx context.Context, f Formation, peers []string) error {
 	switch {
 	case s.hadState && s.ClusterID() == "":
-		return fmt.Errorf("%w %s: it holds a log, and %s names no cluster id; restore it from a backup", ErrDataDir, s.cfg.DataDir, identityFile)
+		return fmt.Errorf("%w %s: it has a log, but %s has no cluster id; restore it from a backup", ErrDataDir, s.cfg.DataDir, identityFile)
 	case s.hadState:
 		s.log.Info("restarting with state", "index", s.raft.LastIndex())
 		return nil
@@ -60,14 +59,14 @@ func (s *Store) form(ctx context.Context, f Formation, peers []string) error {
 	return s.joinAny(ctx, f.JoinTimeout, peers)
 }
 
-// formTogether waits until all peers answer that they are empty and of this
-// cluster, and makes the same cluster of them on each; or joins the cluster of
-// any that has one. With more peers than expected, each node could choose
-// others of them, and that would be two clusters: it is an error.
+// formTogether waits until all peers answer that they are empty and have the same
+// cluster name, and then bootstraps the same cluster on each. If a peer belongs to a
+// cluster, it joins that one. More peers than expected are an error: nodes could
+// choose different ones and form two clusters.
 func (s *Store) formTogether(ctx context.Context, expect int, peers []string) error {
 	log := every(5 * time.Second)
 	for {
-		empty, silent, member, err := s.look(ctx, peers)
+		empty, silent, member, err := s.helloAll(ctx, peers)
 		if err != nil {
 			return err
 		}
@@ -92,9 +91,8 @@ func (s *Store) formTogether(ctx context.Context, expect int, peers []string) er
 	}
 }
 
-// joinFounders comes to a cluster that has been formed. One that counts this
-// very data directory among its founders waits for it; to any other this node
-// is new.
+// joinFounders joins a cluster that was formed already. If this data directory is one
+// of its founders, the node bootstraps as they did; otherwise it joins as a new node.
 func (s *Store) joinFounders(ctx context.Context, member Hello) error {
 	if !slices.ContainsFunc(member.Founders, func(f Founder) bool { return f.ID == s.cfg.ID && f.Incarnation == s.incarnation }) {
 		return s.joinAny(ctx, 0, []string{member.Bind})
@@ -106,15 +104,14 @@ func (s *Store) joinFounders(ctx context.Context, member Hello) error {
 	return s.Bootstrap(nodes)
 }
 
-// look asks the peers who they are. It returns the empty ones with this node,
-// ordered by id, how many did not answer, and the address of one that is in a
-// cluster.
-func (s *Store) look(ctx context.Context, peers []string) (empty []Hello, silent int, member *Hello, err error) {
+// helloAll calls the peers. It returns the empty ones and this node, ordered by id,
+// the number that did not answer, and one that belongs to a cluster.
+func (s *Store) helloAll(ctx context.Context, peers []string) (empty []Hello, silent int, member *Hello, err error) {
 	self := s.Self()
 	empty = []Hello{self}
 	for _, p := range peers {
-		ask, cancel := context.WithTimeout(ctx, 2*time.Second)
-		h, err := s.cfg.Peers.Hello(ask, p)
+		call, cancel := context.WithTimeout(ctx, peerTimeout)
+		h, err := s.cfg.Peers.Hello(call, p)
 		cancel()
 		switch {
 		case errors.Is(err, ErrMembership):
@@ -123,11 +120,11 @@ func (s *Store) look(ctx context.Context, peers []string) (empty []Hello, silent
 			silent++ // not up yet
 		case h.Incarnation == self.Incarnation: // this node by another name
 		case h.Cluster != self.Cluster:
-			return nil, 0, nil, fmt.Errorf("%w: %s is of cluster %q, this node of %q (-cluster)", ErrMembership, p, h.Cluster, self.Cluster)
+			return nil, 0, nil, fmt.Errorf("%w: %s belongs to cluster %q, this node to %q (-cluster)", ErrMembership, p, h.Cluster, self.Cluster)
 		case h.ID == self.ID:
 			return nil, 0, nil, fmt.Errorf("%w: node id %q is taken by the node at %s (-id)", ErrMembership, self.ID, p)
 		case h.HasState, h.ClusterID != "" && h.ClusterID != self.ClusterID:
-			h.Bind = p // as it was asked
+			h.Bind = p // the address that answered
 			member = &h
 		default:
 			empty = append(empty, h)
@@ -143,8 +140,7 @@ func (s *Store) look(ctx context.Context, peers []string) (empty []Hello, silent
 	return empty, silent, member, nil
 }
 
-// joinAny asks the peers in turn to take this node in. A timeout of 0 means as
-// long as ctx lasts.
+// joinAny tries to join by each peer in turn, until the timeout; 0: until ctx ends.
 func (s *Store) joinAny(ctx context.Context, timeout time.Duration, peers []string) error {
 	if timeout > 0 {
 		var cancel context.CancelFunc
@@ -153,7 +149,7 @@ func (s *Store) joinAny(ctx context.Context, timeout time.Duration, peers []stri
 	}
 	log := every(5 * time.Second)
 	for {
-		err := s.askToJoin(ctx, peers)
+		err := s.joinOnce(ctx, peers)
 		if err == nil || errors.Is(err, ErrMembership) {
 			return err
 		}
@@ -161,20 +157,20 @@ func (s *Store) joinAny(ctx context.Context, timeout time.Duration, peers []stri
 			s.log.Info("joining", "peers", strings.Join(peers, ","), "error", err)
 		}
 		if !pause(ctx, formEvery) {
-			return fmt.Errorf("%w: no node of %s took this node in: %w; last error: %w",
+			return fmt.Errorf("%w: could not join by %s: %w; last error: %w",
 				ErrMembership, strings.Join(peers, ","), context.Cause(ctx), err)
 		}
 	}
 }
 
-// askToJoin makes one round over the peers. The cluster that takes this node in
-// is the one it belongs to from then on.
-func (s *Store) askToJoin(ctx context.Context, peers []string) error {
+// joinOnce tries each peer once. From then on this node belongs to the cluster that
+// admitted it.
+func (s *Store) joinOnce(ctx context.Context, peers []string) error {
 	self := s.Self()
 	err := errors.New("no peers")
 	for _, p := range peers {
 		var cluster string
-		cluster, err = s.askOne(ctx, p, self)
+		cluster, err = s.joinBy(ctx, p, self)
 		if err == nil {
 			return s.setCluster(cluster, nil)
 		}
@@ -185,41 +181,41 @@ func (s *Store) askToJoin(ctx context.Context, peers []string) error {
 	return err
 }
 
-// askOne asks a peer, or the leader that it names. A node that belongs to a
-// cluster takes no word from another one: not even that it does not belong.
-func (s *Store) askOne(ctx context.Context, p string, self Hello) (cluster string, err error) {
+// joinBy joins by a peer, or by the leader that it names. A node that belongs to a
+// cluster ignores other clusters, even their refusals.
+func (s *Store) joinBy(ctx context.Context, p string, self Hello) (cluster string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, membershipTimeout)
 	defer cancel()
 	if self.ClusterID != "" {
 		h, err := s.cfg.Peers.Hello(ctx, p)
 		if err != nil {
-			return "", fmt.Errorf("no answer that counts: %v", err) // not wrapped: it ends no member
+			return "", fmt.Errorf("hello: %v", err) // not wrapped: an ErrMembership of another cluster must not end this node
 		}
 		if h.ClusterID != self.ClusterID {
-			return "", fmt.Errorf("the node at %s is of cluster id %q, not of %q", p, h.ClusterID, self.ClusterID)
+			return "", fmt.Errorf("the node at %s belongs to cluster id %q, not to %q", p, h.ClusterID, self.ClusterID)
 		}
 	}
 	cluster, err = s.cfg.Peers.Join(ctx, p, self)
 	if errors.Is(err, ErrNotLeader) {
 		h, herr := s.cfg.Peers.Hello(ctx, p)
 		if herr == nil && h.Leader != "" && h.Leader != p {
-			return s.askLeader(ctx, h, self)
+			return s.joinByLeader(ctx, h, self)
 		}
 	}
 	return cluster, err
 }
 
-// askLeader asks the leader that another node named, if it is of that node's
-// cluster: its address may belong to somebody else by now.
-func (s *Store) askLeader(ctx context.Context, via, self Hello) (cluster string, err error) {
+// joinByLeader joins by the leader that another node named, if it belongs to that
+// node's cluster: its address may belong to another cluster by now.
+func (s *Store) joinByLeader(ctx context.Context, via, self Hello) (cluster string, err error) {
 	leader, err := s.cfg.Peers.Hello(ctx, via.Leader)
 	if err != nil || leader.ClusterID != via.ClusterID {
-		return "", fmt.Errorf("%w: %s, named by %s, does not answer as its leader (%v)", ErrNotLeader, via.Leader, via.ID, err)
+		return "", fmt.Errorf("%w: %s, which %s names as the leader, does not answer as a node of that cluster (%v)", ErrNotLeader, via.Leader, via.ID, err)
 	}
 	return s.cfg.Peers.Join(ctx, via.Leader, self)
 }
 
-// waitInvited waits until Invited has been called and a cluster took this node in.
+// waitInvited waits until Invited has joined this node to a cluster.
 func (s *Store) waitInvited(ctx context.Context) error {
 	s.log.Info("waiting for an invitation", "bind", s.cfg.BindAdvertise)
 	select {
@@ -230,28 +226,27 @@ func (s *Store) waitInvited(ctx context.Context) error {
 	}
 }
 
-// Invited has this empty node join the cluster of the node at bind. It is how
-// an operator takes in a node that waits.
+// Invited joins this empty node to the cluster of the node at bind. An operator calls
+// it for a node that waits.
 func (s *Store) Invited(ctx context.Context, bind string, nonvoter bool) error {
 	if s.HasState() {
 		return fmt.Errorf("%w: node %q is in a cluster already", ErrMembership, s.cfg.ID)
 	}
 	s.nonvoter.Store(nonvoter)
-	if err := s.askToJoin(ctx, []string{bind}); err != nil {
+	if err := s.joinOnce(ctx, []string{bind}); err != nil {
 		return err
 	}
 	s.invitedOnce.Do(func() { close(s.invited) })
 	return nil
 }
 
-// silence × ElectionTimeout without a leader's word make a node ask whether it
-// still belongs.
-const silence = 10
+// After announceLag × ElectionTimeout without a leader, a node announces itself, which
+// tells it whether it is still a member.
+const announceLag = 10
 
-// announceLoop tells the leader whenever what the cluster knows of this node
-// is not what is: after a start from another address, with another version. It
-// also asks when no leader has been heard for long, which is how a node learns
-// that it was removed; such a node fails.
+// announceLoop sends this node's addresses and version to the leader whenever the
+// cluster has others, and when there was no leader for long. So a removed node learns
+// that it was removed, and fails.
 func (s *Store) announceLoop(ctx context.Context, peers []string) {
 	for {
 		if !s.announced() {
@@ -271,7 +266,7 @@ func (s *Store) announceLoop(ctx context.Context, peers []string) {
 }
 
 func (s *Store) announced() bool {
-	if s.Lag() > silence*s.cfg.ElectionTimeout {
+	if s.Lag() > announceLag*s.cfg.ElectionTimeout {
 		return false
 	}
 	node := s.State().Node(s.cfg.ID)
@@ -288,22 +283,22 @@ func (s *Store) announce(ctx context.Context, peers []string) error {
 	if s.IsLeader() {
 		return s.AdmitNode(ctx, s.Self())
 	}
-	ask := slices.Clone(peers)
+	targets := slices.Clone(peers)
 	if leader, _ := s.Leader(); leader != "" {
-		ask = slices.Insert(ask, 0, leader)
+		targets = slices.Insert(targets, 0, leader)
 	}
 	if servers, _, err := s.configuration(); err == nil {
 		for _, server := range servers {
 			if server.ID != raft.ServerID(s.cfg.ID) {
-				ask = append(ask, string(server.Address))
+				targets = append(targets, string(server.Address))
 			}
 		}
 	}
-	return s.askToJoin(ctx, ask)
+	return s.joinOnce(ctx, targets)
 }
 
-// every returns a function that says at most once in d, and at once, whether
-// to log.
+// every returns a function that is true for the first call, and then at most once
+// per d.
 func every(d time.Duration) func() bool {
 	var last time.Time
 	return func() bool {

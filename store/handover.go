@@ -9,14 +9,14 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// askVoter bounds one question to one voter.
-const askVoter = 500 * time.Millisecond
+// voterTimeout bounds one call to one voter.
+const voterTimeout = 500 * time.Millisecond
 
 var errNoSuccessor = errors.New("no other voter answers")
 
-// handOver gives leadership to the voter that is furthest ahead of those that
-// answer. Left to itself raft takes the one that it would send the latest entry
-// to next, which may be one that is down: a new leader expects that of all.
+// handOver transfers leadership to the voter with the highest applied index of
+// those that answer. raft itself would choose by the next index, which after an
+// election is the same for all voters, also for one that is down.
 func (s *Store) handOver(ctx context.Context) error {
 	voters, err := s.voters()
 	if err != nil {
@@ -29,18 +29,18 @@ func (s *Store) handOver(ctx context.Context) error {
 	return s.raft.LeadershipTransferToServer(to.ID, to.Address).Error()
 }
 
-// successor asks the other voters, all at once.
+// successor asks all other voters at once.
 func (s *Store) successor(ctx context.Context, voters []raft.Server) (best raft.Server, ok bool) {
-	ctx, cancel := context.WithTimeout(ctx, askVoter)
+	ctx, cancel := context.WithTimeout(ctx, voterTimeout)
 	defer cancel()
 	var mu sync.Mutex // guards best, ok and furthest
 	var furthest uint64
-	var asked sync.WaitGroup
+	var calls sync.WaitGroup
 	for _, v := range voters {
 		if v.ID == raft.ServerID(s.cfg.ID) {
 			continue
 		}
-		asked.Go(func() {
+		calls.Go(func() {
 			applied, err := s.cfg.Peers.Applied(ctx, s.target(string(v.Address), string(v.ID)))
 			mu.Lock()
 			defer mu.Unlock()
@@ -49,6 +49,6 @@ func (s *Store) successor(ctx context.Context, voters []raft.Server) (best raft.
 			}
 		})
 	}
-	asked.Wait()
+	calls.Wait()
 	return best, ok
 }

@@ -13,18 +13,18 @@ import (
 	"github.com/werbenhu/registry/fsm/fsmpb"
 )
 
-// leadership is one stretch of this node leading.
+// leadership is one term of this node as the leader.
 type leadership struct {
 	term uint64
-	ctx  context.Context // ends when the stretch ends
+	ctx  context.Context // ends with the leadership
 	end  context.CancelCauseFunc
-	// opened is closed when the term's first entry was applied: writes and
-	// consistent reads wait for it.
+	// opened is closed once the term's first entry is applied: writes and consistent
+	// reads wait for it.
 	opened chan struct{}
 }
 
-// leaderLoop follows raft's notifications. The channel is always drained: raft
-// blocks on it.
+// leaderLoop handles raft's notifications. It must always receive: raft blocks on
+// the channel.
 func (s *Store) leaderLoop(ctx context.Context) {
 	stop := func() {}
 	defer func() { stop() }()
@@ -42,16 +42,16 @@ func (s *Store) leaderLoop(ctx context.Context) {
 	}
 }
 
-// startLeading begins a stretch; the returned function ends it and waits.
+// startLeading begins a leadership; the returned function ends it and waits.
 func (s *Store) startLeading(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	l := &leadership{term: s.raft.CurrentTerm(), ctx: ctx, end: cancel, opened: make(chan struct{})}
 	s.lead.Store(l)
 	s.counters.led.Add(1)
-	s.progress.begins()
+	s.progress.termBegins()
 	var work sync.WaitGroup
 	work.Go(func() { s.leadTerm(l) })
-	work.Go(func() { s.watchProgress(ctx, l.term) })
+	work.Go(func() { s.progressLoop(ctx, l.term) })
 	return func() {
 		s.lead.CompareAndSwap(l, nil)
 		cancel(fmt.Errorf("%w: leadership ended", ErrNotLeader))
@@ -61,14 +61,15 @@ func (s *Store) startLeading(ctx context.Context) (stop func()) {
 	}
 }
 
-// leadTerm does the leader's work in this order: the term's first entry is
-// applied, the founders are noted (once), every lease gets its full TTL, writes and consistent reads open.
+// leadTerm runs the leader's work in this order: the term's first entry is applied,
+// the founders are recorded (once), every lease gets its full TTL, writes and
+// consistent reads open.
 func (s *Store) leadTerm(l *leadership) {
 	if !s.awaitNotDiverged(l.ctx) || !s.startTerm(l) {
 		return
 	}
-	for err := s.noteFounders(l.ctx); err != nil; err = s.noteFounders(l.ctx) {
-		s.log.Warn("could not note the founders", "term", l.term, "error", err)
+	for err := s.recordFounders(l.ctx); err != nil; err = s.recordFounders(l.ctx) {
+		s.log.Warn("could not record the founders", "term", l.term, "error", err)
 		if !pause(l.ctx, formEvery) {
 			return
 		}
@@ -85,9 +86,8 @@ func (s *Store) leadTerm(l *leadership) {
 	work.Wait()
 }
 
-// startTerm has the term's first entry applied. It tries until the leadership
-// ends: a leader that gave up, say after its disk stalled, would lead on and
-// never open.
+// startTerm commits the term's first entry. It retries until the leadership ends: a
+// leader that gave up, after a disk stall for example, would lead and never open.
 func (s *Store) startTerm(l *leadership) bool {
 	for {
 		start := &fsmpb.Command{Op: &fsmpb.Command_TermStart{TermStart: &fsmpb.TermStart{Node: s.cfg.ID}}}
@@ -100,7 +100,7 @@ func (s *Store) startTerm(l *leadership) bool {
 		}
 		level := slog.LevelWarn
 		if errors.Is(err, raft.ErrLeadershipTransferInProgress) {
-			level = slog.LevelInfo // it stops, and hands over what it was just given
+			level = slog.LevelInfo // this node stops, and hands over right after its election
 		}
 		s.log.Log(l.ctx, level, "could not start the term", "term", l.term, "error", err)
 		if !pause(l.ctx, 50*time.Millisecond) {
@@ -112,17 +112,17 @@ func (s *Store) startTerm(l *leadership) bool {
 const (
 	// expireBatch bounds the leases of one expiry entry.
 	expireBatch = 1000
-	// stallLimit is how late the expiry loop may wake up before it takes its
-	// process for stopped or its machine for resumed.
-	stallLimit = 500 * time.Millisecond
-	// stallGrace is what leases get then, so that the heartbeats that wait in
-	// the sockets are read first; a lease's TTL, if that is less.
-	stallGrace = 2 * time.Second
-	// longestNap bounds the expiry loop's sleep, so that it notices a stall.
-	longestNap = 250 * time.Millisecond
+	// pauseLimit is how late the expiry loop may wake up before it assumes that the
+	// process was paused or the machine suspended.
+	pauseLimit = 500 * time.Millisecond
+	// pauseGrace is what leases get then, or their TTL if that is less, so that the
+	// heartbeats that wait in the sockets are read first.
+	pauseGrace = 2 * time.Second
+	// maxSleep bounds the expiry loop's sleep, so that it detects a pause.
+	maxSleep = 250 * time.Millisecond
 )
 
-// expireLoop proposes the expiry of leases that ran out, fenced by the term.
+// expireLoop proposes the expiry of leases that are due, fenced by the term.
 func (s *Store) expireLoop(l *leadership) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -134,26 +134,26 @@ func (s *Store) expireLoop(l *leadership) {
 		case <-l.ctx.Done():
 			return
 		}
-		if late := time.Since(planned); late > stallLimit {
+		if late := time.Since(planned); late > pauseLimit {
 			s.counters.stalls.Add(1)
-			s.log.Warn("process stood still; leases get time to renew", "late", late)
-			s.leases.Grace(stallGrace)
+			s.log.Warn("process was paused; leases get time to renew", "late", late)
+			s.leases.Grace(pauseGrace)
 		}
-		woke := time.Now() // before the proposal: the process may stand still in it
+		woke := time.Now() // before the proposal: the process may be paused in it
 		leases, next := s.leases.Due(expireBatch)
 		if len(leases) > 0 {
 			s.expire(l, leases)
 		}
-		if next < 0 || next > longestNap {
-			next = longestNap
+		if next < 0 || next > maxSleep {
+			next = maxSleep
 		}
 		timer.Reset(next)
 		planned = woke.Add(next)
 	}
 }
 
-// expire proposes one expiry. When its outcome is not known the leases start
-// over, which is safe and ends: an expiry that was applied took them out.
+// expire proposes one expiry. If its outcome is unknown, the leases get their full
+// TTL again. That is safe, and it ends: an applied expiry removes them.
 func (s *Store) expire(l *leadership, leases []*fsmpb.ExpiredLease) {
 	op := &fsmpb.Expire{Term: l.term, Leases: leases}
 	_, err := s.propose(l.ctx, &fsmpb.Command{Op: &fsmpb.Command_Expire{Expire: op}})

@@ -15,17 +15,16 @@ import (
 	"github.com/werbenhu/registry/store/rafttransport"
 )
 
-// raftRules lower the level of what raft reports louder than its cause deserves:
-// what happens whenever a node starts, joins, stops, or closes an idle connection
-// is no error. A message with another cause keeps its level, and so do
-// the ones that say what is wrong: raft warns of every voter that the leader has
-// not reached for an election timeout («failed to contact»).
+// raftRules lower the level of raft's warnings and errors about normal events: a
+// node starts, joins or stops, or an idle connection is closed. With another cause
+// the same message keeps its level. raft still warns of each voter that the leader
+// has not reached for an election timeout («failed to contact»).
 var raftRules = map[string]raftRule{
-	// Connections end: the peer stops, or either side closes an idle one.
+	// Connections end: the peer stops, or one side closes an idle connection.
 	"failed to decode incoming command": {hclog.Debug, connectionEnded},
 	"failed to flush response":          {hclog.Debug, connectionEnded},
 
-	// A peer that stops, or does not belong to the cluster yet, takes no calls.
+	// A peer that stops, or does not belong to the cluster yet, accepts no calls.
 	"failed to appendEntries to":              {hclog.Info, unreachable},
 	"failed to heartbeat to":                  {hclog.Info, unreachable},
 	"failed to pipeline appendEntries":        {hclog.Info, unreachable},
@@ -34,15 +33,15 @@ var raftRules = map[string]raftRule{
 	"failed to install snapshot":              {hclog.Info, unreachable},
 	"failed to send snapshot to":              {hclog.Info, unreachable},
 
-	// A node that joins has no entries yet; the leader looks for where to begin.
+	// A node that joins has no entries yet; the leader searches the index to start at.
 	"failed to get previous log":                          {hclog.Info, func(args []any) bool { return errors.Is(argError(args), raft.ErrLogNotFound) }},
 	"appendEntries rejected, sending older logs":          {hclog.Info, always},
 	"peer has newer term, stopping replication":           {hclog.Info, always},
-	"no known peers, aborting election":                   {hclog.Info, always}, // it waits to be taken in
+	"no known peers, aborting election":                   {hclog.Info, always}, // it waits to join
 	"not part of stable configuration, aborting election": {hclog.Info, always},
 	"heartbeat timeout reached, not part of a stable configuration or a non-voter, not triggering a leader election": {hclog.Info, noLeaderBefore},
 
-	// Elections: the first one, and votes that are split between candidates.
+	// Elections: the first one, and split votes.
 	"heartbeat timeout reached, starting election":               {hclog.Info, noLeaderBefore},
 	"rejecting vote request since we have a leader":              {hclog.Info, always},
 	"rejecting pre-vote request since we have a leader":          {hclog.Info, always},
@@ -57,15 +56,15 @@ type raftRule struct {
 	when  func(args []any) bool
 }
 
-// The first restarts of an election are split votes; more are a majority that
-// is missing.
+// The first restarts of an election are split votes; more of them mean that there is
+// no majority.
 const (
 	electionBegins   = "heartbeat timeout reached, starting election"
 	electionRestarts = "Election timeout reached, restarting election"
 	splitVotes       = 3
 )
 
-// levelOf is the level of a message by its cause.
+// levelOf is the level of a message, given its cause.
 func (r *repeats) levelOf(level hclog.Level, msg string, args []any) hclog.Level {
 	switch msg {
 	case electionBegins:
@@ -122,7 +121,7 @@ func endOfConnection(err error) bool {
 		}
 		caused, ok := err.(interface{ Cause() error }) // the codec's errors, which do not unwrap
 		if !ok {
-			// The other side's raft ends; only its text comes over the wire.
+			// The other side's raft stops; only the error's text comes over the wire.
 			return strings.Contains(err.Error(), raft.ErrRaftShutdown.Error()) || strings.Contains(err.Error(), raft.ErrTransportShutdown.Error())
 		}
 		err = caused.Cause()

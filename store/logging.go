@@ -14,9 +14,9 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// raftLogger passes raft's logs to slog, each at the level that its cause deserves
-// (see raftRules). Of what raft calls a warning or an error and what comes again
-// and again, as while a peer is down, it passes one in repeatEvery.
+// raftLogger passes raft's log to slog, with the levels of raftRules. Of raft's
+// warnings and errors that repeat, for example while a peer is down, it passes one
+// per repeatEvery.
 type raftLogger struct {
 	out    *slog.Logger
 	name   string
@@ -30,12 +30,12 @@ func newRaftLogger(out *slog.Logger) hclog.Logger {
 
 const (
 	repeatEvery = time.Minute
-	maxRepeats  = 256 // messages told apart; above that all are forgotten
+	maxRepeats  = 256 // distinct messages; above that all are forgotten
 )
 
-// repeats remembers when a message was last passed.
+// repeats limits the rate of repeated messages.
 type repeats struct {
-	restarts atomic.Int32 // of the present election
+	restarts atomic.Int32 // of the current election
 
 	mu   sync.Mutex // guards last
 	last map[string]*repeated
@@ -48,8 +48,8 @@ type repeated struct {
 	dropped int
 }
 
-// pass says whether to pass a message, and how many like it were dropped since
-// the last one.
+// pass reports whether to pass a message, and how many with the same key were dropped
+// since the last one.
 func (r *repeats) pass(key string, now time.Time) (dropped int, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -66,7 +66,7 @@ func (r *repeats) pass(key string, now time.Time) (dropped int, ok bool) {
 	return dropped, true
 }
 
-// repeatKey tells messages apart by their text and the peer they are about.
+// repeatKey is the text of a message with the peer that it is about.
 func repeatKey(msg string, args []any) string {
 	for i := 0; i+1 < len(args); i += 2 {
 		if name, _ := args[i].(string); name == "peer" || name == "target" {
@@ -141,7 +141,7 @@ func (l *raftLogger) ResetNamed(name string) hclog.Logger {
 	return &raftLogger{out: l.out, name: name, args: l.args, repeat: l.repeat}
 }
 
-// The level is the slog handler's; it cannot be set from inside.
+// SetLevel does nothing: the slog handler has the level.
 func (l *raftLogger) SetLevel(hclog.Level) {}
 
 func (l *raftLogger) GetLevel() hclog.Level { return hclog.NoLevel }

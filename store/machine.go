@@ -12,25 +12,24 @@ import (
 	"github.com/werbenhu/registry/fsm"
 )
 
-// raftFSM shows the state machine to raft. It takes batches, because a batch
-// also holds the cluster's configuration entries: with them the applied index
-// reaches every index that a reader may wait for.
+// raftFSM adapts the state machine to raft. It applies batches, because raft passes
+// configuration entries only in batches: with them the applied index reaches every
+// index that a reader may wait for.
 //
-// Its state can be replaced by another node's without raft's knowledge: that is
-// sound because the state is nothing but what the log makes of it. Raft's log,
-// term and vote stay as they are.
+// Its state can be replaced by another node's without raft's knowledge, because the
+// state depends on the log only. Raft's log, term and vote do not change.
 type raftFSM struct {
 	machine  *fsm.Machine
 	dedup    *dedup
-	advanced func() // the commit index has moved; does not block
+	advanced func() // called when the commit index has advanced; does not block
 	fatal    func(error)
 	closed   <-chan struct{} // the store is being closed
-	// restored is told of every snapshot that became the state.
+	// restored is called after each snapshot that was installed.
 	restored func(index uint64)
 
-	mu     sync.Mutex // held while the machine changes; guards the rest
-	handed uint64     // the last index that raft gave or restored
-	skip   uint64     // the state already holds the entries up to here
+	mu     sync.Mutex // held while the state changes; guards the rest
+	handed uint64     // the last index that raft passed or restored
+	skip   uint64     // the state already includes the entries up to here
 	frozen bool       // the state is wrong and waits for its replacement
 	broken bool       // an entry could not be applied: the state is behind
 }
@@ -39,8 +38,8 @@ var _ raft.BatchingFSM = (*raftFSM)(nil)
 
 func (f *raftFSM) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
 
-// ApplyBatch answers nil for what it does not apply; whoever waits for it is
-// told that the outcome is unknown.
+// ApplyBatch returns nil for an entry that it does not apply; the outcome of that
+// proposal is then unknown.
 func (f *raftFSM) ApplyBatch(logs []*raft.Log) []any {
 	f.advanced()
 	f.mu.Lock()
@@ -58,8 +57,8 @@ func (f *raftFSM) ApplyBatch(logs []*raft.Log) []any {
 	}
 	results, err := f.apply(entries)
 	if err != nil {
-		// Going on would make this node differ, and raft takes no error here:
-		// it waits for the end of the node.
+		// To continue would make this node differ, and raft takes no error here: block
+		// until the node is closed.
 		f.broken = true
 		f.fatal(err)
 		<-f.closed
@@ -104,7 +103,7 @@ func (f *raftFSM) Snapshot() (raft.FSMSnapshot, error) {
 	defer f.mu.Unlock()
 	state := f.machine.State()
 	if f.frozen || f.broken || state.Index() > f.handed {
-		return nil, errNoSnapshotNow // raft would file it under another index
+		return nil, errNoSnapshotNow // raft would store it under another index
 	}
 	return snapshot{state}, nil
 }
@@ -129,15 +128,15 @@ func (f *raftFSM) freeze() {
 	f.frozen = true
 }
 
-// lastHanded is the last index that raft gave.
+// lastHanded is the last index that raft passed.
 func (f *raftFSM) lastHanded() uint64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.handed
 }
 
-// adopt replaces the frozen state by one that fsm.ReadSnapshot returned. What
-// raft gave since is taken from the log.
+// adopt replaces the frozen state by one from fsm.ReadSnapshot, and applies from the
+// log the entries that raft has passed since.
 func (f *raftFSM) adopt(state *fsm.State, logs raft.LogStore) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -167,8 +166,8 @@ func (f *raftFSM) adopt(state *fsm.State, logs raft.LogStore) error {
 type snapshot struct{ state *fsm.State }
 
 func (s snapshot) Persist(sink raft.SnapshotSink) error {
-	// Memory that changed by itself must not reach the disk.
-	err := s.state.Verify(context.Background()) // a moment, and nothing to wait for
+	// Corrupted memory must not reach the disk.
+	err := s.state.Verify(context.Background()) // short, and it waits for nothing
 	if err == nil {
 		err = s.state.WriteSnapshot(sink)
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/werbenhu/registry/fsm/fsmpb"
 )
 
-// Self says who this node is.
+// Self describes this node.
 func (s *Store) Self() Hello {
 	leader, _ := s.Leader()
 	return Hello{
@@ -24,8 +24,8 @@ func (s *Store) Self() Hello {
 	}
 }
 
-// wantsNonvoter is what the cluster knows, and before it knows this node, what
-// the node was invited as.
+// wantsNonvoter is what the cluster has recorded of this node, and before that how
+// the node was invited.
 func (s *Store) wantsNonvoter() bool {
 	if node := s.State().Node(s.cfg.ID); node != nil {
 		return node.Nonvoter
@@ -33,13 +33,13 @@ func (s *Store) wantsNonvoter() bool {
 	return s.nonvoter.Load()
 }
 
-// HasState says whether this node is or was part of a cluster.
+// HasState reports whether this node is or was part of a cluster.
 func (s *Store) HasState() bool {
 	return s.hadState || s.raft.LastIndex() > 0 || s.raft.CurrentTerm() > 0
 }
 
-// Bootstrap makes a new cluster of the given nodes. All of them may call it
-// with the same nodes: identical configurations are one cluster.
+// Bootstrap forms a new cluster of the given nodes. Each of them may call it with the
+// same nodes: identical configurations form one cluster.
 func (s *Store) Bootstrap(nodes []Hello) error {
 	if err := s.saveFounders(nodes); err != nil {
 		return err
@@ -56,32 +56,31 @@ func (s *Store) Bootstrap(nodes []Hello) error {
 		return nil
 	}
 	if errors.Is(err, raft.ErrCantBootstrap) {
-		return nil // another node was first and has already reached this one
+		return nil // another node formed it and has already reached this one
 	}
 	return fmt.Errorf("bootstrap: %w", err)
 }
 
-// AdmitNode takes a node into the cluster, or notes what changed of one that is in
-// it. Only the leader admits. A new node comes as a non-voter and becomes a
-// voter when it has caught up. It returns [ErrMembership] when the node cannot
-// be what it says.
+// AdmitNode adds a node to the cluster, or updates a node that is in it. Only the
+// leader does. A new node starts as a non-voter and becomes a voter when it has
+// caught up. A node that does not match the cluster gets [ErrMembership].
 func (s *Store) AdmitNode(ctx context.Context, n Hello) error {
 	l, err := s.leading(ctx)
 	if err != nil {
 		return err
 	}
 	if own := s.ClusterID(); n.ClusterID != "" && n.ClusterID != own {
-		return fmt.Errorf("%w: node %q is of another cluster of the name %q (id %s, this is %s)", ErrMembership, n.ID, n.Cluster, n.ClusterID, own)
+		return fmt.Errorf("%w: node %q belongs to another cluster named %q (id %s, this is %s)", ErrMembership, n.ID, n.Cluster, n.ClusterID, own)
 	}
 	if err := fsm.Validate(setNode(n)); err != nil { // before anything reaches the log
 		return err
 	}
 	if n.Cluster != s.cfg.Cluster {
-		return fmt.Errorf("%w: node %q is of cluster %q, this is %q", ErrMembership, n.ID, n.Cluster, s.cfg.Cluster)
+		return fmt.Errorf("%w: node %q belongs to cluster %q, this is %q", ErrMembership, n.ID, n.Cluster, s.cfg.Cluster)
 	}
 	s.membership.Lock()
 	defer s.membership.Unlock()
-	// A refusal ends the node that asks: a deposed leader must not give one.
+	// A refusal ends the joining node: a deposed leader must not refuse.
 	if err := s.confirm.wait(ctx, l); err != nil {
 		return err
 	}
@@ -91,11 +90,12 @@ func (s *Store) AdmitNode(ctx context.Context, n Hello) error {
 	if err := s.admitServer(ctx, l, n); err != nil {
 		return err
 	}
-	return s.noteNode(ctx, n)
+	return s.recordNode(ctx, n)
 }
 
-// checkIdentity refuses a node under an id that another data directory holds:
-// whoever was wiped forgot its votes and must not vote again as the same node.
+// checkIdentity refuses a node whose id belongs to another data directory: a wiped
+// node lost its votes and must not vote again under the same id, until that id was
+// removed from the cluster.
 func (s *Store) checkIdentity(n Hello) error {
 	servers, _, err := s.configuration()
 	if err != nil {
@@ -120,14 +120,14 @@ func (s *Store) checkIdentity(n Hello) error {
 			return nil
 		}
 	case at == "" || at == n.Bind && !votes:
-		return nil // new, or taken in a moment ago and not noted yet
+		return nil // new, or just added and not recorded yet
 	}
 	return fmt.Errorf("%w: node id %q is taken by another data directory (at %s); "+
-		"start with another -id, or first take the old one out with: registry cluster remove %s",
+		"start with another -id, or first remove the old node with: registry cluster remove %s",
 		ErrMembership, n.ID, cmp.Or(at, n.Bind), n.ID)
 }
 
-// admitServer brings raft's configuration in line with the node.
+// admitServer adds the node to raft's configuration, or changes its address there.
 func (s *Store) admitServer(ctx context.Context, l *leadership, n Hello) error {
 	servers, index, err := s.configuration()
 	if err != nil {
@@ -149,7 +149,7 @@ func (s *Store) admitServer(ctx context.Context, l *leadership, n Hello) error {
 	}
 	next := withServer(servers, raft.Server{Suffrage: suffrage, ID: id, Address: addr})
 	if err := errors.Join(s.awaitVoters(ctx, next, id), s.stillLeads(l)); err != nil {
-		return fmt.Errorf("%w: take in node %q: %w", ErrBusy, n.ID, err)
+		return fmt.Errorf("%w: add node %q: %w", ErrBusy, n.ID, err)
 	}
 	s.log.Info("node joins", "id", n.ID, "bind", n.Bind, "voter", suffrage == raft.Voter)
 	if suffrage == raft.Voter {
@@ -160,8 +160,8 @@ func (s *Store) admitServer(ctx context.Context, l *leadership, n Hello) error {
 	return writeError(err)
 }
 
-// noteNode writes the node's metadata when it differs from what is known.
-func (s *Store) noteNode(ctx context.Context, n Hello) error {
+// recordNode writes the node's metadata if it differs from what is recorded.
+func (s *Store) recordNode(ctx context.Context, n Hello) error {
 	known := s.State().Node(n.ID)
 	if known != nil && known.Bind == n.Bind && known.Addr == n.Addr && known.Version == n.Version && known.Nonvoter == n.Nonvoter {
 		return nil
@@ -178,11 +178,10 @@ func setNode(n Hello) *fsmpb.Command {
 
 const membershipTimeout = 10 * time.Second
 
-// RemoveNode takes a node out for good. It returns [ErrUnknownNode] when there is
-// none of that id, and [ErrMembership] when a
-// majority of the voters that would be left is down or behind: then the cluster
-// would lose its leader with one of the others. A leader that removes itself hands
-// over first: then the answer is [ErrNotLeader], and the call goes to the next.
+// RemoveNode removes a node. It returns [ErrUnknownNode] if there is no such node, and
+// [ErrMembership] if a majority of the remaining voters is down or behind: the
+// cluster would lose its leader. A leader that is to remove itself hands leadership
+// over and returns [ErrNotLeader]; the caller then calls the next leader.
 func (s *Store) RemoveNode(ctx context.Context, id string) error {
 	l, err := s.leading(ctx)
 	if err != nil {
@@ -204,19 +203,19 @@ func (s *Store) RemoveNode(ctx context.Context, id string) error {
 	}
 	switch {
 	case !found && s.State().Node(id) != nil:
-		return s.forgetNode(ctx, id) // an earlier attempt came half way
+		return s.forgetNode(ctx, id) // finishes an earlier attempt
 	case !found:
 		return fmt.Errorf("%w: %q", ErrUnknownNode, id)
 	case others == 0:
 		return fmt.Errorf("%w: %q is the last voter", ErrMembership, id)
 	case id == s.cfg.ID:
 		if err := s.handOver(ctx); err != nil {
-			return fmt.Errorf("%w: hand over before leaving: %w", ErrBusy, err)
+			return fmt.Errorf("%w: hand leadership over before the removal: %w", ErrBusy, err)
 		}
-		return fmt.Errorf("%w: handed over in order to leave", ErrNotLeader)
+		return fmt.Errorf("%w: handed leadership over before its removal", ErrNotLeader)
 	}
 	if err := s.awaitVoters(ctx, withoutServer(servers, raft.ServerID(id)), ""); err != nil {
-		return fmt.Errorf("%w: node %q stays for now: %w; start them first", ErrMembership, id, err)
+		return fmt.Errorf("%w: node %q is not removed: %w; start them first", ErrMembership, id, err)
 	}
 	if err := s.stillLeads(l); err != nil {
 		return err
@@ -232,9 +231,9 @@ func (s *Store) forgetNode(ctx context.Context, id string) error {
 	return err
 }
 
-// Transfer hands leadership to the named voter, or to the one furthest ahead of
-// those that answer. It returns [ErrUnknownNode] when there is no node of that id,
-// and [ErrMembership] when it has no vote.
+// Transfer hands leadership over to the named voter, or to the one with the highest
+// applied index of those that answer. It returns [ErrUnknownNode] if there is no such
+// node, and [ErrMembership] if it is no voter.
 func (s *Store) Transfer(ctx context.Context, id string) error {
 	if _, err := s.leading(ctx); err != nil {
 		return err
@@ -247,7 +246,7 @@ func (s *Store) Transfer(ctx context.Context, id string) error {
 		return err
 	}
 	if len(voters) < 2 {
-		return fmt.Errorf("%w: no other voter to hand leadership to", ErrMembership)
+		return fmt.Errorf("%w: there is no other voter", ErrMembership)
 	}
 	if id == "" {
 		return transferError(s.handOver(ctx))
@@ -278,10 +277,10 @@ func (s *Store) configuration() ([]raft.Server, uint64, error) {
 	return f.Configuration().Servers, f.Index(), nil
 }
 
-// promoteEvery is how often the leader looks at non-voters.
+// promoteEvery is how often the leader checks the non-voters.
 const promoteEvery = 200 * time.Millisecond
 
-// promoteLoop makes voters of nodes that joined and have caught up.
+// promoteLoop promotes joined nodes that have caught up to voters.
 func (s *Store) promoteLoop(l *leadership) {
 	log := every(10 * time.Second)
 	for pause(l.ctx, promoteEvery) {
@@ -294,14 +293,13 @@ func (s *Store) promoteLoop(l *leadership) {
 				continue
 			}
 			if err := s.promote(l, server); err != nil && l.ctx.Err() == nil && log() {
-				s.log.Warn("could not make a node a voter", "id", server.ID, "error", err)
+				s.log.Warn("could not promote a node to voter", "id", server.ID, "error", err)
 			}
 		}
 	}
 }
 
-// promote makes one non-voter a voter if it has applied all that was committed
-// a moment ago.
+// promote makes a non-voter a voter if it has applied this leader's applied index.
 func (s *Store) promote(l *leadership, server raft.Server) error {
 	node := s.State().Node(string(server.ID))
 	if node == nil || node.Nonvoter {
@@ -332,10 +330,10 @@ func (s *Store) promote(l *leadership, server raft.Server) error {
 	return nil
 }
 
-// noteFounders writes the founders' metadata before anybody can come under one
-// of their names. A leader that did not found the cluster knows none, and
-// another noted them before it came.
-func (s *Store) noteFounders(ctx context.Context) error {
+// recordFounders writes the founders' metadata before another node can join under
+// one of their ids. A leader that is no founder knows none, and then an earlier
+// leader has recorded them.
+func (s *Store) recordFounders(ctx context.Context) error {
 	for _, f := range s.founders() {
 		if s.State().Node(f.ID) != nil || !s.isMember(f.ID) {
 			continue

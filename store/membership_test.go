@@ -46,8 +46,8 @@ func wipe(t *testing.T, c *storetest.Cluster) *storetest.Node {
 	return n
 }
 
-// A node whose directory was wiped forgot its votes. It is refused under its
-// old id, as often as it starts, and until then it neither votes nor follows.
+// A node whose directory was wiped lost its votes. It is refused under its old id
+// until that id is removed, and until it has joined it neither votes nor follows.
 func TestWipedNodeIsRefused(t *testing.T) {
 	t.Parallel()
 	c := storetest.New(t)
@@ -65,12 +65,12 @@ func TestWipedNodeIsRefused(t *testing.T) {
 			t.Errorf("the wiped node starts: %v, want ErrMembership", err)
 		}
 		if wiped.HasState() {
-			t.Error("the wiped node took part before it was taken in")
+			t.Error("the wiped node took part before it joined")
 		}
 		wiped.Kill()
 	}
 
-	// As the error says: taken out first, the node is welcome under a new id.
+	// As the error says: after the removal the node may join under a new id.
 	if err := c.Leader().RemoveNode(c.Context(), n.ID); err != nil {
 		t.Fatal(err)
 	}
@@ -78,9 +78,9 @@ func TestWipedNodeIsRefused(t *testing.T) {
 	c.Await("three voters", func() bool { return len(storetest.Voters(c.Leader().Store)) == 3 })
 }
 
-// A wiped node that is started as if it were the first makes a cluster of its
-// own, and learns from the one that it was part of that it must not.
-func TestWipedNodeThatFoundsACluster(t *testing.T) {
+// A wiped node that is started as a first node forms a new cluster. It fails when the
+// cluster that it was part of calls it.
+func TestWipedNodeThatFormsACluster(t *testing.T) {
 	t.Parallel()
 	c := storetest.New(t)
 	c.Three()
@@ -111,8 +111,7 @@ func TestRemovedNodeFails(t *testing.T) {
 	}
 }
 
-// A removal that came half way, out of raft's configuration and not out of the
-// state, is finished by a retry.
+// A retry finishes a removal that changed raft's configuration but not the state.
 func TestRemovalIsRepeatable(t *testing.T) {
 	t.Parallel()
 	c := storetest.New(t)
@@ -125,7 +124,7 @@ func TestRemovalIsRepeatable(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.Kill()
-	if err := leader.NoteNode(c.Context(), hello); err != nil {
+	if err := leader.RecordNode(c.Context(), hello); err != nil {
 		t.Fatal(err)
 	}
 	if err := leader.RemoveNode(c.Context(), n.ID); err != nil {
@@ -168,7 +167,7 @@ func TestMovedNodeComesBack(t *testing.T) {
 	c.AwaitKnown()
 	n := follower(c)
 	n.Kill()
-	c.Write(register("web", "a", time.Minute)) // raft notices, and then does not race with the change of the address
+	c.Write(register("web", "a", time.Minute)) // so that raft has seen the loss before the address changes
 	moved := c.Start(n.ID, store.Formation{}, func(cfg *store.Config) { cfg.BindAdvertise, cfg.Addr = "elsewhere:1", "elsewhere:2" })
 	c.AwaitReady(moved)
 	c.Await("the new address", func() bool {
@@ -200,24 +199,24 @@ func TestAddressBelongsToOneNode(t *testing.T) {
 	}
 }
 
-// A refusal ends the node that asked, so a deposed leader, whose knowledge may
-// be old, gives none.
-func TestDeposedLeaderRefusesNobody(t *testing.T) {
+// A refusal ends the joining node, so a deposed leader, whose state may be stale,
+// refuses no node.
+func TestDeposedLeaderRefusesNoNode(t *testing.T) {
 	t.Parallel()
 	c, old, next := deposed(t)
-	gone := old.Self()
-	gone.ID, gone.Bind, gone.HasState = "n9", "n9:7370", true // as one that next admitted
+	hello := old.Self()
+	hello.ID, hello.Bind, hello.HasState = "n9", "n9:7370", true // like a node that next admitted
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	if err := old.AdmitNode(ctx, gone); err == nil || errors.Is(err, store.ErrMembership) {
+	if err := old.AdmitNode(ctx, hello); err == nil || errors.Is(err, store.ErrMembership) {
 		t.Errorf("got %v", err)
 	}
-	if err := next.AdmitNode(c.Context(), gone); !errors.Is(err, store.ErrMembership) {
-		t.Errorf("the present leader: %v", err)
+	if err := next.AdmitNode(c.Context(), hello); !errors.Is(err, store.ErrMembership) {
+		t.Errorf("the current leader: %v", err)
 	}
 }
 
-// What a node says of itself is checked before raft's configuration changes.
+// A node's fields are validated before raft's configuration changes.
 func TestBadNodeIsRefusedBeforeTheLog(t *testing.T) {
 	t.Parallel()
 	c := storetest.New(t)

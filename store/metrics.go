@@ -13,24 +13,24 @@ import (
 	"github.com/werbenhu/registry/store/lease"
 )
 
-// Instruments are told how long things took. Those that are nil are not
-// called. They are called on goroutines that others wait for: they must be
-// quick, and safe for concurrent use.
+// Instruments observe durations. Each may be nil. They run on goroutines that others
+// wait for, so they must be fast, and safe for concurrent use.
 type Instruments struct {
-	// Applied entries of the log in one batch.
+	// Applied observes a batch of entries that was applied.
 	Applied func(entries int, took time.Duration)
-	// Written: an entry was proposed by this node and answered, or given up.
+	// Written observes an entry that this node proposed, until its outcome or the end
+	// of its caller's context.
 	Written func(took time.Duration, err error)
-	// Confirmed: a leadership check was made.
+	// Confirmed observes a leadership check.
 	Confirmed func(took time.Duration, err error)
-	// Snapshot of that many bytes was written.
+	// Snapshot observes a snapshot that was written.
 	Snapshot func(bytes int64, took time.Duration, err error)
-	// Restored a snapshot.
+	// Restored observes a snapshot that was installed.
 	Restored func(took time.Duration, err error)
 }
 
-// Metrics is what a node counts and measures of itself, at one moment. Counts
-// are since the store was opened.
+// Metrics is a sample of this node's measurements. Counts are since the store was
+// opened.
 type Metrics struct {
 	Leader, Ready                         bool
 	Term                                  uint64
@@ -41,19 +41,19 @@ type Metrics struct {
 	LeaderChanges                         uint64 // terms that began while this node was ready
 	Led                                   uint64 // times that this node became the leader
 
-	// Comparisons of states by how they ended for this node: all agreed, another
-	// node differed from the majority, no majority decided, this node was wrong.
+	// Consistency checks by result: all agreed, another node differed from the
+	// majority, there was no majority, this node was wrong.
 	Agreed, Majority, Undecided, Wrong uint64
 	Reinstalls                         uint64
-	Alarms                             int // at present: what the status lists
+	Alarms                             int // current, as in Status
 
 	Groups, Members int
 	Rings           rings.Stats
 
 	Leases             int    // that this node keeps deadlines for: 0 unless it leads
-	Renewed, NotLeased uint64 // by acknowledged heartbeats; and those that were lost
+	Renewed, NotLeased uint64 // by acknowledged heartbeats, and those that were lost
 	Expired            uint64 // by entries of this node
-	Stalls             uint64 // times that this process stood still while it led
+	Stalls             uint64 // times that this process was paused while it led
 	Guard              lease.Stats
 
 	Log          bbolt.Stats   // of raft.db
@@ -61,14 +61,14 @@ type Metrics struct {
 	LogWriteTime time.Duration // of those, with their syncs
 	LogSize      int64         // of raft.db and the segments, in bytes
 
-	DiskFree   uint64 // bytes that this node may use where its data is
-	DiskFreeOK bool   // false where the system does not tell
+	DiskFree   uint64 // bytes that this node may use on the disk of its data
+	DiskFreeOK bool   // false if the system does not report it
 	DiskLow    bool   // less than the low-water mark is free
 }
 
-// counters are what a store counts as it goes.
+// counters are the counters of a store.
 type counters struct {
-	ready <-chan struct{} // closed when the node has caught up since its start
+	ready <-chan struct{} // see Store.Ready
 
 	renewed, notLeased, expired, stalls, led, leaderChanges atomic.Uint64
 
@@ -76,8 +76,8 @@ type counters struct {
 	reinstalls atomic.Uint64
 }
 
-// Applied notes the terms that begin (see fsm.Observer). Those that are read
-// from the log after a start began long ago.
+// Applied counts the terms that begin (see fsm.Observer), except those that are
+// replayed from the log after a start.
 func (c *counters) Applied(u *fsm.Update) {
 	select {
 	case <-c.ready:
@@ -86,10 +86,10 @@ func (c *counters) Applied(u *fsm.Update) {
 	}
 }
 
-// Restored has nothing to count.
+// Restored implements fsm.Observer.
 func (c *counters) Restored(*fsm.State) {}
 
-// Metrics measures this node. It takes no lock that a writer holds for long.
+// Metrics samples this node. It takes no lock that is held for long.
 func (s *Store) Metrics() Metrics {
 	state := s.State()
 	m := Metrics{
@@ -124,51 +124,51 @@ func (s *Store) Metrics() Metrics {
 	return m
 }
 
-// timedFSM tells the instruments how long the state machine takes.
+// timedFSM measures the state machine for the instruments.
 type timedFSM struct {
 	raft.BatchingFSM
-	to Instruments
+	observers Instruments
 }
 
 func (f *timedFSM) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
 
 func (f *timedFSM) ApplyBatch(logs []*raft.Log) []any {
-	if f.to.Applied == nil {
+	if f.observers.Applied == nil {
 		return f.BatchingFSM.ApplyBatch(logs)
 	}
 	start := time.Now()
 	out := f.BatchingFSM.ApplyBatch(logs)
-	f.to.Applied(len(logs), time.Since(start))
+	f.observers.Applied(len(logs), time.Since(start))
 	return out
 }
 
 func (f *timedFSM) Snapshot() (raft.FSMSnapshot, error) {
 	s, err := f.BatchingFSM.Snapshot()
-	if err != nil || f.to.Snapshot == nil {
+	if err != nil || f.observers.Snapshot == nil {
 		return s, err
 	}
-	return &timedSnapshot{s, f.to.Snapshot}, nil
+	return &timedSnapshot{s, f.observers.Snapshot}, nil
 }
 
 func (f *timedFSM) Restore(r io.ReadCloser) error {
 	start := time.Now()
 	err := f.BatchingFSM.Restore(r)
-	if f.to.Restored != nil {
-		f.to.Restored(time.Since(start), err)
+	if f.observers.Restored != nil {
+		f.observers.Restored(time.Since(start), err)
 	}
 	return err
 }
 
 type timedSnapshot struct {
 	raft.FSMSnapshot
-	tell func(bytes int64, took time.Duration, err error)
+	observe func(bytes int64, took time.Duration, err error)
 }
 
 func (s *timedSnapshot) Persist(sink raft.SnapshotSink) error {
 	counted := &countingSink{SnapshotSink: sink}
 	start := time.Now()
 	err := s.FSMSnapshot.Persist(counted)
-	s.tell(counted.bytes, time.Since(start), err)
+	s.observe(counted.bytes, time.Since(start), err)
 	return err
 }
 

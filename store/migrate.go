@@ -11,16 +11,15 @@ import (
 	"github.com/werbenhu/registry/store/raftlog"
 )
 
-// LogMove is what a move of a log did.
+// LogMove is the result of [MigrateLog].
 type LogMove struct {
-	From, To    string // raftlog.WAL or raftlog.Bolt; the same: there was nothing to do
-	First, Last uint64 // entries that were moved; Last 0: the log is empty
+	From, To    string // raftlog.WAL or raftlog.Bolt; the same: nothing was to do
+	First, Last uint64 // the entries moved; Last 0: the log is empty
 }
 
-// MigrateLog moves the log of a node that does not run. The log stays valid
-// throughout: node.json says where it is, and changes at once, after the copy was
-// read back. What an interrupted move leaves is removed by the next one, or when
-// the node starts.
+// MigrateLog moves the log of a stopped node. The log is valid at every step:
+// node.json names its kind, and is replaced atomically after the copy was read back.
+// The next move, or the start of the node, removes the rest of an interrupted move.
 func MigrateLog(dir, to string, logger *slog.Logger) (LogMove, error) {
 	m := migration{dir: dir, to: to, log: logger, step: func(string) {}}
 	if !raftlog.Valid(to) {
@@ -29,13 +28,13 @@ func MigrateLog(dir, to string, logger *slog.Logger) (LogMove, error) {
 	return m.run()
 }
 
-// migration is a move under way.
+// migration is a move in progress.
 type migration struct {
 	dir, to     string
 	log         *slog.Logger
 	segmentSize int               // 0: the default
 	batch       int               // entries at a time; 0: the default
-	step        func(what string) // tells a test how far it is
+	step        func(what string) // for tests: called after each step
 }
 
 func (m migration) run() (move LogMove, err error) {
@@ -48,7 +47,7 @@ func (m migration) run() (move LogMove, err error) {
 		return LogMove{}, unusable(m.dir, ident.ID, err)
 	}
 	defer func() { err = errors.Join(err, files.Close()) }()
-	if ident, err = m.identity(); err != nil { // again, under the lock
+	if ident, err = m.identity(); err != nil { // again under the lock
 		return LogMove{}, err
 	}
 	if err := files.Open(ident.logKind(), newRaftLogger(m.log), m.segmentSize); err != nil {
@@ -74,7 +73,7 @@ func (m migration) run() (move LogMove, err error) {
 	return move, err
 }
 
-// identity reads whose directory it is, and that it has a log.
+// identity reads node.json and checks that there is a log.
 func (m migration) identity() (identity, error) {
 	data, err := os.ReadFile(filepath.Join(m.dir, identityFile))
 	if err != nil {

@@ -10,18 +10,17 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// progress notices a leader that leads and commits nothing. Raft can get there:
-// after a transfer of leadership that was interrupted at a bad moment, one that
-// is elected again refuses every write as if the transfer went on, while its
-// heartbeats keep the others from an election. Such a node ends, and another
-// leads; a restart clears what raft got wrong.
+// progress detects a leader that commits nothing. raft can get there: after a
+// leadership transfer that was interrupted at a bad moment, a re-elected leader
+// refuses every write as if the transfer went on, while its heartbeats prevent an
+// election. Such a node fails, so that another one leads; a restart repairs it.
 type progress struct {
 	mu    sync.Mutex // guards since
-	since time.Time  // since when something waits in vain; zero: nothing does
+	since time.Time  // when the wait began; zero: no entry waits
 }
 
-// waits notes that an entry waits, or was refused because of a transfer.
-func (p *progress) waits() {
+// entryWaits notes that an entry waits, or was refused because of a transfer.
+func (p *progress) entryWaits() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.since.IsZero() {
@@ -29,8 +28,8 @@ func (p *progress) waits() {
 	}
 }
 
-// begins notes that a new term does: what waits gets its time again.
-func (p *progress) begins() {
+// termBegins restarts the wait: a new term gets the full time.
+func (p *progress) termBegins() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.since.IsZero() {
@@ -38,59 +37,59 @@ func (p *progress) begins() {
 	}
 }
 
-// moves notes that raft has answered.
-func (p *progress) moves() {
+// advanced ends the wait.
+func (p *progress) advanced() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.since = time.Time{}
 }
 
-// waiting is since when something has waited in vain; zero: nothing does.
+// waiting is when the wait began; zero: no entry waits.
 func (p *progress) waiting() time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.since
 }
 
-// answered notes the outcome of an entry.
-func (p *progress) answered(err error) {
+// entryDone notes the outcome of an entry.
+func (p *progress) entryDone(err error) {
 	if errors.Is(err, raft.ErrLeadershipTransferInProgress) {
-		p.waits()
+		p.entryWaits()
 		return
 	}
-	p.moves()
+	p.advanced()
 }
 
-// stuckLimit is longer than MaxHang, so that nodes whose disk hangs end first:
-// their heartbeats are answered while it does.
+// stuckLimit is longer than MaxHang, so that nodes with a hanging disk fail first:
+// they still answer heartbeats.
 func (s *Store) stuckLimit() time.Duration { return s.cfg.MaxHang + s.cfg.MaxHang/2 }
 
-// stuckSteps is how many times in a row the same thing must be seen waiting.
+// stuckSteps is how many checks in a row must find the same wait.
 const stuckSteps = 10
 
-// stuckCount counts looks, not time, for the reason that hangWatch does: a
-// leader whose process stood still comes back to one look that comes late.
+// stuckCount counts checks, not time, as hangWatch does: after a pause of the process
+// one check is late, which proves nothing.
 type stuckCount struct {
-	since time.Time
-	looks int
+	since  time.Time
+	checks int
 }
 
-// look returns true when what waits has been seen waiting long enough.
-func (c *stuckCount) look(since time.Time) bool {
+// check reports whether the same wait was found often enough.
+func (c *stuckCount) check(since time.Time) bool {
 	if since.IsZero() || !since.Equal(c.since) {
-		c.since, c.looks = since, 0
+		c.since, c.checks = since, 0
 		return false
 	}
-	c.looks++
-	return c.looks >= stuckSteps
+	c.checks++
+	return c.checks >= stuckSteps
 }
 
-// watchProgress ends the node when its leadership leads nowhere.
-func (s *Store) watchProgress(ctx context.Context, term uint64) {
+// progressLoop fails the node if its leadership commits nothing.
+func (s *Store) progressLoop(ctx context.Context, term uint64) {
 	var count stuckCount
 	for pause(ctx, s.stuckLimit()/stuckSteps) {
-		if since := s.progress.waiting(); count.look(since) {
-			s.fail(fmt.Errorf("%w: leader of term %d, and no entry was committed for %s; another node leads when this one has ended, and a restart mends it",
+		if since := s.progress.waiting(); count.check(since) {
+			s.fail(fmt.Errorf("%w: leader of term %d, and no entry was committed for %s; another node leads when this one has ended, and a restart repairs it",
 				ErrStuck, term, time.Since(since).Round(time.Millisecond)))
 			return
 		}

@@ -12,21 +12,21 @@ import (
 func TestProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var p progress
-		p.waits()
+		p.entryWaits()
 		after(time.Second)
-		p.answered(fmt.Errorf("%w: %w", ErrBusy, raft.ErrLeadershipTransferInProgress))
+		p.entryDone(fmt.Errorf("%w: %w", ErrBusy, raft.ErrLeadershipTransferInProgress))
 		after(time.Second)
-		p.waits()
+		p.entryWaits()
 		if d := time.Since(p.waiting()); d != 2*time.Second {
 			t.Errorf("stuck for %s, want 2s: a refusal is no progress", d)
 		}
-		p.begins()
+		p.termBegins()
 		if d := time.Since(p.waiting()); d != 0 {
-			t.Errorf("stuck for %s in a new term: what raft left unanswered waits on, from now", d)
+			t.Errorf("stuck for %s in a new term: the wait restarts with the term", d)
 		}
 		for _, err := range []error{nil, raft.ErrLeadershipLost} {
-			p.waits()
-			p.answered(err)
+			p.entryWaits()
+			p.entryDone(err)
 			if since := p.waiting(); !since.IsZero() {
 				t.Errorf("after %v: stuck since %s", err, since)
 			}
@@ -34,21 +34,21 @@ func TestProgress(t *testing.T) {
 	})
 }
 
-// A leader whose process stood still while an entry waited is not stuck: it has
-// looked once, however late that was.
-func TestStandingStillIsNotStuck(t *testing.T) {
-	p := progress{since: time.Now().Add(-time.Hour)} // it stood still meanwhile
+// A leader whose process was paused while an entry waited is not stuck: it has
+// checked once, however late.
+func TestPausedLeaderIsNotStuck(t *testing.T) {
+	p := progress{since: time.Now().Add(-time.Hour)} // the process was paused
 	var count stuckCount
 	for range stuckSteps {
-		if count.look(p.waiting()) {
-			t.Fatal("stuck after standing still")
+		if count.check(p.waiting()) {
+			t.Fatal("stuck after a pause")
 		}
 	}
-	p.moves() // its peers' answers were read
-	p.waits() // something else waits
+	p.advanced()   // its peers have answered
+	p.entryWaits() // another entry waits
 	for i := range stuckSteps + 1 {
-		if got := count.look(p.waiting()); got != (i == stuckSteps) {
-			t.Errorf("look %d: %t", i, got)
+		if got := count.check(p.waiting()); got != (i == stuckSteps) {
+			t.Errorf("check %d: %t", i, got)
 		}
 	}
 }

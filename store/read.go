@@ -12,16 +12,16 @@ import (
 	"github.com/werbenhu/registry/fsm/watch"
 )
 
-// State is this node's view, whatever its age.
+// State is this node's latest state.
 func (s *Store) State() *fsm.State { return s.machine.State() }
 
 // Machine is the state machine.
 func (s *Store) Machine() *fsm.Machine { return s.machine }
 
-// Watches tells of what changes.
+// Watches is the hub of watches of this node's state.
 func (s *Store) Watches() *watch.Hub { return s.watches }
 
-// Rings are those of the groups that this node is asked about.
+// Rings is the cache of rings.
 func (s *Store) Rings() *rings.Cache { return s.rings }
 
 // WaitIndex waits until this node has applied the index.
@@ -30,8 +30,8 @@ func (s *Store) WaitIndex(ctx context.Context, index uint64) (*fsm.State, error)
 }
 
 // ReadIndex returns an index that includes every write acknowledged before the
-// call. Only the leader knows one: having applied an entry of its term, it
-// notes the commit index and then has a quorum confirm the term.
+// call. Only the leader has one: after it has applied an entry of its term, it
+// takes the commit index and then has a quorum confirm the term.
 func (s *Store) ReadIndex(ctx context.Context) (uint64, error) {
 	l, err := s.leading(ctx)
 	if err != nil {
@@ -51,21 +51,21 @@ func (s *Store) LinearizableIndex(ctx context.Context) (uint64, error) {
 	}
 	leader, id := s.Leader()
 	if leader == "" {
-		return 0, fmt.Errorf("%w, and it knows none", ErrNotLeader)
+		return 0, fmt.Errorf("%w, and no leader is known", ErrNotLeader)
 	}
 	return s.cfg.Peers.ReadIndex(ctx, s.target(leader, id))
 }
 
-// Leader returns the leader's bind address and id; both are empty while none
+// Leader returns the leader's bind address and id; both are empty while no leader
 // is known.
 func (s *Store) Leader() (bind, id string) {
 	addr, server := s.raft.LeaderWithID()
 	return string(addr), string(server)
 }
 
-// LeaderChanges returns a channel that receives after what Leader returns
-// changed. Several changes may be one message: the channel has room for one, and
-// raft drops what finds it full, when the reader has a message to read anyway.
+// LeaderChanges returns a channel that receives after the result of Leader changed.
+// Several changes may be one message: the channel has a buffer of one, and raft drops
+// a message when it is full, while the reader has one to read anyway.
 func (s *Store) LeaderChanges() (changes <-chan raft.Observation, stop func()) {
 	c := make(chan raft.Observation, 1)
 	o := raft.NewObserver(c, false, func(o *raft.Observation) bool {
@@ -76,20 +76,20 @@ func (s *Store) LeaderChanges() (changes <-chan raft.Observation, stop func()) {
 	return c, func() { s.raft.DeregisterObserver(o) }
 }
 
-// IsLeader says whether this node leads, to its own knowledge.
+// IsLeader reports whether this node believes that it leads.
 func (s *Store) IsLeader() bool { return s.lead.Load() != nil }
 
-// Lag is the time since this node last heard from the leader, as far as what it
-// heard counts (see staleness); 0 on a leader that a quorum answers. It is off by
-// at most an election timeout and the time that a word takes on the wire.
+// Lag is the time since the last valid contact with the leader (see staleness); 0 on
+// a leader that a quorum answers. Its error is at most an election timeout and the
+// network latency.
 func (s *Store) Lag() time.Duration { return s.staleness.lag(s.leads(), s.raft.LastContact()) }
 
-// Ready is closed when this node has caught up since its start: it has applied
-// everything that was acknowledged before it came. A node that is not ready
-// may hold a state from long ago.
+// Ready is closed once this node has caught up since its start: it has applied
+// everything that was acknowledged before. The state of a node that is not ready
+// may be very old.
 func (s *Store) Ready() <-chan struct{} { return s.ready }
 
-// IsReady says whether Ready is closed.
+// IsReady reports whether Ready is closed.
 func (s *Store) IsReady() bool {
 	select {
 	case <-s.ready:
@@ -99,7 +99,7 @@ func (s *Store) IsReady() bool {
 	}
 }
 
-// readyLoop asks for a confirmed index until it gets one, and applies up to it.
+// readyLoop closes Ready once this node has applied a confirmed index.
 func (s *Store) readyLoop(ctx context.Context) {
 	for {
 		if s.catchUp(ctx) == nil {
@@ -125,7 +125,7 @@ func (s *Store) catchUp(ctx context.Context) error {
 	return err
 }
 
-// pause waits between two attempts; false when ctx ended.
+// pause waits for d; false if ctx ended first.
 func pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -137,7 +137,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// Status is what the node knows of itself.
+// Status is the state of this node.
 type Status struct {
 	ID, Cluster   string
 	Bind, Addr    string
@@ -154,10 +154,10 @@ type Status struct {
 	LeaderBind    string
 	Leases        int // that this node keeps deadlines for: 0 unless it leads
 	Configuration []raft.Server
-	Alarms        []string // what an operator should know
+	Alarms        []string // conditions that an operator should know of
 }
 
-// Status reports this node.
+// Status returns the state of this node.
 func (s *Store) Status() Status {
 	state := s.State()
 	st := Status{

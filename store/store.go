@@ -19,15 +19,15 @@ import (
 	"github.com/werbenhu/registry/store/rafttransport"
 )
 
-// Store is an open node. All methods are safe for concurrent use.
+// Store is a running node. All methods are safe for concurrent use.
 type Store struct {
 	cfg         Config
 	log         *slog.Logger
 	started     time.Time
 	incarnation string
-	hadState    bool // when it was opened
+	hadState    bool // whether the directory held raft state when it was opened
 
-	identMu sync.Mutex // taken to replace ident; taken alone
+	identMu sync.Mutex // orders the writes of node.json, so it is held during the fsync; taken alone
 	ident   atomic.Pointer[identity]
 
 	machine   *fsm.Machine
@@ -48,11 +48,11 @@ type Store struct {
 	logs      raft.LogStore // as raft sees it
 
 	notify      chan bool
-	streamEnded chan struct{} // holds one
+	streamEnded chan struct{} // buffer of 1
 	proposals   chan *proposal
 	progress    progress
 	foreign     *repeats      // logged calls from other clusters
-	underWay    chan struct{} // holds one for each batch that raft has
+	inFlight    chan struct{} // holds one for each batch that raft has
 	proposed    chan []*proposal
 	collected   chan struct{} // closed when collectLoop has ended
 	lead        atomic.Pointer[leadership]
@@ -60,9 +60,9 @@ type Store struct {
 
 	membership sync.Mutex // one change of the configuration at a time
 
-	nonvoter    atomic.Bool // what this node asks for when it joins
+	nonvoter    atomic.Bool // whether this node asks to join as a non-voter
 	invitedOnce sync.Once
-	invited     chan struct{} // closed when Invited brought this node in
+	invited     chan struct{} // closed when Invited has joined this node to a cluster
 
 	ctx    context.Context // ends with Close or with a failure
 	cancel context.CancelCauseFunc
@@ -75,8 +75,8 @@ type Store struct {
 	closeErr  error
 }
 
-// Open opens the data directory and starts raft. The node answers reads when
-// Ready is closed.
+// Open opens the data directory and starts raft. The node answers reads once Ready
+// is closed.
 func Open(cfg Config) (_ *Store, err error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -85,7 +85,7 @@ func Open(cfg Config) (_ *Store, err error) {
 	s := &Store{
 		cfg: cfg, log: cfg.Logger, started: time.Now(), leases: lease.New(cfg.Logger), dedup: newDedup(),
 		notify: make(chan bool, 16), streamEnded: make(chan struct{}, 1), proposals: make(chan *proposal, maxBatchSize),
-		underWay: make(chan struct{}, maxBatches), proposed: make(chan []*proposal, maxBatches), collected: make(chan struct{}),
+		inFlight: make(chan struct{}, maxBatches), proposed: make(chan []*proposal, maxBatches), collected: make(chan struct{}),
 		integrity: newIntegrity(), disk: &diskWatch{}, foreign: newRepeats(),
 		ready: make(chan struct{}), invited: make(chan struct{}), failed: make(chan struct{}),
 	}
@@ -94,7 +94,7 @@ func Open(cfg Config) (_ *Store, err error) {
 	s.staleness = newStaleness(cfg.ElectionTimeout)
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.confirm = newConfirmer(s.checkLeadership)
-	s.confirm.told = cfg.Instruments.Confirmed
+	s.confirm.observe = cfg.Instruments.Confirmed
 	s.watches = watch.NewHub(fsm.New().State())
 	s.rings = rings.New(rings.Config{State: func() *fsm.State { return s.machine.State() }, Memory: cfg.RingMemory, Lag: s.Lag, Logger: cfg.Logger})
 	s.machine = fsm.New(append([]fsm.Observer{s.leases, &s.counters, s.watches, s.rings}, cfg.Observers...)...)
@@ -134,7 +134,7 @@ func (s *Store) openLog() error {
 	if s.files, err = raftlog.Lock(dir); err != nil {
 		return unusable(dir, s.cfg.ID, err)
 	}
-	// Under the lock: another process may have claimed the directory meanwhile.
+	// Again under the lock: another process may have written node.json meanwhile.
 	if again, err := openDataDir(dir, s.cfg.ID, s.cfg.Cluster, s.cfg.LogStore); err != nil || again.Incarnation != ident.Incarnation || again.Log != ident.Log {
 		return errors.Join(fmt.Errorf("%w %s: another process claimed it at the same time", ErrDataDir, dir), err)
 	}
@@ -144,8 +144,8 @@ func (s *Store) openLog() error {
 	return removeUnfinished(dir)
 }
 
-// trailingFactor × SnapshotThreshold entries stay after a snapshot, so that a
-// follower that was away for a moment needs no snapshot.
+// trailingFactor × SnapshotThreshold entries stay in the log after a snapshot, so
+// that a follower that was down briefly needs no snapshot.
 const trailingFactor = 2
 
 func (s *Store) openRaft() error {
@@ -170,7 +170,7 @@ func (s *Store) openRaft() error {
 	}
 	s.transport = rafttransport.New(rafttransport.Config{
 		Streams: s.streams(), Timeout: max(2*s.cfg.ElectionTimeout, time.Second), Logger: logger, Contacts: s.staleness,
-		Refused:    func(err error) { logger.Error("refused a message on the bind port", "error", err) },
+		Refused:    func(err error) { logger.Error("refused a raft message", "error", err) },
 		Heartbeats: s.cfg.heartbeats,
 	})
 	s.raft, err = raft.NewRaft(s.raftConfig(), &timedFSM{s.fsm, s.cfg.Instruments}, logs, stable, snaps, s.transport)
@@ -181,7 +181,7 @@ func (s *Store) openRaft() error {
 	return nil
 }
 
-// verifyStored reads all that is on disk before raft builds on it.
+// verifyStored verifies log, term, vote and snapshots before raft uses them.
 func (s *Store) verifyStored(snaps *raftlog.Snapshots) error {
 	from, last, err := s.files.Verify()
 	if err == nil {
@@ -217,7 +217,7 @@ func (s *Store) raftConfig() *raft.Config {
 	return c
 }
 
-// fail says that the node cannot go on; its owner closes it.
+// fail marks the node as failed; its owner then closes it.
 func (s *Store) fail(err error) {
 	s.failOnce.Do(func() {
 		s.log.Error("node fails", "error", err)
@@ -226,10 +226,10 @@ func (s *Store) fail(err error) {
 	})
 }
 
-// Failed is closed when the node cannot go on; Failure says why.
+// Failed is closed when the node cannot continue; Failure returns why.
 func (s *Store) Failed() <-chan struct{} { return s.failed }
 
-// Failure is the reason after Failed was closed.
+// Failure is nil until Failed is closed.
 func (s *Store) Failure() error {
 	select {
 	case <-s.failed:
@@ -239,23 +239,23 @@ func (s *Store) Failure() error {
 	}
 }
 
-// HandOver gives leadership to another voter, if this node leads and there is
-// one. It is for a node that is about to stop: writes are refused from then on.
+// HandOver transfers leadership to another voter, if this node leads and there is
+// one. It is for a node that is about to stop: from then on it refuses writes.
 func (s *Store) HandOver() {
 	if s.raft == nil || s.raft.State() != raft.Leader || s.Failure() != nil {
-		return // after a failure raft may hang in a write and never answer
+		return // after a failure raft may hang in a write and never return
 	}
 	if voters, err := s.voters(); err != nil || len(voters) < 2 {
 		return
 	}
 	if err := s.handOver(s.ctx); errors.Is(err, errNoSuccessor) {
-		s.log.Info("leadership stays: no other voter answers")
+		s.log.Info("no leadership transfer: no other voter answers")
 	} else if err != nil {
 		s.log.Warn("could not hand leadership over", "error", err)
 	}
 }
 
-// waitCollected waits for collectLoop; false when it has not ended in time.
+// waitCollected waits for the end of collectLoop; false after the limit.
 func (s *Store) waitCollected(limit time.Duration) bool {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
@@ -267,17 +267,16 @@ func (s *Store) waitCollected(limit time.Duration) bool {
 	}
 }
 
-// answerLimit bounds the wait of a node that closes for raft's answers: raft
-// never answers an entry that lies in its queue when it stops.
-const answerLimit = 200 * time.Millisecond
+// drainLimit bounds how long Close waits for the outcomes of proposals: raft never
+// answers an entry that is in its queue when it stops.
+const drainLimit = 200 * time.Millisecond
 
-// Close stops the node, in this order: (1) what was proposed is answered, if
-// that is soon; (2) raft stops; (3) the transport's connections close, which
-// frees what still waits on a peer; (4) raft's goroutines have ended; (5) the
-// store's own end; (6) rings that wait to be built are given up, and
-// watchers are woken no more; (7) the log is
-// closed. A node that failed does not wait for ever for a disk that hangs. It is
-// safe to call more than once.
+// Close stops the node in this order: (1) wait up to drainLimit for the outcomes of
+// proposals; (2) stop raft; (3) close the transport's connections, which unblocks
+// calls to peers; (4) wait for raft's goroutines; (5) wait for the store's own;
+// (6) drop queued ring builds and stop waking watchers; (7) close the log. A node
+// that failed gives up after failedCloseLimit, because its disk may hang. Close may
+// be called more than once.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		closed := make(chan error, 1)
@@ -306,7 +305,7 @@ func (s *Store) close() error {
 	s.cancel(ErrClosed)
 	if s.raft != nil {
 		if s.Failure() == nil {
-			s.waitCollected(answerLimit) // 1
+			s.waitCollected(drainLimit) // 1
 		}
 		stopped := s.raft.Shutdown()             // 2
 		errs = append(errs, s.transport.Close()) // 3

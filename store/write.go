@@ -14,19 +14,19 @@ import (
 	"github.com/werbenhu/registry/store/lease"
 )
 
-// enqueueTimeout bounds the wait for a place in raft's queue.
+// enqueueTimeout bounds the wait for room in raft's queue.
 const enqueueTimeout = 5 * time.Second
 
-// Write commits a command and returns what the state machine answered. Only
-// the leader writes. The command is checked first; see package fsm for the
-// errors of commands, and this package's for what became of the entry.
+// Write commits a command and returns the state machine's result. Only the leader
+// writes. The command is validated first; see package fsm for the errors of
+// commands, and this package's errors for the outcome of the entry.
 func (s *Store) Write(ctx context.Context, cmd *fsmpb.Command) (fsm.Result, error) {
 	return s.WriteOnce(ctx, cmd, Request{})
 }
 
-// WriteOnce is Write for a call that may be attempted several times, here and
-// on other leaders: it takes effect once. A result from an earlier attempt has
-// no Epoch and no Instance.
+// WriteOnce is Write for a request that may be retried, here and on other leaders:
+// it takes effect once. The result of an earlier attempt has no Epoch and no
+// Instance.
 func (s *Store) WriteOnce(ctx context.Context, cmd *fsmpb.Command, r Request) (fsm.Result, error) {
 	if n := len(r.ID); n != 0 && n != RequestIDSize {
 		return fsm.Result{}, &fsm.FieldError{Field: "request_id", Limit: fmt.Sprintf("exactly %d bytes", RequestIDSize), Got: fmt.Sprintf("%d bytes", n)}
@@ -56,18 +56,18 @@ func (s *Store) WriteOnce(ctx context.Context, cmd *fsmpb.Command, r Request) (f
 		}
 	}
 	if err := errors.Join(s.State().CheckRoom(cmd), s.roomFor(cmd)); err != nil {
-		s.settle(p, outcome{err: err})
+		s.complete(p, outcome{err: err})
 		return fsm.Result{}, err
 	}
 	start := time.Now()
 	result, err := s.submit(ctx, p)
-	if told := s.cfg.Instruments.Written; told != nil {
-		told(time.Since(start), err)
+	if observe := s.cfg.Instruments.Written; observe != nil {
+		observe(time.Since(start), err)
 	}
 	return result, err
 }
 
-// leading waits until this node, if it leads, has opened its term.
+// leading waits until this node, if it leads, has opened its term for writes.
 func (s *Store) leading(ctx context.Context) (*leadership, error) {
 	l := s.lead.Load()
 	if l == nil || l.ctx.Err() != nil || s.Diverged() != nil {
@@ -83,14 +83,14 @@ func (s *Store) leading(ctx context.Context) (*leadership, error) {
 	}
 }
 
-// proposal is an entry on its way.
+// proposal is an entry that is not applied yet.
 type proposal struct {
 	data   []byte
 	future raft.ApplyFuture // set by proposeLoop
 	done   chan struct{}    // closed when out is set
 	out    outcome
-	// lead is the leadership in which it was looked up whether another attempt
-	// took effect; nil: any. In a later one that has to be looked up again.
+	// lead is the leadership in which deduplication found no earlier attempt; nil:
+	// not deduplicated. In a later leadership it has to check again.
 	lead *leadership
 
 	request requestID // see Request
@@ -112,7 +112,7 @@ func newProposal(cmd *fsmpb.Command) (*proposal, error) {
 	return &proposal{data: data, done: make(chan struct{})}, nil
 }
 
-// propose puts a command into the log and waits for its result.
+// propose commits a command and waits for its result.
 func (s *Store) propose(ctx context.Context, cmd *fsmpb.Command) (fsm.Result, error) {
 	p, err := newProposal(cmd)
 	if err != nil {
@@ -121,7 +121,7 @@ func (s *Store) propose(ctx context.Context, cmd *fsmpb.Command) (fsm.Result, er
 	return s.submit(ctx, p)
 }
 
-// submit gives the proposal to proposeLoop and waits for its outcome.
+// submit passes the proposal to proposeLoop and waits for its outcome.
 func (s *Store) submit(ctx context.Context, p *proposal) (fsm.Result, error) {
 	if ctx.Err() == nil {
 		select {
@@ -129,19 +129,19 @@ func (s *Store) submit(ctx context.Context, p *proposal) (fsm.Result, error) {
 			return s.outcomeOf(ctx, p)
 		case <-ctx.Done():
 		case <-s.ctx.Done():
-			return fsm.Result{}, givenUp(s.ctx)
+			return fsm.Result{}, canceled(s.ctx)
 		}
 	}
 	err := fmt.Errorf("%w: %w", ErrBusy, context.Cause(ctx))
-	s.settle(p, outcome{err: err})
+	s.complete(p, outcome{err: err})
 	return fsm.Result{}, err
 }
 
-// settle tells everyone who waits for the proposal.
-func (s *Store) settle(p *proposal, out outcome) {
+// complete sets the proposal's outcome and wakes its waiters.
+func (s *Store) complete(p *proposal, out outcome) {
 	p.out = out
 	close(p.done)
-	s.dedup.settled(p)
+	s.dedup.completed(p)
 }
 
 func (s *Store) outcomeOf(ctx context.Context, p *proposal) (fsm.Result, error) {
@@ -152,16 +152,16 @@ func (s *Store) outcomeOf(ctx context.Context, p *proposal) (fsm.Result, error) 
 		}
 		return p.out.result, p.out.result.Err
 	case <-ctx.Done():
-		return fsm.Result{}, givenUp(ctx)
+		return fsm.Result{}, canceled(ctx)
 	case <-s.ctx.Done():
-		return fsm.Result{}, givenUp(s.ctx)
+		return fsm.Result{}, canceled(s.ctx)
 	}
 }
 
-// proposeLoop gives raft what waits, batch by batch: while maxBatches are on
-// their way, later proposals gather for the next. Given one by one as they
-// come, raft writes them to its log in small groups, each with its own fsyncs
-// here and on every follower; a batch shares them.
+// proposeLoop passes proposals to raft in batches: while maxBatches are in flight,
+// later proposals collect for the next batch. If they were passed one by one, raft
+// would write them in small groups, each with its own fsyncs here and on every
+// follower.
 func (s *Store) proposeLoop(ctx context.Context) {
 	for {
 		var batch []*proposal
@@ -172,7 +172,7 @@ func (s *Store) proposeLoop(ctx context.Context) {
 			return
 		}
 		select {
-		case s.underWay <- struct{}{}:
+		case s.inFlight <- struct{}{}:
 		case <-ctx.Done():
 			return
 		}
@@ -186,7 +186,7 @@ func (s *Store) proposeLoop(ctx context.Context) {
 		}
 		batch = slices.DeleteFunc(batch, func(p *proposal) bool {
 			if p.lead != nil && p.lead.ctx.Err() != nil {
-				s.settle(p, outcome{err: ErrNotLeader})
+				s.complete(p, outcome{err: ErrNotLeader})
 				return true
 			}
 			p.future = s.raft.Apply(p.data, enqueueTimeout)
@@ -207,21 +207,21 @@ const (
 	maxBatchSize = 1024
 )
 
-// collectLoop waits for the futures. Raft answers them in about the order in
+// collectLoop waits for the futures. raft completes them in roughly the order in
 // which they were proposed, so one goroutine waits for all, and a caller that
-// gives up leaves nothing behind.
+// returns early leaks nothing.
 func (s *Store) collectLoop() {
 	defer close(s.collected)
 	for {
 		select {
 		case batch := <-s.proposed:
 			for _, p := range batch {
-				s.progress.waits()
+				s.progress.entryWaits()
 				out := await(p.future)
-				s.progress.answered(out.err)
-				s.settle(p, out)
+				s.progress.entryDone(out.err)
+				s.complete(p, out)
 			}
-			<-s.underWay
+			<-s.inFlight
 		case <-s.ctx.Done():
 			return
 		}
@@ -234,14 +234,14 @@ func await(f raft.ApplyFuture) outcome {
 	}
 	result, ok := f.Response().(*fsm.Result)
 	if !ok {
-		return outcome{err: fmt.Errorf("%w: the state machine answered %T", ErrOutcomeUnknown, f.Response())}
+		return outcome{err: fmt.Errorf("%w: the state machine returned %T", ErrOutcomeUnknown, f.Response())}
 	}
 	return outcome{result: *result}
 }
 
-// Renew gives leases their full TTL and returns those that are lost. It
-// answers only after a quorum confirmed, after the call arrived, that this
-// node still leads; until then a renewal counts but is not promised.
+// Renew gives leases their full TTL and returns those that are lost. It returns only
+// after a quorum has confirmed, later than the call's arrival, that this node still
+// leads; until then a renewal has an effect but is not acknowledged.
 func (s *Store) Renew(ctx context.Context, ids []uint64) (lost []uint64, term uint64, err error) {
 	if len(ids) > fsm.MaxBatch {
 		return nil, 0, &fsm.FieldError{Field: "lease_ids", Limit: fmt.Sprintf("at most %d", fsm.MaxBatch), Got: fmt.Sprint(len(ids))}
@@ -262,8 +262,8 @@ func (s *Store) Renew(ctx context.Context, ids []uint64) (lost []uint64, term ui
 	return lost, l.term, nil
 }
 
-// AcceptLoss lets the members of a group go at once that the mass-loss guard
-// holds, and says how many fell silent. Only the leader keeps leases.
+// AcceptLoss lets the leases that the mass-loss guard holds in a group expire at
+// once, and returns how many are overdue. Only the leader keeps leases.
 func (s *Store) AcceptLoss(ctx context.Context, group string) (int, error) {
 	if err := fsm.ValidateName("group", group); err != nil {
 		return 0, err
@@ -274,8 +274,8 @@ func (s *Store) AcceptLoss(ctx context.Context, group string) (int, error) {
 	return s.leases.AcceptLoss(group), nil
 }
 
-// Guard tells what the mass-loss guard does with a group. Only the leader
-// knows; other nodes return [ErrNotLeader]. A group without leases is idle.
+// Guard is the state of the mass-loss guard for a group. Only the leader has it;
+// other nodes return [ErrNotLeader]. A group without leases is idle.
 func (s *Store) Guard(ctx context.Context, group string) (lease.Status, error) {
 	if err := fsm.ValidateName("group", group); err != nil {
 		return lease.Status{}, err

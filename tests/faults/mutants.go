@@ -39,7 +39,7 @@ var mutants = []Mutant{
 	},
 	{
 		Name: "stall-grace", Off: "a leader that stood still reads waiting heartbeats before it expires",
-		Edits: []Edit{{"store/leader.go", "\t\t\ts.leases.Grace(stallGrace)\n", ""}},
+		Edits: []Edit{{"store/leader.go", "\t\t\ts.leases.Grace(pauseGrace)\n", ""}},
 		Kinds: []string{"stop-all-one-leader"}, Runs: 8, Says: regexp.MustCompile("^leases"),
 		Note: "TestGrace is about the table alone and does not notice that nobody calls it.",
 	},
@@ -53,7 +53,7 @@ var mutants = []Mutant{
 		Name: "dedup", Off: "a write that is attempted again takes effect once",
 		Edits: []Edit{{"store/dedup.go", "if record, ok := d.applied[i].records[id]; ok {", "if record, ok := d.applied[i].records[id]; ok && false {"}},
 		Kinds: []string{"kill-amid-updates", "stop-leaders"}, Runs: 6, Says: regexp.MustCompile("no order explains|^ledger"),
-		Tests: []Test{{"store", "TestCallTakesEffectOnce"}},
+		Tests: []Test{{"store", "TestRequestTakesEffectOnce"}},
 	},
 	{
 		Name: "request-id", Off: "the attempts of one call at several nodes have one request id",
