@@ -102,7 +102,7 @@ func openDataDir(dir, id, cluster, log string) (identity, error) {
 	}
 	have, ok := parseIdentity(data)
 	if !ok {
-		return identity{}, fmt.Errorf("%w %s: %s is damaged; restore it from a backup, or remove the node with: registry cluster remove %s, and start with an empty directory under a new -id", ErrDataDir, dir, identityFile, id)
+		return identity{}, fmt.Errorf("%w %s: %s is damaged; restore it from a backup, or remove the node with: registry cluster remove %s, and start it with an empty directory", ErrDataDir, dir, identityFile, id)
 	}
 	if have.Format != dataFormat {
 		return identity{}, fmt.Errorf("%w %s: its format is %d and this version reads only %d: the limits of the state have changed, so the nodes would differ; "+
@@ -121,7 +121,7 @@ func openDataDir(dir, id, cluster, log string) (identity, error) {
 	for _, name := range have.logNames() {
 		if _, err := os.Stat(filepath.Join(dir, name)); have.ClusterID != "" && errors.Is(err, fs.ErrNotExist) {
 			return identity{}, fmt.Errorf("%w %s: its log %s is missing, and with it the node's votes and acknowledged entries; "+
-				"remove the node with: registry cluster remove %s, and start with an empty directory under a new -id", ErrDataDir, dir, name, id)
+				"remove the node with: registry cluster remove %s, and start it with an empty directory", ErrDataDir, dir, name, id)
 		}
 	}
 	return have, nil

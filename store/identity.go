@@ -103,6 +103,6 @@ func (s *Store) foreignCall(from string) {
 		return
 	}
 	s.fail(fmt.Errorf("%w: node id %q is taken: another cluster has a node at %s, so this node lost its data directory and formed a new cluster by mistake; "+
-		"remove the old node there with: registry cluster remove %s, and start with an empty directory, another -id and -registries",
+		"remove the old node there with: registry cluster remove %s, and start with an empty directory, -registries and the same or another -id",
 		ErrMembership, s.cfg.ID, s.cfg.BindAdvertise, s.cfg.ID))
 }

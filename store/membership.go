@@ -145,7 +145,7 @@ func (s *Store) admitServer(ctx context.Context, l *leadership, n Hello) error {
 		suffrage, member = server.Suffrage, true // it moved
 	}
 	if !member && n.HasState {
-		return fmt.Errorf("%w: node %q was removed from the cluster; it can come back with an empty data directory under a new id", ErrMembership, n.ID)
+		return fmt.Errorf("%w: node %q was removed from the cluster; to join again, start it with an empty data directory", ErrMembership, n.ID)
 	}
 	next := withServer(servers, raft.Server{Suffrage: suffrage, ID: id, Address: addr})
 	if err := errors.Join(s.awaitVoters(ctx, next, id), s.stillLeads(l)); err != nil {

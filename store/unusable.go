@@ -13,6 +13,6 @@ func unusable(dir, id string, cause error) error {
 		return fmt.Errorf("%w %s: %w%s", ErrDataDir, dir, cause, raftlog.Advice(cause))
 	}
 	return fmt.Errorf("%w %s: %w; a node must not vote on damaged or lost data. With the disk in order, "+
-		"remove the node with: registry cluster remove %s, and start it with an empty -data-dir, a new -id and -registries; "+
+		"remove the node with: registry cluster remove %s, and start it with an empty -data-dir and -registries; "+
 		"it gets all data from the others (a cluster of one node has no others: restore the directory from a backup)", ErrDataDir, dir, cause, id)
 }
