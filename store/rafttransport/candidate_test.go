@@ -6,18 +6,17 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// Only a candidate whose log goes beyond this node's is heard without being a
-// voter of its configuration.
-func TestHearCandidate(t *testing.T) {
+// A candidate that is no voter is considered only if its log is ahead of this node's.
+func TestAdmitCandidate(t *testing.T) {
 	t.Parallel()
 	members := []raft.Server{
 		{Suffrage: raft.Nonvoter, ID: "n0", Address: "n0:1"}, {ID: "n1", Address: "n1:1"}, {ID: "n2", Address: "n2:1"},
 	}
 	for name, c := range map[string]struct {
-		members []raft.Server
-		id      string
-		last    EntryID
-		heard   bool
+		members  []raft.Server
+		id       string
+		last     EntryID
+		admitted bool
 	}{
 		"a voter":                       {members, "n2", EntryID{11, 3}, false},
 		"an unknown node, later term":   {members, "n4", EntryID{9, 4}, true},
@@ -32,10 +31,10 @@ func TestHearCandidate(t *testing.T) {
 		tr, node := &Transport{}, &fakeNode{members: c.members, last: EntryID{10, 3}}
 		vote := &raft.RequestVoteRequest{RPCHeader: raft.RPCHeader{ID: []byte(c.id)}, LastLogIndex: c.last.Index, LastLogTerm: c.last.Term}
 		pre := &raft.RequestPreVoteRequest{RPCHeader: raft.RPCHeader{ID: []byte(c.id)}, LastLogIndex: c.last.Index, LastLogTerm: c.last.Term}
-		tr.hearCandidate(node, vote)
-		tr.hearCandidate(node, pre)
+		tr.admitCandidate(node, vote)
+		tr.admitCandidate(node, pre)
 		wantVote, wantPre := c.id, c.id
-		if c.heard {
+		if c.admitted {
 			wantVote, wantPre = "", "n1"
 		}
 		if string(vote.ID) != wantVote || string(pre.ID) != wantPre {

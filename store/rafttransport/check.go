@@ -9,19 +9,18 @@ import (
 	"github.com/werbenhu/registry/fsm"
 )
 
-// maxTermJump is how far a message's term may be above the node's own. Terms
-// rise by one an election; a term near the end of its range, which raft would
-// write down and could never count beyond, is not from this cluster.
+// maxTermJump is how far a message's term may be above the node's own. Terms rise by
+// one per election. raft would store a term near the end of the range and could
+// never elect a leader again.
 const maxTermJump = 1 << 32
 
 var errMessage = errors.New("raft message refused")
 
-// checkCall says what keeps a message from raft's main loop. Raft trusts its
-// peers: a hole in the entries, one that cannot be read, or a configuration that
-// cannot be decoded ends the process, now or whenever it is applied, on every
-// node that stored it. A peer whose memory or disk lies sends such messages, and
-// so does a stranger who knows the cluster's id. It finds accidents: who means
-// harm can do as much with a message that is well-formed.
+// checkCall rejects a message that raft must not receive. raft trusts its peers: a gap
+// in the entries, an unreadable entry or an undecodable configuration ends the
+// process, at once or when it is applied, on every node that stored it. A peer with
+// corrupt memory or disk sends such messages, and so may an unknown peer that has the
+// cluster id. An attacker can do as much with a valid message.
 func checkCall(term uint64, command any) error {
 	var err error
 	switch m := command.(type) {
@@ -42,7 +41,7 @@ func checkCall(term uint64, command any) error {
 
 func checkTerm(own, term uint64) error {
 	if term > own && term-own > maxTermJump {
-		return fmt.Errorf("term %d at term %d", term, own)
+		return fmt.Errorf("term %d, the node's is %d", term, own)
 	}
 	return nil
 }
@@ -54,7 +53,7 @@ func checkEntries(m *raft.AppendEntriesRequest) error {
 			return fmt.Errorf("entry %d of %d is missing", i, len(m.Entries))
 		}
 		if e.Index != m.PrevLogEntry+uint64(i)+1 || e.Index == 0 {
-			return fmt.Errorf("entry %d comes as number %d after %d", e.Index, i+1, m.PrevLogEntry)
+			return fmt.Errorf("entry %d is number %d after entry %d", e.Index, i+1, m.PrevLogEntry)
 		}
 		if e.Term < term || e.Term > m.Term {
 			return fmt.Errorf("entry %d has term %d after term %d, in a message of term %d", e.Index, e.Term, term, m.Term)
@@ -90,7 +89,7 @@ func checkSnapshot(m *raft.InstallSnapshotRequest) error {
 	return checkConfiguration(m.Configuration)
 }
 
-// checkConfiguration decodes as raft does, which panics.
+// checkConfiguration decodes as raft does, and recovers its panic.
 func checkConfiguration(data []byte) (err error) {
 	defer func() {
 		if r := recover(); r != nil {

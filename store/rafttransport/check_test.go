@@ -47,7 +47,7 @@ func TestMessagesThatRaftMustNotSee(t *testing.T) {
 		{"a term after many elections", &raft.RequestVoteRequest{Term: 5 + maxTermJump}, true},
 
 		{"a vote for the last term", &raft.RequestVoteRequest{Term: math.MaxUint64}, false},
-		{"a question for the last term", &raft.RequestPreVoteRequest{Term: math.MaxUint64}, false},
+		{"a pre-vote for the last term", &raft.RequestPreVoteRequest{Term: math.MaxUint64}, false},
 		{"a heartbeat of the last term", &raft.AppendEntriesRequest{Term: math.MaxUint64}, false},
 		{"a snapshot of the last term", snapshot(func(m *raft.InstallSnapshotRequest) { m.Term = math.MaxUint64 }), false},
 		{"an entry that is not there", entries(nil), false},

@@ -8,16 +8,15 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// commitFeed tells followers of a commit as soon as it is one. raft itself
-// tells them with the next entries, or, when none come, 50 to 100 ms later
-// (CommitTimeout): for so long a watch on a follower, a linearizable read there,
-// and a read of what was just written wait for nothing. An idle cluster pays for
-// a shorter CommitTimeout all the time, this costs a message for a commit that
-// no entries follow.
+// commitFeed announces a new commit index to the followers at once. raft itself sends
+// it with the next entries or, without any, 50 to 100 ms later (CommitTimeout). For
+// that long a watch, a linearizable read, or a read of one's own write on a follower
+// would wait. A shorter CommitTimeout would cost an idle cluster messages all the
+// time; this costs one message per commit that no entries follow.
 //
-// Example: entry 12 was sent with "committed: 11". The quorum answers, raft
-// gives 12 to the state machine, and each pipeline sends once more what it sent
-// last, without entries and with "committed: 12".
+// Example: entry 12 was sent with commit index 11. A quorum answers, raft applies
+// entry 12, and each pipeline repeats its last request, without entries and with
+// commit index 12.
 type commitFeed struct {
 	node *atomic.Pointer[Node] // nil until raft runs
 
@@ -29,7 +28,7 @@ func newCommitFeed(node *atomic.Pointer[Node]) *commitFeed {
 	return &commitFeed{node: node, pipelines: make(map[*commitPipeline]struct{})}
 }
 
-// advanced wakes the pipelines: raft's commit index has moved. It does not block.
+// advanced wakes the pipelines after the commit index has advanced. It does not block.
 func (f *commitFeed) advanced() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -41,12 +40,11 @@ func (f *commitFeed) advanced() {
 	}
 }
 
-// committedIn returns the commit index, if it is one that the leader of that
-// term found, or an older one. The order matters: a node takes a newer term
-// before it takes a newer leader's commit index, so an index that was read
-// before the term is still the old one belongs to the old one. A commit index of
-// another leader must not go to a follower that has not heard of that leader: it
-// may hold other entries there.
+// committedIn returns the commit index if it is from that term or an older one. The
+// order of the reads matters: a node updates its term before it takes a newer
+// leader's commit index, so if the term is unchanged after the index was read, the
+// index is not from a newer leader. A newer leader's commit index must not go to a
+// follower that has not heard of that leader: it may have other entries there.
 func (f *commitFeed) committedIn(term uint64) (uint64, bool) {
 	s := f.node.Load()
 	if s == nil {
@@ -66,22 +64,22 @@ func (f *commitFeed) follow(inner raft.AppendPipeline) raft.AppendPipeline {
 	return p
 }
 
-// noticeEvery is the least time between two notices to one follower: under
-// load the next entries carry the commit index, and a notice is not due any more.
+// noticeEvery is the minimum time between two notices to one follower: under load the
+// next entries carry the commit index, and no notice is needed.
 const noticeEvery = time.Millisecond
 
-// commitPipeline adds notices of commits to a pipeline to one follower.
+// commitPipeline adds commit notices to the pipeline to one follower.
 type commitPipeline struct {
 	raft.AppendPipeline
 	feed *commitFeed
-	wake chan struct{} // holds one
+	wake chan struct{} // buffer of 1
 
-	// lock holds one while someone uses the rest, and orders what is sent. It is
-	// kept through waits for a place in the pipeline, and the virtual time of
-	// tests stands still while a mutex is waited for.
-	lock chan struct{}
-	sent *raft.AppendEntriesRequest
-	told uint64 // the commit index that the follower has been told of, as far as its entries are known to be ours
+	// lock guards sent and notified, and orders the requests, so it is held while
+	// one waits for room in the pipeline. It is a channel because the virtual time of
+	// tests does not advance while a goroutine waits for a mutex.
+	lock     chan struct{}
+	sent     *raft.AppendEntriesRequest
+	notified uint64 // the commit index that the follower has, limited to entries known to be ours
 
 	closeOnce sync.Once
 	closed    chan struct{}
@@ -92,11 +90,11 @@ type commitPipeline struct {
 func (p *commitPipeline) AppendEntries(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
 	p.lock <- struct{}{}
 	defer func() { <-p.lock }()
-	p.sent, p.told = req, min(req.LeaderCommitIndex, lastOf(req))
+	p.sent, p.notified = req, min(req.LeaderCommitIndex, lastOf(req))
 	return p.AppendPipeline.AppendEntries(req, resp)
 }
 
-// lastOf is the index up to which a follower that accepts a request has the
+// lastOf is the last index up to which a follower that accepts the request has the
 // leader's entries.
 func lastOf(req *raft.AppendEntriesRequest) uint64 {
 	if n := len(req.Entries); n > 0 {
@@ -106,8 +104,8 @@ func lastOf(req *raft.AppendEntriesRequest) uint64 {
 }
 
 func (p *commitPipeline) loop() {
-	pause := time.NewTimer(0)
-	defer pause.Stop()
+	interval := time.NewTimer(0)
+	defer interval.Stop()
 	for {
 		select {
 		case <-p.wake:
@@ -115,19 +113,19 @@ func (p *commitPipeline) loop() {
 			return
 		}
 		select {
-		case <-pause.C:
+		case <-interval.C:
 		case <-p.closed:
 			return
 		}
 		if !p.notify() {
-			return // raft notices as well, and closes
+			return // raft sees the error too, and calls Close
 		}
-		pause.Reset(noticeEvery)
+		interval.Reset(noticeEvery)
 	}
 }
 
-// notify sends the commit index if the follower does not know it; false when
-// the pipeline is broken.
+// notify sends the commit index if the follower does not have it; false if the
+// pipeline is broken.
 func (p *commitPipeline) notify() bool {
 	p.lock <- struct{}{}
 	defer func() { <-p.lock }()
@@ -136,9 +134,9 @@ func (p *commitPipeline) notify() bool {
 	}
 	index, ok := p.feed.committedIn(p.sent.Term)
 	last := lastOf(p.sent)
-	// Beyond what was sent on this pipeline the follower may hold entries of
-	// an older leader, which the index must not commit.
-	if index = min(index, last); !ok || index <= p.told {
+	// Beyond the entries sent on this pipeline the follower may have entries of an
+	// older leader, which the index must not commit.
+	if index = min(index, last); !ok || index <= p.notified {
 		return true
 	}
 	req := *p.sent
@@ -146,13 +144,13 @@ func (p *commitPipeline) notify() bool {
 	if n := len(p.sent.Entries); n > 0 {
 		req.PrevLogEntry, req.PrevLogTerm = last, p.sent.Entries[n-1].Term
 	}
-	// Its answer goes to raft, to which it is an answer to a request like its own.
+	// raft receives the answer like those to its own requests.
 	_, err := p.AppendPipeline.AppendEntries(&req, new(raft.AppendEntriesResponse))
-	p.told = index
+	p.notified = index
 	return err == nil
 }
 
-// Close ends the pipeline and waits for its notices.
+// Close closes the pipeline and waits for its notices.
 func (p *commitPipeline) Close() error {
 	p.closeOnce.Do(func() {
 		p.feed.mu.Lock()
@@ -160,7 +158,7 @@ func (p *commitPipeline) Close() error {
 		p.feed.mu.Unlock()
 		close(p.closed)
 	})
-	err := p.AppendPipeline.Close() // a notice under way ends
+	err := p.AppendPipeline.Close() // unblocks a notice
 	p.wg.Wait()
 	return err
 }

@@ -9,20 +9,20 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// committed is a raft of that term that has committed so much.
+// committed returns a node with that commit index and term.
 func committed(index, term uint64) *fakeNode {
 	n := &fakeNode{term: term}
 	n.commit.Store(index)
 	return n
 }
 
-// newFeed returns a feed that knows of no raft before attach.
+// newFeed returns a feed without a node until attach.
 func newFeed() (feed *commitFeed, attach func(Node)) {
 	var at atomic.Pointer[Node]
 	return newCommitFeed(&at), func(n Node) { at.Store(&n) }
 }
 
-// fakePipeline keeps what is sent.
+// fakePipeline records what is sent.
 type fakePipeline struct {
 	raft.AppendPipeline
 	sent []*raft.AppendEntriesRequest
@@ -35,9 +35,9 @@ func (f *fakePipeline) AppendEntries(req *raft.AppendEntriesRequest, _ *raft.App
 
 func (f *fakePipeline) Close() error { return nil }
 
-// A follower is told of a commit at once, but only of one that this term's
-// leader found and of entries that were sent to it.
-func TestCommitIsTold(t *testing.T) {
+// A follower gets a new commit index at once, limited to this term's commits and to the
+// entries sent to it.
+func TestCommitIsAnnounced(t *testing.T) {
 	const term = 7
 	entries := func(from, to uint64) []*raft.Log {
 		var logs []*raft.Log
@@ -60,7 +60,7 @@ func TestCommitIsTold(t *testing.T) {
 		"another leader's commit":           {after12, 14, term + 1, 0},
 		"nothing sent yet":                  {nil, 14, term, 0},
 		"without entries":                   {&raft.AppendEntriesRequest{Term: term, PrevLogEntry: 9, PrevLogTerm: 6, LeaderCommitIndex: 8}, 12, term, 9},
-		"raft has told of more than it has": {&raft.AppendEntriesRequest{Term: term, PrevLogEntry: 9, LeaderCommitIndex: 12}, 12, term, 0},
+		"the follower has the commit index": {&raft.AppendEntriesRequest{Term: term, PrevLogEntry: 9, LeaderCommitIndex: 12}, 12, term, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -68,7 +68,7 @@ func TestCommitIsTold(t *testing.T) {
 				feed, attach := newFeed()
 				p := feed.follow(inner)
 				defer func() { _ = p.Close() }()
-				feed.advanced() // before raft is there
+				feed.advanced() // without a node
 				synctest.Wait()
 				attach(source)
 				before := 0
@@ -85,7 +85,7 @@ func TestCommitIsTold(t *testing.T) {
 				}
 				switch notices := inner.sent[before:]; {
 				case c.want == 0 && len(notices) > 0:
-					t.Errorf("told of %d", notices[0].LeaderCommitIndex)
+					t.Errorf("announced %d", notices[0].LeaderCommitIndex)
 				case c.want == 0:
 				case len(notices) != 1:
 					t.Errorf("%d notices, want 1", len(notices))
@@ -108,8 +108,8 @@ func checkNotice(t *testing.T, got, sent *raft.AppendEntriesRequest, want uint64
 	}
 }
 
-// Under load the notices keep a distance, and a closed pipeline sends none.
-func TestNoticesKeepTheirDistance(t *testing.T) {
+// Notices are limited in rate, and a closed pipeline sends none.
+func TestNoticesAreLimitedInRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source, inner := committed(0, 7), &fakePipeline{}
 		feed, attach := newFeed()

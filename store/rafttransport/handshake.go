@@ -10,9 +10,9 @@ import (
 	"github.com/werbenhu/registry/store/portmux"
 )
 
-// handshakes are the connections that have not sent their cluster's id yet.
-// Only those of the own cluster reach raft, which keeps 256 KiB and a goroutine
-// for each, and of these at most MaxStreams.
+// handshakes reads the cluster id of each new connection. Only connections from the
+// own cluster reach raft, and at most MaxStreams: raft keeps 256 KiB and a goroutine
+// for each.
 type handshakes struct {
 	accepted    chan net.Conn
 	ended       chan struct{} // closed with the listener
@@ -23,18 +23,18 @@ type handshakes struct {
 }
 
 const (
-	// idleLimit is far above raft's heartbeat interval. A pooled connection
-	// that was idle for longer costs its owner one failed call, and then a new dial.
+	// idleLimit is far above raft's heartbeat interval. A call on a pooled connection
+	// that was idle for longer fails, and the caller dials again.
 	idleLimit = 5 * time.Minute
 	// handshakeLimit is how long a caller may take to send its cluster's id.
 	handshakeLimit = 10 * time.Second
 	// MaxStreams bounds raft's connections; a peer has about five.
 	MaxStreams = 512
-	// maxHandshakes bounds those that have not sent their cluster's id.
+	// maxHandshakes bounds the connections that have not sent a cluster id.
 	maxHandshakes = 1024
 )
 
-// NewStreams starts to accept connections; Close ends that.
+// NewStreams starts to accept connections, until Close.
 func NewStreams(cfg StreamsConfig) *Streams {
 	l := &Streams{cfg: cfg}
 	l.accepted, l.ended = make(chan net.Conn), make(chan struct{})
@@ -43,7 +43,7 @@ func NewStreams(cfg StreamsConfig) *Streams {
 	return l
 }
 
-// Close closes the listener and all connections that came by it.
+// Close closes the listener and all accepted connections.
 func (l *Streams) Close() error {
 	err := l.cfg.Listener.Close()
 	<-l.ended
@@ -53,9 +53,8 @@ func (l *Streams) Close() error {
 	return err
 }
 
-// Accept returns the next connection whose caller belongs to this cluster. It
-// has a rolling read deadline, so that a peer that vanished without a word does
-// not hold a goroutine for ever.
+// Accept returns the next connection from this cluster. It has a rolling read
+// deadline, so that a peer that vanished does not hold a goroutine for ever.
 func (l *Streams) Accept() (net.Conn, error) {
 	select {
 	case c := <-l.accepted:
@@ -65,8 +64,7 @@ func (l *Streams) Accept() (net.Conn, error) {
 	}
 }
 
-// acceptLoop runs the handshakes side by side: a slow one delays no other. The
-// listener bounds how many there are.
+// acceptLoop runs the handshakes concurrently: a slow one delays no other.
 func (l *Streams) acceptLoop() {
 	for {
 		c, err := l.cfg.Listener.Accept()
@@ -81,14 +79,14 @@ func (l *Streams) acceptLoop() {
 
 func (l *Streams) handshake(c net.Conn) {
 	pending := l.pending.Admit(c)
-	if pending == nil || l.over() || !l.belongs(pending) {
-		_ = c.Close() // no word of why: the caller tries again, until this node belongs
+	if pending == nil || l.closed() || !l.readClusterID(pending) {
+		_ = c.Close() // without a reason: the caller retries until this node has joined
 		return
 	}
 	stream := l.established.Admit(c)
 	pending.Leave()
-	if stream == nil || l.over() {
-		_ = c.Close() // too many
+	if stream == nil || l.closed() {
+		_ = c.Close() // at the limit
 		return
 	}
 	select {
@@ -98,8 +96,8 @@ func (l *Streams) handshake(c net.Conn) {
 	}
 }
 
-// over says that Close may have gone over the connections already.
-func (l *Streams) over() bool {
+// closed reports whether Close may already have closed all connections.
+func (l *Streams) closed() bool {
 	select {
 	case <-l.ended:
 		return true
@@ -108,8 +106,8 @@ func (l *Streams) over() bool {
 	}
 }
 
-// belongs reads the cluster id and compares it.
-func (l *Streams) belongs(c net.Conn) bool {
+// readClusterID reads the cluster id and reports whether it is the own one.
+func (l *Streams) readClusterID(c net.Conn) bool {
 	if err := c.SetReadDeadline(time.Now().Add(handshakeLimit)); err != nil {
 		return false
 	}
@@ -127,10 +125,10 @@ func (l *Streams) belongs(c net.Conn) bool {
 	return false
 }
 
-// deadlineConn ends when its caller says nothing for so long.
+// deadlineConn fails a read that takes longer than limit.
 type deadlineConn struct {
 	net.Conn
-	lost  func() // told when it is closed; may be nil
+	lost  func() // called by Close; may be nil
 	limit time.Duration
 }
 
@@ -141,7 +139,7 @@ func (c *deadlineConn) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
-// Close is called by raft when reading or writing failed.
+// Close is called by raft after a failed read or write.
 func (c *deadlineConn) Close() error {
 	err := c.Conn.Close()
 	if c.lost != nil {

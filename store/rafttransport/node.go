@@ -6,29 +6,28 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// Node is what the transport reads of raft. It is safe on any goroutine.
+// Node is what the transport reads of raft. It is safe for concurrent use.
 type Node interface {
 	State() raft.RaftState
 	CurrentTerm() uint64
 	CommitIndex() uint64
-	// LastIndex is where the log ends.
+	// LastIndex is the last index of the log.
 	LastIndex() uint64
-	// TermAt is the term of an entry that the log holds.
+	// TermAt is the term of an entry, if it is in the log.
 	TermAt(index uint64) (term uint64, ok bool)
-	// LastEntry is where the log, or the snapshot if it goes further, ends.
+	// LastEntry is the last entry of the log, or of the snapshot if that is later.
 	LastEntry() EntryID
-	// LastSnapshot is where the snapshot ends that the state began with, or that
-	// was made since.
+	// LastSnapshot is the last entry of the newest snapshot.
 	LastSnapshot() EntryID
-	// Members is the latest configuration that the log holds.
+	// Members is the latest configuration in the log.
 	Members() []raft.Server
 }
 
 // EntryID identifies a log entry.
 type EntryID struct{ Index, Term uint64 }
 
-// before says that a log that ends there is less up to date than the other, as the Raft
-// paper compares them.
+// before reports whether a log that ends with e is less up to date than one that ends
+// with other, by the rule of the Raft paper.
 func (e EntryID) before(other EntryID) bool {
 	return e.Term < other.Term || e.Term == other.Term && e.Index < other.Index
 }
@@ -49,8 +48,7 @@ func (r raftNode) Members() []raft.Server {
 	return r.GetConfiguration().Configuration().Servers // its Error is always nil: it reads a copy
 }
 
-// LastEntry is the later of the ends of log and snapshot; raft tells both in
-// its statistics only.
+// LastEntry reads raft's statistics, which alone have the terms.
 func (r raftNode) LastEntry() EntryID {
 	stats := r.Stats()
 	log, snapshot := statEnd(stats, "last_log"), statEnd(stats, "last_snapshot")

@@ -6,11 +6,11 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// AppendEntriesPipeline returns a pipeline whose answers are always taken. When
-// raft sees an answer that ends a pipeline, it stops to read answers at once,
-// but goes on sending until it notices. In raft's own pipeline the sender then
-// waits for a place that the next answer should free, which nobody takes: the
-// follower gets no more entries, and Shutdown waits for ever.
+// AppendEntriesPipeline returns a pipeline whose answers are always received. After an
+// answer that ends a pipeline, raft stops receiving answers at once but continues to
+// send for a moment. In raft's own pipeline the sender then waits for room that only
+// the receipt of an answer frees: the follower gets no more entries, and Shutdown
+// never returns.
 func (t *Transport) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddress) (raft.AppendPipeline, error) {
 	inner, err := t.NetworkTransport.AppendEntriesPipeline(id, target)
 	if err != nil {
@@ -32,21 +32,21 @@ func newPipeline(inner raft.AppendPipeline) *pipeline {
 	return p
 }
 
-// pump holds the answers that raft has not read, which are few: raft reads
-// them as they come, until it ends the pipeline.
+// pump queues the answers that raft has not received. They are few: raft receives
+// them at once until it ends the pipeline.
 func (p *pipeline) pump() {
-	var held []raft.AppendFuture
+	var queue []raft.AppendFuture
 	for {
 		var first raft.AppendFuture
 		var out chan<- raft.AppendFuture
-		if len(held) > 0 {
-			first, out = held[0], p.answers
+		if len(queue) > 0 {
+			first, out = queue[0], p.answers
 		}
 		select {
 		case f := <-p.AppendPipeline.Consumer():
-			held = append(held, f)
+			queue = append(queue, f)
 		case out <- first:
-			held = held[1:]
+			queue = queue[1:]
 		case <-p.closed:
 			return
 		}

@@ -6,23 +6,22 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// followSnapshot has raft go on after a snapshot that it was sent while its log
-// went further, with entries that the cluster never committed.
+// continueAfterSnapshot lets raft accept entries after an installed snapshot if its log
+// goes beyond the snapshot, with entries that were never committed.
 //
-// Raft v1.8.0 cannot: it removes the log on the disk and keeps in memory where it
-// ended, so it finds neither the entry that the leader names as the one before
-// nor those that conflict, refuses, and is sent the next snapshot, for ever
-// (hashicorp/raft#697). Two things end that. The log keeps the entries after the
-// snapshot (see package raftlog), so that the disk is what raft takes it for;
-// and here the check of the entry before is made against the snapshot, as the Raft
-// paper has it: what a snapshot covers is committed, so a leader's entry of that index
-// and term is the very one. Raft then finds the first entry that conflicts and
-// removes it and all that follow, by itself.
+// Raft v1.8.0 cannot: it removes the log on disk but keeps the last index in memory. So
+// it finds neither the previous entry that the leader names nor the conflicting
+// entries, rejects the request, and gets the next snapshot, for ever
+// (hashicorp/raft#697). Two changes prevent that. The log keeps the entries after the
+// snapshot (see package raftlog), so that the disk matches raft's memory. And here the
+// previous entry is compared with the snapshot, as in the Raft paper: what a snapshot
+// covers is committed, so a leader's entry of the same index and term is the same
+// entry. raft then finds the first conflicting entry and removes it and all later ones.
 //
-// The commit index goes no further than what the message proves to be the
-// leader's. The node could have been elected by its old tail at no time: that has
-// an older term than what a majority stored after it.
-func (t *Transport) followSnapshot(node Node, command any) {
+// The commit index is limited to the entries that the message has. The node could not
+// be elected with its old tail: the tail has an older term than what a majority
+// stored after it.
+func (t *Transport) continueAfterSnapshot(node Node, command any) {
 	m, ok := command.(*raft.AppendEntriesRequest)
 	if !ok || m.PrevLogEntry == 0 || node.LastIndex() <= m.PrevLogEntry {
 		return
@@ -35,20 +34,18 @@ func (t *Transport) followSnapshot(node Node, command any) {
 	m.LeaderCommitIndex = min(m.LeaderCommitIndex, proven)
 }
 
-// redundant answers a snapshot whose last entry the log holds, or that ends before
-// this node's own, as the Raft paper has it: the entries after it stay. Raft itself
-// would go back to the snapshot and remove them all, also those that this node
-// acknowledged and that are committed because it did, while it goes on counting
-// from where its log ended.
+// redundant answers a snapshot whose last entry is in the log, or that ends before this
+// node's own snapshot, and keeps the entries after it, as in the Raft paper. raft
+// itself would restore the snapshot and remove them all, even entries that are
+// committed because this node acknowledged them.
 //
-// A leader sends no such snapshot, but one may come late. Example: a partition
-// begins while a snapshot up to 100 is sent. The leader gives up, dials anew when
-// the partition is over, sends it again and then the entries 101 to 150, which
-// this node acknowledges. Now the network brings what lay in the first
-// connection.
+// A leader sends no such snapshot, but one may arrive late. Example: a partition begins
+// while a snapshot up to entry 100 is sent. The leader gives up, dials again after the
+// partition, sends the snapshot again and then the entries 101 to 150, which this node
+// acknowledges. Then the data of the first connection arrives.
 //
-// The answer does not depend on what the main loop does meanwhile: what a
-// snapshot covers is committed, and a committed entry stays in the log.
+// The answer does not depend on the main loop: what a snapshot covers is committed, and
+// a committed entry stays in the log.
 func (t *Transport) redundant(node Node, rpc raft.RPC) bool {
 	m, ok := rpc.Command.(*raft.InstallSnapshotRequest)
 	if !ok || m.Term < node.CurrentTerm() {
@@ -59,9 +56,9 @@ func (t *Transport) redundant(node Node, rpc raft.RPC) bool {
 	if !older && !(has && term == m.LastLogTerm) {
 		return false
 	}
-	t.wg.Go(func() { // until the caller has sent it, or Close ends the stream
+	t.wg.Go(func() { // until the caller has sent it, or Close closes the stream
 		if rpc.Reader != nil {
-			_, _ = io.Copy(io.Discard, rpc.Reader) // one that breaks off is not needed either
+			_, _ = io.Copy(io.Discard, rpc.Reader) // an error does not matter: the data is not needed
 		}
 		rpc.Respond(&raft.InstallSnapshotResponse{
 			RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, Addr: []byte(t.LocalAddr())},

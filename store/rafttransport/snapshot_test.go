@@ -6,14 +6,14 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// The check of the entry before is made against the snapshot only where raft
-// cannot make it, and the commit index goes no further than what was sent.
-func TestFollowSnapshot(t *testing.T) {
+// The previous entry is compared with the snapshot only where raft cannot do it, and
+// the commit index is limited to the entries sent.
+func TestContinueAfterSnapshot(t *testing.T) {
 	t.Parallel()
 	entries := []*raft.Log{{Index: 6, Term: 3}, {Index: 7, Term: 3}}
 	for name, c := range map[string]struct {
 		prev     EntryID
-		has      bool // the log has the entry before
+		has      bool // the log has the previous entry
 		snapshot EntryID
 		entries  []*raft.Log
 		commit   uint64
@@ -35,7 +35,7 @@ func TestFollowSnapshot(t *testing.T) {
 			termAt: func(index uint64) (uint64, bool) { return 3, c.has && index == c.prev.Index },
 		}
 		m := &raft.AppendEntriesRequest{PrevLogEntry: c.prev.Index, PrevLogTerm: c.prev.Term, Entries: c.entries, LeaderCommitIndex: c.commit}
-		tr.followSnapshot(node, m)
+		tr.continueAfterSnapshot(node, m)
 		prev := c.prev
 		if c.passed {
 			prev = EntryID{}

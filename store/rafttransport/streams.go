@@ -8,32 +8,31 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// Streams carries raft's connections: a raft.StreamLayer. Its address is the advertised name,
-// and a name is resolved at every dial: a container may come back elsewhere.
+// Streams is the raft.StreamLayer of a node. Its address is the advertised name, which
+// is resolved at every dial: a container may come back with another IP address.
 //
-// A connection starts with the id of the cluster that the caller belongs to,
-// and only calls of the own cluster are answered. So a node that belongs to
-// none, because it is new or because it was wiped and forgot its votes,
-// neither votes nor follows before it was taken in; and clusters that meet by a
-// mistake in their addresses do not mix.
+// A connection starts with the caller's cluster id, and only calls of the own cluster
+// are accepted. So a node without a cluster, because it is new or was wiped and lost
+// its votes, neither votes nor follows before it has joined; and clusters with
+// mistaken addresses do not mix.
 type Streams struct {
 	cfg StreamsConfig
 
 	handshakes
 }
 
-// StreamsConfig says where raft's connections come from and go to.
+// StreamsConfig configures the connections of raft.
 type StreamsConfig struct {
 	Listener  net.Listener
 	Advertise string // the node's own address, which may be a name
 	Dial      func(address string, timeout time.Duration) (net.Conn, error)
-	// ClusterID is the own cluster's id, of ClusterIDSize bytes; empty: none yet.
+	// ClusterID returns the own cluster's id, of ClusterIDSize bytes; empty: none yet.
 	ClusterID func() string
-	// Foreign is told of calls of another cluster.
+	// Foreign is called for connections from another cluster.
 	Foreign func(clusterID string)
-	// Failed is closed when the node has failed; nil: it never does.
+	// Failed is closed when the node has failed; may be nil.
 	Failed <-chan struct{}
-	// Lost is told when a connection of the own cluster ends; may be nil.
+	// Lost is called when a connection from the own cluster ends; may be nil.
 	Lost func()
 	// Idle is how long a connection may be silent; 0: five minutes.
 	Idle time.Duration
@@ -56,18 +55,18 @@ func (l *Streams) Dial(address raft.ServerAddress, timeout time.Duration) (net.C
 	if err := errors.Join(c.SetWriteDeadline(time.Now().Add(timeout)), writeAll(c, own), c.SetWriteDeadline(time.Time{})); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	return &callingConn{Conn: c, failed: l.cfg.Failed}, nil
+	return &outboundConn{Conn: c, failed: l.cfg.Failed}, nil
 }
 
-// callingConn sends nothing any more when the node has failed. A leader that
-// hangs in a write would otherwise go on with its heartbeats, and nobody would
-// take over from it until its process is gone.
-type callingConn struct {
+// outboundConn sends nothing after the node has failed. Otherwise a leader that hangs in
+// a write would continue its heartbeats, and no other node could be elected until
+// its process has ended.
+type outboundConn struct {
 	net.Conn
 	failed <-chan struct{}
 }
 
-func (c *callingConn) Write(p []byte) (int, error) {
+func (c *outboundConn) Write(p []byte) (int, error) {
 	select {
 	case <-c.failed:
 		return 0, errors.Join(errFailed, c.Close())
@@ -76,17 +75,17 @@ func (c *callingConn) Write(p []byte) (int, error) {
 	}
 }
 
-var errFailed = errors.New("this node has failed and ends")
+var errFailed = errors.New("this node has failed")
 
 func writeAll(c net.Conn, s string) error {
 	_, err := c.Write([]byte(s))
 	return err
 }
 
-// ErrNoCluster is what a dial returns before the node belongs to a cluster.
+// ErrNoCluster is the error of a dial before the node belongs to a cluster.
 var ErrNoCluster = errors.New("this node belongs to no cluster yet")
 
-// nameAddr is a network address that stays a name.
+// nameAddr is a network address that is not resolved.
 type nameAddr string
 
 func (nameAddr) Network() string  { return "tcp" }

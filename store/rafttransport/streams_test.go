@@ -61,8 +61,8 @@ func TestSilentRaftConnectionEnds(t *testing.T) {
 	})
 }
 
-// stuckPipeline hands out answers one by one, as raft's pipeline does: the next
-// request has no place before the last answer was taken.
+// stuckPipeline returns answers one by one, as raft's pipeline does: there is no room
+// for the next request until the last answer was received.
 type stuckPipeline struct {
 	raft.AppendPipeline
 	done   chan raft.AppendFuture
@@ -77,7 +77,7 @@ type answer struct {
 	n int
 }
 
-func TestPipelineTakesEveryAnswer(t *testing.T) {
+func TestPipelineReceivesEveryAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		inner := &stuckPipeline{done: make(chan raft.AppendFuture)}
 		p := newPipeline(inner)
@@ -89,7 +89,7 @@ func TestPipelineTakesEveryAnswer(t *testing.T) {
 		}()
 		synctest.Wait()
 		if sent != 10 {
-			t.Fatalf("the sender waits after %d answers that raft did not read", sent)
+			t.Fatalf("the sender waits after %d answers that raft did not receive", sent)
 		}
 		for i := range 9 {
 			if got := (<-p.Consumer()).(answer); got.n != i {
@@ -105,12 +105,12 @@ func TestPipelineTakesEveryAnswer(t *testing.T) {
 	})
 }
 
-// Only calls of the own cluster are answered, and none before there is one.
+// Only calls of the own cluster are accepted, and none before the node has a cluster.
 func TestRaftCallsOfAnotherClusterAreRefused(t *testing.T) {
 	a, b := strings.Repeat("a", ClusterIDSize), strings.Repeat("b", ClusterIDSize)
 	for _, tc := range []struct {
 		name, own, caller string
-		answered          bool
+		accepted          bool
 		foreign           int
 	}{
 		{"own cluster", a, a, true, 0},
@@ -132,7 +132,7 @@ func TestRaftCallsOfAnotherClusterAreRefused(t *testing.T) {
 				}
 			}()
 			var one [1]byte
-			if tc.answered {
+			if tc.accepted {
 				c, err := callee.Accept()
 				if err != nil {
 					t.Fatal(err)
@@ -150,7 +150,7 @@ func TestRaftCallsOfAnotherClusterAreRefused(t *testing.T) {
 				t.Errorf("Accept after Close: %v", err)
 			}
 			if foreign != tc.foreign {
-				t.Errorf("told of %d foreign", foreign)
+				t.Errorf("%d foreign calls", foreign)
 			}
 		})
 	}

@@ -11,36 +11,35 @@ import (
 
 // Transport is raft's network transport with another fast path for heartbeats.
 //
-// Raft's own runs its append handler, which belongs to the main loop, on the
-// connection's goroutine. A newer leader's heartbeat can then raise the term
-// while a deposed leader is in the middle of a write, and the entries are
-// stored under a term that is not their leader's. To let only heartbeats of the
-// current term pass while the node follows is not enough: the node may start an
-// election between that check and the handler's own, which then writes the old
-// term over the one that the node has just voted in, on disk too.
+// raft's fast path runs the append handler, which belongs to the main loop, on the
+// connection's goroutine. A newer leader's heartbeat can then raise the term while a
+// deposed leader is in the middle of a write, and the entries are stored under a term
+// that is not their leader's. It is not enough to pass only heartbeats of the current
+// term to a follower: the node may start an election between that check and the
+// handler's own, and the handler then overwrites the term of the node's vote with
+// the old term, on disk too.
 //
-// Here a heartbeat of the current term is answered by the transport, which
-// reads raft's state and never changes it, and then goes to the main loop as
-// well, which notes the contact when it comes to it. All others take the main
-// loop's channel alone. So a leader keeps a follower whose main loop waits for
-// its disk. That answer says no more than that the node had not gone beyond the
-// leader's term after the heartbeat came; raft uses it for the leader's lease
-// and for VerifyLeader, and for both this is enough. A follower does not miss
-// the contact that its main loop has not noted yet: the main loop is what looks
-// at the election timer, and a write that held it up ends with noting contact.
+// Here the transport itself answers a heartbeat of the current term. It reads raft's
+// state and never changes it. The heartbeat then also goes to the main loop, which
+// records the contact. All other messages go to the main loop only. So a follower
+// whose main loop waits for its disk still answers. The answer only states that the
+// node's term was not newer than the leader's after the heartbeat came; raft uses it
+// for the leader lease and for VerifyLeader, and for both that is enough. A contact
+// that the main loop has not recorded yet is not missed: the main loop also checks
+// the election timer, and records the contact first after a long write.
 //
-// Embedding keeps pre-vote, which raft looks for on the transport's type.
+// Embedding keeps pre-vote, which raft detects by the transport's type.
 type Transport struct {
 	*raft.NetworkTransport
 	cfg     Config
 	commits *commitFeed
 
 	node  atomic.Pointer[Node] // nil until raft runs
-	calls chan raft.RPC        // what the main loop takes
-	// beats holds the heartbeat that was answered and that the main loop has
-	// not seen; while one waits, later ones would tell it nothing.
+	calls chan raft.RPC        // to the main loop
+	// beats holds one answered heartbeat that the main loop has not received; while
+	// it waits, later ones are dropped.
 	beats chan raft.RPC
-	last  atomic.Pointer[Leader] // the last one that spoke as a leader
+	last  atomic.Pointer[Leader] // sender of the last append request
 
 	closeOnce sync.Once
 	closed    chan struct{}
@@ -52,20 +51,20 @@ type Config struct {
 	Streams raft.StreamLayer
 	Timeout time.Duration // of one message
 	Logger  hclog.Logger
-	// Contacts is told which of this node's messages are answered; may be nil.
+	// Contacts records the answers to this node's messages; may be nil.
 	Contacts Contacts
-	// Refused is told of messages that are not given to raft; may be nil.
+	// Refused is called for messages that are not passed to raft; may be nil.
 	Refused func(error)
-	// Heartbeats, if set, makes the handler of heartbeats from raft's own.
+	// Heartbeats, if set, replaces the handler of heartbeats.
 	Heartbeats func(t *Transport, rafts func(raft.RPC)) func(raft.RPC)
 }
 
-// Contacts notes when a message was sent that a node answered in the term of its
-// sender. Both methods are safe on any goroutine.
+// Contacts records the send times of messages that were answered in the sender's
+// term. Both methods are safe for concurrent use.
 type Contacts interface {
-	// Now is the present time, in nanoseconds since some origin.
+	// Now is the current time, in nanoseconds since some origin.
 	Now() int64
-	// Acked notes that the node answered what was sent at that time.
+	// Acked records that the node answered a message sent at that time.
 	Acked(node raft.ServerID, sent int64)
 }
 
@@ -87,17 +86,16 @@ func New(cfg Config) *Transport {
 // maxPool is how many idle connections to each node are kept.
 const maxPool = 3
 
-// Attach names the raft that the transport belongs to, which is made after it.
-// Before, every message goes to raft as it is.
+// Attach sets the transport's raft, which is created after it. Before, messages are
+// passed to raft unchecked.
 func (t *Transport) Attach(r *raft.Raft, log raft.LogStore) { t.attach(raftNode{r, log}) }
 
 func (t *Transport) attach(node Node) { t.node.Store(&node) }
 
-// Advanced notes that the commit index has moved, so that followers are told. It
-// does not block.
+// Advanced announces the new commit index to the followers. It does not block.
 func (t *Transport) Advanced() { t.commits.advanced() }
 
-// AppendEntries sends entries or a heartbeat, and notes when it sent what was
+// AppendEntries sends entries or a heartbeat, and records its send time if it was
 // answered in the leader's own term.
 func (t *Transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	if t.cfg.Contacts == nil {
@@ -111,7 +109,7 @@ func (t *Transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, a
 	return err
 }
 
-// Consumer is what raft's main loop reads.
+// Consumer is the channel that raft's main loop receives from.
 func (t *Transport) Consumer() <-chan raft.RPC { return t.calls }
 
 // SetHeartbeatHandler sets the transport's own handler instead of raft's.
@@ -123,7 +121,7 @@ func (t *Transport) SetHeartbeatHandler(rafts func(raft.RPC)) {
 	t.NetworkTransport.SetHeartbeatHandler(handler)
 }
 
-// Close ends the transport; the streams are closed by CloseStreams.
+// Close stops the transport; CloseStreams closes the streams.
 func (t *Transport) Close() error {
 	t.closeOnce.Do(func() { close(t.closed) })
 	err := t.NetworkTransport.Close()
@@ -131,8 +129,8 @@ func (t *Transport) Close() error {
 	return err
 }
 
-// pump brings the main loop the calls of the network transport and the
-// heartbeats that were answered already.
+// pump passes to the main loop the calls of the network transport and the heartbeats
+// that were answered already.
 func (t *Transport) pump() {
 	for {
 		var rpc raft.RPC
@@ -148,8 +146,8 @@ func (t *Transport) pump() {
 	}
 }
 
-// Pass gives a message to the main loop, or answers it if it may not get there;
-// false: the transport was closed.
+// Pass passes a message to the main loop, or answers it itself if raft must not
+// receive it; false: the transport was closed.
 func (t *Transport) Pass(rpc raft.RPC) bool {
 	if at := t.node.Load(); at != nil {
 		node := *at
@@ -163,8 +161,8 @@ func (t *Transport) Pass(rpc raft.RPC) bool {
 		if t.redundant(node, rpc) {
 			return true
 		}
-		t.hearCandidate(node, rpc.Command)
-		t.followSnapshot(node, rpc.Command)
+		t.admitCandidate(node, rpc.Command)
+		t.continueAfterSnapshot(node, rpc.Command)
 	}
 	t.noteLeader(rpc.Command)
 	select {
@@ -175,14 +173,14 @@ func (t *Transport) Pass(rpc raft.RPC) bool {
 	}
 }
 
-// Leader is one by its own account.
+// Leader is the sender of an append request.
 type Leader struct {
 	Term uint64
 	Addr raft.ServerAddress
 	ID   raft.ServerID
 }
 
-// LastLeader is the last one that called, whether raft believed it or not.
+// LastLeader is the sender of the last append request, whether raft accepted it or not.
 func (t *Transport) LastLeader() (l Leader, ok bool) {
 	if last := t.last.Load(); last != nil {
 		return *last, true
@@ -190,7 +188,7 @@ func (t *Transport) LastLeader() (l Leader, ok bool) {
 	return Leader{}, false
 }
 
-// Campaign has raft's main loop start an election without a pre-vote.
+// Campaign makes raft start an election without a pre-vote.
 func (t *Transport) Campaign() {
 	t.Pass(raft.RPC{
 		Command:  &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}},
@@ -223,21 +221,21 @@ func (t *Transport) heartbeat(rpc raft.RPC) {
 	}
 }
 
-// Answer is the answer to a heartbeat of the present term while the node follows;
-// nil for any other message: raft's main loop decides.
+// Answer is the answer to a heartbeat of the current term to a follower; nil for any
+// other message, which raft's main loop answers.
 func (t *Transport) Answer(command any) *raft.AppendEntriesResponse {
 	beat, ok := command.(*raft.AppendEntriesRequest)
 	at := t.node.Load()
 	if !ok || at == nil {
 		return nil
 	}
-	v := *at
-	term := v.CurrentTerm()
-	if beat.Term != term || v.State() != raft.Follower {
+	node := *at
+	term := node.CurrentTerm()
+	if beat.Term != term || node.State() != raft.Follower {
 		return nil
 	}
 	return &raft.AppendEntriesResponse{
 		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, Addr: []byte(t.LocalAddr())},
-		Term:      term, LastLog: v.LastIndex(), Success: true,
+		Term:      term, LastLog: node.LastIndex(), Success: true,
 	}
 }

@@ -21,14 +21,14 @@ func beat(term uint64) (raft.RPC, chan raft.RPCResponse) {
 	return raft.RPC{Command: &raft.AppendEntriesRequest{Term: term}, RespChan: answers}, answers
 }
 
-// Only a follower's heartbeat of the current term is answered beside the main
-// loop, and the main loop still gets it.
-func TestHeartbeatsBesideTheMainLoop(t *testing.T) {
+// Only a heartbeat of the current term to a follower is answered outside the main loop,
+// and the main loop still receives it.
+func TestHeartbeatsOutsideTheMainLoop(t *testing.T) {
 	for _, tc := range []struct {
-		name   string
-		term   uint64
-		node   *fakeNode
-		beside bool
+		name    string
+		term    uint64
+		node    *fakeNode
+		outside bool
 	}{
 		{"of the current term", 5, follower(5), true},
 		{"of a newer term", 6, follower(5), false},
@@ -48,15 +48,15 @@ func TestHeartbeatsBesideTheMainLoop(t *testing.T) {
 				}
 				rpc, answers := beat(tc.term)
 				go tr.heartbeat(rpc)
-				synctest.Wait() // the main loop stands still
+				synctest.Wait() // the main loop does not run
 				select {
 				case a := <-answers:
 					resp, ok := a.Response.(*raft.AppendEntriesResponse)
-					if !tc.beside || !ok || !resp.Success || resp.Term != 5 || resp.LastLog != 9 || a.Error != nil {
+					if !tc.outside || !ok || !resp.Success || resp.Term != 5 || resp.LastLog != 9 || a.Error != nil {
 						t.Errorf("answered %+v, %v", a.Response, a.Error)
 					}
 				default:
-					if tc.beside {
+					if tc.outside {
 						t.Error("waits for the main loop")
 					}
 				}
@@ -68,8 +68,7 @@ func TestHeartbeatsBesideTheMainLoop(t *testing.T) {
 	}
 }
 
-// However long the main loop stands still, few of the heartbeats that were
-// answered meanwhile wait for it.
+// However long the main loop is blocked, few answered heartbeats wait for it.
 func TestHeartbeatsDoNotPileUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := newTestTransport()
@@ -90,13 +89,13 @@ func TestHeartbeatsDoNotPileUp(t *testing.T) {
 				waits = false
 			}
 		}
-		if seen < 1 || seen > 2 { // one in the pump's hands, one behind it
+		if seen < 1 || seen > 2 { // one in the pump, one in the channel
 			t.Errorf("%d heartbeats wait for the main loop", seen)
 		}
 	})
 }
 
-// A closed transport holds nobody.
+// A closed transport blocks no caller.
 func TestHeartbeatOfAClosedTransport(t *testing.T) {
 	tr := newTestTransport()
 	if err := tr.Close(); err != nil {

@@ -20,7 +20,7 @@
 // # Mutants
 //
 //	go -C tests run ./faults -mutant all              # make mutants
-//	go -C tests run ./faults -mutant read-check,greeting -finders kinds
+//	go -C tests run ./faults -mutant read-check,handshake -finders kinds
 //
 // A [Mutant] is the registry with one protection switched off, by a small edit
 // of a source file that go build reads through an overlay: the sources stay as

@@ -77,18 +77,18 @@ var mutants = []Mutant{
 	},
 	{
 		Name: "commit-cap", Off: "a notice of a commit goes no further than the entries that were sent",
-		Edits: []Edit{{"store/rafttransport/commits.go", "if index = min(index, last); !ok || index <= p.told {", "if !ok || index <= p.told {"}},
-		Tests: []Test{{"store/rafttransport", "TestCommitIsTold"}},
+		Edits: []Edit{{"store/rafttransport/commits.go", "if index = min(index, last); !ok || index <= p.notified {", "if !ok || index <= p.notified {"}},
+		Tests: []Test{{"store/rafttransport", "TestCommitIsAnnounced"}},
 		Note:  "Closed window: a follower has to keep a deposed leader's entries behind those that a new leader's pipeline sent. Tried: partition-leader and nemesis, 3 runs each.",
 	},
 	{
 		Name: "commit-term", Off: "a commit index is passed on only in the term that it was found in",
 		Edits: []Edit{{"store/rafttransport/commits.go", "return index, (*s).CurrentTerm() == term", "return index, true"}},
-		Tests: []Test{{"store/rafttransport", "TestCommitIsTold"}},
+		Tests: []Test{{"store/rafttransport", "TestCommitIsAnnounced"}},
 		Note:  "Closed window: a deposed leader has to learn of a newer commit before its pipelines end. Tried: stop-leaders and nemesis, 3 runs each.",
 	},
 	{
-		Name: "greeting", Off: "a node answers raft calls of its own cluster alone",
+		Name: "handshake", Off: "a node answers raft calls of its own cluster alone",
 		Edits: []Edit{{"store/rafttransport/handshake.go", "if string(id) == own {", "if own == own {"}},
 		Kinds: []string{"wiped-silent"}, Runs: 3, Says: regexp.MustCompile("nobody took it in"),
 		Tests: []Test{{"store/rafttransport", "TestRaftCallsOfAnotherClusterAreRefused"}},
@@ -121,7 +121,7 @@ var mutants = []Mutant{
 	},
 	{
 		Name: "after-snapshot", Off: "a node whose log went beyond a snapshot that it was sent follows",
-		Edits: []Edit{{"store/rafttransport/transport.go", "\t\tt.followSnapshot(node, rpc.Command)\n", ""}},
+		Edits: []Edit{{"store/rafttransport/transport.go", "\t\tt.continueAfterSnapshot(node, rpc.Command)\n", ""}},
 		Tests: []Test{{"store", "TestNodeWithATailThatConflictsFollows"}},
 		Note:  "The kinds cannot make a tail that is longer than what the least threshold keeps in the log.",
 	},
