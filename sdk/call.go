@@ -238,15 +238,20 @@ func (cl *call) giveUp(cause error) error {
 	switch {
 	case cl.unknown:
 		e.Reason = ReasonOutcomeUnknown
-		e.Message = "the change may or may not have taken effect; repeat the call: " + cl.tale()
+		e.Message = "the change may or may not have taken effect; repeat the call: " + cl.tale("")
+		if cl.last != nil && cl.last.Reason == ReasonNoLeader {
+			e.Message = "the cluster has no leader, and " + e.Message
+		}
 	case errors.Is(cause, ErrClosed):
 		return ErrClosed
 	case cl.last != nil && cl.last.Reason != ReasonUnspecified:
 		*e = *cl.last
 		e.cause = cause
-		e.Message += "; gave up after trying " + cl.tale()
+		e.Message += "; gave up after trying " + cl.tale(e.Message)
+	case cl.read != nil && cl.read.minIndex > 0:
+		e.Message = fmt.Sprintf("no node answered at index %d or above: %s", cl.read.minIndex, cl.tale(""))
 	default:
-		e.Message = "no node could be reached: " + cl.tale()
+		e.Message = "no node could be reached: " + cl.tale("")
 	}
 	if cause != nil {
 		e.Message += " (" + cause.Error() + ")"
@@ -254,11 +259,15 @@ func (cl *call) giveUp(cause error) error {
 	return e
 }
 
-// tale names the addresses that were tried and what each failed with.
-func (cl *call) tale() string {
+// tale names the addresses that were tried and what each failed with, but for what
+// is told already.
+func (cl *call) tale(told string) string {
 	var parts []string
 	for addr, msg := range cl.said {
-		parts = append(parts, fmt.Sprintf("%s: %s", addr, msg))
+		if msg != told {
+			addr += ": " + msg
+		}
+		parts = append(parts, addr)
 	}
 	sort.Strings(parts)
 	if len(parts) == 0 {

@@ -228,6 +228,30 @@ func TestNoNodeReachable(t *testing.T) {
 	}
 }
 
+// What several nodes answer alike is told once, with all their addresses.
+func TestOneCauseIsToldOnce(t *testing.T) {
+	cl := newFakeCluster(t, 2)
+	c := cl.client(cl.target(), WithCallTimeout(100*time.Millisecond))
+	for _, n := range cl.nodes {
+		n.script(func(context.Context, string, any) error { return because(registrypb.ErrorDetail_NOT_READY) })
+	}
+	_, err := c.Groups(t.Context())
+	if !errors.Is(err, ErrNotReady) || strings.Count(err.Error(), "scripted not_ready") != 1 || !strings.Contains(err.Error(), cl.nodes[0].addr) || !strings.Contains(err.Error(), cl.nodes[1].addr) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A read at an index that no node reaches tells that from a cluster that is away.
+func TestIndexThatNoNodeReaches(t *testing.T) {
+	cl := newFakeCluster(t, 1)
+	cl.nodes[0].silence()
+	c := cl.client(cl.target(), WithAttemptTimeout(20*time.Millisecond), WithCallTimeout(100*time.Millisecond))
+	_, err := c.Groups(t.Context(), AtLeast(12345))
+	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "no node answered at index 12345 or above: "+cl.nodes[0].addr) {
+		t.Errorf("got %v", err)
+	}
+}
+
 // All attempts of a write have one request id, and a later one says whether the
 // outcome of an earlier one is unknown.
 func TestAttemptsHaveOneRequestID(t *testing.T) {
@@ -283,6 +307,9 @@ func TestUnknownOutcome(t *testing.T) {
 			_, err := c.SetGroup(ctx, SetGroup{Group: "g"})
 			if !errors.Is(err, ErrOutcomeUnknown) || errors.Is(err, ErrNoLeader) || errors.Is(err, ErrUnavailable) {
 				t.Errorf("got %v", err)
+			}
+			if name != "said so" && !strings.Contains(err.Error(), "the cluster has no leader, and the change may or may not") {
+				t.Errorf("the lack of a leader is not told: %v", err)
 			}
 		})
 	}
