@@ -12,7 +12,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
@@ -71,6 +70,8 @@ type benchResult struct {
 	P50Micros float64 `json:"p50_us"`
 	P99Micros float64 `json:"p99_us"`
 	MaxMicros float64 `json:"max_us"`
+
+	first error // that FirstErr is the text of
 }
 
 func runBench(c *cli.Context, e *env, name string, l load) error {
@@ -85,13 +86,19 @@ func runBench(c *cli.Context, e *env, name string, l load) error {
 	if d := c.Duration("duration"); d <= 0 || d > 10*time.Minute {
 		return usageErrorf("-duration is %s, want more than 0 and at most 10m", d)
 	}
-	clients, closeAll, err := benchClients(c)
+	addrs := list(c, flagRegistries)
+	if len(addrs) == 0 {
+		return usageErrorf("-%s names no address", flagRegistries)
+	}
+	reach := newReach(addrs)
+	reach.hintUnless(c, flagRegistries)
+	clients, closeAll, err := benchClients(c, reach)
 	if err != nil {
 		return err
 	}
 	defer closeAll()
-	if c.Context, err = holdTogether(c.Context, c.String(flagCluster), c.Duration(flagTimeout), clients); err != nil {
-		return err
+	if c.Context, err = holdTogether(c.Context, c.String(flagCluster), c.Duration(flagTimeout), clients[:len(addrs)]); err != nil {
+		return reach.explain(err)
 	}
 	r, err := benchRun(c, l, clients)
 	if err != nil {
@@ -99,9 +106,14 @@ func runBench(c *cli.Context, e *env, name string, l load) error {
 	}
 	r.Load = name
 	if c.Bool(flagJSON) {
-		return writeJSON(e.stdout, r)
+		err = writeJSON(e.stdout, r)
+	} else {
+		err = printBench(e.stdout, r)
 	}
-	return printBench(e.stdout, r)
+	if err == nil && r.Ops == 0 && r.first != nil {
+		err = &exitError{code: exitCode(r.first), err: fmt.Errorf("bench %s: no call succeeded", name)}
+	}
+	return err
 }
 
 // benchRun measures, and cleans up in any case: groups have no end of their own.
@@ -109,7 +121,12 @@ func benchRun(c *cli.Context, l load, clients []registrypb.RegistryClient) (r be
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Context), benchCleanup)
 		defer cancel()
-		if cerr := l.clean(ctx, clients); cerr != nil {
+		cerr := l.clean(ctx, clients)
+		switch {
+		case cerr == nil:
+		case c.Context.Err() != nil: // that it was interrupted is known
+			err = fmt.Errorf("clean up: %w", cerr)
+		default:
 			err = errors.Join(err, fmt.Errorf("clean up: %w", cerr))
 		}
 	}()
@@ -129,14 +146,10 @@ func printBench(w io.Writer, r benchResult) error {
 }
 
 // benchClients opens the connections: to each node as many, in turn.
-func benchClients(c *cli.Context) ([]registrypb.RegistryClient, func(), error) {
-	addrs := list(c, flagRegistries)
-	if len(addrs) == 0 {
-		return nil, nil, usageErrorf("-%s names no address", flagRegistries)
-	}
+func benchClients(c *cli.Context, reach *reach) ([]registrypb.RegistryClient, func(), error) {
 	each := c.Int("conns")
 	if each <= 0 {
-		each = max(1, c.Int("callers")/64/len(addrs))
+		each = max(1, c.Int("callers")/64/len(reach.given))
 	}
 	var clients []registrypb.RegistryClient
 	var conns []*grpc.ClientConn
@@ -146,8 +159,8 @@ func benchClients(c *cli.Context) ([]registrypb.RegistryClient, func(), error) {
 		}
 	}
 	for range each {
-		for _, addr := range addrs {
-			conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
+		for _, addr := range reach.given {
+			conn, err := dialDirect(addr, reach)
 			if err != nil {
 				closeAll()
 				return nil, nil, fmt.Errorf("dial %s: %w", addr, err)
@@ -190,8 +203,8 @@ func measure(c *cli.Context, l load, clients []registrypb.RegistryClient) benchR
 	for _, t := range tallies {
 		r.Ops += t.ops
 		r.Errors += t.errors
-		if t.first != nil && r.FirstErr == "" {
-			r.FirstErr = t.first.Error()
+		if t.first != nil && r.first == nil {
+			r.first, r.FirstErr = t.first, t.first.Error()
 		}
 		all = append(all, t.took...)
 	}

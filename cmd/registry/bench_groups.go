@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -9,10 +10,9 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/werbenhu/registry/rpc/registrypb"
+	"github.com/werbenhu/registry/sdk"
 )
 
 // benchCleanup bounds the time that deleting a run's groups takes.
@@ -51,7 +51,7 @@ func (g benchGroups) delete(ctx context.Context, clients []registrypb.RegistryCl
 			for n := int(next.Add(1)) - 1; n < g.count; n = int(next.Add(1)) - 1 {
 				req := &registrypb.DeleteGroupRequest{Group: g.group(n), Force: true, NoFences: true}
 				_, err := clients[w%len(clients)].DeleteGroup(ctx, req)
-				if err != nil && status.Code(err) != codes.NotFound {
+				if err != nil && !errors.Is(err, sdk.ErrUnknownGroup) {
 					once.Do(func() { first = fmt.Errorf("group %s: %w", req.Group, err) })
 				}
 			}

@@ -2,8 +2,13 @@ package main
 
 import (
 	"context"
+	"strings"
 	"syscall"
 	"testing"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
 // A run leaves no groups behind, also when it is stopped at any moment.
@@ -46,8 +51,23 @@ func TestBenchCleansUp(t *testing.T) {
 	t.Run("no node answers", func(t *testing.T) {
 		f := withWeb(t)
 		f.stop()
-		if r := execute(t, t.Context(), "", append(args, "10ms")...); r.code == exitOK {
+		r := execute(t, t.Context(), "", append(args, "10ms")...)
+		if r.code != exitUnavailable || r.stderr != "registry: no node can be reached\n  "+f.addr+": connection refused\n" {
 			t.Errorf("got %+v", r)
 		}
 	})
+}
+
+// A run of which no call succeeds has the exit code of its first error.
+func TestBenchWithoutSuccess(t *testing.T) {
+	f := withWeb(t)
+	f.failWith("Register", codes.Unavailable, registrypb.ErrorDetail_NO_LEADER, "not the leader: none is known")
+	r := execute(t, t.Context(), "", "bench", "register", "-callers", "1", "-duration", "10ms")
+	if r.code != exitUnavailable || !strings.Contains(r.stdout, "first error: "+f.addr+": not the leader: none is known\n") || r.stderr != "registry: bench register: no call succeeded\n" {
+		t.Errorf("without a leader: %+v", r)
+	}
+	r = execute(t, t.Context(), "", "bench", "match", "-callers", "1", "-duration", "10ms")
+	if r.code != exitUnavailable || r.stderr != "registry: prepare: "+f.addr+": not the leader: none is known\n" {
+		t.Errorf("without a leader, to prepare: %+v", r)
+	}
 }

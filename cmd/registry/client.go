@@ -29,6 +29,7 @@ func dialLink(c *cli.Context, opts ...sdk.Option) (*link, error) {
 		return nil, usageErrorf("-%s is %v, want more than 0", flagMaxStaleness, d)
 	}
 	reach := newReach(addrs)
+	reach.hintUnless(c, flagRegistries)
 	client, err := sdk.Dial(strings.Join(addrs, ","), append(opts, sdk.WithCallTimeout(c.Duration(flagTimeout)), sdk.WithDialer(reach.dial),
 		sdk.WithCluster(c.String(flagCluster)))...)
 	if err != nil {

@@ -136,10 +136,24 @@ func report(w io.Writer, err error) int {
 		text = "interrupted" // what it was about to say is not why it ended
 	}
 	fmt.Fprintf(w, "registry: %s\n", text)
-	if own != nil && own.hint != "" {
-		fmt.Fprintf(w, "  %s\n", own.hint)
+	if hint := hintOf(err); hint != "" {
+		fmt.Fprintf(w, "  %s\n", hint)
 	}
 	return code
+}
+
+// hintOf is the line that helps with an error: its own, or one for its kind.
+func hintOf(err error) string {
+	if own, ok := errors.AsType[*exitError](err); ok && own.hint != "" {
+		return own.hint
+	}
+	if refused, ok := errors.AsType[*refusedError](err); ok {
+		return refused.hint
+	}
+	if errors.Is(err, sdk.ErrWrongCluster) {
+		return "-cluster or REGISTRY_CLUSTER names the cluster whose nodes are asked"
+	}
+	return ""
 }
 
 // plain is an error's text without the name of this program, with which the

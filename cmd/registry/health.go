@@ -4,14 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/status"
+
+	"github.com/werbenhu/registry/sdk"
 )
 
 func healthCommand(e *env) *cli.Command {
@@ -52,7 +52,9 @@ func health(e *env, c *cli.Context) error {
 	if d := c.Duration(flagTimeout); d <= 0 {
 		return usageErrorf("-%s is %v, want more than 0", flagTimeout, d)
 	}
-	defer newReach(addrs).sayAfter(time.Second, e.stderr, c.Duration(flagTimeout))()
+	reach := newReach(addrs)
+	reach.hintUnless(c, flagAddr, flagRegistries)
+	defer reach.sayAfter(time.Second, e.stderr, c.Duration(flagTimeout))()
 	ctx, cancel := context.WithTimeout(c.Context, c.Duration(flagTimeout))
 	defer cancel()
 	ctx, err := forCluster(ctx, c.String(flagCluster))
@@ -60,15 +62,11 @@ func health(e *env, c *cli.Context) error {
 		return err
 	}
 	answers := make([]healthJSON, len(addrs))
-	var errs []error
-	code := exitUnavailable
+	var wrong []error
 	for i, addr := range addrs {
-		answers[i] = checkHealth(ctx, addr)
-		if answers[i].Status == statusWrongCluster {
-			code = exitConflict
-		}
-		if answers[i].Status != "serving" {
-			errs = append(errs, fmt.Errorf("%s is %s%s", addr, answers[i].Status, prefixed(": ", answers[i].Error)))
+		var err error
+		if answers[i], err = checkHealth(ctx, reach, addr); err != nil {
+			wrong = append(wrong, err)
 		}
 	}
 	if err := c.Context.Err(); err != nil {
@@ -77,10 +75,25 @@ func health(e *env, c *cli.Context) error {
 	if err := printHealth(e, c, answers); err != nil {
 		return err
 	}
-	if len(errs) > 0 {
-		return &exitError{code: code, err: errors.Join(errs...)}
+	return unhealthy(wrong, reach)
+}
+
+// unhealthy is one error of those of the nodes, a line for each.
+func unhealthy(wrong []error, reach *reach) error {
+	if len(wrong) == 0 {
+		return nil
 	}
-	return nil
+	lines := make([]string, len(wrong))
+	for i, err := range wrong {
+		lines[i] = err.Error()
+	}
+	failed := &exitError{code: exitUnavailable, err: errors.New(strings.Join(lines, "\n  "))}
+	if other := slices.IndexFunc(wrong, func(err error) bool { return errors.Is(err, sdk.ErrWrongCluster) }); other >= 0 {
+		failed.code, failed.hint = exitConflict, hintOf(wrong[other])
+	} else if refused, _ := reach.state(); !refused.IsZero() {
+		failed.hint = reach.hint
+	}
+	return failed
 }
 
 func printHealth(e *env, c *cli.Context, answers []healthJSON) error {
@@ -93,31 +106,27 @@ func printHealth(e *env, c *cli.Context, answers []healthJSON) error {
 	return nil
 }
 
-// checkHealth asks the standard gRPC health service for the node as a whole.
-func checkHealth(ctx context.Context, addr string) healthJSON {
+// checkHealth asks the standard gRPC health service for the node as a whole. The
+// error says why it is not serving.
+func checkHealth(ctx context.Context, reach *reach, addr string) (healthJSON, error) {
 	out := healthJSON{Addr: addr, Status: "unreachable"}
-	conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
+	conn, err := dialDirect(addr, reach)
 	if err != nil {
 		out.Error = err.Error()
-		return out
+		return out, fmt.Errorf("%s: %w", addr, err)
 	}
 	defer conn.Close()
 	answer, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{})
-	if err != nil {
-		out.Error = status.Convert(err).Message()
-		if isWrongCluster(err) {
+	if failed, ok := errors.AsType[callError](err); ok {
+		out.Error = failed.as.Message
+		if errors.Is(err, sdk.ErrWrongCluster) {
 			out.Status = statusWrongCluster
 		}
-		return out
+		return out, err
 	}
 	out.Status = strings.ToLower(answer.GetStatus().String())
-	return out
-}
-
-// prefixed returns s after prefix, or nothing if s is empty.
-func prefixed(prefix, s string) string {
-	if s == "" {
-		return ""
+	if out.Status != "serving" {
+		err = fmt.Errorf("%s is %s", addr, out.Status)
 	}
-	return prefix + s
+	return out, err
 }

@@ -21,12 +21,13 @@ func TestClusterOfAnotherName(t *testing.T) {
 	<-n.Ready()
 	t.Setenv("REGISTRY_ADDRS", n.Addr())
 	for _, args := range []string{
-		"members web", "groups", "match web user-1", "ring show web", "watch web", "cluster status", "cluster join 127.0.0.1:1",
+		"members web", "match -json web user-1", "groups", "match web user-1", "ring show web", "watch web", "cluster status", "cluster join 127.0.0.1:1",
 		"cluster transfer", "group set web -virtual-nodes 64 -yes", "deregister -group web -id w1 -yes", "register -group web -id w1 -addr 10.0.0.1:80",
 		"health", "bench register -duration 10ms -groups 1", "bench match -duration 10ms -groups 1 -members 1",
 	} {
 		r := execute(t, t.Context(), "", append(strings.Fields(args), "-cluster", "wrong", "-timeout", "30s")...)
-		if r.code != exitConflict || !strings.Contains(r.stderr, `is of cluster "prod/`) || !strings.Contains(r.stderr, `"wrong"`) {
+		if r.code != exitConflict || strings.Count(r.stderr, `is of cluster "prod/`) != 1 || !strings.Contains(r.stderr, `"wrong"`) ||
+			!strings.HasSuffix(r.stderr, "\n  -cluster or REGISTRY_CLUSTER names the cluster whose nodes are asked\n") {
 			t.Errorf("%s: %+v", args, r)
 		}
 	}

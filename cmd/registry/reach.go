@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/urfave/cli/v2"
+
 	"github.com/werbenhu/registry/sdk"
 )
 
@@ -21,6 +23,7 @@ const dialTimeout = 3 * time.Second
 // reach knows how the last attempt to connect to each address went.
 type reach struct {
 	given []string
+	hint  string // what to do when none of them can be reached
 
 	mu      sync.Mutex // guards all below
 	last    map[string]error
@@ -30,6 +33,16 @@ type reach struct {
 
 func newReach(given []string) *reach {
 	return &reach{given: given, last: map[string]error{}, changed: make(chan struct{})}
+}
+
+// startHint is for a command that was given no address.
+const startHint = `start one with "registry dev", or name the nodes by -registries or REGISTRY_ADDRS`
+
+// hintUnless sets the hint unless one of the flags gave the addresses.
+func (r *reach) hintUnless(c *cli.Context, flags ...string) {
+	if !slices.ContainsFunc(flags, c.IsSet) {
+		r.hint = startHint
+	}
 }
 
 // dial connects for the SDK.
@@ -90,7 +103,7 @@ func (r *reach) untilRefused(ctx context.Context, notBefore time.Time) (context.
 		for {
 			refused, changed := r.state()
 			if !refused.IsZero() {
-				cancel(&refusedError{r.lines()})
+				cancel(r.refusedByAll())
 				return
 			}
 			select {
@@ -156,11 +169,26 @@ func (r *reach) explain(err error) error {
 	if refused, _ := r.state(); refused.IsZero() || errors.Is(err, sdk.ErrOutcomeUnknown) {
 		return err
 	}
-	return &exitError{code: exitCode(err), err: &refusedError{r.lines()}}
+	return &exitError{code: exitCode(err), err: r.refusedByAll()}
+}
+
+// reason says of an address why the last attempt failed; empty: it did not.
+func (r *reach) reason(addr string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.last[addr]; err != nil {
+		return dialReason(err)
+	}
+	return ""
 }
 
 // refusedError says that no address could be reached.
-type refusedError struct{ lines []string }
+type refusedError struct {
+	lines []string
+	hint  string
+}
+
+func (r *reach) refusedByAll() *refusedError { return &refusedError{r.lines(), r.hint} }
 
 func (e *refusedError) Error() string {
 	return "no node can be reached\n  " + strings.Join(e.lines, "\n  ")

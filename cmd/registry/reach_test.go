@@ -19,6 +19,7 @@ func TestRefusedByAll(t *testing.T) {
 	for _, args := range []string{
 		"members web", "groups", "match web user-1", "ring stats web", "cluster status", "member drain -group web -id web-1",
 		"deregister -group web -id web-1", "group set web -virtual-nodes 128", "cluster remove n1", "watch web", "watch -prefix",
+		"bench register", "bench heartbeat", "bench match",
 	} {
 		began := time.Now()
 		r := execute(t, t.Context(), "", append(strings.Fields(args), "-registries", a+","+b, "-timeout", "30s")...)
@@ -29,6 +30,36 @@ func TestRefusedByAll(t *testing.T) {
 		}
 	}
 	ok(t, "members", "web", "-registries", a+","+f.addr)
+}
+
+// TestNoClusterRuns: a command that was given no address says how to get a cluster;
+// none prints what gRPC says.
+func TestNoClusterRuns(t *testing.T) {
+	l, err := net.Listen("tcp", defaultClientAddr)
+	if err != nil {
+		t.Skipf("a cluster may be running here: %v", err)
+	}
+	l.Close()
+	for args, says := range map[string]string{
+		"members web": "", "cluster status": "", "deregister -group web -id web-1": "", "group delete -force web": "", "watch web": "",
+		"register -group web -id web-1 -addr h:1 -timeout 300ms": "", "bench register": "", "bench match": "",
+		"health": "registry: " + defaultClientAddr + ": connection refused\n",
+	} {
+		if says == "" {
+			says = "registry: no node can be reached\n  " + defaultClientAddr + ": connection refused\n"
+		}
+		r := execute(t, t.Context(), "", strings.Fields(args)...)
+		if r.code != exitUnavailable || r.stderr != says+"  "+startHint+"\n" {
+			t.Errorf("%s: %+v", args, r)
+		}
+	}
+	t.Setenv("REGISTRY_ADDRS", free(t))
+	for _, args := range []string{"members web", "bench register", "health"} {
+		r := execute(t, t.Context(), "", strings.Fields(args)...)
+		if r.code != exitUnavailable || strings.Contains(r.stderr, "registry dev") || strings.Contains(r.stderr, "rpc error") {
+			t.Errorf("%s, with an address: %+v", args, r)
+		}
+	}
 }
 
 // silentListener takes connections and never answers.

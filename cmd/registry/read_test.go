@@ -315,7 +315,14 @@ func TestHealth(t *testing.T) {
 	if r.code != exitUnavailable || !strings.Contains(r.stdout, `"not_serving"`) {
 		t.Errorf("not ready: %+v", r)
 	}
-	if r := execute(t, t.Context(), "", "health", "-addr", "127.0.0.1:1", "-timeout", "1s"); r.code != exitUnavailable {
+	refuses, silent := free(t), silentListener(t)
+	r = execute(t, t.Context(), "", "health", "-registries", refuses+","+f.addr+","+silent, "-timeout", "300ms")
+	want := "registry: " + refuses + ": connection refused\n  " + f.addr + " is not_serving\n  " + silent + ": no answer in time\n"
+	if r.code != exitUnavailable || r.stderr != want {
+		t.Errorf("nobody there: %+v, want %q", r, want)
+	}
+	r = execute(t, t.Context(), "", "health", "-addr", refuses, "-json")
+	if !strings.Contains(r.stdout, `"status": "unreachable",`) || !strings.Contains(r.stdout, `"error": "connection refused"`) {
 		t.Errorf("nobody there: %+v", r)
 	}
 }
