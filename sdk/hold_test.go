@@ -68,7 +68,7 @@ func TestCloseLeavesAHeldSeat(t *testing.T) {
 	cl := newFakeCluster(t, 1)
 	c := cl.client(cl.target())
 	own, operators := register(t, c, service("a", nil)), register(t, c, service("b", nil))
-	register(t, c, service("c", nil))
+	last := register(t, c, service("c", nil))
 	if err := own.Hold(testContext(t), time.Minute); err != nil {
 		t.Fatal(err)
 	}
@@ -83,6 +83,9 @@ func TestCloseLeavesAHeldSeat(t *testing.T) {
 		if (cl.seat("g", id) != nil) != stays {
 			t.Errorf("%s stays: %t", id, !stays)
 		}
+	}
+	if own.Removed() || operators.Removed() || !last.Removed() {
+		t.Errorf("removed: %t, %t and %t", own.Removed(), operators.Removed(), last.Removed())
 	}
 }
 

@@ -61,6 +61,7 @@ type Registration struct {
 	closing  atomic.Bool
 	closed   chan struct{} // closed when the first Close is through
 	closeErr error         // set before closed is closed
+	removed  atomic.Bool   // by Close
 
 	mu   sync.Mutex // guards err
 	err  error
@@ -217,11 +218,17 @@ func (r *Registration) close(ctx context.Context) error {
 	}
 	// No beat and no registration may follow the deregistration.
 	r.client.keeper.release(r.lease)
-	if _, err := r.client.deregister(ctx, r.deregistration()); err != nil {
+	removed, err := r.client.deregister(ctx, r.deregistration())
+	if err != nil {
 		return fmt.Errorf("close %s/%s: %w", r.service.Group, r.service.ID, err)
 	}
+	r.removed.Store(removed)
 	return nil
 }
+
+// Removed reports whether Close removed the member. It is false after a Close
+// that found the member held, and left it so, or gone.
+func (r *Registration) Removed() bool { return r.removed.Load() }
 
 func (r *Registration) deregistration() *registrypb.DeregisterRequest {
 	return &registrypb.DeregisterRequest{Group: r.service.Group, Id: r.service.ID, Instance: r.instance, KeepHeld: true}

@@ -473,6 +473,33 @@ func TestCloseDuringReregistration(t *testing.T) {
 	}
 }
 
+// A person is told of an outage once, and not of each node that was tried.
+func TestOutageIsLoggedOnce(t *testing.T) {
+	t.Parallel()
+	cl := newFakeCluster(t, 2)
+	var log bytes.Buffer // read after Close
+	c := cl.client(cl.target(), WithLogger(slog.New(slog.NewTextHandler(&log, nil))), WithRefreshInterval(0))
+	rec := newRecorder()
+	register(t, c, service("a", rec.on))
+	eventually(t, "a beat", func() bool { return cl.beatsOf("g", "a") > 0 })
+	for _, n := range cl.nodes {
+		n.script(func(context.Context, string, any) error { return because(registrypb.ErrorDetail_NOT_READY) })
+	}
+	rec.want(t, EventUnreachable)
+	tried := cl.nodes[0].count("Heartbeat")
+	eventually(t, "many attempts", func() bool { return cl.nodes[0].count("Heartbeat") > tried+5 })
+	for _, n := range cl.nodes {
+		n.script(nil)
+	}
+	rec.want(t, EventRenewed)
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	if n := strings.Count(log.String(), "\n"); n != 5 { // registered, another node, unreachable, renewed, ended
+		t.Errorf("%d lines:\n%s", n, log.String())
+	}
+}
+
 // The line of an event that is no error names none.
 func TestEventLinesNameTheirErrorsOnly(t *testing.T) {
 	t.Parallel()

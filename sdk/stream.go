@@ -3,6 +3,7 @@ package sdk
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -131,7 +132,7 @@ func (k *keeper) receive(s *stream, rpc registrypb.Registry_HeartbeatStreamClien
 func (k *keeper) opened(ep *endpoint, s *stream, err error) {
 	k.opening = nil
 	if err != nil {
-		k.nodeFailed(ep, err)
+		k.nodeFailed(ep, err, false)
 		return
 	}
 	k.dropStream()
@@ -144,10 +145,10 @@ func (k *keeper) broken(s *stream, err error) {
 		return // dropped before
 	}
 	k.dropStream()
-	k.nodeFailed(s.ep, err)
+	k.nodeFailed(s.ep, err, s.answered)
 }
 
-func (k *keeper) nodeFailed(ep *endpoint, err error) {
+func (k *keeper) nodeFailed(ep *endpoint, err error, answered bool) {
 	e := errorFromStatus("heartbeat", err)
 	if errors.Is(err, errSilent) {
 		e.Message = ep.addr + " did not answer in time"
@@ -162,7 +163,11 @@ func (k *keeper) nodeFailed(ep *endpoint, err error) {
 	if ep.addr == k.nodes.leader {
 		k.follows = time.Now().Add(followPause)
 	}
-	k.c.cfg.logger.Info("heartbeats go to another node", "addr", ep.addr, "error", e.Message)
+	level := slog.LevelDebug // an outage is told once, by EventUnreachable
+	if answered {
+		level = slog.LevelInfo
+	}
+	k.c.cfg.logger.Log(context.Background(), level, "heartbeats go to another node", "addr", ep.addr, "error", e.Message)
 }
 
 // dropStream ends the stream. What it left unanswered is due at once.
