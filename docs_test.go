@@ -43,7 +43,7 @@ func TestReadmeIsShort(t *testing.T) {
 // The lines of Go are those of examples that are compiled.
 func TestDocumentedGoIsCompiled(t *testing.T) {
 	compiled := make(map[string]bool)
-	for _, path := range []string{"sdk/example_test.go", "sdk/grpcring/example_test.go"} {
+	for _, path := range []string{"sdk/example_test.go", "sdk/grpcring/example_test.go", "sdk/routing/example_test.go"} {
 		for line := range strings.Lines(read(t, path)) {
 			compiled[strings.TrimSpace(line)] = true
 		}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/werbenhu/registry"
 	"github.com/werbenhu/registry/sdk"
+	"github.com/werbenhu/registry/sdk/routing"
 )
 
 var receiptSeed = flag.Uint64("receipt-seed", 0, "seed of TestReceiptsUnderPartitionAndChurn; 0 draws one")
@@ -131,7 +132,7 @@ func newLedger() *ledger {
 
 // note takes down that a member accepted a key, by which ring, and by which the
 // router had sent it.
-func (l *ledger) note(key, id string, at, asked sdk.Route) {
+func (l *ledger) note(key, id string, at, asked routing.Route) {
 	now := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -175,7 +176,7 @@ type receiptCluster struct {
 // they allow their ring.
 type host struct {
 	id           string
-	guard, fresh *sdk.Owner
+	guard, fresh *routing.Owner
 	ring         *sdk.Ring // of guard
 }
 
@@ -212,8 +213,8 @@ func newReceiptCluster(t *testing.T) *receiptCluster {
 	for i := range receiptMembers {
 		id := fmt.Sprintf("m%d", i)
 		ring, fresh := c.ring(i%3), c.ring(i%3, sdk.WithMaxAge(receiptMaxAge))
-		patience := sdk.WithPatience(5 * time.Millisecond)
-		c.hosts = append(c.hosts, host{id: id, ring: ring, guard: sdk.NewOwner(ring, id, patience), fresh: sdk.NewOwner(fresh, id, patience)})
+		patience := routing.WithPatience(5 * time.Millisecond)
+		c.hosts = append(c.hosts, host{id: id, ring: ring, guard: routing.NewOwner(ring, id, patience), fresh: routing.NewOwner(fresh, id, patience)})
 	}
 	return c
 }
@@ -307,8 +308,8 @@ func (c *receiptCluster) requests(ctx context.Context, rnd *rand.Rand, off, on, 
 		if err != nil {
 			continue // nobody is there
 		}
-		h, route := hosts[to[0].ID], v.Route()
-		off.note(key, h.id, h.ring.View().Route(), route)
+		h, route := hosts[to[0].ID], routing.OfView(v)
+		off.note(key, h.id, routing.OfView(h.ring.View()), route)
 		if at, err := h.guard.Accept(ctx, &route, key); err == nil {
 			on.note(key, h.id, at, route)
 		}

@@ -137,16 +137,16 @@ func (cl *call) judge(ctx context.Context, ep *endpoint, sent bool, err error) e
 	}
 	e := errorFromStatus(cl.op, err)
 	switch e.Reason {
-	case ReasonNoLeader, ReasonBusy, ReasonNotReady, ReasonWrongCluster:
-	case ReasonStale:
+	case reasonNoLeader, reasonBusy, reasonNotReady, reasonWrongCluster:
+	case reasonStale:
 		cl.stale = e
-	case ReasonOutcomeUnknown:
+	case reasonOutcomeUnknown:
 		cl.unknown = true
 		if e.Field != "" { // and stays so, at whatever node
 			cl.last, cl.said[ep.addr] = e, e.Message
 			return cl.giveUp(nil)
 		}
-	case ReasonUnspecified:
+	case reasonUnspecified:
 		if !transient(e.Code) {
 			return e
 		}
@@ -173,9 +173,9 @@ func (cl *call) judge(ctx context.Context, ep *endpoint, sent bool, err error) e
 func moreTelling(before, e *Error) *Error {
 	rank := func(e *Error) int {
 		switch e.Reason {
-		case ReasonUnspecified:
+		case reasonUnspecified:
 			return 0
-		case ReasonWrongCluster:
+		case reasonWrongCluster:
 			return 1
 		default:
 			return 2
@@ -237,14 +237,14 @@ func (cl *call) giveUp(cause error) error {
 	e := &Error{Op: cl.op, Code: codes.Unavailable, cause: cause}
 	switch {
 	case cl.unknown:
-		e.Reason = ReasonOutcomeUnknown
+		e.Reason = reasonOutcomeUnknown
 		e.Message = "the change may or may not have taken effect; repeat the call: " + cl.tale("")
-		if cl.last != nil && cl.last.Reason == ReasonNoLeader {
+		if cl.last != nil && cl.last.Reason == reasonNoLeader {
 			e.Message = "the cluster has no leader, and " + e.Message
 		}
 	case errors.Is(cause, ErrClosed):
 		return ErrClosed
-	case cl.last != nil && cl.last.Reason != ReasonUnspecified:
+	case cl.last != nil && cl.last.Reason != reasonUnspecified:
 		*e = *cl.last
 		e.cause = cause
 		e.Message += "; gave up after trying " + cl.tale(e.Message)

@@ -79,7 +79,7 @@ func TestErrorsBecomeSentinels(t *testing.T) {
 				t.Errorf("%v: errors.Is with %v is %v", reason, s, other != reason)
 			}
 		}
-		if !errors.Is(err, want) || reason == ReasonInvalidArgument && (e.Field != "f" || e.Limit != "l") {
+		if !errors.Is(err, want) || reason == reasonInvalidArgument && (e.Field != "f" || e.Limit != "l") {
 			t.Errorf("%v: got %+v", reason, e)
 		}
 	}
@@ -199,7 +199,7 @@ func TestBusyNodes(t *testing.T) {
 	}
 	cl.nodes[1].script(busy)
 	_, err := c.Groups(t.Context())
-	if e := (*Error)(nil); !errors.Is(err, ErrBusy) || !errors.Is(err, context.DeadlineExceeded) || !errors.As(err, &e) || e.Reason != ReasonBusy {
+	if e := (*Error)(nil); !errors.Is(err, ErrBusy) || !errors.Is(err, context.DeadlineExceeded) || !errors.As(err, &e) || e.Reason != reasonBusy {
 		t.Errorf("got %v", err)
 	}
 	if n := cl.nodes[0].count("Groups"); n < 2 || n > 30 {

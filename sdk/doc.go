@@ -74,9 +74,8 @@
 // processor (WithBuildShare): under lasting change one build is for several
 // changes. RingStats.Builds counts them.
 //
-// Transport and NewProxy route HTTP requests by a ring. A Route travels with
-// each, and with it an Owner, in the service, refuses what an out-of-date router
-// sent it: over HTTP and gRPC.
+// Package routing routes HTTP requests by a ring and package grpcring gRPC calls. A
+// service checks there that a request is for it, whatever ring the router had.
 //
 // # What it does not promise
 //

@@ -69,24 +69,24 @@ type Reason int32
 
 // Reasons of an Error. An Error without one is told apart by its Code.
 const (
-	ReasonUnspecified      = Reason(registrypb.ErrorDetail_UNSPECIFIED)
-	ReasonInvalidArgument  = Reason(registrypb.ErrorDetail_INVALID_ARGUMENT)
-	ReasonUnknownGroup     = Reason(registrypb.ErrorDetail_UNKNOWN_GROUP)
-	ReasonEmptyGroup       = Reason(registrypb.ErrorDetail_EMPTY_GROUP)
-	ReasonUnknownMember    = Reason(registrypb.ErrorDetail_UNKNOWN_MEMBER)
-	ReasonConflict         = Reason(registrypb.ErrorDetail_CONFLICT)
-	ReasonFenced           = Reason(registrypb.ErrorDetail_FENCED)
-	ReasonNoLeader         = Reason(registrypb.ErrorDetail_NO_LEADER)
-	ReasonOutcomeUnknown   = Reason(registrypb.ErrorDetail_OUTCOME_UNKNOWN)
-	ReasonNotReady         = Reason(registrypb.ErrorDetail_NOT_READY)
-	ReasonStale            = Reason(registrypb.ErrorDetail_STALE)
-	ReasonRevisionMismatch = Reason(registrypb.ErrorDetail_REVISION_MISMATCH)
-	ReasonMembership       = Reason(registrypb.ErrorDetail_MEMBERSHIP)
-	ReasonExhausted        = Reason(registrypb.ErrorDetail_EXHAUSTED)
-	ReasonBusy             = Reason(registrypb.ErrorDetail_BUSY)
-	ReasonGroupNotEmpty    = Reason(registrypb.ErrorDetail_GROUP_NOT_EMPTY)
-	ReasonUnknownNode      = Reason(registrypb.ErrorDetail_UNKNOWN_NODE)
-	ReasonWrongCluster     = Reason(registrypb.ErrorDetail_WRONG_CLUSTER)
+	reasonUnspecified      = Reason(registrypb.ErrorDetail_UNSPECIFIED)
+	reasonInvalidArgument  = Reason(registrypb.ErrorDetail_INVALID_ARGUMENT)
+	reasonUnknownGroup     = Reason(registrypb.ErrorDetail_UNKNOWN_GROUP)
+	reasonEmptyGroup       = Reason(registrypb.ErrorDetail_EMPTY_GROUP)
+	reasonUnknownMember    = Reason(registrypb.ErrorDetail_UNKNOWN_MEMBER)
+	reasonConflict         = Reason(registrypb.ErrorDetail_CONFLICT)
+	reasonFenced           = Reason(registrypb.ErrorDetail_FENCED)
+	reasonNoLeader         = Reason(registrypb.ErrorDetail_NO_LEADER)
+	reasonOutcomeUnknown   = Reason(registrypb.ErrorDetail_OUTCOME_UNKNOWN)
+	reasonNotReady         = Reason(registrypb.ErrorDetail_NOT_READY)
+	reasonStale            = Reason(registrypb.ErrorDetail_STALE)
+	reasonRevisionMismatch = Reason(registrypb.ErrorDetail_REVISION_MISMATCH)
+	reasonMembership       = Reason(registrypb.ErrorDetail_MEMBERSHIP)
+	reasonExhausted        = Reason(registrypb.ErrorDetail_EXHAUSTED)
+	reasonBusy             = Reason(registrypb.ErrorDetail_BUSY)
+	reasonGroupNotEmpty    = Reason(registrypb.ErrorDetail_GROUP_NOT_EMPTY)
+	reasonUnknownNode      = Reason(registrypb.ErrorDetail_UNKNOWN_NODE)
+	reasonWrongCluster     = Reason(registrypb.ErrorDetail_WRONG_CLUSTER)
 )
 
 // String returns the reason in lower case, invalid_argument for instance.
@@ -96,23 +96,23 @@ func (r Reason) String() string {
 
 // sentinels has one error for each reason that the API knows.
 var sentinels = map[Reason]error{
-	ReasonInvalidArgument:  ErrInvalidArgument,
-	ReasonUnknownGroup:     ErrUnknownGroup,
-	ReasonEmptyGroup:       ErrEmptyGroup,
-	ReasonUnknownMember:    ErrUnknownMember,
-	ReasonConflict:         ErrConflict,
-	ReasonFenced:           ErrFenced,
-	ReasonNoLeader:         ErrNoLeader,
-	ReasonOutcomeUnknown:   ErrOutcomeUnknown,
-	ReasonNotReady:         ErrNotReady,
-	ReasonStale:            ErrStale,
-	ReasonRevisionMismatch: ErrRevisionMismatch,
-	ReasonMembership:       ErrMembership,
-	ReasonExhausted:        ErrExhausted,
-	ReasonBusy:             ErrBusy,
-	ReasonGroupNotEmpty:    ErrGroupNotEmpty,
-	ReasonUnknownNode:      ErrUnknownNode,
-	ReasonWrongCluster:     ErrWrongCluster,
+	reasonInvalidArgument:  ErrInvalidArgument,
+	reasonUnknownGroup:     ErrUnknownGroup,
+	reasonEmptyGroup:       ErrEmptyGroup,
+	reasonUnknownMember:    ErrUnknownMember,
+	reasonConflict:         ErrConflict,
+	reasonFenced:           ErrFenced,
+	reasonNoLeader:         ErrNoLeader,
+	reasonOutcomeUnknown:   ErrOutcomeUnknown,
+	reasonNotReady:         ErrNotReady,
+	reasonStale:            ErrStale,
+	reasonRevisionMismatch: ErrRevisionMismatch,
+	reasonMembership:       ErrMembership,
+	reasonExhausted:        ErrExhausted,
+	reasonBusy:             ErrBusy,
+	reasonGroupNotEmpty:    ErrGroupNotEmpty,
+	reasonUnknownNode:      ErrUnknownNode,
+	reasonWrongCluster:     ErrWrongCluster,
 }
 
 // Error is what the registry, or the lack of one, answered to a call.
@@ -181,7 +181,7 @@ func errorFromStatus(op string, err error) *Error {
 
 func invalid(op, field, limit, message string) *Error {
 	return &Error{
-		Op: op, Reason: ReasonInvalidArgument, Code: codes.InvalidArgument,
+		Op: op, Reason: reasonInvalidArgument, Code: codes.InvalidArgument,
 		Field: field, Limit: limit, Message: message,
 	}
 }

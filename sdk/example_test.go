@@ -2,7 +2,6 @@ package sdk_test
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"log"
@@ -10,11 +9,6 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
-
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	healthpb "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/metadata"
 
 	"github.com/werbenhu/registry/sdk"
 )
@@ -128,9 +122,6 @@ func ExampleClient_Ring() {
 		log.Fatal(err)
 	}
 	fmt.Println(m.ID, m.Addr, "as of", ring.Age(), "ago")
-	log.Fatal(http.ListenAndServe(":8000", sdk.NewProxy(&sdk.Transport{
-		Ring: ring, Key: sdk.FirstKey(sdk.KeyFromHeader("X-User-ID"), sdk.KeyFromCookie("user")), Fallbacks: 1,
-	})))
 }
 
 func ExampleClient_Watch() {
@@ -161,35 +152,6 @@ func ExampleClient_Watch() {
 		}
 		fmt.Println("revision", e.Revision, "has", len(members), "members")
 	}
-}
-
-// A service that owns its users' data does not serve one that a router sent by
-// an older ring.
-func ExampleOwner() {
-	client, err := sdk.Dial("127.0.0.1:9800")
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer client.Close()
-	ctx := context.Background()
-	if _, err := client.Register(ctx, sdk.Service{Group: "webservice-group", ID: "webserver1", Addr: "10.0.0.5:8080"}); err != nil {
-		log.Fatal(err)
-	}
-	ring, err := client.Ring(ctx, "webservice-group", sdk.WithMaxAge(15*time.Second))
-	if err != nil {
-		log.Fatal(err)
-	}
-	owner := sdk.NewOwner(ring, "webserver1")
-	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "hello") })
-	go func() {
-		log.Fatal(http.ListenAndServe(":8080", owner.Handler(sdk.KeyFromHeader("X-User-ID"), handler)))
-	}()
-
-	byUser := sdk.KeyFromMetadata("x-user-id")
-	grpc.NewServer(
-		grpc.UnaryInterceptor(owner.UnaryInterceptor(func(ctx context.Context, _ any) string { return byUser(ctx) })),
-		grpc.StreamInterceptor(owner.StreamInterceptor(byUser)),
-	)
 }
 
 // A service that is restarted keeps its seat: its keys go to the next service
@@ -254,78 +216,4 @@ func ExampleMember_Serving() {
 		fmt.Println(m.ID, "restarts,", m.Fallback.ID, "stands in")
 	}
 	fmt.Println("ask", m.Serving().Addr)
-}
-
-// A router without a ring of its own sends the receipt of its answer along, over
-// HTTP and gRPC, and learns from the owner that it was out of date.
-func ExampleRoute() {
-	client, err := sdk.Dial("127.0.0.1:9800")
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer client.Close()
-	ctx := context.Background()
-	var receipt sdk.Receipt
-	m, err := client.Match(ctx, "webservice-group", "user-id-1", sdk.WithReceipt(&receipt))
-	if err != nil {
-		log.Fatal(err)
-	}
-	route := receipt.Route("webservice-group")
-
-	req, _ := http.NewRequest(http.MethodGet, "http://"+m.Serving().Addr+"/", nil)
-	req.Header.Set("X-User-ID", "user-id-1")
-	route.SetHeader(req.Header)
-	direct := &http.Client{Transport: &http.Transport{}} // http.DefaultClient asks the environment's proxy
-	if resp, err := direct.Do(req); err == nil {
-		if wrong := sdk.Misdirected(resp); wrong != nil {
-			fmt.Println("ask", wrong.Owner.Addr, "instead")
-		}
-		_ = resp.Body.Close()
-	}
-
-	conn, err := grpc.NewClient(m.Serving().Addr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer conn.Close()
-	ctx = metadata.AppendToOutgoingContext(route.Outgoing(ctx), "x-user-id", "user-id-1")
-	_, err = healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{})
-	if wrong := sdk.MisdirectedCall(err); wrong != nil {
-		fmt.Println("ask", wrong.Owner.Addr, "instead")
-	}
-}
-
-// The revision by which a request was accepted is a fencing token: stored beside
-// the data, it keeps a former owner that knows no better from writing after the
-// next one.
-func ExampleOwner_Accept() {
-	client, err := sdk.Dial("127.0.0.1:9800")
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer client.Close()
-	ring, err := client.Ring(context.Background(), "webservice-group")
-	if err != nil {
-		log.Fatal(err)
-	}
-	owner := sdk.NewOwner(ring, "webserver1")
-	var db *sql.DB
-	http.HandleFunc("PUT /cart/{user}", func(w http.ResponseWriter, r *http.Request) {
-		route, err := sdk.RouteFromHeader(r.Header)
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
-		user := r.PathValue("user")
-		at, err := owner.Accept(r.Context(), route, user)
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusMisdirectedRequest)
-			return
-		}
-		_, err = db.ExecContext(r.Context(), "UPDATE carts SET items = ?, revision = ? WHERE user = ? AND revision <= ?",
-			r.FormValue("items"), at.Revision, user, at.Revision)
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-		}
-	})
 }

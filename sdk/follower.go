@@ -89,7 +89,7 @@ func (f *follower) run(ctx context.Context) error {
 			nodes.restart()
 			nodes.tried[ep] = !errors.Is(err, errGap) // whose snapshot is as good as any
 		}
-		if e.Reason == ReasonInvalidArgument {
+		if e.Reason == reasonInvalidArgument {
 			return e
 		}
 		if f.failed != nil {

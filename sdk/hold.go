@@ -15,7 +15,7 @@ var ErrHeld = errors.New("registry: seat held for a restart")
 // seat again, with the same positions on the ring and at any address: another
 // process, or this one by Client.Register. Until then the member is StateHeld,
 // stays the owner of its keys, and needs no heartbeats; Match says so and names
-// the fallback, the next owner, where routers go that use Transport, Proxy or
+// the fallback, the next owner, where routers go that use package routing or
 // grpcring. When nobody comes, the seat goes as if it were deregistered, and each
 // key stays where it fell back to. A change of the registry's leader begins d
 // again, so the seat is kept for at most d × (1 + leader changes).

@@ -3,11 +3,8 @@ package sdk
 import (
 	"context"
 	"errors"
-	"net/http"
-	"net/http/httptest"
 	"reflect"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -204,72 +201,6 @@ func TestLocalMatchNamesTheFallback(t *testing.T) {
 			t.Error("the ring's own members were changed")
 		}
 	}
-}
-
-// While its owner is held a key has one member that accepts it, and that is its
-// fallback: what the held one accepts, it accepts by an older ring.
-func TestOwnerOfAHeldKey(t *testing.T) {
-	cl := newFakeWatched(t, 1)
-	ms, key, owner, fallback := withHeld(t, 4)
-	cl.write("g", ms...)
-	r := openRing(t, cl.client(cl.target(), fastProgress))
-	route := r.View().Route()
-	for _, m := range ms {
-		id := m.Id
-		at, err := NewOwner(r, id).Accept(t.Context(), &route, key)
-		var wrong *MisdirectedError
-		switch {
-		case id == fallback && (err != nil || at != route):
-			t.Errorf("the fallback: %+v, %v", at, err)
-		case id != fallback && (!errors.As(err, &wrong) || wrong.Owner.ID != fallback):
-			t.Errorf("%s: %v", id, err)
-		}
-	}
-	// The last one that is there answers for itself.
-	var all []string
-	for _, m := range ms {
-		all = append(all, m.Id)
-	}
-	wait(t, r, cl.write("g", holding(ms, all...)...))
-	if err := NewOwner(r, owner).Check(t.Context(), nil, key); err != nil {
-		t.Errorf("all are held: %v", err)
-	}
-}
-
-// Requests go to the fallback, without a try at the held owner and without a
-// fallback of the transport's own, and a guarded service there accepts them.
-func TestTransportGoesToTheFallback(t *testing.T) {
-	cl := newFakeWatched(t, 1)
-	var guards *Ring
-	srvs, ms := webMembers(t, 3, func() *Ring { return guards })
-	cl.write("g", ms...)
-	guards = openRing(t, cl.client(cl.target(), fastProgress))
-	router := openRing(t, cl.client(cl.target(), fastProgress))
-	m, err := router.Match("alice")
-	if err != nil {
-		t.Fatal(err)
-	}
-	owner := slices.IndexFunc(ms, func(o *registrypb.Member) bool { return o.Id == m.ID })
-	at := cl.write("g", holding(ms, m.ID)...)
-	wait(t, router, at)
-	wait(t, guards, at)
-	srvs[owner].Config.Handler = http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("the held owner was asked") })
-	rt := &Transport{Ring: router, Key: KeyFromHeader("X-User-ID"), Base: base(t)}
-	m, _ = router.Match("alice")
-	code, _, resp := do(t, rt, http.MethodPost, "alice", "body")
-	if by := resp.Header.Get(OwnerHeader); code != 200 || !strings.HasPrefix(by, m.Fallback.ID+";") {
-		t.Errorf("%d by %q, want %s", code, by, m.Fallback.ID)
-	}
-	proxy := httptest.NewServer(NewProxy(rt))
-	defer proxy.Close()
-	req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, proxy.URL, nil)
-	req.Header.Set("X-User-ID", "alice")
-	got, err := http.DefaultClient.Do(req)
-	if err != nil || got.StatusCode != 200 {
-		t.Fatalf("through a proxy: %v, %v", got, err)
-	}
-	_ = got.Body.Close()
-	http.DefaultClient.CloseIdleConnections()
 }
 
 func TestMatchManyReadsFallbacks(t *testing.T) {

@@ -57,7 +57,7 @@ func TestUnreachableHasAReason(t *testing.T) {
 		k.lastErr, k.scanned = nil, time.Time{}
 		k.scan(time.Now())
 		late <- r.lease.late.given
-		k.lastErr, k.scanned = &Error{Op: "heartbeat", Reason: ReasonNoLeader}, time.Time{}
+		k.lastErr, k.scanned = &Error{Op: "heartbeat", Reason: reasonNoLeader}, time.Time{}
 		k.scan(time.Now())
 		late <- r.lease.late.given
 	})

@@ -22,7 +22,7 @@ const troubleFailures = 3
 
 // fail reports whether the outage has to be told.
 func (o *outage) fail(err *Error, now time.Time, after time.Duration) bool {
-	if o.err == nil || err.Reason != ReasonUnspecified || o.err.Reason == ReasonUnspecified {
+	if o.err == nil || err.Reason != reasonUnspecified || o.err.Reason == reasonUnspecified {
 		o.err = err
 	}
 	if o.failed++; o.since.IsZero() {
@@ -78,9 +78,9 @@ func rejectionOf(err error) rejection {
 		return rejection{}
 	}
 	switch e.Reason {
-	case ReasonNoLeader, ReasonNotReady, ReasonStale, ReasonBusy, ReasonOutcomeUnknown:
+	case reasonNoLeader, reasonNotReady, reasonStale, reasonBusy, reasonOutcomeUnknown:
 		return rejection{}
-	case ReasonUnspecified:
+	case reasonUnspecified:
 		if e.Code == codes.OK || e.Code == codes.Unknown || transient(e.Code) { // OK and Unknown: the connection failed
 			return rejection{}
 		}

@@ -103,8 +103,8 @@ func TestRingThatGetsNothing(t *testing.T) {
 func TestNoticeOfAnOutage(t *testing.T) {
 	away := &Error{Code: codes.Unavailable}
 	silent := &Error{Message: "did not answer in time"}
-	noLeader, behind := &Error{Reason: ReasonNoLeader}, &Error{Reason: ReasonNotReady}
-	foreign, full := &Error{Reason: ReasonWrongCluster}, &Error{Reason: ReasonExhausted}
+	noLeader, behind := &Error{Reason: reasonNoLeader}, &Error{Reason: reasonNotReady}
+	foreign, full := &Error{Reason: reasonWrongCluster}, &Error{Reason: reasonExhausted}
 	broken := &Error{Code: codes.Internal}
 	for name, tt := range map[string]struct{ causes, told []error }{
 		"nodes come and go":            {[]error{away, noLeader, behind, silent, away}, []error{away}},

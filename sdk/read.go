@@ -47,7 +47,7 @@ func (c *Client) MatchN(ctx context.Context, group, key string, n int, opts ...R
 		return nil, err
 	}
 	if len(resp.GetMembers()) == 0 {
-		return nil, &Error{Op: "match", Reason: ReasonEmptyGroup, Message: fmt.Sprintf("group %q: no owner in the answer", group)}
+		return nil, &Error{Op: "match", Reason: reasonEmptyGroup, Message: fmt.Sprintf("group %q: no owner in the answer", group)}
 	}
 	ms := membersFromProto(resp.GetMembers())
 	if f := resp.GetFallback(); f != nil {

@@ -44,12 +44,12 @@ type Ring struct {
 	build  *builder
 	track  tracker // of the follower's goroutine, after the start
 
-	mu      sync.Mutex // guards the rest
-	good    *View      // the newest ring, whether it may be served or not; nil before the first
-	missing bool       // the leader knows of no such group
-	folded  uint64     // number of the newest state that the watch has brought
-	backlog backlog    // what the builder has not taken yet
-	waiting map[*waiter]bool
+	mu      sync.Mutex     // guards the rest
+	good    *View          // the newest ring, whether it may be served or not; nil before the first
+	missing bool           // the leader knows of no such group
+	folded  uint64         // number of the newest state that the watch has brought
+	backlog backlog        // what the builder has not taken yet
+	waiting map[uint64]int // callers of Wait, by revision
 	wake    chan struct{}
 	stale   *time.Timer // with a maximum age: looks again when it would be exceeded
 	err     error
@@ -122,7 +122,7 @@ func WithDiskCopyMaxAge(d time.Duration) RingOption {
 // WithBuildShare bounds the share of one processor that building the ring takes
 // under lasting change, by elapsed time: 0 < share ≤ 1, 0.4 by default. After a
 // build that took d, the next begins d × (1/share − 1) later at the earliest, for
-// all that came meanwhile; at once where Wait or an Owner waits for it. Of 10,000
+// all that came meanwhile; at once where Wait or a routing.Owner waits for it. Of 10,000
 // members at 256 virtual nodes, a build takes some 20 ms.
 func WithBuildShare(share float64) RingOption { return func(o *ringOptions) { o.share = share } }
 
@@ -146,7 +146,7 @@ func (c *Client) Ring(ctx context.Context, group string, opts ...RingOption) (*R
 		return nil, invalid("ring", "build share", "0 < share ≤ 1", fmt.Sprintf("build share %v is not in (0, 1]", o.share))
 	}
 	r := &Ring{
-		c: c, group: group, opts: o, waiting: map[*waiter]bool{}, done: make(chan struct{}), ready: make(chan struct{}),
+		c: c, group: group, opts: o, waiting: map[uint64]int{}, done: make(chan struct{}), ready: make(chan struct{}),
 		wake: make(chan struct{}), notice: make(chan struct{}, 1), dirty: make(chan struct{}, 1),
 		track: tracker{c: c, group: group},
 	}
@@ -154,7 +154,7 @@ func (c *Client) Ring(ctx context.Context, group string, opts ...RingOption) (*R
 	if o.builder != nil {
 		o.builder(r.build)
 	}
-	r.view.Store(&View{group: group, refuse: r.refusal(ReasonNotReady, "no state of the group yet")})
+	r.view.Store(&View{group: group, refuse: r.refusal(reasonNotReady, "no state of the group yet")})
 	r.ctx, r.cancel = context.WithCancel(c.ctx)
 	copyErr := r.loadCopy()
 	if err := c.start(r.run); err != nil {
@@ -189,7 +189,7 @@ func (r *Ring) waitReady(ctx context.Context) error {
 	e := &Error{Op: "ring", Code: codes.Unavailable, Message: "no node gave the group " + r.group, cause: ctx.Err()}
 	if r.lastErr != nil {
 		e.Message += ": " + r.lastErr.Error()
-		if r.lastErr.Reason == ReasonWrongCluster {
+		if r.lastErr.Reason == reasonWrongCluster {
 			e.Reason, e.Code = r.lastErr.Reason, r.lastErr.Code
 		}
 	}
@@ -335,11 +335,11 @@ func (r *Ring) publishLocked() {
 	case r.err != nil:
 		v.refuse = r.err
 	case r.good == nil && r.missing:
-		v.refuse = r.refusal(ReasonUnknownGroup, "there is no such group")
+		v.refuse = r.refusal(reasonUnknownGroup, "there is no such group")
 	case r.good == nil:
-		v.refuse = r.refusal(ReasonNotReady, "no state of the group yet")
+		v.refuse = r.refusal(reasonNotReady, "no state of the group yet")
 	case r.tooOld(age):
-		v.refuse = r.refusal(ReasonStale, "no node has said for "+r.opts.maxAge.String()+" that the ring is current")
+		v.refuse = r.refusal(reasonStale, "no node has said for "+r.opts.maxAge.String()+" that the ring is current")
 	}
 	r.view.Store(v)
 	r.readyLocked(age)
@@ -477,10 +477,6 @@ func (r *Ring) Fingerprint() uint64 { return r.view.Load().fingerprint }
 // and what the node itself lags behind. A word that was held up on its way counts
 // from its arrival.
 func (r *Ring) Age() time.Duration { return ageOf(r.fresh.since()) }
-
-// Ready is closed when the ring has its first state. It is when Client.Ring
-// returns.
-func (r *Ring) Ready() <-chan struct{} { return r.ready }
 
 // Stats tells what has happened so far.
 func (r *Ring) Stats() RingStats {

@@ -2,33 +2,21 @@ package sdk
 
 import "context"
 
-// waiter waits for a ring of a revision, of a cluster if that is known.
-type waiter struct {
-	cluster  string
-	revision uint64
-}
-
-func (w *waiter) reached(s state) bool {
-	return sameCluster(w.cluster, s.cluster) && s.revision >= w.revision
-}
-
 // Wait waits until the ring is at the revision or a later one: that of a
 // receipt, for instance, or of an own write. While somebody waits for a revision
 // that the watch has brought, the ring is built without the pauses that
 // WithBuildShare asks for.
 func (r *Ring) Wait(ctx context.Context, revision uint64) error {
-	return r.await(ctx, &waiter{revision: revision})
-}
-
-func (r *Ring) await(ctx context.Context, w *waiter) error {
 	r.mu.Lock()
-	r.waiting[w] = true
+	r.waiting[revision]++
 	r.expediteLocked()
 	r.mu.Unlock()
 	defer func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		delete(r.waiting, w)
+		if r.waiting[revision]--; r.waiting[revision] == 0 {
+			delete(r.waiting, revision)
+		}
 	}()
 	for {
 		r.mu.Lock()
@@ -37,7 +25,7 @@ func (r *Ring) await(ctx context.Context, w *waiter) error {
 		switch {
 		case err != nil:
 			return err
-		case good != nil && w.reached(good.state):
+		case good != nil && good.revision >= revision:
 			return nil
 		}
 		select {
@@ -59,8 +47,8 @@ func (r *Ring) expeditedLocked() bool {
 	if r.backlog.number == 0 {
 		return false
 	}
-	for w := range r.waiting {
-		if w.reached(r.backlog.state) && (r.good == nil || !w.reached(r.good.state)) {
+	for revision := range r.waiting {
+		if r.backlog.revision >= revision && (r.good == nil || r.good.revision < revision) {
 			return true
 		}
 	}

@@ -56,7 +56,7 @@ func (r *rotation) restart() {
 // failed counts the node as tried, and tells the pool what it failed with.
 func (r *rotation) failed(ep *endpoint, err *Error) {
 	r.tried[ep] = true
-	if err.Reason == ReasonWrongCluster {
+	if err.Reason == reasonWrongCluster {
 		r.foreign++
 	}
 	r.c.failed(ep, err)
@@ -66,7 +66,7 @@ func (r *rotation) failed(ep *endpoint, err *Error) {
 // node of another cluster, so that its address is resolved anew.
 func (c *Client) failed(ep *endpoint, err *Error) {
 	c.pool.failed(ep, time.Now(), nodeFault(err))
-	if err.Reason == ReasonWrongCluster {
+	if err.Reason == reasonWrongCluster {
 		ep.redial()
 	}
 }
@@ -75,9 +75,9 @@ func (c *Client) failed(ep *endpoint, err *Error) {
 // A node that knows no leader, for instance, is as good as the others.
 func nodeFault(err *Error) bool {
 	switch err.Reason {
-	case ReasonNotReady, ReasonWrongCluster:
+	case reasonNotReady, reasonWrongCluster:
 		return true
-	case ReasonUnspecified:
+	case reasonUnspecified:
 		return transient(err.Code)
 	}
 	return false

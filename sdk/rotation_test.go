@@ -21,7 +21,7 @@ func TestRotation(t *testing.T) {
 		}
 		return strings.Join(order, " ")
 	}
-	noLeader, foreign := &Error{Reason: ReasonNoLeader}, &Error{Reason: ReasonWrongCluster}
+	noLeader, foreign := &Error{Reason: reasonNoLeader}, &Error{Reason: reasonWrongCluster}
 	r.leader = "c:1"
 	if got := round(noLeader); got != "c:1 a:1 b:1" {
 		t.Errorf("the leader first: %s", got)

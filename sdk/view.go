@@ -22,10 +22,10 @@ type View struct {
 func newView(group string, s state, members []Member, r *ring.Ring) *View {
 	v := &View{
 		group: group, ring: r, members: members, state: s,
-		empty: refusal(group, ReasonEmptyGroup, "no member of the group owns keys"),
+		empty: refusal(group, reasonEmptyGroup, "no member of the group owns keys"),
 	}
 	if s.deleted {
-		v.empty = refusal(group, ReasonUnknownGroup, "the group was deleted")
+		v.empty = refusal(group, reasonUnknownGroup, "the group was deleted")
 	}
 	for i := range members {
 		v.held = v.held || members[i].State == StateHeld
@@ -75,7 +75,7 @@ func (v *View) MatchN(dst []Member, key string, n int) ([]Member, error) {
 
 // Serving appends to dst the first n members to ask for the key: its owners,
 // those that are not held before those that are. The first is the one that an
-// Owner accepts the key at.
+// routing.Owner accepts the key at.
 func (v *View) Serving(dst []Member, key string, n int) ([]Member, error) {
 	return v.list(dst, key, n, (*ring.Ring).Serving)
 }
@@ -127,6 +127,9 @@ func (v *View) Err() error { return v.refuse }
 
 // Members returns all members, ordered by id. The slice is not to be changed.
 func (v *View) Members() []Member { return v.members }
+
+// Group returns the name of the group.
+func (v *View) Group() string { return v.group }
 
 // Revision of the group.
 func (v *View) Revision() uint64 { return v.revision }

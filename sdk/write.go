@@ -34,7 +34,7 @@ func write[Req registrypb.Write, Resp interface{ GetIndex() uint64 }](
 		})
 		c.observe(resp.GetIndex())
 		var e *Error
-		if maxAge > 0 && !cl.unknown && errors.As(err, &e) && e.Field == "since" && e.Reason == ReasonInvalidArgument {
+		if maxAge > 0 && !cl.unknown && errors.As(err, &e) && e.Field == "since" && e.Reason == reasonInvalidArgument {
 			continue // the leader forgot more than usual, and nothing was done
 		}
 		return resp, err

@@ -46,7 +46,7 @@ func (r *reach) callError(addr string, err error) error {
 			e.Reason, e.Field, e.Limit = sdk.Reason(d.GetReason()), d.GetField(), d.GetLimit()
 		}
 	}
-	if e.Reason == sdk.ReasonUnspecified { // of the connection, and gRPC's text is long
+	if e.Reason == 0 { // of the connection, and gRPC's text is long
 		switch reason := r.reason(addr); {
 		case e.Code == codes.Unavailable && reason != "":
 			e.Message = reason

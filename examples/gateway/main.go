@@ -24,10 +24,11 @@ import (
 	"time"
 
 	"github.com/werbenhu/registry/sdk"
+	"github.com/werbenhu/registry/sdk/routing"
 )
 
 // userOf tells whose request it is.
-var userOf = sdk.FirstKey(sdk.KeyFromHeader("X-User-ID"), sdk.KeyFromCookie("user"))
+var userOf = routing.FirstKey(routing.KeyFromHeader("X-User-ID"), routing.KeyFromCookie("user"))
 
 func main() {
 	registries := flag.String("registries", "127.0.0.1:9800", "client addresses of registry nodes, comma-separated")
@@ -91,5 +92,5 @@ func gateway(ctx context.Context, client *sdk.Client, o options) (http.Handler, 
 	ring.OnChange(func(c sdk.RingChange) {
 		slog.Info("ring changed", "revision", c.To, "members", len(c.After.Members()), "ranges", len(c.Moved))
 	})
-	return sdk.NewProxy(&sdk.Transport{Ring: ring, Key: userOf, Fallbacks: o.fallbacks}), nil
+	return routing.NewProxy(&routing.Transport{Ring: ring, Key: userOf, Fallbacks: o.fallbacks}), nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/werbenhu/registry/ring"
 	"github.com/werbenhu/registry/rpc/registrypb"
 	"github.com/werbenhu/registry/sdk"
+	"github.com/werbenhu/registry/sdk/routing"
 )
 
 // node is a registry node with one group that never changes.
@@ -67,7 +68,7 @@ func services(t *testing.T, n int) ([]*httptest.Server, *registrypb.GroupSnapsho
 	for i := range n {
 		id := fmt.Sprintf("web%d", i)
 		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			fmt.Fprint(w, id, " served ", r.URL.Path, " ", r.Header.Get(sdk.RouteHeader) != "")
+			fmt.Fprint(w, id, " served ", r.URL.Path, " ", r.Header.Get(routing.RouteHeader) != "")
 		}))
 		t.Cleanup(srv.Close)
 		srvs = append(srvs, srv)

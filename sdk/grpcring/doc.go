@@ -30,7 +30,7 @@
 //     registry tells of a change of the member, which a new registration is, the
 //     backoff ends at once.
 //   - A held member, one that is away for a planned restart, gets calls only if
-//     hardly another is there. Its fallback gets them, which an sdk.Owner accepts
+//     hardly another is there. Its fallback gets them, which a routing.Owner accepts
 //     like an owner's.
 //   - A member that no call has needed yet has no connection; the first call
 //     makes it, and waits. So does a call to one that is being connected.
@@ -45,7 +45,7 @@
 // # Promises
 //
 // Every call is routed by one state of the ring, whole; Route says which, in the
-// call's metadata, for a server's sdk.Owner to check. Picking takes no lock and
+// call's metadata, for a server's routing.Owner to check. Picking takes no lock and
 // allocates nothing for a call whose owner is connected and whose key comes from
 // WithKey. A change of addresses moves no key.
 //
@@ -61,15 +61,15 @@
 // until the connect timeout has passed (20 s by default): give
 // grpc.WithKeepaliveParams and grpc.WithConnectParams where that is too long.
 //
-// A call that an sdk.Owner refuses, because its ring is newer, fails: nothing was
-// done, and sdk.MisdirectedCall tells the owner. A retry policy for
+// A call that a routing.Owner refuses, because its ring is newer, fails: nothing was
+// done, and routing.MisdirectedCall tells the owner. A retry policy for
 // FAILED_PRECONDITION in WithServiceConfig sends it again, by the ring as it is
-// then. Calls that carry an sdk.Route of their own making need WithoutRoute:
+// then. Calls that carry a routing.Route of their own making need WithoutRoute:
 // owners refuse two.
 //
 // With fallbacks two members may serve a key at one revision, if one router
 // reaches the owner and another does not. A server that must not have that
-// refuses by sdk.Owner, or the client asks for no fallbacks.
+// refuses by routing.Owner, or the client asks for no fallbacks.
 //
 // The service config comes from the resolver, so grpc.WithDefaultServiceConfig
 // has no effect: give its content to WithServiceConfig. With

@@ -40,7 +40,7 @@ func Example() {
 
 // The key comes from a header that the servers need anyway, calls without one go
 // to any member, rings that are a minute out of touch are not used, and a call
-// that an sdk.Owner refused is sent again, by the ring as it is then.
+// that an routing.Owner refused is sent again, by the ring as it is then.
 func ExampleNewBuilder() {
 	client, err := sdk.Dial("127.0.0.1:9800")
 	if err != nil {

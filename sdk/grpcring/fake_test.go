@@ -24,6 +24,7 @@ import (
 	"github.com/werbenhu/registry/rpc/registrypb"
 	"github.com/werbenhu/registry/sdk"
 	"github.com/werbenhu/registry/sdk/grpcring"
+	"github.com/werbenhu/registry/sdk/routing"
 )
 
 const virtualNodes = 256
@@ -219,7 +220,7 @@ var whoDesc = grpc.ServiceDesc{
 			return nil, err
 		}
 		handler := func(ctx context.Context, _ any) (any, error) {
-			if routes := metadata.ValueFromIncomingContext(ctx, sdk.RouteHeader); len(routes) > 0 {
+			if routes := metadata.ValueFromIncomingContext(ctx, routing.RouteHeader); len(routes) > 0 {
 				_ = grpc.SetHeader(ctx, metadata.MD{"route": routes})
 			}
 			return wrapperspb.String(srv.(*service).id), nil

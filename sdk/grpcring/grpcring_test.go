@@ -24,6 +24,7 @@ import (
 	"github.com/werbenhu/registry/rpc/registrypb"
 	"github.com/werbenhu/registry/sdk"
 	"github.com/werbenhu/registry/sdk/grpcring"
+	"github.com/werbenhu/registry/sdk/routing"
 )
 
 // mustAsk wants an answer from a certain member.
@@ -341,7 +342,7 @@ func TestPicksAreOfOneRing(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		route, err := sdk.ParseRoute(header)
+		route, err := routing.ParseRoute(header)
 		if err != nil {
 			return err
 		}
@@ -404,7 +405,7 @@ func TestOwnerChecksRoute(t *testing.T) {
 	byRequest := func(_ context.Context, req any) string { return req.(*wrapperspb.StringValue).GetValue() }
 	services, members := map[string]*service{}, []*registrypb.Member(nil)
 	for i, id := range []string{"a", "b", "c", "d"} {
-		owner := sdk.NewOwner(ring, id, sdk.WithRouteRequired(), sdk.WithFallbacks(i%2)) // b and d accept one fallback
+		owner := routing.NewOwner(ring, id, routing.WithRouteRequired(), routing.WithFallbacks(i%2)) // b and d accept one fallback
 		services[id] = startService(t, id, "", grpc.UnaryInterceptor(owner.UnaryInterceptor(byRequest)))
 		members = append(members, services[id].member())
 	}
@@ -432,7 +433,7 @@ func TestOwnerChecksRoute(t *testing.T) {
 		return id == "b"
 	})
 	_, _, err = ask(testContext(t), conn, strict)
-	if m := sdk.MisdirectedCall(err); m == nil || m.Owner.ID != "a" {
+	if m := routing.MisdirectedCall(err); m == nil || m.Owner.ID != "a" {
 		t.Errorf("c takes a's key: %v", err)
 	}
 }
@@ -448,7 +449,7 @@ func TestRefusedCallIsRetried(t *testing.T) {
 		t.Fatal(err)
 	}
 	byRequest := func(_ context.Context, req any) string { return req.(*wrapperspb.StringValue).GetValue() }
-	check := sdk.NewOwner(ring, "a").UnaryInterceptor(byRequest)
+	check := routing.NewOwner(ring, "a").UnaryInterceptor(byRequest)
 	b := startService(t, "b", "")
 	a := startService(t, "a", "", grpc.UnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 		if err := ring.Wait(ctx, reg.set("web", b.member())); err != nil { // while the call is on its way, its owner becomes b

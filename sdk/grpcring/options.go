@@ -39,7 +39,7 @@ func WithKeyless(k Keyless) Option { return func(o *options) { o.policy.Keyless 
 // unreachable: 0 to 63, 1 by default. One that is held is passed over anyway.
 func WithFallbacks(n int) Option { return func(o *options) { o.policy.Fallbacks = n } }
 
-// WithoutRoute keeps the sdk.Route out of the calls' metadata.
+// WithoutRoute keeps the routing.Route out of the calls' metadata.
 func WithoutRoute() Option { return func(o *options) { o.policy.Route = false } }
 
 // WithServiceConfig adds the rest of a service config, as JSON: retry policies

@@ -13,6 +13,7 @@ import (
 
 	"github.com/werbenhu/registry/ring"
 	"github.com/werbenhu/registry/sdk"
+	"github.com/werbenhu/registry/sdk/routing"
 )
 
 // errKeyless: a call without a key belongs to nobody.
@@ -36,7 +37,7 @@ type picker struct {
 	cfg   *config
 	ring  *ring.Ring
 	slots []slot // by the ring's index
-	route sdk.Route
+	route routing.Route
 	owner metadata.MD // the route of calls to the owner; shared and never changed
 
 	active, held []*child // for calls without a key
@@ -44,7 +45,7 @@ type picker struct {
 }
 
 func newPicker(cfg *config, v *sdk.View, slots []slot, next *atomic.Uint32) *picker {
-	p := &picker{cfg: cfg, ring: v.Ring(), slots: slots, route: v.Route(), next: next}
+	p := &picker{cfg: cfg, ring: v.Ring(), slots: slots, route: routing.OfView(v), next: next}
 	p.owner = p.metadata(0)
 	for _, s := range slots {
 		switch {
@@ -68,7 +69,7 @@ func (p *picker) metadata(fallback int) metadata.MD {
 	return metadata.MD{routeKey: {r.String()}}
 }
 
-var routeKey = strings.ToLower(sdk.RouteHeader)
+var routeKey = strings.ToLower(routing.RouteHeader)
 
 // Pick implements balancer.Picker.
 func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {

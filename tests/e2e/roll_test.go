@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/werbenhu/registry/sdk"
+	"github.com/werbenhu/registry/sdk/routing"
 )
 
 const (
@@ -191,7 +192,7 @@ func rollGroup(t *testing.T, c *cluster, group string, hold time.Duration) rolle
 // without a fallback of the router's own; the returned function ends it.
 func startRequests(t *testing.T, ring *sdk.Ring) (end func() (requests, failed int)) {
 	base := http.DefaultTransport.(*http.Transport).Clone()
-	client := &http.Client{Timeout: 5 * time.Second, Transport: &sdk.Transport{Ring: ring, Key: sdk.KeyFromHeader("X-User-ID"), Base: base}}
+	client := &http.Client{Timeout: 5 * time.Second, Transport: &routing.Transport{Ring: ring, Key: routing.KeyFromHeader("X-User-ID"), Base: base}}
 	ctx, cancel := context.WithCancel(t.Context())
 	var done sync.WaitGroup
 	requests, failed := 0, 0

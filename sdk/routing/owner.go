@@ -1,4 +1,4 @@
-package sdk
+package routing
 
 import (
 	"context"
@@ -15,20 +15,22 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/werbenhu/registry/rpc/registrypb"
+	"github.com/werbenhu/registry/sdk"
 )
 
 // Owner guards a service against requests that are not for it: those that a
-// router sent by an older ring. It decides by the service's own Ring.
+// router sent by an older ring. It decides by the service's own
+// [sdk.Ring].
 //
-// A request comes with a key and, from a router that has a Ring as well, with
+// A request comes with a key and, from a router that has a ring as well, with
 // the Route that it took. Let R be the route's revision, 0 without a route, and
 // S the revision of the service's own ring.
 //
-//  1. S < R, or the two are of different clusters: the service may be behind. It
-//     waits for S ≥ R in one cluster, a second at most, and then gives up with
-//     ErrNotReady: it cannot know. A cluster that is not known is not compared.
-//  2. S = R and the fingerprints differ: one of the two is broken: ErrNotReady as
-//     well.
+//  1. S < R: the service may be behind. It waits for S ≥ R, a second at most, and
+//     then gives up with [sdk.ErrNotReady]: it cannot know.
+//  2. The two are of different clusters, or S = R and the fingerprints differ: one
+//     of the two is broken: ErrNotReady as well. A cluster that is not known is not
+//     compared.
 //  3. The member that serves the key in the service's own ring, at S ≥ R, is the
 //     service: it accepts. It is another: *MisdirectedError names it. That is the
 //     key's owner, or while the owner is held for a restart its fallback.
@@ -40,15 +42,15 @@ import (
 // That is an order by revision and not by time. A service that has not heard of
 // revision 12 accepts at 11 what its successor accepts at 12, from routers that
 // know as little, for as long as it hears nothing. A service that must not do
-// that for long gives its Ring a maximum age, WithMaxAge: out of touch, it then
-// refuses with ErrStale, and two accept one key for no longer than that and the
+// that for long gives its ring a maximum age, [sdk.WithMaxAge]: out of touch, it then
+// refuses with [sdk.ErrStale], and two accept one key for no longer than that and the
 // time that a request takes. One that must not do it at all stores the revision
 // that Accept returns beside its data, and there refuses what is older.
 //
 // Requests that went to a next owner because the one before could not be reached
 // are misdirected too, unless WithFallbacks says otherwise.
 type Owner struct {
-	ring *Ring
+	ring *sdk.Ring
 	id   string
 	opts ownerOptions
 }
@@ -82,7 +84,7 @@ func WithRouteRequired() OwnerOption { return func(o *ownerOptions) { o.require 
 func WithRedirect(scheme string) OwnerOption { return func(o *ownerOptions) { o.scheme = scheme } }
 
 // NewOwner guards the member of the ring's group that has the id.
-func NewOwner(ring *Ring, id string, opts ...OwnerOption) *Owner {
+func NewOwner(ring *sdk.Ring, id string, opts ...OwnerOption) *Owner {
 	o := &Owner{ring: ring, id: id, opts: ownerOptions{wait: time.Second}}
 	for _, opt := range opts {
 		opt(&o.opts)
@@ -96,7 +98,7 @@ type MisdirectedError struct {
 	Route Route
 	// Owner is the member that serves the key: its owner, or the fallback of one
 	// that is held. Of one that was told over the network, ID and Addr are known.
-	Owner Member
+	Owner sdk.Member
 }
 
 // Error names the owner.
@@ -106,8 +108,8 @@ func (e *MisdirectedError) Error() string {
 }
 
 // Check decides on a key. route may be nil. Errors are *MisdirectedError, or
-// those of Ring.Match, or ErrNotReady if the ring stayed behind the route, or
-// ErrInvalidArgument for a route of another group.
+// those of Ring.Match, or sdk.ErrNotReady if the ring stayed behind the route, or
+// sdk.ErrInvalidArgument for a route of another group.
 func (o *Owner) Check(ctx context.Context, route *Route, key string) error {
 	_, err := o.Accept(ctx, route, key)
 	return err
@@ -118,13 +120,13 @@ func (o *Owner) Check(ctx context.Context, route *Route, key string) error {
 // two members that accept one key it differs, and the later owner's is the higher.
 func (o *Owner) Accept(ctx context.Context, route *Route, key string) (Route, error) {
 	if route == nil && o.opts.require {
-		return Route{}, invalid("owner", RouteHeader, "required", "the request has no route")
+		return Route{}, invalid(RouteHeader, "required", "the request has no route")
 	}
 	if route == nil {
-		route = &Route{Group: o.ring.group}
+		route = &Route{Group: o.ring.Group()}
 	}
-	if route.Group != o.ring.group {
-		return Route{}, invalid("owner", RouteHeader, "group "+o.ring.group, "the route is of group "+shorten(route.Group))
+	if route.Group != o.ring.Group() {
+		return Route{}, invalid(RouteHeader, "group "+o.ring.Group(), "the route is of group "+shorten(route.Group))
 	}
 	v, err := o.reach(ctx, route)
 	if err != nil {
@@ -134,46 +136,48 @@ func (o *Owner) Accept(ctx context.Context, route *Route, key string) (Route, er
 	if route.Fallback > 0 && route.Fallback <= o.opts.fallbacks {
 		place = route.Fallback
 	}
-	var buf [4]Member
+	var buf [4]sdk.Member
 	serving, err := v.Serving(buf[:0], key, place+1)
 	if err != nil {
 		return Route{}, err
 	}
 	for _, m := range serving {
 		if m.ID == o.id {
-			return v.Route(), nil
+			return OfView(v), nil
 		}
 	}
-	return Route{}, &MisdirectedError{Route: v.Route(), Owner: serving[0]}
+	return Route{}, &MisdirectedError{Route: OfView(v), Owner: serving[0]}
 }
 
 // reach returns a view that is at least as new as the route, of its cluster.
-func (o *Owner) reach(ctx context.Context, route *Route) (*View, error) {
+func (o *Owner) reach(ctx context.Context, route *Route) (*sdk.View, error) {
 	v := o.ring.View()
-	w := &waiter{route.ClusterID, route.Revision}
-	if v.refuse == nil && !w.reached(v.state) {
+	if v.Err() == nil && sameCluster(v.ClusterID(), route.ClusterID) && v.Revision() < route.Revision {
 		ctx, cancel := context.WithTimeout(ctx, o.opts.wait)
 		defer cancel()
-		if err := o.ring.await(ctx, w); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		if err := o.ring.Wait(ctx, route.Revision); err != nil && !errors.Is(err, context.DeadlineExceeded) {
 			return nil, err
 		}
 		v = o.ring.View()
 	}
 	switch {
-	case v.refuse != nil:
-		return nil, v.refuse
-	case !sameCluster(v.cluster, route.ClusterID):
-		return nil, o.notReady(fmt.Sprintf("the ring is of cluster %s, the router's of cluster %s", v.cluster, shorten(route.ClusterID)))
-	case v.revision < route.Revision:
-		return nil, o.notReady(fmt.Sprintf("the ring is at revision %d, the router's at %d", v.revision, route.Revision))
-	case v.revision == route.Revision && v.fingerprint != route.Fingerprint:
-		return nil, o.notReady(fmt.Sprintf("at revision %d the ring is %016x, the router's %016x", v.revision, v.fingerprint, route.Fingerprint))
+	case v.Err() != nil:
+		return nil, v.Err()
+	case !sameCluster(v.ClusterID(), route.ClusterID):
+		return nil, notReady(fmt.Sprintf("the ring is of cluster %s, the router's of cluster %s", v.ClusterID(), shorten(route.ClusterID)))
+	case v.Revision() < route.Revision:
+		return nil, notReady(fmt.Sprintf("the ring is at revision %d, the router's at %d", v.Revision(), route.Revision))
+	case v.Revision() == route.Revision && v.Fingerprint() != route.Fingerprint:
+		return nil, notReady(fmt.Sprintf("at revision %d the ring is %016x, the router's %016x", v.Revision(), v.Fingerprint(), route.Fingerprint))
 	}
 	return v, nil
 }
 
-func (o *Owner) notReady(message string) error {
-	return &Error{Op: "owner", Reason: ReasonNotReady, Code: codes.Unavailable, Message: message}
+// sameCluster compares two cluster ids; an empty one is not known.
+func sameCluster(a, b string) bool { return a == b || a == "" || b == "" }
+
+func notReady(message string) error {
+	return &sdk.Error{Op: "owner", Reason: sdk.Reason(registrypb.ErrorDetail_NOT_READY), Code: codes.Unavailable, Message: message}
 }
 
 // Handler guards next. key tells the key of a request; one without a key is
@@ -218,17 +222,17 @@ func (o *Owner) refuse(w http.ResponseWriter, r *http.Request, err error) {
 // httpStatus is what an error of this package is in an HTTP answer.
 func httpStatus(err error) int {
 	switch {
-	case errors.Is(err, ErrInvalidArgument), errors.Is(err, errNoKey):
+	case errors.Is(err, sdk.ErrInvalidArgument), errors.Is(err, errNoKey):
 		return http.StatusBadRequest
-	case errors.Is(err, ErrEmptyGroup), errors.Is(err, ErrUnknownGroup), errors.Is(err, ErrStale),
-		errors.Is(err, ErrNotReady), errors.Is(err, ErrClosed):
+	case errors.Is(err, sdk.ErrEmptyGroup), errors.Is(err, sdk.ErrUnknownGroup), errors.Is(err, sdk.ErrStale),
+		errors.Is(err, sdk.ErrNotReady), errors.Is(err, sdk.ErrClosed):
 		return http.StatusServiceUnavailable
 	default:
 		return http.StatusBadGateway
 	}
 }
 
-func ownerValue(m Member) string { return url.PathEscape(m.ID) + ";" + m.Addr }
+func ownerValue(m sdk.Member) string { return url.PathEscape(m.ID) + ";" + m.Addr }
 
 // Misdirected returns what an HTTP answer of status 421, or a redirect, says
 // about the owner; nil if it says nothing.
@@ -242,7 +246,7 @@ func Misdirected(resp *http.Response) *MisdirectedError {
 	if err != nil || route == nil || !found || bad != nil {
 		return nil
 	}
-	return &MisdirectedError{Route: *route, Owner: Member{ID: id, Addr: addr}}
+	return &MisdirectedError{Route: *route, Owner: sdk.Member{ID: id, Addr: addr}}
 }
 
 // UnaryInterceptor guards a gRPC server's unary calls. key tells the key of a
@@ -332,7 +336,7 @@ func MisdirectedCall(err error) *MisdirectedError {
 			}
 		case *registrypb.Member:
 			if out != nil {
-				out.Owner = memberFromProto(d)
+				out.Owner = sdk.Member{ID: d.GetId(), Addr: d.GetAddr()}
 			}
 		}
 	}

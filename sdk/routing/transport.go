@@ -1,4 +1,4 @@
-package sdk
+package routing
 
 import (
 	"context"
@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/werbenhu/registry/sdk"
 )
 
 // KeyFunc tells the key of an HTTP request; empty if it has none.
@@ -75,7 +77,7 @@ func FirstKey(fs ...KeyFunc) KeyFunc {
 // to be there again, though (GetBody, or not yet read).
 type Transport struct {
 	// Ring and Key are required.
-	Ring *Ring
+	Ring *sdk.Ring
 	Key  KeyFunc
 	// Base sends the requests. By default it is one for all Transports of the
 	// process, which connects to members directly, whatever proxy the
@@ -126,7 +128,7 @@ const (
 )
 
 // RoundTrip implements http.RoundTripper. Errors of the ring are those of
-// Ring.Match.
+// [sdk.Ring.Match].
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	body := holdBody(req)
 	defer body.release()
@@ -149,12 +151,12 @@ func (t *Transport) misdirected(ctx context.Context, resp *http.Response, body *
 		return false
 	}
 	m := Misdirected(resp)
-	if m == nil || m.Route.Group != t.Ring.group {
+	if m == nil || m.Route.Group != t.Ring.Group() || !sameCluster(m.Route.ClusterID, t.Ring.View().ClusterID()) {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, redirectWait)
 	defer cancel()
-	return t.Ring.await(ctx, &waiter{m.Route.ClusterID, m.Route.Revision}) == nil
+	return t.Ring.Wait(ctx, m.Route.Revision) == nil
 }
 
 func drain(b io.ReadCloser) {
@@ -165,12 +167,12 @@ func drain(b io.ReadCloser) {
 // try sends a request to the owner, or to the next ones.
 func (t *Transport) try(req *http.Request, body *heldBody, key string) (*http.Response, error) {
 	v := t.Ring.View()
-	var buf [4]Member
+	var buf [4]sdk.Member
 	owners, err := v.Serving(buf[:0], key, 1+max(t.Fallbacks, 0))
 	if err != nil {
 		return nil, err
 	}
-	route := v.Route()
+	route := OfView(v)
 	var errs []error
 	for i, m := range owners {
 		route.Fallback = i
@@ -191,7 +193,7 @@ func (t *Transport) try(req *http.Request, body *heldBody, key string) (*http.Re
 
 // unreachableError: no answer came from a member.
 type unreachableError struct {
-	member Member
+	member sdk.Member
 	err    error
 }
 
@@ -200,7 +202,7 @@ func (e *unreachableError) Error() string {
 }
 func (e *unreachableError) Unwrap() error { return e.err }
 
-func (t *Transport) send(req *http.Request, body *heldBody, m Member, route Route) (*http.Response, error) {
+func (t *Transport) send(req *http.Request, body *heldBody, m sdk.Member, route Route) (*http.Response, error) {
 	out := req.Clone(req.Context())
 	out.URL.Host = m.Addr
 	if out.URL.Scheme == "" {

@@ -1,4 +1,4 @@
-package sdk
+package routing
 
 import (
 	"context"
@@ -8,7 +8,11 @@ import (
 	"strconv"
 	"strings"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+
+	"github.com/werbenhu/registry/rpc/registrypb"
+	"github.com/werbenhu/registry/sdk"
 )
 
 // RouteHeader is the HTTP header, and in lower case the gRPC metadata, that
@@ -20,7 +24,7 @@ import (
 // They are the version of this form; the id of the cluster, empty if the router
 // does not know it, and the group, each escaped as in a URL's path; the revision,
 // and the ring's fingerprint in hexadecimal; and for a request that went to a next
-// owner, because those before it could not be reached, how many of View.Serving
+// owner, because those before it could not be reached, how many of [sdk.View.Serving]
 // were passed over. One that went to the fallback of a held owner passed over
 // nobody. Version 1 named no cluster, and its fingerprint was of another kind: it
 // is refused.
@@ -48,13 +52,13 @@ type Route struct {
 	Fallback int
 }
 
-// Route returns the route of what the view matches.
-func (v *View) Route() Route {
-	return Route{ClusterID: v.cluster, Group: v.group, Revision: v.revision, Fingerprint: v.fingerprint}
+// OfView returns the route of what the view matches.
+func OfView(v *sdk.View) Route {
+	return Route{ClusterID: v.ClusterID(), Group: v.Group(), Revision: v.Revision(), Fingerprint: v.Fingerprint()}
 }
 
-// Route returns the route of an answer with this receipt.
-func (r Receipt) Route(group string) Route {
+// OfReceipt returns the route of an answer with this receipt.
+func OfReceipt(group string, r sdk.Receipt) Route {
 	return Route{ClusterID: r.ClusterID, Group: group, Revision: r.Revision, Fingerprint: r.Fingerprint}
 }
 
@@ -70,7 +74,7 @@ func (r Route) String() string {
 // maxFallback bounds what a header may say.
 const maxFallback = 1000
 
-// ParseRoute reads a header's value. Errors are ErrInvalidArgument.
+// ParseRoute reads a header's value. Errors are [sdk.ErrInvalidArgument].
 func ParseRoute(s string) (Route, error) {
 	parts := strings.Split(s, ";")
 	r := Route{}
@@ -106,7 +110,14 @@ func ParseRoute(s string) (Route, error) {
 }
 
 func badRoute(s, why string) error {
-	return invalid("route", RouteHeader, routeForm, fmt.Sprintf("%q is no route: %s", shorten(s), why))
+	return invalid(RouteHeader, routeForm, fmt.Sprintf("%q is no route: %s", shorten(s), why))
+}
+
+func invalid(field, limit, message string) error {
+	return &sdk.Error{
+		Op: "route", Reason: sdk.Reason(registrypb.ErrorDetail_INVALID_ARGUMENT), Code: codes.InvalidArgument,
+		Field: field, Limit: limit, Message: message,
+	}
 }
 
 func shorten(s string) string {
@@ -150,5 +161,5 @@ func routeOf(values []string) (*Route, error) {
 		}
 		return &r, nil
 	}
-	return nil, invalid("route", RouteHeader, "one value", "more than one route")
+	return nil, invalid(RouteHeader, "one value", "more than one route")
 }
