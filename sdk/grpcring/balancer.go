@@ -20,7 +20,7 @@ import (
 // Name of the policy in a service config.
 const Name = "registry_ring"
 
-func init() { balancer.Register(policy{}) } // gRPC knows policies in no other way
+func init() { balancer.Register(policy{}) } // gRPC has no other way to add a policy
 
 type policy struct{}
 
@@ -39,20 +39,20 @@ func (policy) ParseConfig(js json.RawMessage) (serviceconfig.LoadBalancingConfig
 // ringBalancer has one child, a subchannel, for each member with keys.
 //
 // gRPC calls it and its children's listeners one at a time, so it needs no lock.
-// Pickers, which run beside it, read of it only what is atomic: the states of
-// children. So a child's change costs the same however many members there are,
-// and only a change of the ring makes a new picker.
+// Pickers run concurrently and read only the children's states, which are atomic.
+// So a child's change costs the same however many members there are, and only a
+// change of the ring makes a new picker.
 type ringBalancer struct {
 	cc       balancer.ClientConn
 	children map[string]*child // by the member's id
 	counts   [connectivity.Shutdown + 1]int
-	next     *atomic.Uint32 // whose turn it is among calls without a key
+	next     *atomic.Uint32 // round robin position of calls without a key
 	picker   balancer.Picker
-	failed   bool // the picker only has an error
+	failed   bool // the picker only returns an error
 	resolved bool
 }
 
-// UpdateClientConnState takes over a state of the ring: all of it in one picker.
+// UpdateClientConnState makes one picker of a state of the ring.
 func (b *ringBalancer) UpdateClientConnState(s balancer.ClientConnState) error {
 	u, _ := s.ResolverState.Attributes.Value(updateKey{}).(*update)
 	if u == nil || len(u.members) != len(s.ResolverState.Endpoints) {
@@ -99,7 +99,7 @@ func (b *ringBalancer) fail(err error) {
 	b.publish()
 }
 
-// publish gives gRPC the picker, which lets the calls that wait look again.
+// publish gives gRPC the picker; waiting calls then pick again.
 func (b *ringBalancer) publish() {
 	if b.picker != nil {
 		b.cc.UpdateState(balancer.State{ConnectivityState: b.state(), Picker: b.picker})
@@ -118,18 +118,18 @@ func (b *ringBalancer) state() connectivity.State {
 	return connectivity.TransientFailure
 }
 
-// ResolverError says why there is no state, if there was none before.
+// ResolverError fails calls with the resolver's error until there is a first state.
 func (b *ringBalancer) ResolverError(err error) {
 	if !b.resolved {
 		b.fail(err)
 	}
 }
 
-// UpdateSubConnState is not called: children have listeners.
+// UpdateSubConnState is not called: children have state listeners.
 func (b *ringBalancer) UpdateSubConnState(balancer.SubConn, balancer.SubConnState) {}
 
-// ExitIdle connects one member, for those who wait for a connection without a
-// call. Others are connected by calls.
+// ExitIdle connects one member, for callers that wait for a connection without
+// making a call. Calls connect the others.
 func (b *ringBalancer) ExitIdle() {
 	if b.counts[connectivity.Ready]+b.counts[connectivity.Connecting] > 0 {
 		return
@@ -139,7 +139,7 @@ func (b *ringBalancer) ExitIdle() {
 	}
 }
 
-// Close ends the children.
+// Close drops the children.
 func (b *ringBalancer) Close() {
 	b.picker = nil
 	for _, c := range b.children {
@@ -150,21 +150,22 @@ func (b *ringBalancer) Close() {
 // child is the connection to a member at one address.
 type child struct {
 	sc    balancer.SubConn
-	addrs []resolver.Address // more than one with several proxies, of which the first is used
+	addrs []resolver.Address // several proxies give several; the first is used
 	owner string             // id and address, for errors
 
-	// state is gRPC's, but that a child whose connection failed stays in
-	// TransientFailure until one succeeds, so that calls do not wait for every
-	// further attempt. failure, set before, is why.
-	state   atomic.Uint32
-	failure atomic.Pointer[error]
-	asked   atomic.Bool // to connect, since it became idle
+	// state is gRPC's, with one difference: a child whose connection failed stays in
+	// TransientFailure until an attempt succeeds, so that calls do not wait for each
+	// attempt. failure holds the error and is set first.
+	state     atomic.Uint32
+	failure   atomic.Pointer[error]
+	requested atomic.Bool // a connection, since the child became idle
 
-	calls   atomic.Int64 // in progress, plus dropped once no new one may begin
+	calls   atomic.Int64 // in progress; the bit dropped is set once no call may begin
 	endCall func(balancer.DoneInfo)
 
-	modified uint64 // index of the member's last change; of the balancer
-	gone     bool
+	// Used by the balancer alone.
+	modified uint64 // index of the member's last change
+	removed  bool
 }
 
 // dropped is the bit of child.calls that lets no new call begin.
@@ -175,7 +176,7 @@ func (b *ringBalancer) newChild(m *sdk.Member, addrs []resolver.Address) *child 
 	c.endCall = func(balancer.DoneInfo) { c.end() }
 	c.state.Store(uint32(connectivity.Idle))
 	b.counts[connectivity.Idle]++
-	//lint:ignore SA1019 it is the notice that a subchannel has one address, as this one does
+	//lint:ignore SA1019 the notice asks for one address a subchannel, as here
 	sc, err := b.cc.NewSubConn(addrs[:min(1, len(addrs))], balancer.NewSubConnOptions{
 		HealthCheckEnabled: true, // if the service config asks for it, too
 		StateListener:      func(s balancer.SubConnState) { b.childChanged(c, s) },
@@ -188,9 +189,9 @@ func (b *ringBalancer) newChild(m *sdk.Member, addrs []resolver.Address) *child 
 	return c
 }
 
-// serves tells whether the child can go on for the member: not if the address is
-// another; nor if connections failed and something about the member changed
-// since, for then a new child need not sit out the old one's backoff.
+// serves tells whether the child may be kept for the member. It may not if the
+// address changed, or if connections failed and the member changed since: a new
+// child skips the backoff of the old one.
 func (c *child) serves(m *sdk.Member, addrs []resolver.Address) bool {
 	if c.sc == nil || c.load() == connectivity.TransientFailure && c.modified != m.ModifiedIndex {
 		return false
@@ -200,17 +201,17 @@ func (c *child) serves(m *sdk.Member, addrs []resolver.Address) bool {
 
 func (c *child) load() connectivity.State { return connectivity.State(c.state.Load()) }
 
-// connect asks for a connection, once; false if that was done before.
+// connect requests a connection, once; it reports false if one was requested.
 func (c *child) connect() bool {
-	if !c.asked.CompareAndSwap(false, true) {
+	if !c.requested.CompareAndSwap(false, true) {
 		return false
 	}
 	c.sc.Connect() // an idle child has one
 	return true
 }
 
-// err says why the child cannot be reached. It is no status, so that calls may
-// wait for ready.
+// err is the error of an unreachable child. It is not a status, so that calls with
+// wait-for-ready wait.
 func (c *child) err() error {
 	var why error
 	if p := c.failure.Load(); p != nil {
@@ -219,9 +220,9 @@ func (c *child) err() error {
 	return fmt.Errorf("grpcring: %s cannot be reached: %v", c.owner, why)
 }
 
-// childChanged is a child's listener.
+// childChanged is a child's state listener.
 func (b *ringBalancer) childChanged(c *child, s balancer.SubConnState) {
-	if c.gone {
+	if c.removed {
 		return
 	}
 	failed := c.load() == connectivity.TransientFailure
@@ -231,7 +232,7 @@ func (b *ringBalancer) childChanged(c *child, s balancer.SubConnState) {
 			c.sc.Connect()
 			return
 		}
-		c.asked.Store(false)
+		c.requested.Store(false)
 	case connectivity.Connecting:
 		if failed {
 			return
@@ -252,21 +253,21 @@ func (b *ringBalancer) setState(c *child, s connectivity.State, err error) {
 	c.state.Store(uint32(s))
 }
 
-// drop ends a child, when its calls have ended.
+// drop removes a child. The last call on it shuts it down.
 //
-// The subchannel is not shut down before: gRPC v1.85.0 would close the connection
-// gracefully, and a call that was picked but has no stream yet would wait until
-// all others on the connection have ended (http2Client.NewStream waits for a
-// GOAWAY, which only a server sends).
+// An earlier shutdown would block calls: gRPC v1.85.0 closes the connection
+// gracefully, and a call that was picked but has no stream yet waits until all
+// others on it have ended (http2Client.NewStream waits for a GOAWAY, which only a
+// server sends).
 func (b *ringBalancer) drop(c *child) {
-	c.gone = true
+	c.removed = true
 	b.counts[c.load()]--
 	if c.calls.Or(dropped) == 0 {
 		c.shutdown()
 	}
 }
 
-// begin counts a call; false if the child is dropped, and there is a newer picker.
+// begin counts a call; it reports false if the child was dropped: a newer picker exists.
 func (c *child) begin() bool {
 	if c.calls.Add(1) >= dropped {
 		c.end()
@@ -275,8 +276,7 @@ func (c *child) begin() bool {
 	return true
 }
 
-// end takes a call from the count. It may shut down more than once, which
-// changes nothing.
+// end uncounts a call. Repeated shutdowns have no effect.
 func (c *child) end() {
 	if c.calls.Add(-1) == dropped {
 		c.shutdown()

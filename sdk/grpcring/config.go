@@ -8,7 +8,7 @@ import (
 	"google.golang.org/grpc/serviceconfig"
 )
 
-// maxFallbacks is how far the ring looks without allocating.
+// maxFallbacks is how many owners the ring finds without allocating.
 const maxFallbacks = 63
 
 // config is the policy's part of a service config. It never changes.
@@ -44,11 +44,11 @@ func (c *config) validate() error {
 	case c.Fallbacks < 0 || c.Fallbacks > maxFallbacks:
 		return fmt.Errorf("fallbacks is %d, not in 0–%d", c.Fallbacks, maxFallbacks)
 	case strings.HasSuffix(c.KeyHeader, "-bin") || strings.HasPrefix(c.KeyHeader, "grpc-"):
-		return fmt.Errorf("keyHeader %q: names that end with -bin or begin with grpc- are not for keys", c.KeyHeader)
+		return fmt.Errorf("keyHeader %q: a name must not end with -bin or begin with grpc-", c.KeyHeader)
 	}
 	for _, r := range c.KeyHeader {
 		if !strings.ContainsRune("abcdefghijklmnopqrstuvwxyz0123456789-_.", r) {
-			return fmt.Errorf("keyHeader %q is no name of metadata", c.KeyHeader)
+			return fmt.Errorf("keyHeader %q is not a valid metadata name", c.KeyHeader)
 		}
 	}
 	return nil

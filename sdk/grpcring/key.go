@@ -9,9 +9,9 @@ import (
 
 type contextKey struct{}
 
-// WithKey gives the calls that are made with the context a key. An empty key is
-// none. The key itself is not sent: put it into the metadata as well if the
-// server is to see it and the request does not hold it.
+// WithKey sets the key of the calls made with the context; an empty key is none.
+// The key is not sent: put it into the metadata as well if the server needs it and
+// the request does not contain it.
 func WithKey(ctx context.Context, key string) context.Context {
 	return context.WithValue(ctx, contextKey{}, key)
 }

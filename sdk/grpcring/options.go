@@ -17,47 +17,47 @@ type options struct {
 	ringOptions   func(group string) []sdk.RingOption
 }
 
-// WithKeyHeader takes the key of a call that has none by WithKey from its
-// outgoing metadata. Unlike that, it allocates for each call.
+// WithKeyHeader takes the key from a call's outgoing metadata where WithKey set
+// none. Unlike WithKey it allocates for each call.
 func WithKeyHeader(name string) Option { return func(o *options) { o.policy.KeyHeader = name } }
 
-// Keyless says what becomes of calls without a key.
+// Keyless is the treatment of calls without a key.
 type Keyless string
 
 const (
 	// Refuse fails them. It is the default.
 	Refuse Keyless = "refuse"
-	// Spread sends them to the active members that are connected, in turn, and
-	// connects one more member for each such call until all are.
+	// Spread sends them to the connected active members by round robin, and connects
+	// one more member at each such call until all are connected.
 	Spread Keyless = "spread"
 )
 
-// WithKeyless says what becomes of calls without a key.
+// WithKeyless sets the treatment of calls without a key.
 func WithKeyless(k Keyless) Option { return func(o *options) { o.policy.Keyless = k } }
 
-// WithFallbacks is how many next owners may get a call when the owner is
-// unreachable: 0 to 63, 1 by default. One that is held is passed over anyway.
+// WithFallbacks sets how many next owners may get a call when the owner is
+// unreachable: 0 to 63, 1 by default. Held members are not counted.
 func WithFallbacks(n int) Option { return func(o *options) { o.policy.Fallbacks = n } }
 
 // WithoutRoute keeps the routing.Route out of the calls' metadata.
 func WithoutRoute() Option { return func(o *options) { o.policy.Route = false } }
 
 // WithServiceConfig adds the rest of a service config, as JSON: retry policies
-// and timeouts, for instance. If it has a loadBalancingConfig, that counts, and
-// not the options above.
+// and timeouts, for instance. A loadBalancingConfig in it replaces the options
+// above.
 func WithServiceConfig(json string) Option { return func(o *options) { o.serviceConfig = json } }
 
-// WithRing uses a ring that is there already for its group. It remains the
-// caller's: calls fail once it is closed.
+// WithRing uses an existing ring for its group. The caller owns it: calls fail once
+// it is closed.
 func WithRing(r *sdk.Ring) Option { return func(o *options) { o.rings[r.Group()] = r } }
 
-// WithRingOptions asks f for the options of each group's ring: a maximum age,
-// or a copy on disk, which has to be another file for each group.
+// WithRingOptions sets a function that returns the options of each group's ring: a
+// maximum age, or a copy on disk in a file of its own for each group.
 func WithRingOptions(f func(group string) []sdk.RingOption) Option {
 	return func(o *options) { o.ringOptions = f }
 }
 
-// fullServiceConfig returns the service config with the policy in it.
+// fullServiceConfig returns the service config with the policy.
 func (o *options) fullServiceConfig() (string, error) {
 	full := map[string]any{}
 	if o.serviceConfig != "" {

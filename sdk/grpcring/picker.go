@@ -16,18 +16,18 @@ import (
 	"github.com/werbenhu/registry/sdk/routing"
 )
 
-// errKeyless: a call without a key belongs to nobody.
+// errKeyless: a call has no key.
 var errKeyless = status.Error(codes.Internal,
 	"grpcring: the call has no key: give one by grpcring.WithKey, or the connection grpcring.WithKeyHeader or WithKeyless(Spread)")
 
-// slot is a member of a view as pickers see it; without a child if it has no keys.
+// slot is a member of a view; it has no child if the member owns no keys.
 type slot struct {
 	child *child
 	held  bool
 }
 
-// picker routes calls by one state of the ring, of which nothing changes; only
-// the states of the children are live.
+// picker routes calls by one state of the ring. It never changes; only the states
+// of its children do.
 //
 // Example: the key's owners are A, B, C and D, and there is one fallback. With A
 // ready the call goes to A. With A unreachable it goes to B, and to C never; if
@@ -59,7 +59,7 @@ func newPicker(cfg *config, v *sdk.View, slots []slot, next *atomic.Uint32) *pic
 	return p
 }
 
-// metadata says with which ring a call was routed.
+// metadata returns the route of a call, if calls carry one.
 func (p *picker) metadata(fallback int) metadata.MD {
 	if !p.cfg.Route {
 		return nil
@@ -87,7 +87,7 @@ func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 	return p.candidate(key)
 }
 
-// pick sends a call to the child. If it is dropped, gRPC asks the newer picker.
+// pick sends a call to the child. If the child was dropped, gRPC asks the newer picker.
 func (c *child) pick(md metadata.MD) (balancer.PickResult, error) {
 	if !c.begin() {
 		return balancer.PickResult{}, balancer.ErrNoSubConnAvailable
@@ -95,7 +95,7 @@ func (c *child) pick(md metadata.MD) (balancer.PickResult, error) {
 	return balancer.PickResult{SubConn: c.sc, Done: c.endCall, Metadata: md}, nil
 }
 
-// candidate picks among the members that serve the key.
+// candidate picks the first member that serves the key and is not unreachable.
 func (p *picker) candidate(key string) (balancer.PickResult, error) {
 	var buf [8]int
 	serving := p.ring.Serving(buf[:0], key, 1+p.cfg.Fallbacks)
@@ -114,11 +114,11 @@ func (p *picker) candidate(key string) (balancer.PickResult, error) {
 	return balancer.PickResult{}, p.slots[serving[0]].child.err()
 }
 
-// spread picks the next member that is ready, and connects an idle one on the
-// way. Held members are for when no other can be reached.
+// spread picks the next ready member and connects at most one idle member. It uses
+// held members only when no other can be reached.
 func (p *picker) spread() (balancer.PickResult, error) {
 	for _, list := range [][]*child{p.active, p.held} {
-		ready, wait := p.turn(list)
+		ready, wait := p.roundRobin(list)
 		if ready != nil {
 			return ready.pick(nil)
 		}
@@ -129,29 +129,28 @@ func (p *picker) spread() (balancer.PickResult, error) {
 	return balancer.PickResult{}, slices.Concat(p.active, p.held)[0].err()
 }
 
-// turn returns the child whose turn it is, or else whether to wait for one.
-//
-// A child that is not ready passes its turn on, so that the one after it does
-// not get two.
-func (p *picker) turn(list []*child) (ready *child, wait bool) {
-	asked := false
+// roundRobin returns the next ready child, or else whether to wait for one. Each
+// child that is not ready uses up a position of its own, so that the child after
+// it does not get two calls.
+func (p *picker) roundRobin(list []*child) (ready *child, wait bool) {
+	requested := false
 	for range list {
 		c := list[p.next.Add(1)%uint32(len(list))]
 		switch c.load() {
 		case connectivity.Ready:
 			return c, false
 		case connectivity.Idle:
-			asked = asked || c.connect()
+			requested = requested || c.connect()
 		}
 	}
-	for _, c := range list { // none was ready, or calls beside this one took its turns
+	for _, c := range list { // none was ready, or concurrent calls took the positions
 		switch c.load() {
 		case connectivity.Ready:
 			return c, false
 		case connectivity.Connecting:
 			wait = true
 		case connectivity.Idle:
-			asked = asked || c.connect()
+			requested = requested || c.connect()
 			wait = true
 		}
 	}

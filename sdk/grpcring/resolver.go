@@ -14,17 +14,18 @@ import (
 	"github.com/werbenhu/registry/sdk"
 )
 
-// Scheme of the targets: registry:///group. A group's name may be escaped, as in
-// a URL's path.
+// Scheme of the targets: registry:///group. The group may be escaped as in a URL's
+// path.
 const Scheme = "registry"
 
-// retryEvery is the pause after a group's ring could not be had, for which the
+// retryEvery is the pause after a group's ring could not be opened; before it, the
 // client has tried all nodes for its call timeout.
 const retryEvery = time.Second
 
 // NewBuilder returns a builder for grpc.WithResolvers that follows groups by the
 // client. A process needs one for a client; it may serve many connections.
-// Options that make no sense fail the calls, with what is wrong with them.
+// With invalid options, calls fail with an error that
+// names the option.
 func NewBuilder(client *sdk.Client, opts ...Option) resolver.Builder {
 	o := options{policy: defaultConfig(), rings: map[string]*sdk.Ring{}}
 	for _, opt := range opts {
@@ -33,9 +34,9 @@ func NewBuilder(client *sdk.Client, opts ...Option) resolver.Builder {
 	return &builder{client: client, opts: o, rings: map[string]*sharedRing{}}
 }
 
-// Register makes every connection of the process know targets of the scheme,
-// without grpc.WithResolvers. It is to be called once, before any connection is
-// made, as resolver.Register is.
+// Register adds the builder to every connection of the process, without
+// grpc.WithResolvers. Like resolver.Register, it must be called once, before any
+// connection is made.
 func Register(client *sdk.Client, opts ...Option) { resolver.Register(NewBuilder(client, opts...)) }
 
 type builder struct {
@@ -48,7 +49,7 @@ type builder struct {
 
 // sharedRing is a group's ring for all connections.
 type sharedRing struct {
-	turn chan struct{} // holds a token while someone opens the ring or looks at it
+	lock chan struct{} // holds a token while a caller opens or reads ring
 	ring *sdk.Ring
 }
 
@@ -77,7 +78,7 @@ func (b *builder) Build(target resolver.Target, cc resolver.ClientConn, _ resolv
 	return r, nil
 }
 
-// ring returns the group's ring, opened by whoever is the first to ask.
+// ring returns the group's ring; the first caller opens it.
 func (b *builder) ring(ctx context.Context, group string) (*sdk.Ring, error) {
 	if r := b.opts.rings[group]; r != nil {
 		return r, nil
@@ -88,16 +89,16 @@ func (b *builder) ring(ctx context.Context, group string) (*sdk.Ring, error) {
 	b.mu.Lock()
 	s := b.rings[group]
 	if s == nil {
-		s = &sharedRing{turn: make(chan struct{}, 1)}
+		s = &sharedRing{lock: make(chan struct{}, 1)}
 		b.rings[group] = s
 	}
 	b.mu.Unlock()
 	select {
-	case s.turn <- struct{}{}:
+	case s.lock <- struct{}{}:
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	defer func() { <-s.turn }()
+	defer func() { <-s.lock }()
 	if s.ring != nil && s.ring.Err() == nil {
 		return s.ring, nil
 	}
@@ -112,7 +113,7 @@ func (b *builder) ring(ctx context.Context, group string) (*sdk.Ring, error) {
 	return r, err
 }
 
-// groupResolver hands one connection the states of a group's ring.
+// groupResolver gives one connection the states of a group's ring.
 type groupResolver struct {
 	b      *builder
 	group  string
@@ -122,7 +123,7 @@ type groupResolver struct {
 	wg     sync.WaitGroup
 }
 
-// ResolveNow does nothing: the ring is followed anyway.
+// ResolveNow does nothing: the ring is always followed.
 func (r *groupResolver) ResolveNow(resolver.ResolveNowOptions) {}
 
 // Close ends the resolver; the ring stays for the next one.
@@ -144,7 +145,7 @@ func (r *groupResolver) run(ctx context.Context) {
 		}
 		r.cc.ReportError(err)
 		if errors.Is(err, sdk.ErrClosed) || errors.Is(err, sdk.ErrInvalidArgument) {
-			return // it would not get better
+			return // permanent
 		}
 		retry.Reset(retryEvery)
 		select {
@@ -155,16 +156,16 @@ func (r *groupResolver) run(ctx context.Context) {
 	}
 }
 
-// follow hands on the ring's states, the newest always, until it ends; the last
-// one says why.
+// follow passes on the ring's newest state until the ring ends; the last state says
+// why.
 func (r *groupResolver) follow(ctx context.Context, ring *sdk.Ring) error {
 	for {
-		ended := ring.Err() // asked first, so that the view is the last one
+		ended := ring.Err() // read first, so that the view is the last one
 		view, changed := ring.Published()
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		_ = r.cc.UpdateState(r.state(view)) // about the policy: calls are told
+		_ = r.cc.UpdateState(r.state(view)) // the policy's error fails the calls
 		if ended != nil {
 			return ended
 		}
@@ -176,18 +177,17 @@ func (r *groupResolver) follow(ctx context.Context, ring *sdk.Ring) error {
 	}
 }
 
-// update is what the resolver says to the policy, beside the endpoints.
+// update is what the resolver gives the policy with the endpoints.
 type update struct {
 	view *sdk.View
-	// members has, for each endpoint, the index of its member in the view. gRPC
-	// keeps the order of endpoints and not what is attached to them, where
-	// there is a proxy.
+	// members has, for each endpoint, the index of its member in the view. Behind a
+	// proxy, gRPC keeps the order of endpoints but not their attributes.
 	members []int
 }
 
 type updateKey struct{}
 
-// state returns what gRPC is to know: an endpoint for each member with keys.
+// state returns an endpoint for each member that owns keys.
 func (r *groupResolver) state(view *sdk.View) resolver.State {
 	all := view.Members()
 	u := &update{view: view, members: make([]int, 0, len(all))}
