@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// validateReachable checks an address that others are told to dial.
+// validateReachable checks an address that others dial.
 func validateReachable(field, addr string) error {
 	if err := ValidateAddr(field, addr); err != nil {
 		return err
@@ -18,8 +18,8 @@ func validateReachable(field, addr string) error {
 	return &FieldError{Field: field, Limit: "an address that others can dial, not 0.0.0.0, [::] or a multicast address", Got: shorten(addr)}
 }
 
-// reachable is false for what a process can listen on and nobody can dial. "0"
-// and "0.0" are 0.0.0.0 as well.
+// reachable is false for hosts to listen on that cannot be dialled. "0" and "0.0"
+// are 0.0.0.0 as well.
 func reachable(host string) bool {
 	ip, err := netip.ParseAddr(host)
 	if err != nil {

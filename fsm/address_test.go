@@ -10,7 +10,7 @@ func TestRegisteredAddressesAreReachable(t *testing.T) {
 		"224.0.0.1:80": false, "[ff02::1]:80": false, "255.255.255.255:80": false, "10.0.0.1:0": false, ":80": false,
 	} {
 		t.Run(addr, func(t *testing.T) {
-			checkField(t, Validate(register(newSeat("web", "a", addr, "one"))), "addr", ok)
+			checkField(t, Validate(register(newRegistration("web", "a", addr, "one"))), "addr", ok)
 		})
 	}
 }

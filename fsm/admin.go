@@ -8,8 +8,8 @@ import (
 // MaxGroups bounds the number of groups.
 const MaxGroups = 100_000
 
-// termStart notes who leads. It is the first entry of every leader, and what
-// its leases and its reads wait for.
+// termStart records the leader. It is the first entry of every leader: its leases
+// and consistent reads wait for it.
 func (b *batch) termStart(c *fsmpb.TermStart) Result {
 	if b.next.term != 0 {
 		b.next.digest -= termDigest(b.next.term, b.next.leader)
@@ -59,7 +59,7 @@ func (b *batch) setGroup(c *fsmpb.SetGroup) Result {
 	g := b.group(c.Group)
 	params := ring.Params{VirtualNodes: int(c.VirtualNodes), Bound: int(c.Bound)}
 	if g != nil && g.Params == params {
-		return Result{Revision: g.Revision} // also a retry of what was done
+		return Result{Revision: g.Revision} // also for a retry
 	}
 	if c.ExpectedRevision != 0 && (g == nil || g.Revision != c.ExpectedRevision) {
 		at := uint64(0)
@@ -79,6 +79,6 @@ func (b *batch) setGroup(c *fsmpb.SetGroup) Result {
 		}
 	}
 	g.setParams(params)
-	g.Revision, g.stale = b.index, true
+	g.Revision, g.changed = b.index, true
 	return Result{Revision: g.Revision}
 }

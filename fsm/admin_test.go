@@ -15,7 +15,7 @@ func TestUpdateMember(t *testing.T) {
 		want       error
 		weight     uint32
 		state      ring.State
-		noRevision bool // nothing changes for readers
+		noRevision bool // no visible change
 	}{
 		{name: "weight", cmd: updateMember("web", "a", 5, 0), weight: 5},
 		{name: "state", cmd: updateMember("web", "a", 0, uint32(ring.Draining)+1), weight: 2, state: ring.Draining},
@@ -27,7 +27,7 @@ func TestUpdateMember(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			l := newLog(t)
-			s := newSeat("web", "a", "10.0.0.1:80", "one")
+			s := newRegistration("web", "a", "10.0.0.1:80", "one")
 			s.Weight = 2
 			was := l.must(register(s))
 			r := l.apply(tc.cmd)
@@ -74,7 +74,7 @@ func TestSetGroup(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			l := newLog(t)
 			l.must(setGroup("web", 128, 0, 0))
-			l.must(register(newSeat("web", "a", "10.0.0.1:80", "one")))
+			l.must(register(newRegistration("web", "a", "10.0.0.1:80", "one")))
 			r := l.apply(tc.cmd)
 			if !errors.Is(r.Err, tc.want) {
 				t.Fatalf("got %v, want %v", r.Err, tc.want)
@@ -90,8 +90,8 @@ func TestSetGroup(t *testing.T) {
 	}
 }
 
-// The same command twice, as after a lost answer: the second finds its work
-// done, although the group is no longer at the revision that it expects.
+// A retry after a lost answer succeeds, although the group is no longer at the
+// expected revision.
 func TestSetGroupRetry(t *testing.T) {
 	l := newLog(t)
 	at := l.must(setGroup("web", 128, 0, 0)).Revision
@@ -154,7 +154,7 @@ func TestTermStart(t *testing.T) {
 	}
 }
 
-// recorder notes what observers are told.
+// recorder records what observers are given.
 type recorder struct {
 	changes  []Change
 	groups   []GroupChange
@@ -179,11 +179,11 @@ func TestObserversFollowTheState(t *testing.T) {
 	l := newLog(t, rec)
 	rec.check = func(s *State) {
 		if l.m.State() != s {
-			t.Error("an observer is told before the state is published")
+			t.Error("an observer is notified before the state is published")
 		}
 	}
-	l.must(register(newSeat("web", "a", "10.0.0.1:80", "one")))
-	l.must(register(newSeat("web", "a", "10.0.0.1:80", "two")))
+	l.must(register(newRegistration("web", "a", "10.0.0.1:80", "one")))
+	l.must(register(newRegistration("web", "a", "10.0.0.1:80", "two")))
 	l.must(deregister("web", "a", ""))
 	l.must(deregister("web", "a", ""))
 	if len(rec.changes) != 3 {

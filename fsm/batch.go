@@ -18,7 +18,7 @@ type batch struct {
 	groups *table[*Group]
 	nodes  *iradix.Txn[*Node]
 	open   map[string]*openGroup
-	order  []*openGroup // as opened, so that nothing ranges over the map
+	order  []*openGroup // in the order of opening: a map has none
 	// added is how many more groups there are than in next.groups.
 	added int
 
@@ -31,10 +31,10 @@ type batch struct {
 type openGroup struct {
 	Group
 	txn     *table[*Member]
-	stale   bool     // readers see a change
-	old     *Group   // as it was; nil for a new one
-	touched []string // ids of the members that readers may see changed
-	deleted bool     // and not made again: it has neither members nor a head
+	changed bool     // visibly
+	old     *Group   // before the batch; nil for a new group
+	touched []string // ids of members that may have changed visibly
+	deleted bool     // and not created again: it has neither members nor a head
 }
 
 func newBatch(s *State) *batch {
@@ -75,9 +75,9 @@ func (b *batch) createGroup(name string) (*openGroup, error) {
 	return b.track(&openGroup{Group: empty, txn: newTable[*Member]()}), nil
 }
 
-// delete removes a group that has no members any more.
+// delete removes a group without members.
 func (b *batch) delete(g *openGroup) {
-	g.deleted, g.stale = true, true
+	g.deleted, g.changed = true, true
 	b.added--
 }
 
@@ -92,12 +92,12 @@ func (b *batch) track(g *openGroup) *openGroup {
 	return g
 }
 
-// put stores a member and keeps the sums of its group.
+// put stores a member and updates the sums of its group.
 func (b *batch) put(g *openGroup, m *Member) {
 	m.digest = memberDigest(g.Name, m)
 	old, had := g.txn.Set(m.ID, m)
 	if had {
-		b.forget(g, old)
+		b.subtract(g, old)
 	}
 	b.next.members++
 	g.weight += uint64(m.Weight)
@@ -106,20 +106,21 @@ func (b *batch) put(g *openGroup, m *Member) {
 	b.next.digest += m.digest
 	b.changes = append(b.changes, Change{Group: g.Name, Prev: old, Next: m})
 	if m.ModifiedIndex == b.index {
-		g.Revision, g.stale = b.index, true
+		g.Revision, g.changed = b.index, true
 		g.touched = append(g.touched, m.ID)
 	}
 }
 
 func (b *batch) remove(g *openGroup, m *Member) {
 	g.txn.Delete(m.ID)
-	b.forget(g, m)
+	b.subtract(g, m)
 	b.changes = append(b.changes, Change{Group: g.Name, Prev: m})
-	g.Revision, g.stale = b.index, true
+	g.Revision, g.changed = b.index, true
 	g.touched = append(g.touched, m.ID)
 }
 
-func (b *batch) forget(g *openGroup, m *Member) {
+// subtract takes a member out of the sums.
+func (b *batch) subtract(g *openGroup, m *Member) {
 	b.next.members--
 	g.weight -= uint64(m.Weight)
 	g.inputs.Remove(m.ID, g.points(m))
@@ -133,8 +134,8 @@ func (b *batch) fence(group, id, instance string) {
 	b.next.digest += delta
 }
 
-// finish closes the groups and returns the next state, and the groups that
-// readers see changed.
+// finish closes the groups and returns the next state, and the visible changes of
+// groups.
 func (b *batch) finish() (*State, []GroupChange) {
 	var changes []GroupChange
 	if len(b.order) > 0 {
@@ -153,7 +154,7 @@ func (b *batch) finish() (*State, []GroupChange) {
 		g.digest += head
 		b.next.digest += head
 		b.groups.Set(g.Name, &g)
-		if open.stale {
+		if open.changed {
 			changes = append(changes, open.change(&g))
 		}
 	}
@@ -167,16 +168,16 @@ func (b *batch) finish() (*State, []GroupChange) {
 	return &next, changes
 }
 
-// change is what readers see changed from the group as it was to the one that it became.
+// change returns the visible changes of a group by the batch.
 func (o *openGroup) change(now *Group) GroupChange {
 	c := GroupChange{Prev: o.old, Next: now}
-	was := func(string) *Member { return nil }
+	previous := func(string) *Member { return nil }
 	if o.old != nil {
-		was = o.old.Member
+		previous = o.old.Member
 	}
 	slices.Sort(o.touched)
 	for _, id := range slices.Compact(o.touched) {
-		before, m := was(id), now.Member(id)
+		before, m := previous(id), now.Member(id)
 		if before != nil && (m == nil || m.CreatedIndex != before.CreatedIndex) {
 			c.Removed = append(c.Removed, id)
 		}

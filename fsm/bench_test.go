@@ -13,7 +13,7 @@ func members(b *testing.B, n int) *log {
 	for at := 0; at < n; {
 		var entries []Entry
 		for ; at < n && len(entries) < 1000; at++ {
-			entries = append(entries, l.entry(register(newSeat("g"+itoa(at/1000), "m"+itoa(at%1000), "10.0.0.1:80", "one"))))
+			entries = append(entries, l.entry(register(newRegistration("g"+itoa(at/1000), "m"+itoa(at%1000), "10.0.0.1:80", "one"))))
 		}
 		l.m.Apply(entries)
 	}
@@ -34,7 +34,7 @@ func BenchmarkApply(b *testing.B) {
 					b.StopTimer()
 					for i := range entries {
 						at := (round*batch + i) * 7919 % n
-						entries[i] = l.entry(register(newSeat("g"+itoa(at/1000), "m"+itoa(at%1000), "10.0.0.1:80", "i"+itoa(round))))
+						entries[i] = l.entry(register(newRegistration("g"+itoa(at/1000), "m"+itoa(at%1000), "10.0.0.1:80", "i"+itoa(round))))
 					}
 					round++
 					b.StartTimer()

@@ -9,21 +9,19 @@ import (
 	"github.com/werbenhu/registry/ring"
 )
 
-// DigestVersion numbers the way in which digests are computed. Digests of two
-// versions say nothing about each other.
+// DigestVersion is the version of the digest's definition. Digests of two versions
+// cannot be compared.
 const DigestVersion = 1
 
-// Mark is this node's digest at the log index of a check entry. All nodes of a
-// cluster that apply the same log have equal marks, however the entries came to
-// them in batches.
+// Mark is this node's digest at the log index of a check entry. All nodes that
+// apply the same log have equal marks, whatever the batches.
 type Mark struct{ Index, Digest uint64 }
 
-// maxMarks is how many marks a machine remembers: those that a slower node may
-// still ask about.
+// maxMarks bounds the marks that a machine keeps for the checks of slower nodes.
 const maxMarks = 256
 
-// check notes the digest at the entry. The groups that the batch has open are
-// not in the batch's sum until it is closed.
+// check records the digest at the entry. The heads of open groups are not in the
+// batch's sum.
 func (b *batch) check() Result {
 	digest := b.next.digest
 	for _, g := range b.order {
@@ -35,7 +33,7 @@ func (b *batch) check() Result {
 	return Result{}
 }
 
-// noteMarks keeps what a batch marked and wakes those who wait for marks.
+// noteMarks keeps a batch's marks and wakes the waiters.
 func (m *Machine) noteMarks(marks []Mark) {
 	if len(marks) == 0 {
 		return
@@ -50,15 +48,15 @@ func (m *Machine) noteMarks(marks []Mark) {
 	m.marked = make(chan struct{})
 }
 
-// forgetMarks drops the marks of a state that another one replaced.
+// forgetMarks drops the marks of a state that was replaced.
 func (m *Machine) forgetMarks() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.marks = nil
 }
 
-// Mark returns this machine's digest at the check entry with that index; false
-// when it applied no such entry, or too long ago.
+// Mark returns this machine's digest at the check entry with that index; false if
+// it has none, or none any more.
 func (m *Machine) Mark(index uint64) (digest uint64, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -104,13 +102,12 @@ func (m *Machine) WaitMark(ctx context.Context, after uint64) (Mark, error) {
 	}
 }
 
-// ErrDamaged is what every finding of [State.Verify] is.
+// ErrDamaged is the error of [State.Verify].
 var ErrDamaged = errors.New("state is damaged in memory")
 
-// Verify computes every record's digest anew and compares it with the one that
-// was kept since the record was written, and each group's fingerprint likewise: a
-// difference is memory that changed by itself. It costs about 0.3 µs a member, and
-// stops when ctx ends.
+// Verify recomputes the digests of all records and the fingerprints of all groups,
+// and compares them with those that the log gave: a difference is damaged memory.
+// It costs about 0.3 µs a member, and stops when ctx ends.
 func (s *State) Verify(ctx context.Context) error {
 	var sum uint64
 	for g := range s.Groups {

@@ -71,7 +71,7 @@ func TestWaitMark(t *testing.T) {
 		}
 		got <- k
 	}()
-	l.must(register(newSeat("web", "a", "a:1", "i")))
+	l.must(register(newRegistration("web", "a", "a:1", "i")))
 	l.must(checkEntry())
 	if k := <-got; k.Index != 2 || k.Digest != l.m.State().Digest() {
 		t.Errorf("mark %v", k)
@@ -88,7 +88,7 @@ func TestVerifyFindsDamagedMemory(t *testing.T) {
 	for range historyLength() {
 		h.step()
 	}
-	h.log.must(register(newSeat("last", "a", "a:1", "i")))
+	h.log.must(register(newRegistration("last", "a", "a:1", "i")))
 	h.log.must(setNode(&fsmpb.Node{Id: "x", Bind: "x:1", Addr: "x:2"}))
 	s := h.log.m.State()
 	if err := s.Verify(t.Context()); err != nil {

@@ -38,8 +38,7 @@ var (
 	errCommand  = errors.New("unknown command")
 )
 
-// CheckEntry says whether the envelope of a log entry is whole. Apply of one
-// that is not ends the process.
+// CheckEntry checks the envelope of a log entry. Apply panics at a damaged one.
 func CheckEntry(data []byte) error {
 	_, err := open(data)
 	return err

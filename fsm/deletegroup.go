@@ -7,25 +7,25 @@ import (
 )
 
 const (
-	// MaxFencedDeletion bounds the members that go with a group, each with a fence:
-	// a tenth of the fences there are, because the oldest of those go for them.
+	// MaxFencedDeletion bounds the members that are deleted with a group and fenced:
+	// a tenth of all fences, because the new ones displace the oldest.
 	MaxFencedDeletion = MaxFences / 10
-	// maxDeleted bounds them without fences: the entry takes about 2 µs for each.
+	// maxDeleted bounds them without fences: applying takes about 2 µs for each.
 	maxDeleted = 100_000
 )
 
-// deleteGroup removes a group, and with Force its members: each is fenced, as
-// by a deregistration, so a process that goes on is told and does not make the
-// group again while its fence is remembered.
+// deleteGroup removes a group, and with Force its members. Each is fenced, as by a
+// deregistration, so a process that goes on learns of it and does not create the
+// group again while its fence is kept.
 //
-// A group that is made again has the index of that entry as its revision, which
-// is above all revisions that it had before.
+// A group that is created again has that entry's index as its revision, which is
+// above all its earlier ones.
 func (b *batch) deleteGroup(c *fsmpb.DeleteGroup) Result {
 	g := b.group(c.Group)
 	if g == nil {
 		return Result{Err: fmt.Errorf("%w: %q", ErrUnknownGroup, c.Group)}
 	}
-	if err := mayDelete(g, c); err != nil {
+	if err := checkDelete(g, c); err != nil {
 		return Result{Revision: g.Revision, Err: err}
 	}
 	members := g.txn.Values()
@@ -39,7 +39,7 @@ func (b *batch) deleteGroup(c *fsmpb.DeleteGroup) Result {
 	return Result{Removed: true, Members: len(members)}
 }
 
-func mayDelete(g *openGroup, c *fsmpb.DeleteGroup) error {
+func checkDelete(g *openGroup, c *fsmpb.DeleteGroup) error {
 	n, limit := g.txn.Len(), MaxFencedDeletion
 	if c.NoFences {
 		limit = maxDeleted

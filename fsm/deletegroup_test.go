@@ -25,8 +25,8 @@ func TestDeleteGroup(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			l := newLog(t)
 			l.must(setGroup("empty", 64, 0, 0))
-			l.must(register(newSeat("web", "a", "10.0.0.1:80", "one")))
-			l.must(register(newSeat("web", "b", "10.0.0.2:80", "two")))
+			l.must(register(newRegistration("web", "a", "10.0.0.1:80", "one")))
+			l.must(register(newRegistration("web", "b", "10.0.0.2:80", "two")))
 			before := l.m.State()
 			group, force, noFences, expected := tt.cmd(before.Group("web").Revision)
 			r := l.apply(deleteGroup(group, force, noFences, expected))
@@ -40,7 +40,7 @@ func TestDeleteGroup(t *testing.T) {
 			if want := before.MemberCount() - tt.members; s.MemberCount() != want {
 				t.Errorf("%d members, want %d", s.MemberCount(), want)
 			}
-			back, err := l.apply(register(newSeat("web", "a", "10.0.0.1:80", "one"))), error(nil)
+			back, err := l.apply(register(newRegistration("web", "a", "10.0.0.1:80", "one"))), error(nil)
 			if tt.members > 0 && !noFences {
 				err = ErrFenced
 			}
@@ -51,18 +51,18 @@ func TestDeleteGroup(t *testing.T) {
 	}
 }
 
-// A group that is made again has none of what it had, and a revision above: in a
-// later batch as in the same.
+// A group that is created again is empty and has a higher revision, in a later
+// batch and in the same.
 func TestGroupMadeAgain(t *testing.T) {
 	for _, together := range []bool{false, true} {
 		l := newLog(t)
 		l.must(setGroup("web", 128, 1250, 0))
-		l.must(register(newSeat("web", "a", "10.0.0.1:80", "one")))
-		l.must(register(newSeat("web", "b", "10.0.0.2:80", "two")))
+		l.must(register(newRegistration("web", "a", "10.0.0.1:80", "one")))
+		l.must(register(newRegistration("web", "b", "10.0.0.2:80", "two")))
 		was := l.m.State().Group("web")
 		entries := []Entry{
 			l.entry(deleteGroup("web", true, false, 0)),
-			l.entry(register(newSeat("web", "b", "10.0.0.2:80", "three"))),
+			l.entry(register(newRegistration("web", "b", "10.0.0.2:80", "three"))),
 		}
 		if together {
 			l.m.Apply(entries)
@@ -84,23 +84,23 @@ func TestGroupMadeAgain(t *testing.T) {
 	}
 }
 
-// A group that came and went in one batch was never there, to readers.
+// A group that was created and deleted in one batch was never visible.
 func TestGroupOfOneBatch(t *testing.T) {
 	l := newLog(t)
-	told := 0
-	l.m = New(observerFunc(func(u *Update) { told += len(u.Groups) }))
+	changes := 0
+	l.m = New(observerFunc(func(u *Update) { changes += len(u.Groups) }))
 	l.m.Apply([]Entry{
-		l.entry(register(newSeat("web", "a", "10.0.0.1:80", "one"))),
+		l.entry(register(newRegistration("web", "a", "10.0.0.1:80", "one"))),
 		l.entry(deleteGroup("web", true, false, 0)),
 		l.entry(deleteGroup("web", true, false, 0)),
 	})
 	s := l.m.State()
-	if told != 0 || s.GroupCount() != 0 || s.MemberCount() != 0 || scratchDigest(s) != s.Digest() {
-		t.Errorf("%d changes, %d groups, %d members", told, s.GroupCount(), s.MemberCount())
+	if changes != 0 || s.GroupCount() != 0 || s.MemberCount() != 0 || scratchDigest(s) != s.Digest() {
+		t.Errorf("%d changes, %d groups, %d members", changes, s.GroupCount(), s.MemberCount())
 	}
 }
 
-// observerFunc is told of what was applied.
+// observerFunc observes what was applied.
 type observerFunc func(*Update)
 
 func (f observerFunc) Applied(u *Update) { f(u) }
@@ -131,7 +131,7 @@ func TestDeletionOfALargeGroup(t *testing.T) {
 	l := newLog(t)
 	var entries []Entry
 	for i := range MaxFencedDeletion + 1 {
-		entries = append(entries, l.entry(register(newSeat("web", "m"+itoa(i), "10.0.0.1:80", "i"+itoa(i)))))
+		entries = append(entries, l.entry(register(newRegistration("web", "m"+itoa(i), "10.0.0.1:80", "i"+itoa(i)))))
 	}
 	l.m.Apply(entries)
 	if r := l.apply(deleteGroup("web", true, false, 0)); !errors.Is(r.Err, ErrExhausted) {
@@ -142,17 +142,17 @@ func TestDeletionOfALargeGroup(t *testing.T) {
 		t.Errorf("%d members", r.Members)
 	}
 	for _, i := range []int{1, MaxFencedDeletion} {
-		if r := l.apply(register(newSeat("web", "m"+itoa(i), "10.0.0.1:80", "i"+itoa(i)))); !errors.Is(r.Err, ErrFenced) {
+		if r := l.apply(register(newRegistration("web", "m"+itoa(i), "10.0.0.1:80", "i"+itoa(i)))); !errors.Is(r.Err, ErrFenced) {
 			t.Errorf("member %d comes back: %v", i, r.Err)
 		}
 	}
 }
 
-// A check in the batch of a deletion counts what is there.
+// A check in the batch of a deletion counts what is left.
 func TestMarkAfterADeletion(t *testing.T) {
 	one, other := newLog(t), newLog(t)
 	entries := []Entry{
-		one.entry(register(newSeat("web", "a", "10.0.0.1:80", "one"))), one.entry(deleteGroup("web", true, false, 0)), one.entry(checkEntry()),
+		one.entry(register(newRegistration("web", "a", "10.0.0.1:80", "one"))), one.entry(deleteGroup("web", true, false, 0)), one.entry(checkEntry()),
 	}
 	one.m.Apply(entries)
 	for _, e := range entries {

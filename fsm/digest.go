@@ -6,9 +6,9 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// A digest is the sum modulo 2^64 of the XXH64 of every record. A sum can be
-// kept up to date by subtracting the old record and adding the new one, so a
-// change costs the record that changed and not the state.
+// A digest is the sum modulo 2^64 of the XXH64 of every record. A change subtracts
+// the old record and adds the new one, so it costs the record that changed and not
+// the state.
 //
 // Each record starts with a tag, and every string with its length, so that no
 // two different records have the same bytes.
@@ -42,7 +42,7 @@ func memberDigest(group string, m *Member) uint64 {
 	r = r.num(uint64(m.State)).str(m.Instance).num(m.LeaseID).num(m.Epoch)
 	r = r.num(uint64(m.TTL)).num(m.CreatedIndex).num(m.ModifiedIndex)
 	r = r.num(uint64(m.RegisteredMS))
-	if m.Hold != 0 { // a state without holds has the digest that it always had
+	if m.Hold != 0 { // keeps the digest of states without holds
 		r = r.num(uint64(m.Hold))
 	}
 	return r.sum()

@@ -9,9 +9,8 @@ import (
 	"github.com/werbenhu/registry/fsm/fsmpb"
 )
 
-// scratchDigest computes the digest from the records alone, with an encoder of
-// its own: a record is its tag, and then each string with its length and each
-// number, as uvarints.
+// scratchDigest computes the digest from the records alone, with its own encoder:
+// a tag, then each string with its length and each number, as uvarints.
 func scratchDigest(s *State) uint64 {
 	var sum uint64
 	add := func(tag byte, fields ...any) {
@@ -48,7 +47,7 @@ func scratchDigest(s *State) uint64 {
 		}
 		add(3, f...)
 	}
-	s.fences.bySeat.Root().Walk(func(_ []byte, f *Fence) bool {
+	s.fences.byInstance.Root().Walk(func(_ []byte, f *Fence) bool {
 		add(4, f.Group, f.ID, f.Instance, f.Index)
 		return false
 	})
@@ -89,7 +88,7 @@ func TestDigestIsThatOfTheRecords(t *testing.T) {
 func TestDigestSeesEveryField(t *testing.T) {
 	base := func() *log {
 		l := newLog(t)
-		s := newSeat("web", "a", "10.0.0.1:80", "one")
+		s := newRegistration("web", "a", "10.0.0.1:80", "one")
 		s.Meta = []*fsmpb.Pair{{Key: "k", Value: "v"}}
 		l.must(register(s))
 		l.must(setNode(&fsmpb.Node{Id: "n1", Bind: "n1:1", Addr: "n1:2", Version: "v", Incarnation: "x"}))

@@ -19,14 +19,13 @@
 // publishes it with one atomic store, so readers take no lock, a snapshot is a
 // reference, and a reader that holds a state sees one moment of the log.
 //
-// Each group has at every revision the fingerprint of its ring, kept by differences
-// ([Group.Fingerprint]). The rings themselves are built elsewhere, where somebody
-// asks for them (package rings), and watchers are told elsewhere of what changed
-// (package watch): both are observers of the machine.
+// Every change updates the fingerprint of its group's ring ([Group.Fingerprint]).
+// Package rings builds rings on demand, and package watch serves watchers: both
+// are observers of the machine.
 //
 // # Not promised
 //
-// Commands are not validated here: what reaches the log was checked by
-// [Validate] before. An entry that cannot be decoded is a programming error or
+// Commands are not validated here: [Validate] checks them before they reach the
+// log. An entry that cannot be decoded is a programming error or
 // a corrupt disk, and Apply panics with a [CorruptEntryError].
 package fsm

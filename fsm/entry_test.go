@@ -57,7 +57,7 @@ func TestBadEntriesStopTheNode(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			l := newLog(t)
-			l.must(register(newSeat("web", "a", "10.0.0.1:80", "one")))
+			l.must(register(newRegistration("web", "a", "10.0.0.1:80", "one")))
 			before := l.m.State()
 			defer func() {
 				var corrupt *CorruptEntryError
@@ -81,9 +81,9 @@ func TestBadEntriesStopTheNode(t *testing.T) {
 	}
 }
 
-// Every flipped bit of an entry is noticed, except in what decides nothing.
+// A flipped bit of an entry is an error, or changes nothing.
 func TestFlippedBitsOfAnEntry(t *testing.T) {
-	good, err := Encode(register(newSeat("web", "a", "10.0.0.1:80", "one")))
+	good, err := Encode(register(newRegistration("web", "a", "10.0.0.1:80", "one")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +100,7 @@ func TestFlippedBitsOfAnEntry(t *testing.T) {
 	}
 }
 
-// An entry without data moves the index and wakes whoever waits for it.
+// An entry without data moves the index.
 func TestEntryWithoutData(t *testing.T) {
 	l := newLog(t)
 	r := l.m.Apply([]Entry{{Index: 7, Term: 3}})

@@ -5,18 +5,17 @@ import (
 	"fmt"
 )
 
-// What a command can answer instead of its effect. The state is then as it was
-// before, but for the index.
+// Errors of commands. Only the state's index has changed then.
 var (
 	// ErrUnknownGroup: the group does not exist.
 	ErrUnknownGroup = errors.New("unknown group")
-	// ErrGroupNotEmpty: the group has members, and was to be deleted without them.
+	// ErrGroupNotEmpty: a group with members is deleted only by force.
 	ErrGroupNotEmpty = errors.New("group has members")
 	// ErrUnknownMember: the group has no such member.
 	ErrUnknownMember = errors.New("unknown member")
 	// ErrConflict: the id is held by another live instance at another address.
 	ErrConflict = errors.New("id is held by another instance")
-	// ErrFenced: this instance was deregistered, or another one took its seat.
+	// ErrFenced: this instance was deregistered, or replaced by another.
 	ErrFenced = errors.New("instance may not come back")
 	// ErrRevisionMismatch: the group is not at the expected revision.
 	ErrRevisionMismatch = errors.New("group is at another revision")
@@ -33,7 +32,7 @@ type FieldError struct {
 	Field string
 	// Limit says what is allowed, for instance "1s to 24h0m0s".
 	Limit string
-	// Got says what was given, shortened where it is long.
+	// Got is the given value, shortened if it is long.
 	Got string
 }
 
@@ -44,8 +43,8 @@ func (e *FieldError) Error() string {
 // Is makes errors.Is(err, ErrInvalid) true.
 func (e *FieldError) Is(target error) bool { return target == ErrInvalid }
 
-// CorruptEntryError is what Apply panics with: the log holds an entry that no
-// version of this program wrote. Going on would make the nodes differ.
+// CorruptEntryError is what Apply panics with at an entry that this version cannot
+// read: to go on would make the nodes differ.
 type CorruptEntryError struct {
 	Index uint64
 	Cause error

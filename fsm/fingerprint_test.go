@@ -36,7 +36,7 @@ func scratchFingerprint(g *Group) uint64 {
 	return xxhash.Sum64(buf.Bytes())
 }
 
-// checkFingerprints compares what was kept by differences with what the members give.
+// checkFingerprints compares the fingerprints with those of the members.
 func checkFingerprints(tb testing.TB, s *State) {
 	tb.Helper()
 	for g := range s.Groups {
@@ -93,11 +93,11 @@ func TestFingerprintsFollowTheMembers(t *testing.T) {
 	t.Logf("%d fingerprints", len(points))
 }
 
-// What readers cannot see changes neither revision nor fingerprint; weight, the
-// number of virtual nodes and the bound change the fingerprint, an address does not.
+// Weight, virtual nodes, bound and members change the fingerprint; refreshes,
+// addresses and holds do not.
 func TestWhatAFingerprintSees(t *testing.T) {
 	l := newLog(t)
-	l.must(register(newSeat("web", "a", "10.0.0.1:80", "one")))
+	l.must(register(newRegistration("web", "a", "10.0.0.1:80", "one")))
 	at := func() uint64 { return l.m.State().Group("web").Fingerprint() }
 	seen := map[uint64]string{at(): "one member"}
 	same := func(what string, want uint64) {
@@ -107,9 +107,9 @@ func TestWhatAFingerprintSees(t *testing.T) {
 		}
 	}
 	first := at()
-	l.must(register(newSeat("web", "a", "10.0.0.1:80", "one")))
+	l.must(register(newRegistration("web", "a", "10.0.0.1:80", "one")))
 	same("a refresh", first)
-	moved := newSeat("web", "a", "10.0.0.2:80", "two")
+	moved := newRegistration("web", "a", "10.0.0.2:80", "two")
 	moved.TakeOver = true
 	l.must(register(moved))
 	same("an address", first)
@@ -124,7 +124,7 @@ func TestWhatAFingerprintSees(t *testing.T) {
 		{"virtual nodes", func() { l.must(setGroup("web", 128, 0, 0)) }},
 		{"a bound", func() { l.must(setGroup("web", 128, 1250, 0)) }},
 		{"another bound", func() { l.must(setGroup("web", 128, 1300, 0)) }},
-		{"a second member", func() { l.must(register(newSeat("web", "b", "10.0.0.2:80", "one"))) }},
+		{"a second member", func() { l.must(register(newRegistration("web", "b", "10.0.0.2:80", "one"))) }},
 		{"draining", func() { l.must(updateMember("web", "a", 0, uint32(ring.Draining)+1)) }},
 	} {
 		step.do()
@@ -135,7 +135,7 @@ func TestWhatAFingerprintSees(t *testing.T) {
 	}
 }
 
-// folded is what the changes of groups add up to: ids to modified indexes, by group.
+// folded is the sum of the changes of groups: ids to modified indexes, by group.
 type folded struct {
 	t      *testing.T
 	groups map[string]map[string]uint64
@@ -175,11 +175,11 @@ func (f *folded) Applied(u *Update) {
 	}
 	for g := range u.State.Groups {
 		if f.last[g.Name] == nil || f.last[g.Name].Revision != g.Revision {
-			f.t.Errorf("nobody was told of %q at %d", g.Name, g.Revision)
+			f.t.Errorf("no change led to %q at %d", g.Name, g.Revision)
 		}
 	}
 	if len(f.last) != u.State.GroupCount() {
-		f.t.Errorf("at %d there are %d groups, and %d were told of", u.State.Index(), u.State.GroupCount(), len(f.last))
+		f.t.Errorf("at %d there are %d groups, the changes give %d", u.State.Index(), u.State.GroupCount(), len(f.last))
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 )
 
 func FuzzDecode(f *testing.F) {
-	for _, cmd := range []*fsmpb.Command{termStart("n1"), register(newSeat("web", "a", "a:1", "one")), deregister("web", "a", "")} {
+	for _, cmd := range []*fsmpb.Command{termStart("n1"), register(newRegistration("web", "a", "a:1", "one")), deregister("web", "a", "")} {
 		data, err := Encode(cmd)
 		if err != nil {
 			f.Fatal(err)
@@ -88,7 +88,7 @@ func applyValid(t *testing.T, l *log, cmd *fsmpb.Command) {
 // FuzzValidCommand takes any bytes as a command.
 func FuzzValidCommand(f *testing.F) {
 	for _, cmd := range []*fsmpb.Command{
-		termStart("n1"), register(newSeat("web", "a", "a:1", "one")), deregister("web", "a", "x"),
+		termStart("n1"), register(newRegistration("web", "a", "a:1", "one")), deregister("web", "a", "x"),
 		setGroup("web", 64, 1100, 3), updateMember("web", "a", 1000, 3), removeNode("n1"),
 		setNode(&fsmpb.Node{Id: "n1", Bind: "n1:1", Addr: "n1:2"}), deleteGroup("web", true, false, 2),
 		expire(1, &fsmpb.ExpiredLease{Group: "web", Id: "a", LeaseId: 2, Epoch: 1}),
@@ -106,7 +106,7 @@ func FuzzValidCommand(f *testing.F) {
 		}
 		l := newLog(t)
 		l.must(termStart("n1"))
-		l.must(register(newSeat("web", "a", "a:1", "one")))
+		l.must(register(newRegistration("web", "a", "a:1", "one")))
 		applyValid(t, l, &cmd)
 		applyValid(t, l, &cmd) // and as a retry
 	})
@@ -123,7 +123,7 @@ func TestWhatValidateLetsThrough(t *testing.T) {
 		var cmd *fsmpb.Command
 		switch r.IntN(8) {
 		case 0, 1:
-			s := &seat{
+			s := &registration{
 				Group: name(), Id: name(), Addr: addr(), TakeOver: r.IntN(2) == 0,
 				Weight:   pick[uint32](r, 0, 1, 200, 1001, 1<<31),
 				TtlMs:    pick[int64](r, 999, 1000, 86_400_000, 86_400_001, 18_446_744_085_179, -1, 1<<62),

@@ -27,8 +27,8 @@ func pick[T any](r *rand.Rand, from ...T) T { return from[r.IntN(len(from))] }
 func (h *history) group() string { return pick(h.r, "web", "db", "cache", "g\u00e9", "web2") }
 func (h *history) id() string    { return "m" + itoa(h.r.IntN(12)) }
 
-func (h *history) seat() *seat {
-	s := newSeat(h.group(), h.id(), "10.0.0."+itoa(1+h.r.IntN(3))+":80", "i"+itoa(h.r.IntN(5)))
+func (h *history) registration() *registration {
+	s := newRegistration(h.group(), h.id(), "10.0.0."+itoa(1+h.r.IntN(3))+":80", "i"+itoa(h.r.IntN(5)))
 	s.Weight = uint32(1 + h.r.IntN(4))
 	s.TtlMs = pick(h.r, int64(1000), 10_000, 86_400_000)
 	s.TakeOver = h.r.IntN(4) == 0
@@ -51,7 +51,7 @@ func (h *history) lease() *fsmpb.ExpiredLease {
 func (h *history) command() *fsmpb.Command {
 	switch n := h.r.IntN(100); {
 	case n < 50:
-		cmd := register(h.seat())
+		cmd := register(h.registration())
 		cmd.TimeMs = h.r.Int64N(1 << 40)
 		return cmd
 	case n < 65:
@@ -143,7 +143,7 @@ type textError string
 
 func (e textError) Error() string { return string(e) }
 
-// errText makes errors comparable by what they say.
+// errText makes errors comparable by their text.
 func errText(err error) error {
 	if err == nil {
 		return nil
@@ -190,7 +190,7 @@ func TestRestoredMachineGoesOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	if rec.restored != 1 {
-		t.Errorf("observers were told %d times", rec.restored)
+		t.Errorf("observers were notified %d times", rec.restored)
 	}
 	sameState(t, "after the restore", h.log.m, restored)
 	at := len(h.done)

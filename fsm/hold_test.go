@@ -12,40 +12,40 @@ import (
 
 const addrA, addrB = "10.0.0.1:80", "10.0.0.2:80"
 
-// deregisterUnlessHeld is what a process does that ends.
+// deregisterUnlessHeld is the command of a process that ends.
 func deregisterUnlessHeld(group, id, instance string) *fsmpb.Command {
 	c := deregister(group, id, instance)
 	c.GetDeregister().KeepHeld = true
 	return c
 }
 
-// heldLog has one member, web/a at addrA, which instance one registered and
-// which is held: by itself, or on an operator's word.
+// heldLog has one member, web/a at addrA, which instance one registered and which
+// is held: by its instance, or by an operator.
 func heldLog(t *testing.T, by string) *log {
 	t.Helper()
 	l := newLog(t)
-	l.must(register(newSeat("web", "a", addrA, "one")))
+	l.must(register(newRegistration("web", "a", addrA, "one")))
 	l.must(hold("web", "a", 30_000, by))
 	return l
 }
 
 func TestHold(t *testing.T) {
-	for name, by := range map[string]string{"by its process": "one", "on an operator's word": ""} {
+	for name, by := range map[string]string{"by its process": "one", "by an operator": ""} {
 		t.Run(name, func(t *testing.T) {
 			l := newLog(t)
-			was := l.must(register(newSeat("web", "a", addrA, "one")))
+			was := l.must(register(newRegistration("web", "a", addrA, "one")))
 			r := l.must(hold("web", "a", 30_000, by))
 			m := l.member("web", "a")
 			if m.State != ring.Held || m.Hold != 30*time.Second || m.LeaseID != was.LeaseID || m.Epoch != 2 {
 				t.Errorf("%+v", m)
 			}
 			if r.Revision != r.Index || m.ModifiedIndex != r.Index {
-				t.Errorf("readers do not see it: %+v", r)
+				t.Errorf("the change is not visible: %+v", r)
 			}
 			if got := l.m.State().fences.has("web", "a", "one"); got != (by != "") {
 				t.Errorf("fenced: %t", got)
 			}
-			again := l.must(hold("web", "a", 30_000, by)) // a retry: the time starts over
+			again := l.must(hold("web", "a", 30_000, by)) // a retry restarts the time
 			if m := l.member("web", "a"); m.Epoch != 3 || again.Revision != r.Revision {
 				t.Errorf("after a retry: %+v, revision %d", m, again.Revision)
 			}
@@ -55,8 +55,8 @@ func TestHold(t *testing.T) {
 }
 
 // What ends a hold, and what does not.
-func TestHeldSeat(t *testing.T) {
-	back := newSeat("web", "a", addrB, "two")
+func TestHeldMember(t *testing.T) {
+	back := newRegistration("web", "a", addrB, "two")
 	for _, tc := range []struct {
 		name  string
 		by    string // who held it; an operator if empty
@@ -68,8 +68,8 @@ func TestHeldSeat(t *testing.T) {
 	}{
 		{name: "another process, elsewhere, returns", by: "one", cmd: register(back), state: ring.Active},
 		{name: "the same where an operator held it", cmd: register(back), state: ring.Active},
-		{name: "a late retry of the process that went", by: "one", cmd: register(newSeat("web", "a", addrA, "one")), want: ErrFenced},
-		{name: "a refresh of one that is still there", cmd: register(newSeat("web", "a", addrA, "one")), state: ring.Held, hold: 30 * time.Second},
+		{name: "a late retry of the process that went", by: "one", cmd: register(newRegistration("web", "a", addrA, "one")), want: ErrFenced},
+		{name: "a refresh of one that is still there", cmd: register(newRegistration("web", "a", addrA, "one")), state: ring.Held, hold: 30 * time.Second},
 		{name: "an operator's resume", by: "one", cmd: updateMember("web", "a", 0, uint32(ring.Active)+1), state: ring.Active},
 		{name: "an operator's drain", by: "one", cmd: updateMember("web", "a", 0, uint32(ring.Draining)+1), state: ring.Draining},
 		{name: "another weight", by: "one", cmd: updateMember("web", "a", 5, 0), state: ring.Held, hold: 30 * time.Second},
@@ -77,7 +77,7 @@ func TestHeldSeat(t *testing.T) {
 		{name: "a deregistration by the process that held it", by: "one", cmd: deregister("web", "a", "one"), gone: true},
 		{name: "the end of the process, held by itself", by: "one", cmd: deregisterUnlessHeld("web", "a", "one"), state: ring.Held, hold: 30 * time.Second},
 		{name: "the end of the process, held by an operator", cmd: deregisterUnlessHeld("web", "a", "one"), state: ring.Held, hold: 30 * time.Second},
-		{name: "a stranger's hold", by: "one", cmd: hold("web", "a", 1000, "two"), want: ErrFenced},
+		{name: "a hold by another instance", by: "one", cmd: hold("web", "a", 1000, "two"), want: ErrFenced},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			l := heldLog(t, tc.by)
@@ -100,36 +100,35 @@ func TestHeldSeat(t *testing.T) {
 	}
 }
 
-// A process that ends leaves only a seat behind that is held and its own.
+// A process that ends keeps its member only while it is held.
 func TestEndOfAProcess(t *testing.T) {
 	l := newLog(t)
-	l.must(register(newSeat("web", "a", addrA, "one")))
+	l.must(register(newRegistration("web", "a", addrA, "one")))
 	if r := l.must(deregisterUnlessHeld("web", "a", "one")); !r.Removed {
-		t.Error("a seat that is not held stayed")
+		t.Error("a member that is not held stayed")
 	}
-	l.must(register(newSeat("web", "a", addrA, "two")))
+	l.must(register(newRegistration("web", "a", addrA, "two")))
 	l.must(hold("web", "a", 1000, "two"))
 	l.must(deregisterUnlessHeld("web", "a", "three"))
 	if !l.m.State().fences.has("web", "a", "three") {
-		t.Error("one whose registration may still come is not fenced")
+		t.Error("an instance whose registration may still arrive is not fenced")
 	}
 }
 
-// A return keeps the positions: the ring is the one from before the hold.
+// A member that returns from a hold has the ring positions of before.
 func TestReturnMovesNoKey(t *testing.T) {
 	l := newLog(t)
-	l.must(register(newSeat("web", "b", addrB, "x")))
-	l.must(register(newSeat("web", "a", addrA, "one")))
+	l.must(register(newRegistration("web", "b", addrB, "x")))
+	l.must(register(newRegistration("web", "a", addrA, "one")))
 	before := l.m.State().Group("web").Fingerprint()
 	l.must(hold("web", "a", 30_000, "one"))
-	l.must(register(newSeat("web", "a", "10.0.0.3:80", "two")))
+	l.must(register(newRegistration("web", "a", "10.0.0.3:80", "two")))
 	if after := l.m.State().Group("web").Fingerprint(); after != before {
 		t.Errorf("the ring went from %016x to %016x", before, after)
 	}
 }
 
-// An expiry that was decided before a hold, or before its end, is void: both
-// were acknowledged.
+// An expiry that was decided before the start or the end of a hold is void.
 func TestHoldVoidsAnExpiry(t *testing.T) {
 	for name, between := range map[string]*fsmpb.Command{
 		"held":       hold("web", "a", 30_000, "one"),
@@ -138,8 +137,8 @@ func TestHoldVoidsAnExpiry(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLog(t)
-			l.must(register(newSeat("web", "a", addrA, "one")))
-			l.must(register(newSeat("web", "b", addrB, "two")))
+			l.must(register(newRegistration("web", "a", addrA, "one")))
+			l.must(register(newRegistration("web", "b", addrB, "two")))
 			l.must(hold("web", "b", 30_000, ""))
 			id := between.GetUpdateMember().Id
 			decided := leaseOf("web", l.member("web", id))
@@ -154,8 +153,8 @@ func TestHoldVoidsAnExpiry(t *testing.T) {
 	}
 }
 
-// Only the process that has the seat gives it away in its own name; and one that
-// gave its keys away does not get them back by a hold.
+// Only a member's own instance updates it by instance, and a draining member gets
+// no keys back by a hold.
 func TestUpdateByAnInstance(t *testing.T) {
 	drain := func(instance string) *fsmpb.Command {
 		c := updateMember("web", "a", 0, uint32(ring.Draining)+1)
@@ -163,9 +162,9 @@ func TestUpdateByAnInstance(t *testing.T) {
 		return c
 	}
 	l := newLog(t)
-	l.must(register(newSeat("web", "a", addrA, "one")))
+	l.must(register(newRegistration("web", "a", addrA, "one")))
 	if r := l.apply(drain("two")); !errors.Is(r.Err, ErrFenced) || l.member("web", "a").State != ring.Active {
-		t.Errorf("a stranger's drain: %v", r.Err)
+		t.Errorf("a drain by another instance: %v", r.Err)
 	}
 	l.must(drain("one"))
 	if l.m.State().fences.len() != 0 {
@@ -173,13 +172,13 @@ func TestUpdateByAnInstance(t *testing.T) {
 	}
 	var field *FieldError
 	if r := l.apply(hold("web", "a", 1000, "one")); !errors.As(r.Err, &field) || field.Field != "state" {
-		t.Errorf("hold of a draining seat by its process: %v", r.Err)
+		t.Errorf("hold of a draining member by its process: %v", r.Err)
 	}
 	l.must(hold("web", "a", 1000, "")) // an operator may
 }
 
 func TestRegisterWithAState(t *testing.T) {
-	s := newSeat("web", "a", addrA, "one")
+	s := newRegistration("web", "a", addrA, "one")
 	s.StatePlusOne = uint32(ring.Draining) + 1
 	l := newLog(t)
 	l.must(register(s))
@@ -198,7 +197,7 @@ const (
 	heldDigest   = 0xc468cf0d8fb67e03
 )
 
-// The first snapshot with holds, of which the same is true as of goldenSnapshot.
+// The first snapshot with holds; see goldenSnapshot.
 func TestSnapshotWithHoldsIsRead(t *testing.T) {
 	if *update {
 		l := smallState(t)

@@ -20,7 +20,7 @@ func (l *log) batch(cmds ...*fsmpb.Command) []Result {
 func TestFencesAreBounded(t *testing.T) {
 	r := random(t)
 	l := newLog(t)
-	l.must(register(newSeat("web", "a", "10.0.0.1:80", "one")))
+	l.must(register(newRegistration("web", "a", "10.0.0.1:80", "one")))
 	const extra = 100
 	var entries []Entry
 	for i := range MaxFences + extra {
@@ -32,7 +32,7 @@ func TestFencesAreBounded(t *testing.T) {
 
 	f := l.m.State().fences
 	if f.len() != MaxFences || f.byAge.Len() != MaxFences {
-		t.Fatalf("%d fences by seat, %d by age, want %d", f.len(), f.byAge.Len(), MaxFences)
+		t.Fatalf("%d fences by instance, %d by age, want %d", f.len(), f.byAge.Len(), MaxFences)
 	}
 	for i, want := range map[int]bool{0: false, extra - 1: false, extra: true, extra + 1: false, extra + 2: true, MaxFences + extra - 1: true} {
 		if got := f.has("web", "a", "i"+itoa(i)); got != want {
@@ -40,7 +40,7 @@ func TestFencesAreBounded(t *testing.T) {
 		}
 	}
 	other := newLog(t)
-	other.must(register(newSeat("web", "a", "10.0.0.1:80", "one")))
+	other.must(register(newRegistration("web", "a", "10.0.0.1:80", "one")))
 	split(r, other.m, entries)
 	sameState(t, "in other batches", l.m, other.m)
 	if got := scratchDigest(l.m.State()); got != l.m.State().Digest() {
@@ -56,7 +56,7 @@ func TestPointsAreBounded(t *testing.T) {
 	l := newLog(t)
 	var cmds []*fsmpb.Command
 	for i, left := 0, most; left > 0; i++ {
-		s := newSeat("web", "m"+itoa(i), "10.0.0.1:80", "one")
+		s := newRegistration("web", "m"+itoa(i), "10.0.0.1:80", "one")
 		s.Weight = uint32(min(left, ring.MaxWeight))
 		left -= int(s.Weight)
 		cmds = append(cmds, register(s), updateMember("web", s.Id, 0, uint32(ring.Draining)+1))
@@ -68,11 +68,11 @@ func TestPointsAreBounded(t *testing.T) {
 	}
 	digest := l.m.State().Digest()
 	for name, cmd := range map[string]*fsmpb.Command{
-		"one more member":      register(newSeat("web", "more", "10.0.0.1:80", "one")),
+		"one more member":      register(newRegistration("web", "more", "10.0.0.1:80", "one")),
 		"more weight":          updateMember("web", "m"+itoa(len(cmds)/2-1), 100, 0),
 		"twice the points":     setGroup("web", 2*ring.DefaultVirtualNodes, 0, 0),
-		"a heavier refresh":    register(&seat{Group: "web", Id: "m" + itoa(len(cmds)/2-1), Addr: "10.0.0.1:80", Weight: 100, TtlMs: 1000, Instance: []byte("one")}),
-		"a heavier take-over ": register(&seat{Group: "web", Id: "m" + itoa(len(cmds)/2-1), Addr: "10.0.0.1:80", Weight: 100, TtlMs: 1000, Instance: []byte("two")}),
+		"a heavier refresh":    register(&registration{Group: "web", Id: "m" + itoa(len(cmds)/2-1), Addr: "10.0.0.1:80", Weight: 100, TtlMs: 1000, Instance: []byte("one")}),
+		"a heavier take-over ": register(&registration{Group: "web", Id: "m" + itoa(len(cmds)/2-1), Addr: "10.0.0.1:80", Weight: 100, TtlMs: 1000, Instance: []byte("two")}),
 	} {
 		if r := l.apply(cmd); !errors.Is(r.Err, ErrExhausted) {
 			t.Errorf("%s: got %v, want ErrExhausted", name, r.Err)
@@ -83,7 +83,7 @@ func TestPointsAreBounded(t *testing.T) {
 	}
 	l.must(deregister("web", "m0", ""))
 	l.must(updateMember("web", "m1", ring.MaxWeight, 0))
-	s := newSeat("web", "more", "10.0.0.1:80", "one")
+	s := newRegistration("web", "more", "10.0.0.1:80", "one")
 	s.Weight = 2
 	l.must(register(s))
 	roundTrip(t, l.m)
@@ -104,10 +104,10 @@ func TestGroupsAreBounded(t *testing.T) {
 	l.m.state.Store(full)
 	// In one batch: the last group that fits, and one too many of either kind.
 	r := l.batch(
-		register(newSeat("last", "a", "10.0.0.1:80", "one")),
-		register(newSeat("more", "a", "10.0.0.1:80", "one")),
+		register(newRegistration("last", "a", "10.0.0.1:80", "one")),
+		register(newRegistration("more", "a", "10.0.0.1:80", "one")),
 		setGroup("more", 64, 0, 0),
-		register(newSeat("g7", "a", "10.0.0.1:80", "one")))
+		register(newRegistration("g7", "a", "10.0.0.1:80", "one")))
 	for i, want := range []error{nil, ErrExhausted, ErrExhausted, nil} {
 		if !errors.Is(r[i].Err, want) {
 			t.Errorf("command %d: got %v, want %v", i, r[i].Err, want)
@@ -118,8 +118,8 @@ func TestGroupsAreBounded(t *testing.T) {
 		want error
 	}{
 		"a new group":          {setGroup("more", 64, 0, 0), ErrExhausted},
-		"a member's new group": {register(newSeat("more", "a", "10.0.0.1:80", "one")), ErrExhausted},
-		"another member":       {register(newSeat("last", "b", "10.0.0.1:80", "one")), nil},
+		"a member's new group": {register(newRegistration("more", "a", "10.0.0.1:80", "one")), ErrExhausted},
+		"another member":       {register(newRegistration("last", "b", "10.0.0.1:80", "one")), nil},
 		"other parameters":     {setGroup("last", 64, 0, 0), nil},
 	} {
 		if err := l.m.State().CheckRoom(tt.cmd); !errors.Is(err, tt.want) {
@@ -134,19 +134,19 @@ func TestGroupsAreBounded(t *testing.T) {
 	}
 }
 
-// The members of all groups are bounded, by CheckRoom before the log and by Apply
-// in any case. Who is there stays.
+// The members of all groups are bounded, by CheckRoom before the log and by Apply.
+// Existing members stay.
 func TestMembersOfAllGroupsAreBounded(t *testing.T) {
 	l := newLog(t)
-	l.must(register(newSeat("web", "a", "10.0.0.1:80", "one")))
+	l.must(register(newRegistration("web", "a", "10.0.0.1:80", "one")))
 	almost := *l.m.State()
 	almost.members = MaxTotalMembers - 1
 	l.m.state.Store(&almost)
-	last := register(newSeat("web", "last", "10.0.0.1:80", "one"))
+	last := register(newRegistration("web", "last", "10.0.0.1:80", "one"))
 	if err := l.m.State().CheckRoom(last); err != nil {
 		t.Errorf("the last member: %v", err)
 	}
-	r := l.batch(last, register(newSeat("web", "more", "10.0.0.1:80", "one")))
+	r := l.batch(last, register(newRegistration("web", "more", "10.0.0.1:80", "one")))
 	if r[0].Err != nil || !errors.Is(r[1].Err, ErrExhausted) {
 		t.Errorf("the last member: %v, one more: %v", r[0].Err, r[1].Err)
 	}
@@ -154,12 +154,12 @@ func TestMembersOfAllGroupsAreBounded(t *testing.T) {
 		cmd  *fsmpb.Command
 		want error
 	}{
-		"a new member":       {register(newSeat("web", "more", "10.0.0.1:80", "one")), ErrExhausted},
-		"in a new group":     {register(newSeat("new", "a", "10.0.0.1:80", "one")), ErrExhausted},
-		"a refresh":          {register(newSeat("web", "a", "10.0.0.1:80", "one")), nil},
+		"a new member":       {register(newRegistration("web", "more", "10.0.0.1:80", "one")), ErrExhausted},
+		"in a new group":     {register(newRegistration("new", "a", "10.0.0.1:80", "one")), ErrExhausted},
+		"a refresh":          {register(newRegistration("web", "a", "10.0.0.1:80", "one")), nil},
 		"a group of its own": {setGroup("empty", 64, 0, 0), nil},
 		"a weight":           {updateMember("web", "a", 2, 0), nil},
-		"another's place":    {register(newSeat("web", "last", "10.0.0.1:80", "two")), nil},
+		"another's place":    {register(newRegistration("web", "last", "10.0.0.1:80", "two")), nil},
 		"a member that goes": {deregister("web", "a", ""), nil},
 	} {
 		s := l.m.State()

@@ -44,13 +44,12 @@ type Change struct {
 	Prev, Next *Member
 }
 
-// GroupChange is what readers see changed of one group, from the revision of
-// Prev to that of Next. One that was deleted and made again by the same call of
-// Apply has both.
+// GroupChange is the visible change of one group, from the revision of Prev to
+// that of Next. A group that one call of Apply deleted and created again has both.
 type GroupChange struct {
 	Prev, Next *Group // Prev is nil for a new group, Next for a deleted one
-	// Removed goes before Put: a member that went and came again may be in both.
-	// Both are ordered by id.
+	// Removed is to be applied before Put: a member that was removed and added again
+	// is in both. Both are ordered by id.
 	Removed []string
 	Put     []*Member
 }
@@ -60,12 +59,12 @@ type Update struct {
 	Before  uint64 // index of the state before
 	State   *State
 	Changes []Change      // of members, in the order of the log
-	Groups  []GroupChange // one for each group that readers see changed
-	Terms   []uint64      // whose first entry was applied, in order
+	Groups  []GroupChange // one for each group with a visible change
+	Terms   []uint64      // terms whose first entry was applied, in order
 }
 
-// Observer is told of every change, on the goroutine that applies: it must be
-// quick and must not call back into the Machine's writing methods.
+// Observer is notified of every change, on the goroutine that applies: it must
+// return quickly and must not call the Machine's writing methods.
 type Observer interface {
 	// Applied is called after the state was published.
 	Applied(*Update)
@@ -85,14 +84,14 @@ type Machine struct {
 	marked  chan struct{} // closed and replaced by every mark
 }
 
-// New returns an empty machine. The observers are told in their order.
+// New returns an empty machine. The observers are notified in the given order.
 func New(observers ...Observer) *Machine {
 	m := &Machine{observers: observers, marked: make(chan struct{})}
 	m.state.Store(newState())
 	return m
 }
 
-// State is the present state; it costs one atomic load.
+// State returns the current state; it costs one atomic load.
 func (m *Machine) State() *State { return m.state.Load() }
 
 // Apply applies committed entries in order and publishes the outcome once. It
@@ -114,7 +113,7 @@ func (m *Machine) Apply(entries []Entry) []Result {
 		results[i].Index = e.Index
 	}
 	next, groups := b.finish()
-	m.noteMarks(b.marks) // before those are woken who wait for the index of one
+	m.noteMarks(b.marks) // before publish wakes waiters for the indexes of marks
 	m.publish(next)
 	for _, o := range m.observers {
 		o.Applied(&Update{Before: before.index, State: next, Changes: b.changes, Groups: groups, Terms: b.terms})
@@ -136,7 +135,7 @@ func (m *Machine) WaitIndex(ctx context.Context, index uint64) (*State, error) {
 			return s, nil
 		}
 		m.mu.Lock()
-		if m.State().index >= index { // published before the lock was ours
+		if m.State().index >= index { // published before the lock was taken
 			m.mu.Unlock()
 			continue
 		}
@@ -153,8 +152,8 @@ func (m *Machine) WaitIndex(ctx context.Context, index uint64) (*State, error) {
 	}
 }
 
-// apply dispatches a command. The switch names every command of the log; one
-// that is missing here is one that a newer version wrote.
+// apply dispatches a command. The switch has every command of this version: any
+// other was written by a newer one.
 func (b *batch) apply(cmd *fsmpb.Command) Result {
 	switch op := cmd.Op.(type) {
 	case *fsmpb.Command_Register:

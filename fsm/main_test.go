@@ -76,14 +76,14 @@ func (l *log) member(group, id string) *Member {
 	return nil
 }
 
-// seat is a registration under construction.
-type seat = fsmpb.Register
+// registration is one under construction.
+type registration = fsmpb.Register
 
-func newSeat(group, id, addr, instance string) *seat {
-	return &seat{Group: group, Id: id, Addr: addr, Weight: 1, TtlMs: 10_000, Instance: []byte(instance)}
+func newRegistration(group, id, addr, instance string) *registration {
+	return &registration{Group: group, Id: id, Addr: addr, Weight: 1, TtlMs: 10_000, Instance: []byte(instance)}
 }
 
-func register(s *seat) *fsmpb.Command {
+func register(s *registration) *fsmpb.Command {
 	return &fsmpb.Command{TimeMs: 1_700_000_000_000, Op: &fsmpb.Command_Register{Register: s}}
 }
 

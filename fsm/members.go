@@ -9,14 +9,14 @@ import (
 	"github.com/werbenhu/registry/ring"
 )
 
-// register gives a seat to an instance, or refreshes it:
+// register adds a member, or refreshes it:
 //
-//	nobody there                        a new member
+//	the id is free                      a new member
 //	same instance                       a refresh, idempotent
 //	other instance, same address        the process was restarted: it takes over
-//	other instance, held for a restart  that is the return: it takes over
-//	other instance, other address       a conflict, unless it asks to take over
-//	an instance that lost this seat     fenced
+//	other instance, held for a restart  the process returned: it takes over
+//	other instance, other address       a conflict, unless take_over is set
+//	an instance that lost this id       fenced
 func (b *batch) register(c *fsmpb.Register, timeMS int64) Result {
 	instance := string(c.Instance)
 	if b.next.fences.has(c.Group, c.Id, instance) {
@@ -39,7 +39,7 @@ func (b *batch) register(c *fsmpb.Register, timeMS int64) Result {
 			return Result{Err: err}
 		}
 	}
-	m := b.seat(old, c, timeMS)
+	m := b.newMember(old, c, timeMS)
 	if old != nil && old.Instance != instance {
 		b.fence(c.Group, c.Id, old.Instance)
 	}
@@ -47,8 +47,8 @@ func (b *batch) register(c *fsmpb.Register, timeMS int64) Result {
 	return Result{LeaseID: m.LeaseID, Epoch: m.Epoch, Instance: m.Instance, TTL: m.TTL, Revision: g.Revision}
 }
 
-// seat makes the member that a registration leaves behind.
-func (b *batch) seat(old *Member, c *fsmpb.Register, timeMS int64) *Member {
+// newMember returns the member after a registration.
+func (b *batch) newMember(old *Member, c *fsmpb.Register, timeMS int64) *Member {
 	m := &Member{
 		ID:            c.Id,
 		Addr:          c.Addr,
@@ -77,14 +77,14 @@ func (b *batch) seat(old *Member, c *fsmpb.Register, timeMS int64) *Member {
 		m.State, m.Hold = old.State, old.Hold
 	}
 	m.RegisteredMS = old.RegisteredMS
-	if sameToReaders(old, m) {
+	if visiblyEqual(old, m) {
 		m.ModifiedIndex = old.ModifiedIndex
 	}
 	return m
 }
 
-// sameToReaders says whether a refresh changes nothing that a reader can see.
-func sameToReaders(a, b *Member) bool {
+// visiblyEqual reports whether readers see no difference.
+func visiblyEqual(a, b *Member) bool {
 	return a.Addr == b.Addr && a.Weight == b.Weight && a.State == b.State &&
 		a.TTL == b.TTL && a.Hold == b.Hold && slices.Equal(a.Meta, b.Meta)
 }
@@ -105,7 +105,7 @@ func pairs(in []*fsmpb.Pair) []Pair {
 const MaxTotalMembers = 1 << 21
 
 // roomFor checks the bounds on members, and on a ring's points, before a member
-// of that weight takes old's place. Draining members count: they may come back.
+// of that weight replaces old. Draining members count: they may become active.
 func (b *batch) roomFor(g *openGroup, old *Member, weight uint64) error {
 	k, before, members := uint64(ring.DefaultVirtualNodes), uint64(0), 0
 	if g != nil {
@@ -123,8 +123,8 @@ func (b *batch) roomFor(g *openGroup, old *Member, weight uint64) error {
 	return pointsFit(before, weight*k)
 }
 
-// CheckRoom refuses a command that this state has no room for, before it is
-// proposed: a cluster that is full writes no log. Apply decides in any case.
+// CheckRoom refuses a command that would exceed a bound of this state before it is
+// proposed, so that it takes no space in the log. Apply checks again.
 func (s *State) CheckRoom(cmd *fsmpb.Command) error {
 	var name, id string
 	switch op := cmd.Op.(type) {
@@ -147,7 +147,7 @@ func (s *State) CheckRoom(cmd *fsmpb.Command) error {
 
 // pointsFit checks the bound on points before a ring's number changes.
 func pointsFit(before, after uint64) error {
-	if after > before && after > ring.MaxPoints { // one that shrinks may be above it
+	if after > before && after > ring.MaxPoints { // a ring above the bound may shrink
 		return exhausted("points of a ring (virtual nodes × weights)", ring.MaxPoints)
 	}
 	return nil
@@ -157,9 +157,9 @@ func exhausted(what string, limit int) error {
 	return fmt.Errorf("%w: at most %d %s", ErrExhausted, limit, what)
 }
 
-// deregister removes a member. The instance that goes is fenced, also when it
-// is not there any more: its delayed registration may still be on its way. A
-// process that ends, and asks for that, leaves a seat behind that is held.
+// deregister removes a member and fences its instance, even if there is no such
+// member: a delayed registration may still arrive. With keep_held, a held member
+// stays.
 func (b *batch) deregister(c *fsmpb.Deregister) Result {
 	g := b.group(c.Group)
 	instance := string(c.Instance)
@@ -186,9 +186,9 @@ func (b *batch) deregister(c *fsmpb.Deregister) Result {
 	return Result{Removed: true, Revision: g.Revision}
 }
 
-// expire removes the members whose leases ran out. A deposed leader's expiry
-// carries a term that is not its entry's, and a lease that was refreshed since
-// has another epoch: neither has an effect.
+// expire removes the members whose leases ran out. It has no effect if the entry
+// has another term, because a deposed leader decided it, nor on a lease that has
+// another epoch, because it was refreshed since.
 func (b *batch) expire(c *fsmpb.Expire) Result {
 	if c.Term != b.term {
 		return Result{}

@@ -2,8 +2,8 @@ package fsm
 
 import "github.com/werbenhu/registry/ring"
 
-// NodesGroupName is reserved: reads of it are answered with the cluster's nodes,
-// and no command may name it.
+// NodesGroupName is the reserved name of the group of the cluster's nodes, which
+// can be read and not changed.
 const NodesGroupName = "registry-group"
 
 // NodesGroup is the cluster's nodes as a group: their ids and client addresses,
@@ -23,7 +23,7 @@ func (s *State) NodesGroup() *Group {
 	return g
 }
 
-// GroupToRead is Group, and NodesGroup for its name.
+// GroupToRead is Group, or NodesGroup for the reserved name.
 func (s *State) GroupToRead(name string) *Group {
 	if name == NodesGroupName {
 		return s.NodesGroup()

@@ -45,7 +45,7 @@ func TestRevisionOfTheNodesGroup(t *testing.T) {
 		changes bool
 	}{
 		{"a node comes", setNode(node), true},
-		{"a member comes", register(newSeat("web", "a", "10.0.0.1:80", "one")), false},
+		{"a member comes", register(newRegistration("web", "a", "10.0.0.1:80", "one")), false},
 		{"the node says the same", setNode(node), false},
 		{"a leader's first entry", termStart("n1"), false},
 		{"the node moves", setNode(&fsmpb.Node{Id: "n1", Bind: "n1:7370", Addr: "n1:9801"}), true},

@@ -18,9 +18,9 @@ func longNames(tb testing.TB) (l *log, group, id string) {
 	l = newLog(tb)
 	group, id = strings.Repeat("g", MaxNameLength), strings.Repeat("i", MaxNameLength)
 	for i := range 100 {
-		l.must(register(newSeat(group, id[:100+i], "10.0.0.1:80", "one")))
+		l.must(register(newRegistration(group, id[:100+i], "10.0.0.1:80", "one")))
 	}
-	l.must(register(newSeat(group, id, "10.0.0.1:80", "one")))
+	l.must(register(newRegistration(group, id, "10.0.0.1:80", "one")))
 	return l, group, id
 }
 

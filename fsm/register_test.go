@@ -10,70 +10,70 @@ import (
 )
 
 func TestRegister(t *testing.T) {
-	first := newSeat("web", "a", "10.0.0.1:80", "one")
-	other := func(edit func(*seat)) *seat {
-		s := newSeat("web", "a", "10.0.0.1:80", "one")
+	first := newRegistration("web", "a", "10.0.0.1:80", "one")
+	other := func(edit func(*registration)) *registration {
+		s := newRegistration("web", "a", "10.0.0.1:80", "one")
 		edit(s)
 		return s
 	}
 	for _, tc := range []struct {
 		name   string
 		before []*fsmpb.Command // after first
-		seat   *seat
+		reg    *registration
 		want   error
-		// What becomes of the member, when want is nil.
+		// The member afterwards, if want is nil.
 		sameLease, sameRevision bool
 		epoch                   uint64
 		fenced                  string // an instance that may not come back
 	}{
-		{name: "same instance refreshes", seat: first, sameLease: true, sameRevision: true, epoch: 2},
+		{name: "same instance refreshes", reg: first, sameLease: true, sameRevision: true, epoch: 2},
 		{
 			name: "same instance at another address", sameLease: true, epoch: 2,
-			seat: other(func(s *seat) { s.Addr = "10.0.0.2:80" }),
+			reg: other(func(s *registration) { s.Addr = "10.0.0.2:80" }),
 		},
 		{
 			name: "same instance with another weight", sameLease: true, epoch: 2,
-			seat: other(func(s *seat) { s.Weight = 3 }),
+			reg: other(func(s *registration) { s.Weight = 3 }),
 		},
 		{
 			name: "same instance with other metadata", sameLease: true, epoch: 2,
-			seat: other(func(s *seat) { s.Meta = []*fsmpb.Pair{{Key: "zone", Value: "b"}} }),
+			reg: other(func(s *registration) { s.Meta = []*fsmpb.Pair{{Key: "zone", Value: "b"}} }),
 		},
 		{
 			name: "same instance with another ttl", sameLease: true, epoch: 2,
-			seat: other(func(s *seat) { s.TtlMs = 20_000 }),
+			reg: other(func(s *registration) { s.TtlMs = 20_000 }),
 		},
 		{
 			name: "other instance at the same address takes over", epoch: 1, fenced: "one",
-			seat: other(func(s *seat) { s.Instance = []byte("two") }),
+			reg: other(func(s *registration) { s.Instance = []byte("two") }),
 		},
 		{
 			name: "other instance at another address conflicts", want: ErrConflict,
-			seat: newSeat("web", "a", "10.0.0.2:80", "two"),
+			reg: newRegistration("web", "a", "10.0.0.2:80", "two"),
 		},
 		{
 			name: "other instance at another address asks to take over", epoch: 1, fenced: "one",
-			seat: &seat{Group: "web", Id: "a", Addr: "10.0.0.2:80", Weight: 1, TtlMs: 10_000, Instance: []byte("two"), TakeOver: true},
+			reg: &registration{Group: "web", Id: "a", Addr: "10.0.0.2:80", Weight: 1, TtlMs: 10_000, Instance: []byte("two"), TakeOver: true},
 		},
 		{
 			name: "instance that was deregistered", want: ErrFenced,
 			before: []*fsmpb.Command{deregister("web", "a", "")},
-			seat:   first,
+			reg:    first,
 		},
 		{
 			name: "instance that was taken over", want: ErrFenced,
-			before: []*fsmpb.Command{register(newSeat("web", "a", "10.0.0.1:80", "two"))},
-			seat:   first,
+			before: []*fsmpb.Command{register(newRegistration("web", "a", "10.0.0.1:80", "two"))},
+			reg:    first,
 		},
 		{
 			name: "fenced instance that asks to take over", want: ErrFenced,
-			before: []*fsmpb.Command{register(newSeat("web", "a", "10.0.0.1:80", "two"))},
-			seat:   &seat{Group: "web", Id: "a", Addr: "10.0.0.1:80", Weight: 1, TtlMs: 10_000, Instance: []byte("one"), TakeOver: true},
+			before: []*fsmpb.Command{register(newRegistration("web", "a", "10.0.0.1:80", "two"))},
+			reg:    &registration{Group: "web", Id: "a", Addr: "10.0.0.1:80", Weight: 1, TtlMs: 10_000, Instance: []byte("one"), TakeOver: true},
 		},
 		{
-			name: "fenced at this seat, free at another", epoch: 1,
+			name: "fenced for this id, free for another", epoch: 1,
 			before: []*fsmpb.Command{deregister("web", "a", "one")},
-			seat:   newSeat("web", "b", "10.0.0.1:80", "one"),
+			reg:    newRegistration("web", "b", "10.0.0.1:80", "one"),
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -85,7 +85,7 @@ func TestRegister(t *testing.T) {
 			held, digest := l.member("web", "a"), l.m.State().Digest()
 			revision := l.m.State().Group("web").Revision
 
-			r := l.apply(register(tc.seat))
+			r := l.apply(register(tc.reg))
 			if tc.want != nil {
 				if !errors.Is(r.Err, tc.want) {
 					t.Fatalf("got %v, want %v", r.Err, tc.want)
@@ -98,7 +98,7 @@ func TestRegister(t *testing.T) {
 			if r.Err != nil {
 				t.Fatal(r.Err)
 			}
-			m := l.member("web", tc.seat.Id)
+			m := l.member("web", tc.reg.Id)
 			if (m.LeaseID == was.LeaseID) != tc.sameLease || !tc.sameLease && m.LeaseID != l.index {
 				t.Errorf("lease is %d after entry %d, was %d", m.LeaseID, l.index, was.LeaseID)
 			}
@@ -115,7 +115,7 @@ func TestRegister(t *testing.T) {
 				t.Errorf("answer %+v does not describe member %+v", r, m)
 			}
 			if tc.fenced != "" && !l.m.State().fences.has("web", "a", tc.fenced) {
-				t.Errorf("instance %q lost the seat and is not fenced", tc.fenced)
+				t.Errorf("instance %q lost the id and is not fenced", tc.fenced)
 			}
 			if tc.sameRevision && m.ModifiedIndex != held.ModifiedIndex {
 				t.Error("a refresh without a change moved ModifiedIndex")
@@ -126,7 +126,7 @@ func TestRegister(t *testing.T) {
 
 func TestRegisterKeepsEveryField(t *testing.T) {
 	l := newLog(t)
-	s := newSeat("web", "a", "[::1]:80", "one")
+	s := newRegistration("web", "a", "[::1]:80", "one")
 	s.Weight, s.TtlMs = 7, 1500
 	s.Meta = []*fsmpb.Pair{{Key: "a", Value: "1"}, {Key: "b", Value: ""}}
 	l.must(register(s))
@@ -140,17 +140,17 @@ func TestRegisterKeepsEveryField(t *testing.T) {
 	}
 }
 
-// A seat keeps its creation through takeovers, and an operator's state through
-// refreshes, but not through a takeover: that is another process.
-func TestRegisterHistoryOfASeat(t *testing.T) {
+// A member keeps its creation index through takeovers, and an operator's state
+// through refreshes, but not through a takeover by another process.
+func TestRegisterHistoryOfAMember(t *testing.T) {
 	l := newLog(t)
-	created := l.must(register(newSeat("web", "a", "10.0.0.1:80", "one"))).Index
+	created := l.must(register(newRegistration("web", "a", "10.0.0.1:80", "one"))).Index
 	l.must(updateMember("web", "a", 0, uint32(ring.Draining)+1))
-	l.must(register(newSeat("web", "a", "10.0.0.1:80", "one")))
+	l.must(register(newRegistration("web", "a", "10.0.0.1:80", "one")))
 	if m := l.member("web", "a"); m.State != ring.Draining || m.CreatedIndex != created {
 		t.Errorf("after a refresh: %+v", m)
 	}
-	l.must(register(newSeat("web", "a", "10.0.0.1:80", "two")))
+	l.must(register(newRegistration("web", "a", "10.0.0.1:80", "two")))
 	if m := l.member("web", "a"); m.State != ring.Active || m.CreatedIndex != created {
 		t.Errorf("after a takeover: %+v", m)
 	}

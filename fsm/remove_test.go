@@ -14,14 +14,14 @@ func TestDeregister(t *testing.T) {
 		fenced              []string // instances that may not come back to web/a
 	}{
 		{name: "by its instance", group: "web", id: "a", instance: "one", removed: true, fenced: []string{"one"}},
-		{name: "whoever holds it", group: "web", id: "a", removed: true, fenced: []string{"one"}},
-		{name: "by an instance that does not hold it", group: "web", id: "a", instance: "late", fenced: []string{"late"}},
+		{name: "of any instance", group: "web", id: "a", removed: true, fenced: []string{"one"}},
+		{name: "by another instance", group: "web", id: "a", instance: "late", fenced: []string{"late"}},
 		{name: "unknown member", group: "web", id: "b"},
 		{name: "unknown group", group: "db", id: "a"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			l := newLog(t)
-			l.must(register(newSeat("web", "a", "10.0.0.1:80", "one")))
+			l.must(register(newRegistration("web", "a", "10.0.0.1:80", "one")))
 			r := l.must(deregister(tc.group, tc.id, tc.instance))
 			if r.Removed != tc.removed || (l.member("web", "a") == nil) != tc.removed {
 				t.Errorf("removed %t, want %t", r.Removed, tc.removed)
@@ -41,16 +41,16 @@ func TestDeregister(t *testing.T) {
 	}
 }
 
-// A deregistration that overtakes the registration which it undoes bars it,
-// also when that one would have created the group.
+// A deregistration that overtakes its registration fences it, even if that would
+// have created the group.
 func TestDeregisterOvertakesTheRegistration(t *testing.T) {
 	for _, group := range []string{"web", "new"} {
 		t.Run(group, func(t *testing.T) {
 			l := newLog(t)
-			l.must(register(newSeat("web", "other", "10.0.0.9:80", "x")))
+			l.must(register(newRegistration("web", "other", "10.0.0.9:80", "x")))
 			l.must(deregister(group, "a", "one"))
-			if r := l.apply(register(newSeat(group, "a", "10.0.0.1:80", "one"))); r.Err == nil {
-				t.Error("the late registration took the seat")
+			if r := l.apply(register(newRegistration(group, "a", "10.0.0.1:80", "one"))); r.Err == nil {
+				t.Error("the late registration took effect")
 			}
 		})
 	}
@@ -67,8 +67,8 @@ func TestExpire(t *testing.T) {
 		{name: "lease that ran out", term: 5, removed: true},
 		{name: "decided in an earlier term", term: 4},
 		{name: "decided in a later term", term: 6},
-		{name: "refreshed since", term: 5, between: register(newSeat("web", "a", "10.0.0.1:80", "one"))},
-		{name: "taken over since", term: 5, between: register(newSeat("web", "a", "10.0.0.1:80", "two"))},
+		{name: "refreshed since", term: 5, between: register(newRegistration("web", "a", "10.0.0.1:80", "one"))},
+		{name: "taken over since", term: 5, between: register(newRegistration("web", "a", "10.0.0.1:80", "two"))},
 		{name: "gone since", term: 5, between: deregister("web", "a", "")},
 		{name: "other epoch", term: 5, edit: func(l *fsmpb.ExpiredLease) { l.Epoch++ }},
 		{name: "other lease", term: 5, edit: func(l *fsmpb.ExpiredLease) { l.LeaseId++ }},
@@ -78,7 +78,7 @@ func TestExpire(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			l := newLog(t)
 			l.term = 5
-			l.must(register(newSeat("web", "a", "10.0.0.1:80", "one")))
+			l.must(register(newRegistration("web", "a", "10.0.0.1:80", "one")))
 			lease := leaseOf("web", l.member("web", "a"))
 			if tc.edit != nil {
 				tc.edit(lease)
@@ -96,7 +96,7 @@ func TestExpire(t *testing.T) {
 					t.Error("the member is still there")
 				}
 				// An expired process may come back by itself, unlike a fenced one.
-				l.must(register(newSeat("web", "a", "10.0.0.1:80", "one")))
+				l.must(register(newRegistration("web", "a", "10.0.0.1:80", "one")))
 				return
 			}
 			if l.member("web", "a") != held || l.m.State().Digest() != digest {

@@ -13,8 +13,8 @@ import (
 	"github.com/werbenhu/registry/ring"
 )
 
-// Restore replaces the state by a snapshot's. The new state is built aside and
-// published only when it is whole; on an error the old one stays.
+// Restore replaces the state by a snapshot's. The new state is published when it
+// is complete; on an error the old one stays.
 func (m *Machine) Restore(r io.Reader) error {
 	next, err := ReadSnapshot(r)
 	if err != nil {
@@ -44,7 +44,7 @@ func ReadSnapshot(r io.Reader) (*State, error) {
 		}
 	}
 	if _, err := sr.in.ReadByte(); err != io.EOF {
-		return nil, fmt.Errorf("%w: it goes on after its trailer", ErrCorruptSnapshot)
+		return nil, fmt.Errorf("%w: data after the trailer", ErrCorruptSnapshot)
 	}
 	s, _ := sr.batch.finish()
 	if s.digest != sr.digest {
@@ -53,8 +53,7 @@ func ReadSnapshot(r io.Reader) (*State, error) {
 	return s, nil
 }
 
-// hashingReader sums what is read, so that the trailer can be checked against
-// everything before it.
+// hashingReader hashes what is read, for the check of the trailer.
 type hashingReader struct {
 	r   *bufio.Reader
 	sum *xxhash.Digest
@@ -165,7 +164,7 @@ func (r *snapshotReader) member(in *fsmpb.Member) error {
 	if err := r.batch.roomFor(r.group, nil, uint64(m.Weight)); err != nil {
 		return err
 	}
-	r.batch.index = 0 // so that put leaves the revision as it is
+	r.batch.index = 0 // put then leaves the revision as it is
 	r.batch.put(r.group, m)
 	r.batch.changes = r.batch.changes[:0]
 	return nil

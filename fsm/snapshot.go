@@ -19,15 +19,15 @@ import (
 // state's digest. Groups, members and nodes come in the order of their names,
 // so equal states have equal snapshots.
 
-// snapshotVersion is what is written and read. The state of version 1 bounded
-// the points of all rings together.
+// snapshotVersion is the version that is written and read. Version 1 bounded the
+// points of all rings together.
 const snapshotVersion = 2
 
-// maxSnapshotRecord bounds one record when reading: the largest, a member with
-// full metadata, stays far below.
+// maxSnapshotRecord bounds a record that is read; a member with full metadata is
+// far smaller.
 const maxSnapshotRecord = 64 << 10
 
-// ErrCorruptSnapshot is what every failure to read a snapshot's content is.
+// ErrCorruptSnapshot is the error of every snapshot that cannot be read.
 var ErrCorruptSnapshot = errors.New("corrupt snapshot")
 
 // WriteSnapshot streams the state to w.

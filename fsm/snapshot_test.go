@@ -37,12 +37,12 @@ func smallState(tb testing.TB) *log {
 	l.must(termStart("n1"))
 	l.must(setNode(&fsmpb.Node{Id: "n1", Bind: "n1:7370", Addr: "n1:9800", Version: "v1.0.0", Incarnation: "INCARNATION", Nonvoter: true}))
 	l.must(setGroup("db", 128, 1250, 0))
-	s := newSeat("web", "a", "10.0.0.1:80", "one")
+	s := newRegistration("web", "a", "10.0.0.1:80", "one")
 	s.Meta = []*fsmpb.Pair{{Key: "zone", Value: "b"}}
 	l.must(register(s))
-	l.must(register(newSeat("web", "b", "[::1]:80", "two")))
+	l.must(register(newRegistration("web", "b", "[::1]:80", "two")))
 	l.must(updateMember("web", "b", 3, 2))
-	l.must(register(newSeat("web", "b", "[::1]:80", "three")))
+	l.must(register(newRegistration("web", "b", "[::1]:80", "three")))
 	return l
 }
 
@@ -75,7 +75,7 @@ func TestDamagedSnapshotsAreRefused(t *testing.T) {
 	good := snapshotBytes(t, smallState(t).m.State())
 	rec := &recorder{}
 	l := newLog(t, rec)
-	l.must(register(newSeat("old", "a", "10.0.0.1:80", "one")))
+	l.must(register(newRegistration("old", "a", "10.0.0.1:80", "one")))
 	for n := range good {
 		refused(t, l.m, good[:n], "cut to", n)
 	}
@@ -87,7 +87,7 @@ func TestDamagedSnapshotsAreRefused(t *testing.T) {
 	refused(t, l.m, append(bytes.Clone(good), 0), "one byte more than", len(good))
 	refused(t, l.m, append(bytes.Clone(good), good...), "twice", len(good))
 	if rec.restored != 0 {
-		t.Error("observers were told of a restore that failed")
+		t.Error("observers were notified of a restore that failed")
 	}
 	if err := l.m.Restore(newReader(good)); err != nil {
 		t.Fatal(err)
@@ -182,7 +182,7 @@ func TestImpossibleSnapshotsAreRefused(t *testing.T) {
 func TestLargestRecordFitsASnapshot(t *testing.T) {
 	l := newLog(t)
 	long := string(bytes.Repeat([]byte("x"), MaxNameLength))
-	s := newSeat(long, long, long[:200]+":80", long[:MaxInstance])
+	s := newRegistration(long, long, long[:200]+":80", long[:MaxInstance])
 	for i := range MaxMetaPairs {
 		s.Meta = append(s.Meta, &fsmpb.Pair{Key: long[:10] + string(rune('A'+i)), Value: long[:100]})
 	}

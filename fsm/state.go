@@ -38,24 +38,24 @@ type Group struct {
 	members *table[*Member]
 }
 
-// points is how many the member has in a ring of the group.
+// points is the member's number of points in the group's ring.
 func (g *Group) points(m *Member) int {
 	return ring.Member{Weight: int(m.Weight), State: m.State}.Points(g.Params.VirtualNodes)
 }
 
-// Member is one seat of a group. A published member never changes.
+// Member is one registration in a group. A published member never changes.
 type Member struct {
 	ID     string
 	Addr   string
 	Weight uint32
 	Meta   []Pair // sorted by key
 	State  ring.State
-	// Instance is the random token of the process that holds the seat.
+	// Instance is the random token of the process that registered.
 	Instance string
-	// LeaseID is the log index of the entry that gave the seat to Instance.
+	// LeaseID is the log index of the entry by which Instance first registered.
 	LeaseID uint64
 	// Epoch counts the registrations and the holds under LeaseID. An expiry names
-	// the epoch that it decided on, so one that was decided before is void.
+	// an epoch, and has no effect on a later one.
 	Epoch uint64
 	TTL   time.Duration
 	// Hold is how long a held member stays without a sign of life, where that is
@@ -63,7 +63,7 @@ type Member struct {
 	// lease is renewed.
 	Hold time.Duration
 	// CreatedIndex and ModifiedIndex are the log indexes of the entries that
-	// created the member and last changed what readers see of it.
+	// created the member and made its last visible change.
 	CreatedIndex  uint64
 	ModifiedIndex uint64
 	// RegisteredMS is the leader's clock at registration, Unix milliseconds.
@@ -75,8 +75,7 @@ type Member struct {
 // Pair is one entry of a member's metadata.
 type Pair struct{ Key, Value string }
 
-// Node is what the cluster knows of one of its nodes beyond raft's own
-// configuration.
+// Node is what the state has of a node, beyond raft's configuration.
 type Node struct {
 	ID          string
 	Bind        string
@@ -88,9 +87,8 @@ type Node struct {
 	digest uint64
 }
 
-// table is a map ordered by its keys. A published one never changes: who changes
-// one works on its IsoCopy, which copies the nodes on the path to each change and
-// shares the rest.
+// table is a map ordered by its keys. A published one never changes: changes are
+// made to its IsoCopy, which copies the path to each change and shares the rest.
 type table[V any] = btree.Map[string, V]
 
 // tableDegree is a compromise: a member takes about 50 bytes of its group's table,
@@ -131,7 +129,7 @@ func (s *State) Groups(yield func(*Group) bool) {
 	s.groups.Scan(func(_ string, g *Group) bool { return yield(g) })
 }
 
-// GroupsFrom is Groups from the first group on whose name is not before the given one.
+// GroupsFrom is Groups beginning with the first name at or after the given one.
 func (s *State) GroupsFrom(name string) func(yield func(*Group) bool) {
 	return func(yield func(*Group) bool) {
 		s.groups.Ascend(name, func(_ string, g *Group) bool { return yield(g) })
@@ -151,7 +149,7 @@ type NodesVersion struct {
 	leader string
 }
 
-// NodesVersion tells which nodes and which leader the state has.
+// NodesVersion returns the version of the state's nodes and leader.
 func (s *State) NodesVersion() NodesVersion { return NodesVersion{s.nodes, s.term, s.leader} }
 
 // Node returns the named node, or nil.
@@ -176,7 +174,7 @@ func (g *Group) Members(yield func(*Member) bool) {
 	g.members.Scan(func(_ string, m *Member) bool { return yield(m) })
 }
 
-// MembersAfter is Members from the first member on whose id is after the given one.
+// MembersAfter is Members beginning with the first id after the given one.
 func (g *Group) MembersAfter(id string) func(yield func(*Member) bool) {
 	return func(yield func(*Member) bool) {
 		g.members.Ascend(id, func(at string, m *Member) bool { return at == id || yield(m) })

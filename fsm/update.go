@@ -8,16 +8,16 @@ import (
 	"github.com/werbenhu/registry/ring"
 )
 
-// updateMember changes weight or state, on an operator's word or that of the
-// instance that has the seat. A weight holds until the process registers again,
-// a state until another process takes the seat.
+// updateMember changes a member's weight or state, for an operator or for the
+// member's own instance. A weight lasts until the process registers again, a state
+// until another instance registers the id.
 func (b *batch) updateMember(c *fsmpb.UpdateMember) Result {
 	g := b.group(c.Group)
 	if g == nil {
 		return Result{Err: fmt.Errorf("%w: %q", ErrUnknownGroup, c.Group)}
 	}
 	old, _ := g.txn.Get(c.Id)
-	if err := mayUpdate(old, c); err != nil {
+	if err := checkUpdate(old, c); err != nil {
 		return Result{Revision: g.Revision, Err: err}
 	}
 	m := *old
@@ -35,25 +35,25 @@ func (b *batch) updateMember(c *fsmpb.UpdateMember) Result {
 	return Result{Revision: g.Revision}
 }
 
-// mayUpdate checks that there is such a member, and that it is the instance's
-// that asks.
-func mayUpdate(m *Member, c *fsmpb.UpdateMember) error {
+// checkUpdate checks that the member exists and belongs to the instance, if one is
+// given.
+func checkUpdate(m *Member, c *fsmpb.UpdateMember) error {
 	switch {
 	case m == nil:
 		return fmt.Errorf("%w: %q in group %q", ErrUnknownMember, c.Id, c.Group)
 	case len(c.Instance) > 0 && m.Instance != string(c.Instance):
-		return fmt.Errorf("%w: %q in group %q is another's", ErrFenced, c.Id, c.Group)
+		return fmt.Errorf("%w: %q in group %q belongs to another instance", ErrFenced, c.Id, c.Group)
 	case len(c.Instance) > 0 && c.HoldMs != 0 && m.State == ring.Draining:
-		// Held, it would get the keys back that it gave away.
-		return &FieldError{Field: "state", Limit: "not draining, for a hold by its own process", Got: m.State.String()}
+		// A hold would give it back the keys that it handed over.
+		return &FieldError{Field: "state", Limit: "not draining when its own process asks for a hold", Got: m.State.String()}
 	}
 	return nil
 }
 
-// changeMember puts the changed member. A hold, and the end of one, starts the
-// lease over, so it has a new epoch: an expiry that was decided before is void.
-// The instance that asks for its own hold gives the seat up and is fenced:
-// a retry of its registration must not end the hold that nobody renews.
+// changeMember stores the changed member. The start and the end of a hold restart
+// the lease with a new epoch, which voids an expiry that was decided before. An
+// instance that asks for its own hold gives up its registration and is fenced: a
+// late retry of that registration must not end the hold.
 func (b *batch) changeMember(g *openGroup, old, m *Member, c *fsmpb.UpdateMember) {
 	restarted := c.HoldMs != 0 || old.Hold != m.Hold
 	if restarted {
@@ -62,7 +62,7 @@ func (b *batch) changeMember(g *openGroup, old, m *Member, c *fsmpb.UpdateMember
 	if c.HoldMs != 0 && len(c.Instance) > 0 {
 		b.fence(c.Group, c.Id, m.Instance)
 	}
-	if !sameToReaders(old, m) {
+	if !visiblyEqual(old, m) {
 		m.ModifiedIndex = b.index
 	} else if !restarted {
 		return

@@ -31,8 +31,8 @@ const (
 	MaxHold = 24 * time.Hour
 )
 
-// Validate checks a command before it is proposed: what it lets through,
-// every node can apply. Its errors are of type *[FieldError].
+// Validate checks a command before it is proposed: every node can apply a valid
+// one. Its errors are of type *[FieldError].
 func Validate(cmd *fsmpb.Command) error {
 	switch op := cmd.Op.(type) {
 	case *fsmpb.Command_Register:
@@ -57,7 +57,7 @@ func Validate(cmd *fsmpb.Command) error {
 			validateText("version", op.SetNode.GetNode().GetVersion()),
 			validateText("incarnation", op.SetNode.GetNode().GetIncarnation()))
 	case *fsmpb.Command_Expire, *fsmpb.Command_TermStart, *fsmpb.Command_RemoveNode, *fsmpb.Command_Check:
-		return nil // made by nodes, of what is in the state
+		return nil // made by nodes from the state
 	}
 	return &FieldError{Field: "command", Limit: "one that this version knows", Got: "none"}
 }
@@ -108,8 +108,7 @@ func validateHold(ms int64, statePlusOne uint32) error {
 	return nil
 }
 
-// validateRegisterState: a registration is a sign of life, so nothing
-// registers as held.
+// validateRegisterState refuses held: a process that registers is running.
 func validateRegisterState(plusOne uint32) error {
 	if plusOne > uint32(ring.Draining)+1 {
 		return &FieldError{Field: "state", Limit: "active or draining, for a registration", Got: strconv.Itoa(int(plusOne) - 1)}
@@ -146,7 +145,7 @@ func ValidateName(field, name string) error {
 	return nil
 }
 
-// validateText checks a text that only people read, which may be empty.
+// validateText checks a text for display, which may be empty.
 func validateText(field, text string) error {
 	if len(text) > MaxNameLength || !utf8.ValidString(text) {
 		return &FieldError{Field: field, Limit: "at most 255 bytes of UTF-8", Got: shorten(text)}
@@ -181,8 +180,8 @@ func validateWeight(w uint32) error {
 	return nil
 }
 
-// validateTTL compares milliseconds: as a Duration a large number would wrap
-// around into what is allowed.
+// validateTTL compares milliseconds: a large number would overflow a Duration and
+// might be valid then.
 func validateTTL(ms int64) error {
 	if ms < MinTTL.Milliseconds() || ms > MaxTTL.Milliseconds() {
 		return &FieldError{Field: "ttl", Limit: "1s to 24h", Got: strconv.FormatInt(ms, 10) + "ms"}
@@ -244,7 +243,7 @@ func ValidateKey(key []byte) error {
 	return nil
 }
 
-// shorten quotes what was given, cut to a length that fits a message.
+// shorten quotes a value, cut to a length that fits a message.
 func shorten(s string) string {
 	if len(s) > 48 {
 		return strconv.Quote(s[:48]) + "…"

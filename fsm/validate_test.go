@@ -83,41 +83,41 @@ func TestValidateRegister(t *testing.T) {
 	}
 	for _, tc := range []struct {
 		name  string
-		edit  func(*seat)
+		edit  func(*registration)
 		field string // empty when it is allowed
 	}{
-		{name: "as it is", edit: func(*seat) {}},
-		{name: "no group", edit: func(s *seat) { s.Group = "" }, field: "group"},
-		{name: "no id", edit: func(s *seat) { s.Id = "" }, field: "id"},
-		{name: "no addr", edit: func(s *seat) { s.Addr = "" }, field: "addr"},
-		{name: "weight 0", edit: func(s *seat) { s.Weight = 0 }, field: "weight"},
-		{name: "weight 1000", edit: func(s *seat) { s.Weight = 1000 }},
-		{name: "weight 1001", edit: func(s *seat) { s.Weight = 1001 }, field: "weight"},
-		{name: "largest weight", edit: func(s *seat) { s.Weight = math.MaxUint32 }, field: "weight"},
-		{name: "ttl 1s", edit: func(s *seat) { s.TtlMs = 1000 }},
-		{name: "ttl 999ms", edit: func(s *seat) { s.TtlMs = 999 }, field: "ttl"},
-		{name: "ttl 24h", edit: func(s *seat) { s.TtlMs = 86_400_000 }},
-		{name: "ttl 24h and 1ms", edit: func(s *seat) { s.TtlMs = 86_400_001 }, field: "ttl"},
-		{name: "ttl 0", edit: func(s *seat) { s.TtlMs = 0 }, field: "ttl"},
-		{name: "ttl below 0", edit: func(s *seat) { s.TtlMs = -10_000 }, field: "ttl"},
+		{name: "as it is", edit: func(*registration) {}},
+		{name: "no group", edit: func(s *registration) { s.Group = "" }, field: "group"},
+		{name: "no id", edit: func(s *registration) { s.Id = "" }, field: "id"},
+		{name: "no addr", edit: func(s *registration) { s.Addr = "" }, field: "addr"},
+		{name: "weight 0", edit: func(s *registration) { s.Weight = 0 }, field: "weight"},
+		{name: "weight 1000", edit: func(s *registration) { s.Weight = 1000 }},
+		{name: "weight 1001", edit: func(s *registration) { s.Weight = 1001 }, field: "weight"},
+		{name: "largest weight", edit: func(s *registration) { s.Weight = math.MaxUint32 }, field: "weight"},
+		{name: "ttl 1s", edit: func(s *registration) { s.TtlMs = 1000 }},
+		{name: "ttl 999ms", edit: func(s *registration) { s.TtlMs = 999 }, field: "ttl"},
+		{name: "ttl 24h", edit: func(s *registration) { s.TtlMs = 86_400_000 }},
+		{name: "ttl 24h and 1ms", edit: func(s *registration) { s.TtlMs = 86_400_001 }, field: "ttl"},
+		{name: "ttl 0", edit: func(s *registration) { s.TtlMs = 0 }, field: "ttl"},
+		{name: "ttl below 0", edit: func(s *registration) { s.TtlMs = -10_000 }, field: "ttl"},
 		// In nanoseconds this wraps around to 11.47 s.
-		{name: "ttl that wraps around", edit: func(s *seat) { s.TtlMs = 18_446_744_085_179 }, field: "ttl"},
-		{name: "largest ttl", edit: func(s *seat) { s.TtlMs = math.MaxInt64 }, field: "ttl"},
-		{name: "no instance", edit: func(s *seat) { s.Instance = nil }, field: "instance"},
-		{name: "longest instance", edit: func(s *seat) { s.Instance = make([]byte, 64) }},
-		{name: "instance too long", edit: func(s *seat) { s.Instance = make([]byte, 65) }, field: "instance"},
-		{name: "64 pairs", edit: func(s *seat) { s.Meta = metaOf(64, "") }},
-		{name: "65 pairs", edit: func(s *seat) { s.Meta = metaOf(65, "") }, field: "meta"},
-		{name: "8192 bytes", edit: func(s *seat) { s.Meta = metaOf(1, strings.Repeat("x", 8190)) }},
-		{name: "8193 bytes", edit: func(s *seat) { s.Meta = metaOf(1, strings.Repeat("x", 8191)) }, field: "meta"},
-		{name: "pairs out of order", edit: func(s *seat) { s.Meta = []*fsmpb.Pair{{Key: "b"}, {Key: "a"}} }, field: "meta"},
-		{name: "a key twice", edit: func(s *seat) { s.Meta = []*fsmpb.Pair{{Key: "a"}, {Key: "a"}} }, field: "meta"},
-		{name: "an empty key", edit: func(s *seat) { s.Meta = []*fsmpb.Pair{{Value: "v"}} }, field: "meta"},
-		{name: "a key that is not UTF-8", edit: func(s *seat) { s.Meta = []*fsmpb.Pair{{Key: "\xff"}} }, field: "meta"},
-		{name: "a value that is not UTF-8", edit: func(s *seat) { s.Meta = []*fsmpb.Pair{{Key: "k", Value: "\xff"}} }, field: "meta"},
+		{name: "ttl that wraps around", edit: func(s *registration) { s.TtlMs = 18_446_744_085_179 }, field: "ttl"},
+		{name: "largest ttl", edit: func(s *registration) { s.TtlMs = math.MaxInt64 }, field: "ttl"},
+		{name: "no instance", edit: func(s *registration) { s.Instance = nil }, field: "instance"},
+		{name: "longest instance", edit: func(s *registration) { s.Instance = make([]byte, 64) }},
+		{name: "instance too long", edit: func(s *registration) { s.Instance = make([]byte, 65) }, field: "instance"},
+		{name: "64 pairs", edit: func(s *registration) { s.Meta = metaOf(64, "") }},
+		{name: "65 pairs", edit: func(s *registration) { s.Meta = metaOf(65, "") }, field: "meta"},
+		{name: "8192 bytes", edit: func(s *registration) { s.Meta = metaOf(1, strings.Repeat("x", 8190)) }},
+		{name: "8193 bytes", edit: func(s *registration) { s.Meta = metaOf(1, strings.Repeat("x", 8191)) }, field: "meta"},
+		{name: "pairs out of order", edit: func(s *registration) { s.Meta = []*fsmpb.Pair{{Key: "b"}, {Key: "a"}} }, field: "meta"},
+		{name: "a key twice", edit: func(s *registration) { s.Meta = []*fsmpb.Pair{{Key: "a"}, {Key: "a"}} }, field: "meta"},
+		{name: "an empty key", edit: func(s *registration) { s.Meta = []*fsmpb.Pair{{Value: "v"}} }, field: "meta"},
+		{name: "a key that is not UTF-8", edit: func(s *registration) { s.Meta = []*fsmpb.Pair{{Key: "\xff"}} }, field: "meta"},
+		{name: "a value that is not UTF-8", edit: func(s *registration) { s.Meta = []*fsmpb.Pair{{Key: "k", Value: "\xff"}} }, field: "meta"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			s := newSeat("web", "a", "10.0.0.1:80", "one")
+			s := newRegistration("web", "a", "10.0.0.1:80", "one")
 			tc.edit(s)
 			checkField(t, Validate(register(s)), tc.field, tc.field == "")
 		})
@@ -157,7 +157,7 @@ func TestValidateOtherCommands(t *testing.T) {
 		{"update of nothing", updateMember("web", "a", 0, 0), "weight"},
 		{"deletion", deleteGroup("web", false, false, 0), ""},
 		{"deletion without name", deleteGroup("", true, false, 0), "group"},
-		{"registration in the nodes' group", register(newSeat(NodesGroupName, "a", "10.0.0.1:80", "one")), "group"},
+		{"registration in the nodes' group", register(newRegistration(NodesGroupName, "a", "10.0.0.1:80", "one")), "group"},
 		{"deregistration in the nodes' group", deregister(NodesGroupName, "a", ""), "group"},
 		{"update in the nodes' group", updateMember(NodesGroupName, "a", 2, 0), "group"},
 		{"parameters of the nodes' group", setGroup(NodesGroupName, 64, 0, 0), "group"},
@@ -179,8 +179,8 @@ func TestValidateOtherCommands(t *testing.T) {
 		{"hold without a state", &fsmpb.Command{Op: &fsmpb.Command_UpdateMember{UpdateMember: &fsmpb.UpdateMember{
 			Group: "web", Id: "a", HoldMs: 1000,
 		}}}, "hold"},
-		{"register as draining", register(&seat{Group: "web", Id: "a", Addr: "a:1", Weight: 1, TtlMs: 1000, Instance: []byte("i"), StatePlusOne: uint32(ring.Draining) + 1}), ""},
-		{"register as held", register(&seat{Group: "web", Id: "a", Addr: "a:1", Weight: 1, TtlMs: 1000, Instance: []byte("i"), StatePlusOne: uint32(ring.Held) + 1}), "state"},
+		{"register as draining", register(&registration{Group: "web", Id: "a", Addr: "a:1", Weight: 1, TtlMs: 1000, Instance: []byte("i"), StatePlusOne: uint32(ring.Draining) + 1}), ""},
+		{"register as held", register(&registration{Group: "web", Id: "a", Addr: "a:1", Weight: 1, TtlMs: 1000, Instance: []byte("i"), StatePlusOne: uint32(ring.Held) + 1}), "state"},
 		{"node", node(func(*fsmpb.Node) {}), ""},
 		{"no node", setNode(nil), "node id"},
 		{"node without id", node(func(n *fsmpb.Node) { n.Id = "" }), "node id"},

@@ -2,15 +2,14 @@ package fsm
 
 import "container/heap"
 
-// indexWaiters are those who wait for an index to be applied, the lowest first:
-// an applied batch wakes whom it serves and nobody else, however many wait for
-// an index that is far away.
+// indexWaiters is a heap of waiters for applied indexes, the lowest index first: a
+// batch wakes only the waiters whose index it reached.
 type indexWaiters []*indexWaiter
 
 type indexWaiter struct {
 	index uint64
 	done  chan struct{} // closed when the index is applied
-	place int           // in the heap; -1 when it is not there
+	pos   int           // in the heap; -1 outside
 }
 
 func (h *indexWaiters) add(index uint64) *indexWaiter {
@@ -20,12 +19,12 @@ func (h *indexWaiters) add(index uint64) *indexWaiter {
 }
 
 func (h *indexWaiters) remove(w *indexWaiter) {
-	if w.place >= 0 {
-		heap.Remove(h, w.place)
+	if w.pos >= 0 {
+		heap.Remove(h, w.pos)
 	}
 }
 
-// reached wakes all who wait for an index up to the given one.
+// reached wakes all waiters for indexes up to the given one.
 func (h *indexWaiters) reached(index uint64) {
 	for len(*h) > 0 && (*h)[0].index <= index {
 		close(heap.Pop(h).(*indexWaiter).done)
@@ -36,13 +35,13 @@ func (h indexWaiters) Len() int           { return len(h) }
 func (h indexWaiters) Less(i, j int) bool { return h[i].index < h[j].index }
 func (h indexWaiters) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
-	h[i].place, h[j].place = i, j
+	h[i].pos, h[j].pos = i, j
 }
 
 // Push and Pop are heap.Interface's.
 func (h *indexWaiters) Push(x any) {
 	w := x.(*indexWaiter)
-	w.place = len(*h)
+	w.pos = len(*h)
 	*h = append(*h, w)
 }
 
@@ -51,6 +50,6 @@ func (h *indexWaiters) Pop() any {
 	w := old[len(old)-1]
 	old[len(old)-1] = nil
 	*h = old[:len(old)-1]
-	w.place = -1
+	w.pos = -1
 	return w
 }

@@ -34,7 +34,7 @@ const (
 // Entry is the envelope of every log entry.
 type Entry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Version of the envelope; 1.
+	// Version of the envelope; 2.
 	Version uint32 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
 	// XXH64, seed 0, of payload.
 	Checksum uint64 `protobuf:"fixed64,2,opt,name=checksum,proto3" json:"checksum,omitempty"`
@@ -112,9 +112,8 @@ type Command struct {
 	//	*Command_Check
 	//	*Command_DeleteGroup
 	Op isCommand_Op `protobuf_oneof:"op"`
-	// Of a write that a client may repeat: its request id (16 bytes) and a hash of
-	// method and values (8), so that a leader finds out whether another attempt
-	// took effect. No part of the state.
+	// Of a client's write: its request id (16 bytes) and a hash of method and values
+	// (8), by which a leader finds an attempt that took effect. Not in the state.
 	Request       []byte `protobuf:"bytes,17,opt,name=request,proto3" json:"request,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -336,8 +335,8 @@ type Register struct {
 	TtlMs    int64   `protobuf:"varint,6,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
 	Instance []byte  `protobuf:"bytes,7,opt,name=instance,proto3" json:"instance,omitempty"`
 	TakeOver bool    `protobuf:"varint,8,opt,name=take_over,json=takeOver,proto3" json:"take_over,omitempty"`
-	// 0: active for a new instance, and as it was for the one that has the seat;
-	// otherwise active or draining, the state + 1.
+	// 0: active for a new instance, unchanged for the registered one; otherwise
+	// active or draining, the state + 1.
 	StatePlusOne  uint32 `protobuf:"varint,9,opt,name=state_plus_one,json=statePlusOne,proto3" json:"state_plus_one,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -493,7 +492,7 @@ type Deregister struct {
 	Group    string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
 	Id       string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
 	Instance []byte                 `protobuf:"bytes,3,opt,name=instance,proto3" json:"instance,omitempty"`
-	// A seat that is held for a restart stays.
+	// A member that is held for a restart stays.
 	KeepHeld      bool `protobuf:"varint,4,opt,name=keep_held,json=keepHeld,proto3" json:"keep_held,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -959,10 +958,10 @@ type UpdateMember struct {
 	Weight uint32 `protobuf:"varint,3,opt,name=weight,proto3" json:"weight,omitempty"`
 	// 0: unchanged; otherwise the state + 1.
 	StatePlusOne uint32 `protobuf:"varint,4,opt,name=state_plus_one,json=statePlusOne,proto3" json:"state_plus_one,omitempty"`
-	// With the state held: how long the seat stays without a sign of life. A
+	// With the state held: how long the member stays without a sign of life. A
 	// duration and never a deadline; 0: as long as its lease is renewed.
 	HoldMs int64 `protobuf:"varint,5,opt,name=hold_ms,json=holdMs,proto3" json:"hold_ms,omitempty"`
-	// When set, only that instance's seat is changed; a hold then gives it up.
+	// When set, only that instance's member is changed; a hold then gives it up.
 	Instance      []byte `protobuf:"bytes,6,opt,name=instance,proto3" json:"instance,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1040,8 +1039,8 @@ func (x *UpdateMember) GetInstance() []byte {
 	return nil
 }
 
-// Check changes nothing: every node notes its digest at the entry's index, to
-// compare it with the others'.
+// Check changes nothing: every node records its digest at the entry's index, for
+// comparison with the others.
 type Check struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1084,7 +1083,7 @@ type Node struct {
 	Bind    string                 `protobuf:"bytes,2,opt,name=bind,proto3" json:"bind,omitempty"`
 	Addr    string                 `protobuf:"bytes,3,opt,name=addr,proto3" json:"addr,omitempty"`
 	Version string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
-	// Random id of the node's data directory: one that was wiped has another.
+	// Random id of the node's data directory; a wiped node gets another.
 	Incarnation string `protobuf:"bytes,5,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	// The node stays a non-voter.
 	Nonvoter      bool `protobuf:"varint,6,opt,name=nonvoter,proto3" json:"nonvoter,omitempty"`
@@ -1314,7 +1313,7 @@ func (*SnapshotRecord_Trailer) isSnapshotRecord_Record() {}
 
 type SnapshotHeader struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Version of the snapshot's format; 1.
+	// Version of the snapshot's format; 2.
 	Version uint32 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
 	// Applied index and term of the state.
 	Index  uint64 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
@@ -1665,7 +1664,7 @@ func (x *Member) GetHoldMs() int64 {
 	return 0
 }
 
-// Fence bars an instance that lost its seat from taking it again.
+// Fence keeps an instance from registering an id again that it lost.
 type Fence struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
