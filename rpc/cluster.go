@@ -40,7 +40,7 @@ func (s *Server) ownStatus(ctx context.Context, st store.Status, group string) *
 	n.Revision, n.Fingerprint = g.Revision, g.Fingerprint()
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
-	view, _, err := s.view(ctx, state, g, rings.Need{Index: state.Index()})
+	view, _, err := s.view(ctx, state, g, rings.Freshness{MinIndex: state.Index()})
 	if err != nil {
 		n.Alarms = append(n.Alarms, err.Error())
 		return n

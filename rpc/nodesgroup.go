@@ -16,20 +16,20 @@ type nodesRing struct {
 }
 
 // view returns the ring of a group of the state.
-func (s *Server) view(ctx context.Context, state *fsm.State, g *fsm.Group, need rings.Need) (*rings.View, rings.Behind, error) {
+func (s *Server) view(ctx context.Context, state *fsm.State, g *fsm.Group, fresh rings.Freshness) (*rings.View, rings.Staleness, error) {
 	if g.Name != fsm.NodesGroupName {
-		return s.store.Rings().Get(ctx, state, g, need)
+		return s.store.Rings().Get(ctx, state, g, fresh)
 	}
 	kept := s.nodesRing.Load()
 	if kept == nil || kept.of != state.NodesVersion() {
 		view, err := rings.Build(state, g)
 		if err != nil {
-			return nil, rings.Behind{}, err
+			return nil, rings.Staleness{}, err
 		}
 		kept = &nodesRing{state.NodesVersion(), view}
 		s.nodesRing.Store(kept)
 	}
-	return kept.view, rings.Behind{Index: state.Index()}, nil
+	return kept.view, rings.Staleness{Index: state.Index()}, nil
 }
 
 // nodesGroupSource tells of the cluster's nodes as of a group: as a whole at each

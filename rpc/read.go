@@ -73,13 +73,13 @@ func (s *Server) ring(ctx context.Context, name string, opts *registrypb.ReadOpt
 	if a.group == nil {
 		return answer{}, fmt.Errorf("%w: %q", fsm.ErrUnknownGroup, name)
 	}
-	need := rings.Need{Index: index}
+	fresh := rings.Freshness{MinIndex: index}
 	if max := opts.GetMaxStaleness(); max != nil {
 		delay := max.AsDuration()
-		need.Delay = &delay
+		fresh.MaxDelay = &delay
 	}
-	view, behind, err := s.view(ctx, state, a.group, need)
-	a.view, a.lag, a.index = view, max(behind.Delay, s.store.Lag()), behind.Index
+	view, staleness, err := s.view(ctx, state, a.group, fresh)
+	a.view, a.lag, a.index = view, max(staleness.Delay, s.store.Lag()), staleness.Index
 	return a, err
 }
 

@@ -15,7 +15,7 @@ func BenchmarkGetWarm(b *testing.B) {
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			if _, _, err := c.cache.Get(b.Context(), s, g, Need{}); err != nil {
+			if _, _, err := c.cache.Get(b.Context(), s, g, Freshness{}); err != nil {
 				b.Fatal(err)
 			}
 		}

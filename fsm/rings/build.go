@@ -7,16 +7,15 @@ import (
 	"github.com/werbenhu/registry/fsm"
 )
 
-// restFactor × the time of a build passes until the next one of the group that
-// nobody waits for.
-const restFactor = 3
+// cooldownFactor × the time of a build passes before a background build of the group.
+const cooldownFactor = 3
 
 // class is the builds of small rings, or of large ones.
 type class struct {
-	readers []*entry // in the order of demand; they go first
-	idle    []*entry // nobody waits for these
-	running int
-	slots   int
+	foreground []*entry // readers wait for these; they go first
+	background []*entry
+	running    int
+	slots      int
 }
 
 // queueKind says in which queue an entry is.
@@ -24,30 +23,30 @@ type queueKind uint8
 
 const (
 	notQueued queueKind = iota
-	forNobody
-	forReaders
+	background
+	foreground
 )
 
-// first returns the entry to build next, or nil. Entries that left a queue, or went
-// to the other one, are skipped.
+// first returns the entry to build next, or nil. It skips entries that have left the
+// queue.
 func (l *class) first() *entry {
-	for ; len(l.readers) > 0; l.readers = l.readers[1:] {
-		if e := l.readers[0]; e.queue == forReaders {
+	for ; len(l.foreground) > 0; l.foreground = l.foreground[1:] {
+		if e := l.foreground[0]; e.queue == foreground {
 			return e
 		}
 	}
-	for ; len(l.idle) > 0; l.idle = l.idle[1:] {
-		if e := l.idle[0]; e.queue == forNobody {
+	for ; len(l.background) > 0; l.background = l.background[1:] {
+		if e := l.background[0]; e.queue == background {
 			return e
 		}
 	}
 	return nil
 }
 
-// scheduleLocked has a build done that nobody waits for, when it is due. Where the
-// queue is full there is none, until the ring is asked for again.
+// scheduleLocked queues a background build when it is due. If the queue is full, the
+// next request tries again.
 func (c *Cache) scheduleLocked(e *entry) {
-	if e.gone || e.queue != notQueued || e.building || e.later != nil || c.closed {
+	if e.dropped || e.queue != notQueued || e.building || e.timer != nil || c.closed {
 		return
 	}
 	g := c.state().Group(e.name)
@@ -56,40 +55,40 @@ func (c *Cache) scheduleLocked(e *entry) {
 	}
 	if rest := time.Until(e.notBefore); rest > 0 {
 		e.scheduled.Store(true)
-		e.later = time.AfterFunc(rest, func() {
+		e.timer = time.AfterFunc(rest, func() {
 			c.mu.Lock()
 			defer c.mu.Unlock()
-			e.later = nil
+			e.timer = nil
 			e.scheduled.Store(false)
 			c.scheduleLocked(e)
 		})
 		return
 	}
-	c.enqueueLocked(e, classOf(g), forNobody)
+	c.enqueueLocked(e, classOf(g), background)
 }
 
-// enqueueLocked puts an entry at the end of a queue; false when that is full.
+// enqueueLocked appends an entry to a queue; false if that is full.
 func (c *Cache) enqueueLocked(e *entry, k int, kind queueKind) bool {
 	l := &c.classes[k]
-	if c.closed || kind == forReaders && c.waiting >= maxQueue || kind == forNobody && len(l.idle) >= maxQueue {
+	if c.closed || kind == foreground && c.waiting >= maxQueue || kind == background && len(l.background) >= maxQueue {
 		return false
 	}
-	c.stopLaterLocked(e)
+	c.stopTimerLocked(e)
 	e.queue = kind
 	e.scheduled.Store(true)
-	if kind == forReaders {
+	if kind == foreground {
 		c.waiting++
-		l.readers = append(l.readers, e)
+		l.foreground = append(l.foreground, e)
 	} else {
-		l.idle = append(l.idle, e)
+		l.background = append(l.background, e)
 	}
 	c.pumpLocked(k)
 	return true
 }
 
-// dequeueLocked takes an entry out of its queue.
+// dequeueLocked removes an entry from its queue.
 func (c *Cache) dequeueLocked(e *entry) {
-	if e.queue == forReaders {
+	if e.queue == foreground {
 		c.waiting--
 	}
 	e.queue = notQueued
@@ -99,7 +98,7 @@ func (c *Cache) dequeueLocked(e *entry) {
 	}
 }
 
-// pumpLocked starts a builder where a slot is free.
+// pumpLocked starts a builder if a slot is free.
 func (c *Cache) pumpLocked(k int) {
 	if l := &c.classes[k]; l.running < l.slots && !c.closed && l.first() != nil {
 		l.running++
@@ -113,8 +112,8 @@ func (c *Cache) pumpAllLocked() {
 	}
 }
 
-// buildLoop builds what is queued until nothing is, or there is no memory for it
-// before another build ends.
+// buildLoop builds until the queues are empty, or memory has to wait for another
+// build to end.
 func (c *Cache) buildLoop(k int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -124,9 +123,9 @@ func (c *Cache) buildLoop(k int) {
 	l.running--
 }
 
-// buildNextLocked builds the first of the queue. It returns false when there is
-// none, or no memory for it: then a build is running that ends with a look at the
-// queues. The mutex is released while the ring is built.
+// buildNextLocked builds the first entry of the queues. It returns false if there is
+// none, or no memory for it: then another build runs, which looks at the queues when
+// it ends. The mutex is released during the build.
 func (c *Cache) buildNextLocked(l *class) bool {
 	e := l.first()
 	if e == nil || c.starved != nil && c.starved != e {
@@ -136,9 +135,9 @@ func (c *Cache) buildNextLocked(l *class) bool {
 	g := s.Group(e.name)
 	old := e.view.Load()
 	stale := old != nil && g != nil && old.Revision < g.Revision
-	if g == nil || e.gone || e.waiters == 0 && !stale {
+	if g == nil || e.dropped || e.waiters == 0 && !stale {
 		c.dequeueLocked(e)
-		c.finishLocked(e, fmt.Errorf("%w: %q", fsm.ErrUnknownGroup, e.name)) // or nobody waits for it
+		c.finishLocked(e, fmt.Errorf("%w: %q", fsm.ErrUnknownGroup, e.name)) // or nobody waits
 		return true
 	}
 	need := buildBytes(g)
@@ -147,32 +146,32 @@ func (c *Cache) buildNextLocked(l *class) bool {
 		c.dropLocked(e)
 		return true
 	}
-	if old != nil { // what is replaced is a part of it
+	if old != nil { // the replaced ring's memory is a part of it
 		need = max(need-old.bytes(), need/buildFactor)
 	}
-	c.unplaceLocked(e)
+	c.pinLocked(e)
 	room := c.makeRoomLocked(need)
-	if !room && c.reserved == 0 { // only the ring before is in the way
+	if !room && c.reserved == 0 { // without the previous ring there is room
 		c.used -= old.bytes()
 		e.view.Store(nil)
 		old, need = nil, buildBytes(g)
 		room = c.makeRoomLocked(need)
 	}
 	if !room {
-		c.placeLocked(e)
-		if e.queue == forReaders {
-			c.starved = e // the memory that comes free is for it
+		c.unpinLocked(e)
+		if e.queue == foreground {
+			c.starved = e // the next free memory is reserved for it
 			return false
 		}
-		c.dequeueLocked(e) // nobody waits
+		c.dequeueLocked(e) // a background build
 		return true
 	}
 	c.dequeueLocked(e)
-	e.building, e.target, e.next = true, g.Revision, nil
+	e.building, e.buildRevision, e.nextMissed = true, g.Revision, nil
 	e.scheduled.Store(true)
-	e.asked.Store(false) // who waits is answered by this build
+	e.requested.Store(false) // this build answers the waiters
 	c.reserved += need
-	c.pumpAllLocked() // it may have kept others from the memory
+	c.pumpAllLocked() // others may have waited for its memory
 	c.mu.Unlock()
 
 	start := time.Now()
@@ -184,23 +183,23 @@ func (c *Cache) buildNextLocked(l *class) bool {
 	e.building = false
 	e.scheduled.Store(false)
 	c.reserved -= need
-	e.notBefore = time.Now().Add(restFactor * took)
-	e.took.Store(int64(took))
+	e.notBefore = time.Now().Add(cooldownFactor * took)
+	e.buildTime.Store(int64(took))
 	switch {
 	case err != nil:
-		c.log.Error("a ring cannot be built", "group", g.Name, "revision", g.Revision, "error", err)
-		c.placeLocked(e)
-	case !e.gone:
+		c.log.Error("ring build failed", "group", g.Name, "revision", g.Revision, "error", err)
+		c.unpinLocked(e)
+	case !e.dropped:
 		c.publishLocked(e, v)
 	}
 	c.finishLocked(e, err)
-	if e.asked.Load() {
+	if e.requested.Load() {
 		c.scheduleLocked(e)
 	}
 	if old != nil && v != nil {
 		c.verifyLocked(e, v)
 	}
-	c.pumpAllLocked() // there is memory again
+	c.pumpAllLocked() // its memory is free
 	return true
 }
 
@@ -211,13 +210,13 @@ func (c *Cache) publishLocked(e *entry, v *View) {
 		c.used -= old.bytes()
 	}
 	c.used += v.bytes()
-	v.missed.Store(e.next)
+	v.missed.Store(e.nextMissed)
 	e.view.Store(v)
-	e.again.Store(old != nil)
-	c.placeLocked(e)
+	e.referenced.Store(old != nil)
+	c.unpinLocked(e)
 }
 
-// finishLocked tells those who wait that a build ended.
+// finishLocked wakes the waiters after a build.
 func (c *Cache) finishLocked(e *entry, err error) {
 	e.err = err
 	close(e.done)
@@ -225,38 +224,38 @@ func (c *Cache) finishLocked(e *entry, err error) {
 	c.dropEmptyLocked(e)
 }
 
-// dropEmptyLocked forgets an entry that is of no use to anyone.
+// dropEmptyLocked drops an entry without a ring, waiters or a build.
 func (c *Cache) dropEmptyLocked(e *entry) {
 	if e.view.Load() == nil && e.waiters == 0 && e.queue == notQueued && !e.building {
 		c.dropLocked(e)
 	}
 }
 
-// dropLocked forgets a ring. A build that is under way publishes nothing.
+// dropLocked drops an entry. A build that runs publishes nothing.
 func (c *Cache) dropLocked(e *entry) {
-	if e.gone {
+	if e.dropped {
 		return
 	}
-	e.gone = true
-	c.unplaceLocked(e)
+	e.dropped = true
+	c.pinLocked(e)
 	if v := e.view.Load(); v != nil {
 		c.used -= v.bytes()
 	}
-	c.stopLaterLocked(e)
+	c.stopTimerLocked(e)
 	c.entries.CompareAndDelete(e.name, e)
 	close(e.done)
 	e.done = make(chan struct{})
 }
 
-func (c *Cache) stopLaterLocked(e *entry) {
-	if e.later != nil {
-		e.later.Stop()
-		e.later = nil
+func (c *Cache) stopTimerLocked(e *entry) {
+	if e.timer != nil {
+		e.timer.Stop()
+		e.timer = nil
 		e.scheduled.Store(false)
 	}
 }
 
-// tickLoop advances the time of use, and drops what nobody asks for.
+// tickLoop advances the clock of requests, and drops idle rings.
 func (c *Cache) tickLoop() {
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
@@ -272,12 +271,13 @@ func (c *Cache) tickLoop() {
 	}
 }
 
-// dropIdle holds the mutex for one ring at a time: they may be many.
+// dropIdle drops rings without a request since a tick. It holds the mutex for one
+// ring at a time, because they may be many.
 func (c *Cache) dropIdle(before int64) {
 	c.entries.Range(func(_, kept any) bool {
-		if e := kept.(*entry); e.used.Load() <= before {
+		if e := kept.(*entry); e.lastUsed.Load() <= before {
 			c.mu.Lock()
-			if e.used.Load() <= before && e.waiters == 0 && e.queue == notQueued && !e.building {
+			if e.lastUsed.Load() <= before && e.waiters == 0 && e.queue == notQueued && !e.building {
 				c.dropLocked(e)
 			}
 			c.mu.Unlock()

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// A ring that was asked for since its last build is built anew at a change; one
-// that was not waits for the next question.
+// A change starts a build of a ring that was requested since its last build; any
+// other waits for the next request.
 func TestChangesBuildWhatIsAskedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, 0)
@@ -26,9 +26,9 @@ func TestChangesBuildWhatIsAskedFor(t *testing.T) {
 		}
 		c.apply(put("web", "b"))
 		builds(1)
-		c.must("web", Need{}) // a question for which the next is built
+		c.must("web", Freshness{}) // a request, so the next change starts a build
 		builds(2)
-		c.must("web", Need{})
+		c.must("web", Freshness{})
 		c.apply(put("web", "c"))
 		builds(3)
 		c.apply(put("web", "d"))
@@ -36,8 +36,8 @@ func TestChangesBuildWhatIsAskedFor(t *testing.T) {
 	})
 }
 
-// After a build that took d the next that nobody waits for comes 3 d later, and
-// takes all changes since; one that somebody waits for comes at once.
+// After a build that took d, a background build starts 3 d later and takes all
+// changes since; a build that a reader waits for starts at once.
 func TestBuildsThatNobodyWaitsForArePaced(t *testing.T) {
 	c := newCluster(t, 0)
 	c.fill("web", 300)
@@ -45,7 +45,7 @@ func TestBuildsThatNobodyWaitsForArePaced(t *testing.T) {
 	c.newest("web")
 	e := c.entry("web")
 	c.until("the build has ended", func() bool { return !e.building })
-	if took := c.cache.Stats().Took; e.notBefore.Before(began.Add((1+restFactor)*took)) || e.notBefore.After(time.Now().Add(restFactor*took)) {
+	if took := c.cache.Stats().Took; e.notBefore.Before(began.Add((1+cooldownFactor)*took)) || e.notBefore.After(time.Now().Add(cooldownFactor*took)) {
 		t.Errorf("a build of %v, and the next %v after its start", took, e.notBefore.Sub(began))
 	}
 	synctest.Test(t, func(t *testing.T) {
@@ -60,7 +60,7 @@ func TestBuildsThatNobodyWaitsForArePaced(t *testing.T) {
 		}
 		rest()
 		for i := range 29 {
-			c.must("web", Need{})
+			c.must("web", Freshness{})
 			time.Sleep(100 * time.Millisecond)
 			if i == 20 {
 				c.apply(put("web", "b"), put("web", "c"))
@@ -68,7 +68,7 @@ func TestBuildsThatNobodyWaitsForArePaced(t *testing.T) {
 		}
 		synctest.Wait()
 		if n := c.cache.Stats().Builds; n != 1 {
-			t.Errorf("%d builds before the rest is over", n)
+			t.Errorf("%d builds before the cooldown is over", n)
 		}
 		time.Sleep(100 * time.Millisecond)
 		synctest.Wait()
@@ -83,8 +83,7 @@ func TestBuildsThatNobodyWaitsForArePaced(t *testing.T) {
 	})
 }
 
-// Small rings are built while large ones wait for each other, and large ones
-// while small ones do.
+// Small and large rings do not wait for each other's builds.
 func TestSmallAndLargeRingsDoNotWaitForEachOther(t *testing.T) {
 	c := newCluster(t, 0)
 	c.fill("small", 10)
@@ -101,11 +100,11 @@ func TestSmallAndLargeRingsDoNotWaitForEachOther(t *testing.T) {
 	c.newest("large")
 }
 
-// during begins a build of a large group, and calls f under the mutex while it runs.
+// during starts a build of a large group, and calls f under the mutex while it runs.
 func during(t *testing.T, c *cluster, f func(*entry)) {
 	t.Helper()
 	c.fill("large", 3000)
-	go func() { _, _, _ = c.get(t.Context(), "large", Need{}) }()
+	go func() { _, _, _ = c.get(t.Context(), "large", Freshness{}) }()
 	c.until("it is built", func() bool {
 		e := c.entry("large")
 		if e == nil || !e.building {
@@ -116,11 +115,11 @@ func during(t *testing.T, c *cluster, f func(*entry)) {
 	})
 }
 
-// What is asked for while a ring is built, and lacks a change, is built next.
+// A ring that is requested during its build, and lacks a change, is built next.
 func TestQuestionDuringABuildIsNotForgotten(t *testing.T) {
 	c := newCluster(t, 0)
 	during(t, c, func(e *entry) {
-		e.asked.Store(true)
+		e.requested.Store(true)
 	})
 	c.apply(put("large", "new"))
 	want := c.m.State().Group("large").Revision
@@ -130,7 +129,7 @@ func TestQuestionDuringABuildIsNotForgotten(t *testing.T) {
 	})
 }
 
-// A build whose place is dropped meanwhile publishes nothing.
+// A build whose entry is dropped meanwhile publishes nothing.
 func TestBuildOfADroppedPlaceIsNotKept(t *testing.T) {
 	c := newCluster(t, 0)
 	during(t, c, func(e *entry) { c.cache.dropLocked(e) })
@@ -138,23 +137,22 @@ func TestBuildOfADroppedPlaceIsNotKept(t *testing.T) {
 	c.sums() // of the ring that its reader asked for again
 }
 
-// One build of a group runs at a time, whoever asks for it and however; and no
-// more of all than there are slots.
+// One build of a group runs at a time, and no more in all than there are slots.
 func TestOneBuildOfAGroupAtATime(t *testing.T) {
 	c := newCluster(t, 0)
 	c.fill("web", 10)
 	c.newest("web")
 	e := c.entry("web")
 	c.cache.mu.Lock()
-	e.building, e.target = true, c.m.State().Group("web").Revision
+	e.building, e.buildRevision = true, c.m.State().Group("web").Revision
 	e.notBefore = time.Time{} // it does not rest
 	c.cache.mu.Unlock()
 	c.apply(put("web", "b"))
-	c.must("web", Need{})
+	c.must("web", Freshness{})
 	c.apply(put("web", "c"))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, _, err := c.get(ctx, "web", Need{Index: c.index}); !errors.Is(err, context.Canceled) {
+	if _, _, err := c.get(ctx, "web", Freshness{MinIndex: c.index}); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 	c.cache.mu.Lock()

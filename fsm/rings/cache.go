@@ -16,7 +16,7 @@ import (
 
 // Errors of Get.
 var (
-	// ErrBusy: too many rings are waiting to be built; ask again.
+	// ErrBusy: too many rings are waiting to be built; retry.
 	ErrBusy = errors.New("too many rings are being built")
 	// ErrTooLarge: the group's ring does not fit into the budget of memory.
 	ErrTooLarge = errors.New("ring is larger than its memory")
@@ -25,29 +25,29 @@ var (
 const (
 	// StaleLimit is how long a ring answers after a change that it does not have.
 	StaleLimit = time.Second
-	// IdleAfter is how long a ring is kept that nobody asks for.
+	// IdleAfter is how long a ring is kept after its last request.
 	IdleAfter = 5 * time.Minute
 	// DefaultMemory is the budget of a Config without one.
 	DefaultMemory = 512 << 20
-	// MinMemory is the least budget: a group of a thousand members.
+	// MinMemory is the smallest budget: a group of a thousand members.
 	MinMemory = 16 << 20
 )
 
 // Config of a cache.
 type Config struct {
-	// State returns the machine's present state. It is not called before the
-	// first Get.
+	// State returns the machine's current state. It is not called before the first
+	// Get.
 	State func() *fsm.State
 	// Memory is the budget in bytes; 0 means DefaultMemory.
 	Memory int64
-	// Lag is how long ago this node heard from the leader; nil: always just now.
+	// Lag is the time since this node heard from the leader; nil: always 0.
 	// It is not called before the first Get.
 	Lag func() time.Duration
-	// Logger tells of rings that were built wrongly; nil: nobody is told.
+	// Logger gets errors of builds; nil: they are discarded.
 	Logger *slog.Logger
 }
 
-// Cache is the rings that are asked for. It is an fsm.Observer.
+// Cache keeps rings. It is an fsm.Observer.
 type Cache struct {
 	state  func() *fsm.State
 	lag    func() time.Duration
@@ -58,15 +58,15 @@ type Cache struct {
 
 	entries sync.Map // name → *entry
 
-	mu       sync.Mutex // guards the rest, and what entries say that it guards
-	classes  [2]class   // small rings and large ones
-	waiting  int        // entries in the readers' queues
-	starved  *entry     // waits for memory: no other build begins
-	used     int64      // bytes of the rings kept
-	reserved int64      // bytes of building, beyond the rings that are replaced
-	kept     order
-	closed   bool
-	verify   turns
+	mu        sync.Mutex // guards the rest, and the fields of entries below their comment
+	classes   [2]class   // small rings and large ones
+	waiting   int        // entries in the foreground queues
+	starved   *entry     // waits for memory: no other build begins
+	used      int64      // bytes of the rings kept
+	reserved  int64      // bytes of builds, beyond the rings that they replace
+	evictable evictionOrder
+	closed    bool
+	verify    verifySchedule
 
 	stats  counters
 	ctx    context.Context // ends with Close
@@ -77,7 +77,7 @@ type Cache struct {
 // smallPoints is the size up to which a ring takes less than a millisecond or so.
 const smallPoints = 1 << 16
 
-// maxQueue bounds the rings that readers wait for, and those that nobody does.
+// maxQueue bounds the foreground queues together, and each background queue.
 const maxQueue = 4096
 
 // entry is one group's place in the cache.
@@ -85,30 +85,30 @@ type entry struct {
 	name string
 	view atomic.Pointer[View]
 
-	used      atomic.Int64 // tick of the last question
-	again     atomic.Bool  // asked for since it was built, or was last passed over
-	asked     atomic.Bool  // since the last build began
-	scheduled atomic.Bool  // a build is due, queued or under way
-	took      atomic.Int64 // nanoseconds of the last build
+	lastUsed   atomic.Int64 // tick of the last request
+	referenced atomic.Bool  // requested since it was built or got a second chance
+	requested  atomic.Bool  // since the last build began
+	scheduled  atomic.Bool  // a build is due, queued or under way
+	buildTime  atomic.Int64 // nanoseconds of the last build
 
 	// Guarded by Cache.mu.
-	waiters   int
-	queue     queueKind
-	building  bool
-	place     *list.Element // in Cache.kept, where the view may be dropped
-	gone      bool          // dropped from the cache
-	done      chan struct{} // closed and replaced after every build
-	err       error         // of the last build
-	notBefore time.Time     // of a build that nobody waits for
-	later     *time.Timer   // starts it
-	target    uint64        // revision of the view under construction
-	next      *missed       // what that will not have
+	waiters       int
+	queue         queueKind
+	building      bool
+	elem          *list.Element // in Cache.evictable; nil while the view is pinned
+	dropped       bool          // from the cache
+	done          chan struct{} // closed and replaced after every build
+	err           error         // of the last build
+	notBefore     time.Time     // of a background build
+	timer         *time.Timer   // starts it
+	buildRevision uint64        // of the view under construction
+	nextMissed    *missed       // what that view will not have
 }
 
-// missed is the first changes that a view does not have: those of one batch.
+// missed is the first batch of changes that a view does not have.
 type missed struct {
 	before uint64 // index of the state before the batch: the view has everything up to it
-	at     int64  // when the leader committed them at the latest, nanoseconds since the cache's start
+	at     int64  // the latest time of their commit, nanoseconds since the cache's start
 }
 
 // New returns an empty cache, which Close ends.
@@ -142,7 +142,7 @@ func classOf(g *fsm.Group) int {
 	return large
 }
 
-// Close gives up the builds that have not begun and waits for those that have.
+// Close cancels the builds in the queues and waits for those that run.
 func (c *Cache) Close() {
 	c.mu.Lock()
 	c.closed = true
@@ -154,107 +154,105 @@ func (c *Cache) Close() {
 // now is the time since the cache's start, never 0.
 func (c *Cache) now() int64 { return max(1, int64(time.Since(c.start))) }
 
-// Need is how new a ring has to be; the zero value takes the ring before for as
-// long as StaleLimit says.
-type Need struct {
-	// Index, if not 0: the ring has every change of the group up to this applied
+// Freshness is what a reader requires of a ring, besides StaleLimit.
+type Freshness struct {
+	// MinIndex, if not 0: the ring has every change of the group up to this applied
 	// index, which the state has reached.
-	Index uint64
-	// Delay, if not nil, bounds how long ago a change was applied that the ring
-	// does not have.
-	Delay *time.Duration
+	MinIndex uint64
+	// MaxDelay, if not nil, bounds the delay of the ring: see Staleness.
+	MaxDelay *time.Duration
 }
 
-// Behind is what a ring does not have; the zero value: it has everything.
-type Behind struct {
-	// Delay is how long ago the first change was committed that it lacks.
+// Staleness is how far a ring is behind; the zero value: it has every change.
+type Staleness struct {
+	// Delay is the time since the first change was committed that the ring lacks.
 	Delay time.Duration
-	// Index up to which it has everything.
+	// Index is the applied index up to which the ring has every change.
 	Index uint64
 }
 
-// Get returns the ring of a group of the state, and what it does not have. On the way of a ring that is kept it takes no
-// lock and does not allocate. Errors are ErrBusy, ErrTooLarge, fsm.ErrUnknownGroup
-// when the group went meanwhile, and the cause of ctx.
-func (c *Cache) Get(ctx context.Context, s *fsm.State, g *fsm.Group, need Need) (*View, Behind, error) {
+// Get returns the ring of a group of the state, and its staleness. A ring that is
+// fresh enough is returned without a lock or an allocation. Errors are ErrBusy,
+// ErrTooLarge, fsm.ErrUnknownGroup if the group was deleted, and the cause of ctx.
+func (c *Cache) Get(ctx context.Context, s *fsm.State, g *fsm.Group, fresh Freshness) (*View, Staleness, error) {
 	if kept, ok := c.entries.Load(g.Name); ok {
 		e := kept.(*entry)
 		if v := e.view.Load(); v != nil {
 			c.touch(e)
 			if v.Revision >= g.Revision {
-				return v, Behind{}, nil
+				return v, Staleness{}, nil
 			}
-			if behind, ok := c.serves(e, v, need); ok {
+			if staleness, ok := c.freshEnough(e, v, fresh); ok {
 				if !e.scheduled.Load() {
-					c.want(e)
+					c.schedule(e)
 				}
-				return v, behind, nil
+				return v, staleness, nil
 			}
 		}
 	}
 	for {
 		v, err := c.wait(ctx, s, g)
 		if err != nil {
-			return nil, Behind{}, err
+			return nil, Staleness{}, err
 		}
-		b := c.behind(v) // changes that came while it was built
-		if need.Delay == nil || b.Delay <= *need.Delay {
-			return v, b, nil
+		st := c.staleness(v) // changes during the build
+		if fresh.MaxDelay == nil || st.Delay <= *fresh.MaxDelay {
+			return v, st, nil
 		}
 		if s = c.state(); s.Group(g.Name) == nil {
-			return nil, Behind{}, fmt.Errorf("%w: %q", fsm.ErrUnknownGroup, g.Name)
+			return nil, Staleness{}, fmt.Errorf("%w: %q", fsm.ErrUnknownGroup, g.Name)
 		}
 		g = s.Group(g.Name)
 	}
 }
 
-// behind tells what a ring does not have; the zero value if it has everything.
-func (c *Cache) behind(v *View) (b Behind) {
+// staleness returns how far a ring is behind.
+func (c *Cache) staleness(v *View) (st Staleness) {
 	if m := v.missed.Load(); m != nil {
-		b.Index = max(v.Index, m.before)
-		b.Delay = time.Duration(max(0, c.now()-m.at))
+		st.Index = max(v.Index, m.before)
+		st.Delay = time.Duration(max(0, c.now()-m.at))
 	}
-	return b
+	return st
 }
 
-// touch notes that a ring that is kept was asked for.
+// touch notes a request of a ring that is kept.
 func (c *Cache) touch(e *entry) {
-	if tick := c.ticks.Load(); e.used.Load() != tick {
-		e.used.Store(tick)
+	if tick := c.ticks.Load(); e.lastUsed.Load() != tick {
+		e.lastUsed.Store(tick)
 	}
-	if !e.asked.Load() {
-		e.asked.Store(true)
+	if !e.requested.Load() {
+		e.requested.Store(true)
 	}
-	if !e.again.Load() {
-		e.again.Store(true)
+	if !e.referenced.Load() {
+		e.referenced.Store(true)
 	}
 }
 
-// serves tells whether a ring that is behind its group is new enough.
-func (c *Cache) serves(e *entry, v *View, need Need) (b Behind, ok bool) {
-	b = c.behind(v)
-	b.Index = max(b.Index, v.Index)
-	if b.Index < need.Index || need.Delay != nil && b.Delay > *need.Delay {
-		return b, false
+// freshEnough reports whether a ring that is behind its group may be returned.
+func (c *Cache) freshEnough(e *entry, v *View, fresh Freshness) (st Staleness, ok bool) {
+	st = c.staleness(v)
+	st.Index = max(st.Index, v.Index)
+	if st.Index < fresh.MinIndex || fresh.MaxDelay != nil && st.Delay > *fresh.MaxDelay {
+		return st, false
 	}
-	return b, b.Delay <= max(StaleLimit, time.Duration(e.took.Load()))
+	return st, st.Delay <= max(StaleLimit, time.Duration(e.buildTime.Load()))
 }
 
-// want has the next ring built, unless that is on its way.
-func (c *Cache) want(e *entry) {
+// schedule schedules a background build of the next ring, unless there is one.
+func (c *Cache) schedule(e *entry) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.scheduleLocked(e)
 }
 
-// wait waits for a ring that has everything that the state has.
+// wait waits for a ring that has every change of the state.
 func (c *Cache) wait(ctx context.Context, s *fsm.State, g *fsm.Group) (*View, error) {
 	for {
 		e, done, err := c.join(g)
 		if err != nil {
 			return nil, err
 		}
-		if done == nil { // built meanwhile
+		if done == nil { // already built
 			return e.view.Load(), nil
 		}
 		select {
@@ -281,8 +279,8 @@ func (c *Cache) wait(ctx context.Context, s *fsm.State, g *fsm.Group) (*View, er
 	}
 }
 
-// join queues a build of the group for a caller that waits for it. done is nil
-// when the ring is there.
+// join queues a build of the group for a caller that waits for it. done is nil if
+// the ring is built.
 func (c *Cache) join(g *fsm.Group) (e *entry, done <-chan struct{}, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -297,29 +295,29 @@ func (c *Cache) join(g *fsm.Group) (e *entry, done <-chan struct{}, err error) {
 	if need := buildBytes(g); need > c.memory {
 		return nil, nil, fmt.Errorf("%w: building that of group %q takes about %d MB, -ring-memory is %d MB", ErrTooLarge, g.Name, need>>20, c.memory>>20)
 	}
-	if e.queue != forReaders && !e.building && !c.enqueueLocked(e, classOf(g), forReaders) {
+	if e.queue != foreground && !e.building && !c.enqueueLocked(e, classOf(g), foreground) {
 		c.stats.busy.Add(1)
 		return nil, nil, fmt.Errorf("%w: %d wait", ErrBusy, maxQueue)
 	}
 	c.entries.Store(g.Name, e)
-	e.used.Store(c.ticks.Load())
-	e.asked.Store(true)
+	e.lastUsed.Store(c.ticks.Load())
+	e.requested.Store(true)
 	e.waiters++
 	return e, e.done, nil
 }
 
-// leave ends a caller's wait, and returns what became of it.
+// leave ends a caller's wait, and returns its outcome.
 func (c *Cache) leave(e *entry) (v *View, gone bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e.waiters--
-	v, gone = e.view.Load(), e.gone
+	v, gone = e.view.Load(), e.dropped
 	c.dropEmptyLocked(e)
 	return v, gone, e.err
 }
 
-// Applied notes which rings are behind now, and has those built that were asked
-// for since their last build. Rings of groups that were deleted go.
+// Applied marks the rings that are behind now, and schedules builds of those that
+// were requested since their last build. It drops the rings of deleted groups.
 func (c *Cache) Applied(u *fsm.Update) {
 	for i := range u.Groups {
 		if g := u.Groups[i].Next; g == nil {
@@ -330,7 +328,7 @@ func (c *Cache) Applied(u *fsm.Update) {
 	}
 }
 
-// deleted drops the ring of a group. Those who wait for it hear that it is gone.
+// deleted drops the ring of a group. Its waiters get ErrUnknownGroup.
 func (c *Cache) deleted(group string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -339,28 +337,28 @@ func (c *Cache) deleted(group string) {
 	}
 }
 
-// changed notes that a group came to a revision, by changes after an index.
+// changed notes a group's new revision, by changes after an index.
 func (c *Cache) changed(e *entry, revision, before uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	v := e.view.Load()
 	lacks := v != nil && v.Revision < revision && v.missed.Load() == nil
-	willLack := e.building && e.target < revision && e.next == nil
-	if lacks || willLack { // the first change only: this is on the way of Apply
+	willLack := e.building && e.buildRevision < revision && e.nextMissed == nil
+	if lacks || willLack { // the first change only: this delays Apply
 		first := &missed{before: before, at: c.now() - int64(c.lag())}
 		if lacks {
 			v.missed.Store(first)
 		}
 		if willLack {
-			e.next = first
+			e.nextMissed = first
 		}
 	}
-	if e.asked.Load() {
+	if e.requested.Load() {
 		c.scheduleLocked(e)
 	}
 }
 
-// Restored drops all rings: another state took over.
+// Restored drops all rings: the state was replaced.
 func (c *Cache) Restored(*fsm.State) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -370,7 +368,7 @@ func (c *Cache) Restored(*fsm.State) {
 	})
 }
 
-// Peek returns the ring of a group that is kept, or nil. It is no question.
+// Peek returns the ring of a group that is kept, or nil. It is no request.
 func (c *Cache) Peek(group string) *View {
 	if kept, ok := c.entries.Load(group); ok {
 		return kept.(*entry).view.Load()

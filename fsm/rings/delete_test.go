@@ -8,8 +8,8 @@ import (
 	"github.com/werbenhu/registry/fsm"
 )
 
-// The ring of a group that is deleted goes, those who wait for it hear of it, and a
-// group that is made again has a ring of its own.
+// The ring of a deleted group is dropped, its waiters get an error, and a group that
+// is created again has another ring.
 func TestDeletionDropsTheRing(t *testing.T) {
 	c := newCluster(t, 0)
 	c.fill("web", 7)
@@ -20,14 +20,14 @@ func TestDeletionDropsTheRing(t *testing.T) {
 	if c.cache.Peek("web") != nil || c.cache.Stats().Rings != 0 {
 		t.Error("the ring is kept")
 	}
-	if _, _, err := c.cache.Get(t.Context(), old, old.Group("web"), Need{}); !errors.Is(err, fsm.ErrUnknownGroup) {
+	if _, _, err := c.cache.Get(t.Context(), old, old.Group("web"), Freshness{}); !errors.Is(err, fsm.ErrUnknownGroup) {
 		t.Errorf("a reader of the state before: %v", err)
 	}
 	release := c.hold(small)
 	defer release()
 	var all sync.WaitGroup
 	all.Go(func() {
-		if _, _, err := c.get(t.Context(), "db", Need{}); !errors.Is(err, fsm.ErrUnknownGroup) {
+		if _, _, err := c.get(t.Context(), "db", Freshness{}); !errors.Is(err, fsm.ErrUnknownGroup) {
 			t.Errorf("one that waits: %v", err)
 		}
 	})

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// A large ring that readers wait for gets the memory that comes free: small rings
-// that others ask for all the time do not keep it from being built.
+// A large ring that readers wait for gets the next free memory: requests of small
+// rings do not starve it.
 func TestLargeRingIsNotStarved(t *testing.T) {
 	const groups = 40
 	c := newCluster(t, 1<<30)
@@ -25,7 +25,7 @@ func TestLargeRingIsNotStarved(t *testing.T) {
 	for w := range 4 {
 		all.Go(func() {
 			for i := w; ctx.Err() == nil; i += 4 {
-				_, _, _ = c.get(ctx, "small"+itoa(i%groups), Need{}) // the last ones are given up
+				_, _, _ = c.get(ctx, "small"+itoa(i%groups), Freshness{}) // the last ones are given up
 			}
 		})
 	}
@@ -39,15 +39,15 @@ func TestLargeRingIsNotStarved(t *testing.T) {
 	c.sums()
 }
 
-// Builds that readers wait for go before those that nobody waits for, however many
-// these are, and whatever they were before.
+// Foreground builds go before background builds, however many these are, and also
+// if they were in the background before.
 func TestReadersGoFirst(t *testing.T) {
 	c := newCluster(t, 0)
 	const warm = 20
 	for i := range warm {
 		c.fill("warm"+itoa(i), 5)
 		c.newest("warm" + itoa(i))
-		c.must("warm"+itoa(i), Need{})
+		c.must("warm"+itoa(i), Freshness{})
 		c.entry("warm" + itoa(i)).notBefore = time.Time{}
 	}
 	c.fill("cold", 5)
@@ -82,8 +82,7 @@ func TestReadersGoFirst(t *testing.T) {
 	}
 }
 
-// A reader that needs everything up to an index is answered by a ring that is behind,
-// if the first change that the ring lacks came later.
+// A ring that is behind has an index if the first change that it lacks came later.
 func TestRingServesUpToTheFirstChangeThatItLacks(t *testing.T) {
 	c := newCluster(t, 0)
 	c.cache.lag = func() time.Duration { return StaleLimit / 4 }
@@ -94,14 +93,14 @@ func TestRingServesUpToTheFirstChangeThatItLacks(t *testing.T) {
 	defer c.hold(small)()
 	c.apply(put("other", "new"), put("web", "new"), put("other", "newer"), put("web", "newer")) // one batch
 	s := c.m.State()
-	got, behind, err := c.cache.Get(t.Context(), s, s.Group("web"), Need{Index: before})
+	got, behind, err := c.cache.Get(t.Context(), s, s.Group("web"), Freshness{MinIndex: before})
 	if err != nil || got != v || behind.Index != before || behind.Delay < StaleLimit/4 {
 		t.Errorf("%v, another ring: %t, has all up to %d of %d, delay with the node's lag %v", err, got != v, behind.Index, before, behind.Delay)
 	}
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	for index := before + 2; index <= c.index; index++ {
-		if _, _, err := c.get(gone, "web", Need{Index: index}); !errors.Is(err, context.Canceled) {
+		if _, _, err := c.get(gone, "web", Freshness{MinIndex: index}); !errors.Is(err, context.Canceled) {
 			t.Errorf("answered without the changes up to %d: %v", index, err)
 		}
 	}

@@ -1,37 +1,34 @@
-// Package rings builds the rings of groups when they are asked for, and keeps
-// those that go on being asked for, within a budget of memory.
+// Package rings is a cache of the rings of groups, which are built on demand and
+// kept within a memory budget.
 //
 //	var m *fsm.Machine
 //	cache := rings.New(rings.Config{State: func() *fsm.State { return m.State() }})
-//	m = fsm.New(cache) // the cache is told of every change
+//	m = fsm.New(cache) // the cache observes every change
 //	defer cache.Close()
 //	state := m.State()
-//	view, behind, err := cache.Get(ctx, state, state.Group("web"), rings.Need{})
-//	owner := view.Member(view.Ring.Match("user-id-1")) // behind: what the ring lacks
+//	view, staleness, err := cache.Get(ctx, state, state.Group("web"), rings.Freshness{})
+//	owner := view.Member(view.Ring.Match("user-id-1")) // staleness: what the ring lacks
 //
 // # Promises
 //
-// A group that nobody asks about costs nothing. The first question builds its ring,
-// once for all who ask; later changes are built from the ring before, by the next
-// question, or at once where the ring was asked for since the last build.
+// A group that is not requested costs nothing. The first request builds its ring,
+// once for all concurrent requests. A later ring is built from the previous one: at
+// the next request, or after a change if the ring was requested since its last build.
 //
-// A reader that does not ask for more is answered from the ring before while the
-// next one is built, for at most [StaleLimit] after the change was applied, or for
-// as long as the last build took if that is longer. Then it waits.
+// While the next ring is built, a reader gets the previous one, for at most
+// [StaleLimit] after the change was applied, or as long as the last build took if
+// that is longer. Then it waits. A reader may require a fresher ring ([Freshness]).
 //
-// At most one build of a group runs at a time, and it takes the newest revision:
-// changes that came meanwhile go into one ring. Builds that readers wait for go
-// first, in the order of demand, in slots that small and large rings do not take
-// from each other: as many in all as there are processors, and two on one. One that
-// nobody waits for begins, after a build that took d, at the earliest 3 d later: a
-// group that changes all the time is being built for a quarter of the time.
+// At most one build of a group runs at a time, and it takes the newest revision, so
+// several changes go into one ring. Builds that readers wait for go first, in the
+// order of demand. Small and large rings have slots of their own: as many in all as
+// there are processors, and at least one of each. A background build starts, after
+// a build that took d, at the earliest 3 d later: a group that changes all the time
+// is being built for a quarter of the time.
 //
 // # Limits
 //
-// As many rings are built at once as there are processors, and two at least: one
-// small and one large.
-//
 // The memory of all rings, and three times that of those under construction, stays
-// within the budget: rings not asked for since [IdleAfter] go, and others before
-// their time, those that were asked for once first, then the least recently used.
+// within the budget. Rings are dropped that were not requested for [IdleAfter], and
+// to make room: first those that were requested once, then the least recently used.
 package rings

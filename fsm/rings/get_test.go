@@ -13,7 +13,7 @@ import (
 	"github.com/werbenhu/registry/fsm"
 )
 
-// Many who ask at once for a ring that is not there make one build.
+// Concurrent requests of a ring make one build.
 func TestFirstQuestionBuildsOnce(t *testing.T) {
 	c := newCluster(t, 0)
 	c.fill("web", 20)
@@ -23,7 +23,7 @@ func TestFirstQuestionBuildsOnce(t *testing.T) {
 	views := make([]*View, readers)
 	var all sync.WaitGroup
 	for i := range readers {
-		all.Go(func() { views[i], _ = c.must("web", Need{}) })
+		all.Go(func() { views[i], _ = c.must("web", Freshness{}) })
 	}
 	c.waiters("web", readers)
 	release()
@@ -39,8 +39,8 @@ func TestFirstQuestionBuildsOnce(t *testing.T) {
 	}
 }
 
-// A group that nobody asks about costs no build, no goroutine and no place; one
-// that is not asked about any more costs no build.
+// A group without requests costs no build, no goroutine and no entry; one without
+// requests since its last build costs no build.
 func TestNoBuildWithoutAQuestion(t *testing.T) {
 	c := newCluster(t, 0)
 	c.fill("asked", 10)
@@ -51,25 +51,25 @@ func TestNoBuildWithoutAQuestion(t *testing.T) {
 		c.apply(put("g"+itoa(i%50), itoa(i)), put("asked", itoa(i)))
 	}
 	if s := c.cache.Stats(); s.Builds != 1 || s.Rings != 1 || s.Pending != 0 {
-		t.Errorf("%+v, want the one build that was asked for", s)
+		t.Errorf("%+v, want the one build that was requested", s)
 	}
 	if n := runtime.NumGoroutine(); n > before {
 		t.Errorf("%d goroutines, %d before", n, before)
 	}
 	if c.entry("g1") != nil {
-		t.Error("a place for a group that nobody asked about")
+		t.Error("an entry of a group without requests")
 	}
 }
 
-// A reader of a warm group is answered from the ring before, with its revision
-// and its delay, while the next is built.
+// While the next ring is built, a reader gets the previous one, with its revision
+// and delay.
 func TestWarmGroupIsAnsweredFromTheRingBefore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, 0)
 		defer c.cache.Close()
 		c.fill("web", 10)
 		first := c.newest("web")
-		if v, delay := c.must("web", Need{}); v != first || delay != 0 {
+		if v, delay := c.must("web", Freshness{}); v != first || delay != 0 {
 			t.Errorf("delay %v of the newest", delay)
 		}
 		release := c.hold(small)
@@ -77,20 +77,19 @@ func TestWarmGroupIsAnsweredFromTheRingBefore(t *testing.T) {
 		c.apply(put("web", "new"))
 		time.Sleep(300 * time.Millisecond)
 		c.apply(put("web", "newer")) // the delay is that of the first change
-		v, delay := c.must("web", Need{})
+		v, delay := c.must("web", Freshness{})
 		if v != first || v.Revision >= c.m.State().Group("web").Revision || delay != 300*time.Millisecond {
 			t.Errorf("revision %d, delay %v", v.Revision, delay)
 		}
 		release()
 		synctest.Wait()
-		if v, delay := c.must("web", Need{}); v.Revision != c.m.State().Group("web").Revision || delay != 0 || v.Ring.Len() != 12 {
+		if v, delay := c.must("web", Freshness{}); v.Revision != c.m.State().Group("web").Revision || delay != 0 || v.Ring.Len() != 12 {
 			t.Errorf("revision %d, delay %v after the build", v.Revision, delay)
 		}
 	})
 }
 
-// stale runs f where the ring of group web lacks a change since just now, and no
-// ring is built.
+// stale runs f with the ring of group web one change behind, and builds on hold.
 func stale(t *testing.T, f func(t *testing.T, c *cluster, release func())) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, 0)
@@ -106,10 +105,10 @@ func stale(t *testing.T, f func(t *testing.T, c *cluster, release func())) {
 
 // waits checks that a reader waits until release is called, and then has the
 // newest ring.
-func waits(t *testing.T, c *cluster, need Need, release func()) {
+func waits(t *testing.T, c *cluster, fresh Freshness, release func()) {
 	t.Helper()
 	var v *View
-	go func() { v, _, _ = c.get(t.Context(), "web", need) }()
+	go func() { v, _, _ = c.get(t.Context(), "web", fresh) }()
 	synctest.Wait()
 	if v != nil {
 		t.Fatalf("answered from revision %d of %d", v.Revision, c.m.State().Group("web").Revision)
@@ -121,26 +120,26 @@ func waits(t *testing.T, c *cluster, need Need, release func()) {
 	}
 }
 
-// A ring that lacks a change answers for a second, and then its readers wait.
+// A ring that is behind answers for a second, and then its readers wait.
 func TestStaleRingHasALimit(t *testing.T) {
 	stale(t, func(t *testing.T, c *cluster, release func()) {
 		time.Sleep(StaleLimit)
-		if _, delay := c.must("web", Need{}); delay != StaleLimit {
+		if _, delay := c.must("web", Freshness{}); delay != StaleLimit {
 			t.Errorf("delay %v", delay)
 		}
 		time.Sleep(time.Millisecond)
-		waits(t, c, Need{}, release)
+		waits(t, c, Freshness{}, release)
 	})
 }
 
-// Changes that came while a ring was built are counted from when they came.
+// The delay of a ring counts from the first change during its build.
 func TestStaleRingCountsFromTheFirstChangeThatItLacks(t *testing.T) {
 	stale(t, func(t *testing.T, c *cluster, release func()) {
 		time.Sleep(StaleLimit / 2)
 		e := c.entry("web")
-		c.cache.mu.Lock() // as if a build of this revision were under way
-		e.building, e.target, e.next = true, c.m.State().Group("web").Revision, nil
-		c.cache.unplaceLocked(e)
+		c.cache.mu.Lock() // as if a build of this revision were running
+		e.building, e.buildRevision, e.nextMissed = true, c.m.State().Group("web").Revision, nil
+		c.cache.pinLocked(e)
 		c.cache.mu.Unlock()
 		built := c.m.State()
 		time.Sleep(StaleLimit / 4)
@@ -154,43 +153,43 @@ func TestStaleRingCountsFromTheFirstChangeThatItLacks(t *testing.T) {
 		e.building = false
 		c.cache.publishLocked(e, v)
 		c.cache.mu.Unlock()
-		if got, delay := c.must("web", Need{}); got != v || delay != StaleLimit/8 {
+		if got, delay := c.must("web", Freshness{}); got != v || delay != StaleLimit/8 {
 			t.Errorf("delay %v, want that of the change which came during the build", delay)
 		}
 	})
 }
 
-// One build that is longer than the limit may be waited out.
+// The limit is as long as the last build, if that is longer.
 func TestStaleLimitIsOneBuildAtLeast(t *testing.T) {
 	stale(t, func(t *testing.T, c *cluster, release func()) {
-		c.entry("web").took.Store(int64(3 * time.Second))
+		c.entry("web").buildTime.Store(int64(3 * time.Second))
 		time.Sleep(3 * time.Second)
-		if _, delay := c.must("web", Need{}); delay != 3*time.Second {
+		if _, delay := c.must("web", Freshness{}); delay != 3*time.Second {
 			t.Errorf("delay %v", delay)
 		}
 		time.Sleep(time.Millisecond)
-		waits(t, c, Need{}, release)
+		waits(t, c, Freshness{}, release)
 	})
 }
 
-// A reader that waited for a build is told of changes that came meanwhile; one
+// A reader that waited for a build gets the delay of changes during that build; one
 // that bounds the delay waits for the next build.
 func TestDelayAfterAWait(t *testing.T) {
 	stale(t, func(t *testing.T, c *cluster, release func()) {
 		e := c.entry("web")
-		c.cache.mu.Lock() // as if a build of this revision were under way
-		e.building, e.target, e.next = true, c.m.State().Group("web").Revision, nil
-		c.cache.unplaceLocked(e)
+		c.cache.mu.Lock() // as if a build of this revision were running
+		e.building, e.buildRevision, e.nextMissed = true, c.m.State().Group("web").Revision, nil
+		c.cache.pinLocked(e)
 		c.cache.mu.Unlock()
 		built := c.m.State()
 		type got struct {
 			v     *View
 			delay time.Duration
 		}
-		ask := func(need Need) <-chan got {
+		ask := func(fresh Freshness) <-chan got {
 			out := make(chan got, 1)
 			go func() {
-				v, delay, err := c.get(t.Context(), "web", need)
+				v, delay, err := c.get(t.Context(), "web", fresh)
 				if err != nil {
 					t.Error(err)
 				}
@@ -199,7 +198,7 @@ func TestDelayAfterAWait(t *testing.T) {
 			return out
 		}
 		most := StaleLimit / 2
-		any, fresh := ask(Need{Index: built.Index()}), ask(Need{Index: built.Index(), Delay: &most})
+		any, fresh := ask(Freshness{MinIndex: built.Index()}), ask(Freshness{MinIndex: built.Index(), MaxDelay: &most})
 		synctest.Wait()
 		c.apply(put("web", "newer"))
 		time.Sleep(StaleLimit)
@@ -222,34 +221,34 @@ func TestDelayAfterAWait(t *testing.T) {
 	})
 }
 
-// Who asks for an index waits for a ring that has everything up to it.
+// A reader with a minimum index waits for a ring that has it.
 func TestNeedOfAnIndex(t *testing.T) {
 	stale(t, func(t *testing.T, c *cluster, release func()) {
 		old := c.cache.Peek("web")
-		if v, _ := c.must("web", Need{Index: old.Index}); v != old {
+		if v, _ := c.must("web", Freshness{MinIndex: old.Index}); v != old {
 			t.Error("waited for a ring that has the index")
 		}
-		waits(t, c, Need{Index: c.m.State().Index()}, release)
+		waits(t, c, Freshness{MinIndex: c.m.State().Index()}, release)
 		if v := c.cache.Peek("web"); v.Index < c.m.State().Index() || v.Ring.Len() != 11 {
 			t.Errorf("ring of index %d with %d members", v.Index, v.Ring.Len())
 		}
 	})
 }
 
-// Who bounds the delay waits when it is longer.
+// A reader that bounds the delay waits if it is longer.
 func TestNeedOfADelay(t *testing.T) {
 	stale(t, func(t *testing.T, c *cluster, release func()) {
 		time.Sleep(100 * time.Millisecond)
 		most := 100 * time.Millisecond
-		if _, delay := c.must("web", Need{Delay: &most}); delay != most {
+		if _, delay := c.must("web", Freshness{MaxDelay: &most}); delay != most {
 			t.Errorf("delay %v", delay)
 		}
 		most--
-		waits(t, c, Need{Delay: &most}, release)
+		waits(t, c, Freshness{MaxDelay: &most}, release)
 	})
 }
 
-// A waiter that gives up leaves no build behind, and too many of them are refused.
+// The build of a waiter that gives up is cancelled, and too many waiters are refused.
 func TestQueueIsBounded(t *testing.T) {
 	c := newCluster(t, 0)
 	groups := maxQueue + 1
@@ -261,39 +260,39 @@ func TestQueueIsBounded(t *testing.T) {
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	for i := range maxQueue {
-		if _, _, err := c.get(gone, "g"+itoa(i), Need{}); !errors.Is(err, context.Canceled) {
+		if _, _, err := c.get(gone, "g"+itoa(i), Freshness{}); !errors.Is(err, context.Canceled) {
 			t.Fatalf("group %d: %v", i, err)
 		}
 	}
 	if s := c.cache.Stats(); s.Pending != maxQueue+c.cache.classes[small].slots || s.Busy != 0 {
 		t.Errorf("%+v", s)
 	}
-	if _, _, err := c.get(t.Context(), "g"+itoa(maxQueue), Need{}); !errors.Is(err, ErrBusy) {
+	if _, _, err := c.get(t.Context(), "g"+itoa(maxQueue), Freshness{}); !errors.Is(err, ErrBusy) {
 		t.Errorf("one too many: %v", err)
 	}
 	if c.entry("g"+itoa(maxQueue)) != nil {
-		t.Error("what was refused has a place")
+		t.Error("a refused request has an entry")
 	}
 	release()
 	c.until("the queue is empty", func() bool { return c.cache.classes[small].running == 0 && c.cache.waiting == 0 })
 	if s := c.cache.Stats(); s.Builds != 0 || s.Rings != 0 || s.Busy != 1 || c.entry("g0") != nil {
-		t.Errorf("%+v: built for nobody", s)
+		t.Errorf("%+v: built without a waiter", s)
 	}
 	c.newest("g0")
 }
 
-// Of those who wait for one ring, one that gives up takes it from nobody.
+// A waiter that gives up does not cancel the build of others.
 func TestOneOfTwoGivesUp(t *testing.T) {
 	c := newCluster(t, 0)
 	c.fill("web", 10)
 	release := c.hold(small)
 	defer release()
 	var all sync.WaitGroup
-	all.Go(func() { c.must("web", Need{}) })
+	all.Go(func() { c.must("web", Freshness{}) })
 	cause := errors.New("enough")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	all.Go(func() {
-		if _, _, err := c.get(ctx, "web", Need{}); !errors.Is(err, cause) {
+		if _, _, err := c.get(ctx, "web", Freshness{}); !errors.Is(err, cause) {
 			t.Errorf("got %v, want the cause", err)
 		}
 	})
@@ -304,27 +303,27 @@ func TestOneOfTwoGivesUp(t *testing.T) {
 	all.Wait()
 }
 
-// A ring that the memory cannot hold is refused by name, and does not stay when
-// its group grows to that.
+// A ring that is larger than the memory is refused by name, and dropped if its group
+// grows to that.
 func TestRingLargerThanTheMemory(t *testing.T) {
 	c := newCluster(t, 1<<20)
 	c.fill("large", 200)
-	_, _, err := c.get(t.Context(), "large", Need{})
+	_, _, err := c.get(t.Context(), "large", Freshness{})
 	if !errors.Is(err, ErrTooLarge) || !strings.Contains(err.Error(), `"large"`) || !strings.Contains(err.Error(), "-ring-memory is 1 MB") {
 		t.Errorf("got %v", err)
 	}
 	c.fill("grows", 50)
 	c.newest("grows")
 	c.fill("grows", 200)
-	c.must("grows", Need{}) // still from the ring before
-	if _, _, err := c.get(t.Context(), "grows", Need{Index: c.index}); !errors.Is(err, ErrTooLarge) {
+	c.must("grows", Freshness{}) // still from the ring before
+	if _, _, err := c.get(t.Context(), "grows", Freshness{MinIndex: c.index}); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("grown: got %v", err)
 	}
 	c.until("its ring is gone", func() bool { return c.cache.used == 0 })
 	c.sums()
 }
 
-// After Close nothing is built, who waits is told, and no builder is left.
+// After Close nothing is built, waiters get an error, and no builder is left.
 func TestClose(t *testing.T) {
 	for name, held := range map[string]bool{"waiting builds": true, "running builds": false} {
 		t.Run(name, func(t *testing.T) {
@@ -339,7 +338,7 @@ func TestClose(t *testing.T) {
 			var all sync.WaitGroup
 			for i := range groups {
 				all.Go(func() {
-					if _, _, err := c.get(t.Context(), "g"+itoa(i), Need{}); err != nil && !errors.Is(err, ErrBusy) {
+					if _, _, err := c.get(t.Context(), "g"+itoa(i), Freshness{}); err != nil && !errors.Is(err, ErrBusy) {
 						t.Errorf("got %v", err)
 					}
 				})
@@ -349,7 +348,7 @@ func TestClose(t *testing.T) {
 			builds := c.cache.Stats().Builds
 			all.Wait()
 			c.apply(put("g1", "new"))
-			if _, _, err := c.get(t.Context(), "g1", Need{Index: c.index}); !errors.Is(err, ErrBusy) {
+			if _, _, err := c.get(t.Context(), "g1", Freshness{MinIndex: c.index}); !errors.Is(err, ErrBusy) {
 				t.Errorf("after Close: %v", err)
 			}
 			if !held && c.cache.Stats().Pending != c.cache.waiting {
@@ -363,7 +362,7 @@ func TestClose(t *testing.T) {
 	}
 }
 
-// A group that is warm costs its readers no allocation.
+// A request of a ring that is kept allocates nothing.
 func TestWarmGetAllocatesNothing(t *testing.T) {
 	c := newCluster(t, 0)
 	c.fill("web", 10)
@@ -371,7 +370,7 @@ func TestWarmGetAllocatesNothing(t *testing.T) {
 	s := c.m.State()
 	g := s.Group("web")
 	if n := testing.AllocsPerRun(100, func() {
-		if _, _, err := c.cache.Get(context.Background(), s, g, Need{Index: s.Index()}); err != nil {
+		if _, _, err := c.cache.Get(context.Background(), s, g, Freshness{MinIndex: s.Index()}); err != nil {
 			t.Fatal(err)
 		}
 	}); n != 0 {
@@ -389,7 +388,7 @@ func TestWarmGetTakesNoLock(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		c.must("web", Need{})
+		c.must("web", Freshness{})
 	}()
 	select {
 	case <-done:

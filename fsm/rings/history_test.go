@@ -16,8 +16,8 @@ import (
 	"github.com/werbenhu/registry/ring"
 )
 
-// revisions remembers every revision of the groups, by fingerprint and revision:
-// a state that was restored may have another group at a revision.
+// revisions records every revision of the groups, by fingerprint and revision: a
+// restored state may have another group at a revision.
 type revisions struct {
 	mu     sync.Mutex
 	groups map[key][]*fsm.Group
@@ -52,7 +52,7 @@ func (r *revisions) Restored(s *fsm.State) {
 	}
 }
 
-// sameMembers tells whether the view's members are those of the group, as readers see them.
+// sameMembers compares the view's members with the group's, as readers see them.
 func sameMembers(v *View, g *fsm.Group) bool {
 	if g.Len() != v.Ring.Len() {
 		return false
@@ -67,10 +67,10 @@ func sameMembers(v *View, g *fsm.Group) bool {
 	return true
 }
 
-// named checks that the members of a view are those which its group had at the
-// revision and the fingerprint that it names.
+// named checks that a view has the members of its group at its revision and
+// fingerprint.
 func (r *revisions) named(t *testing.T, name string, v *View) {
-	// The machine publishes a state before it tells of it.
+	// The machine publishes a state before it notifies observers.
 	for deadline := time.Now().Add(10 * time.Second); ; runtime.Gosched() {
 		r.mu.Lock()
 		all := r.groups[key{name, v.Revision}]
@@ -87,7 +87,7 @@ func (r *revisions) named(t *testing.T, name string, v *View) {
 	}
 }
 
-// reader asks for the ring of a group until the context ends, in all ways.
+// reader requests the ring of a group with random freshness until the context ends.
 type reader struct {
 	t    *testing.T
 	c    *cluster
@@ -106,15 +106,15 @@ func (r *reader) run(ctx context.Context) {
 			runtime.Gosched()
 			continue
 		}
-		var need Need
+		var fresh Freshness
 		switch r.rnd.IntN(3) {
 		case 0:
-			need.Index = s.Index()
+			fresh.MinIndex = s.Index()
 		case 1:
 			delay := time.Duration(r.rnd.IntN(1_000_000))
-			need.Delay = &delay
+			fresh.MaxDelay = &delay
 		}
-		v, behind, err := r.c.cache.Get(ctx, s, g, need)
+		v, behind, err := r.c.cache.Get(ctx, s, g, fresh)
 		if ctx.Err() != nil || errors.Is(err, fsm.ErrUnknownGroup) {
 			continue
 		}
@@ -128,20 +128,20 @@ func (r *reader) run(ctx context.Context) {
 		}
 		last = v
 		runtime.Gosched()
-		if need.Index != 0 && v.Index < need.Index && v.Revision < g.Revision && restores%2 == 0 && restores == r.all.restores.Load() {
-			r.t.Errorf("asked for index %d, got one of %d", need.Index, v.Index)
+		if fresh.MinIndex != 0 && v.Index < fresh.MinIndex && v.Revision < g.Revision && restores%2 == 0 && restores == r.all.restores.Load() {
+			r.t.Errorf("asked for index %d, got one of %d", fresh.MinIndex, v.Index)
 		}
-		if restores%2 == 0 && restores == r.all.restores.Load() && behind != (Behind{}) && (behind.Index < need.Index || behind.Index < v.Index || v.Revision < g.Revision && behind.Index >= g.Revision) {
-			r.t.Errorf("has all up to %d: asked for %d, built at %d of revision %d, the group is at %d", behind.Index, need.Index, v.Index, v.Revision, g.Revision)
+		if restores%2 == 0 && restores == r.all.restores.Load() && behind != (Staleness{}) && (behind.Index < fresh.MinIndex || behind.Index < v.Index || v.Revision < g.Revision && behind.Index >= g.Revision) {
+			r.t.Errorf("has all up to %d: asked for %d, built at %d of revision %d, the group is at %d", behind.Index, fresh.MinIndex, v.Index, v.Revision, g.Revision)
 		}
-		if need.Delay != nil && behind.Delay > *need.Delay {
-			r.t.Errorf("delay %v, at most %v", behind.Delay, *need.Delay)
+		if fresh.MaxDelay != nil && behind.Delay > *fresh.MaxDelay {
+			r.t.Errorf("delay %v, at most %v", behind.Delay, *fresh.MaxDelay)
 		}
 	}
 }
 
-// Whatever changes and whoever asks: a view names the revision and the
-// fingerprint of the members that its ring was built from.
+// Under concurrent changes, restores and requests, a view has the revision and the
+// fingerprint of the members of its ring.
 func TestViewNamesWhatItWasBuiltFrom(t *testing.T) {
 	rnd := random(t)
 	all := &revisions{groups: make(map[key][]*fsm.Group)}
@@ -226,7 +226,7 @@ func TestStats(t *testing.T) {
 	c.fill("web", 10)
 	c.fill("db", 10)
 	if s := c.cache.Stats(); s != (Stats{Memory: DefaultMemory}) {
-		t.Errorf("%+v of a cache that nobody asked", s)
+		t.Errorf("%+v of a cache without requests", s)
 	}
 	c.newest("web")
 	release := c.hold(small)

@@ -80,18 +80,18 @@ func (c *cluster) fill(group string, members int) {
 	}
 }
 
-func (c *cluster) get(ctx context.Context, group string, need Need) (*View, time.Duration, error) {
+func (c *cluster) get(ctx context.Context, group string, fresh Freshness) (*View, time.Duration, error) {
 	s := c.m.State()
-	v, behind, err := c.cache.Get(ctx, s, s.Group(group), need)
+	v, behind, err := c.cache.Get(ctx, s, s.Group(group), fresh)
 	return v, behind.Delay, err
 }
 
 // must is get where it has to work.
-func (c *cluster) must(group string, need Need) (*View, time.Duration) {
+func (c *cluster) must(group string, fresh Freshness) (*View, time.Duration) {
 	c.tb.Helper()
 	ctx, cancel := context.WithTimeout(c.tb.Context(), 20*time.Second)
 	defer cancel()
-	v, delay, err := c.get(ctx, group, need)
+	v, delay, err := c.get(ctx, group, fresh)
 	if err != nil {
 		c.tb.Fatal(err)
 	}
@@ -101,11 +101,11 @@ func (c *cluster) must(group string, need Need) (*View, time.Duration) {
 // newest gets a ring that has everything.
 func (c *cluster) newest(group string) *View {
 	c.tb.Helper()
-	v, _ := c.must(group, Need{Index: c.m.State().Index()})
+	v, _ := c.must(group, Freshness{MinIndex: c.m.State().Index()})
 	return v
 }
 
-// entry returns the group's place in the cache, or nil.
+// entry returns the group's entry, or nil.
 func (c *cluster) entry(group string) *entry {
 	if kept, ok := c.cache.entries.Load(group); ok {
 		return kept.(*entry)
@@ -127,7 +127,7 @@ func (c *cluster) hold(classes ...int) (release func()) {
 	return sync.OnceFunc(func() { set(-1) })
 }
 
-// waiters waits until so many wait for the group's ring.
+// waiters waits until the group's ring has so many waiters.
 func (c *cluster) waiters(group string, want int) {
 	c.tb.Helper()
 	c.until("so many wait", func() bool {
@@ -136,7 +136,7 @@ func (c *cluster) waiters(group string, want int) {
 	})
 }
 
-// until waits for a condition, which is looked at under the cache's mutex.
+// until waits for a condition, which it checks under the cache's mutex.
 func (c *cluster) until(what string, is func() bool) {
 	c.tb.Helper()
 	for deadline := time.Now().Add(20 * time.Second); ; {
@@ -153,10 +153,10 @@ func (c *cluster) until(what string, is func() bool) {
 	}
 }
 
-// sums checks that what the cache counts is what it has.
+// sums compares the cache's counts with its contents.
 func (c *cluster) sums() {
 	c.tb.Helper()
-	c.until("no build is under way", func() bool { return c.cache.reserved == 0 })
+	c.until("no build runs", func() bool { return c.cache.reserved == 0 })
 	c.cache.mu.Lock()
 	defer c.cache.mu.Unlock()
 	var used int64
@@ -168,15 +168,15 @@ func (c *cluster) sums() {
 		}
 		return true
 	})
-	if used != c.cache.used || used != c.cache.kept.bytes {
-		c.tb.Errorf("rings take %d bytes, %d are counted and %d may be dropped", used, c.cache.used, c.cache.kept.bytes)
+	if used != c.cache.used || used != c.cache.evictable.bytes {
+		c.tb.Errorf("rings take %d bytes, %d are counted and %d may be dropped", used, c.cache.used, c.cache.evictable.bytes)
 	}
-	if n := c.cache.kept.once.Len() + c.cache.kept.again.Len(); n != places || c.cache.waiting != 0 {
+	if n := c.cache.evictable.probation.Len() + c.cache.evictable.protected.Len(); n != places || c.cache.waiting != 0 {
 		c.tb.Errorf("%d rings are kept and %d may be dropped, %d wait", places, n, c.cache.waiting)
 	}
 }
 
-// right checks that a view's ring is the one of its members and of its names.
+// right checks a view's ring and fingerprint against its members.
 func right(tb testing.TB, v *View) {
 	tb.Helper()
 	members := make([]ring.Member, v.Ring.Len())
@@ -193,7 +193,7 @@ func right(tb testing.TB, v *View) {
 		tb.Errorf("view names fingerprint %016x, its members have %016x, its ring %016x", v.Fingerprint, got, v.Ring.Fingerprint())
 	}
 	if again.Digest() != v.Ring.Digest() {
-		tb.Errorf("ring at %d has digest %016x, built anew %016x", v.Revision, v.Ring.Digest(), again.Digest())
+		tb.Errorf("ring at %d has digest %016x, rebuilt %016x", v.Revision, v.Ring.Digest(), again.Digest())
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Rings that were asked for once go first, and then the least recently used.
+// Rings that were requested once are evicted first, then the least recently used.
 func TestEvictionOrder(t *testing.T) {
 	c := newCluster(t, 0)
 	for i := range 8 {
@@ -30,7 +30,7 @@ func TestEvictionOrder(t *testing.T) {
 		}
 	}
 	for _, want := range [][]string{{"g0", "g1", "g3", "g4", "g5"}, {"g0", "g1", "g4", "g5"}, {"g0", "g4", "g5"}, {"g0", "g5"}, {"g0"}} {
-		c.must("g0", Need{}) // it is asked for all the time
+		c.must("g0", Freshness{}) // it is requested all the time
 		c.cache.mu.Lock()
 		c.cache.memory = c.cache.used
 		c.cache.makeRoomLocked(1)
@@ -66,8 +66,8 @@ func watchBytes(t *testing.T, c *cluster) (stop func()) {
 	return func() { close(done); all.Wait() }
 }
 
-// A scan over cold groups stays within the memory, and leaves those rings that
-// are asked for all the time, while these change.
+// A scan over cold groups stays within the memory, and does not evict the rings that
+// are requested all the time.
 func TestScanOfColdGroups(t *testing.T) {
 	const hot = 4
 	cold := 2000
@@ -89,11 +89,11 @@ func TestScanOfColdGroups(t *testing.T) {
 		all.Go(func() {
 			group := "hot" + itoa(i%hot)
 			for {
-				need := Need{}
+				fresh := Freshness{}
 				if i >= hot {
-					need.Index = c.m.State().Index()
+					fresh.MinIndex = c.m.State().Index()
 				}
-				v, _ := c.must(group, need)
+				v, _ := c.must(group, fresh)
 				if v == nil || v.Ring.Len() < 20 {
 					t.Error("no ring")
 					return
@@ -111,7 +111,7 @@ func TestScanOfColdGroups(t *testing.T) {
 	for part := range 4 {
 		scan.Go(func() {
 			for i := part; i < cold; i += 4 {
-				if v, _ := c.must("cold"+itoa(i), Need{}); v == nil || v.Ring.Len() != 5 {
+				if v, _ := c.must("cold"+itoa(i), Freshness{}); v == nil || v.Ring.Len() != 5 {
 					t.Error("no ring")
 					return
 				}
@@ -136,8 +136,7 @@ func TestScanOfColdGroups(t *testing.T) {
 	c.sums()
 }
 
-// Warm rings that grow beyond the memory together, while readers wait for all of
-// them, stay within it.
+// Rings that grow beyond the memory together, each with waiters, stay within it.
 func TestRingsThatReadersWaitForStayWithinTheMemory(t *testing.T) {
 	const groups = 8
 	c := newCluster(t, 1<<20)
@@ -164,7 +163,7 @@ func TestRingsThatReadersWaitForStayWithinTheMemory(t *testing.T) {
 	c.sums()
 }
 
-// A ring whose successor fits the memory only without it goes first.
+// A ring is dropped before its next build if that fits the memory only without it.
 func TestOwnRingMakesRoom(t *testing.T) {
 	c := newCluster(t, 1<<20)
 	c.fill("web", 100)
@@ -183,7 +182,7 @@ func TestOwnRingMakesRoom(t *testing.T) {
 	c.sums()
 }
 
-// No ring is dropped for one that does not fit anyhow as long as others are built.
+// No ring is evicted for one that does not fit while others are built.
 func TestNoRingIsDroppedForNothing(t *testing.T) {
 	c := newCluster(t, 1<<20)
 	c.fill("web", 10)
@@ -200,7 +199,7 @@ func TestNoRingIsDroppedForNothing(t *testing.T) {
 	}
 }
 
-// A ring that nobody asks for is dropped after a while, and not before.
+// A ring is dropped a while after its last request, and not before.
 func TestIdleRingsAreDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, 0)
@@ -212,7 +211,7 @@ func TestIdleRingsAreDropped(t *testing.T) {
 		c.newest("asked")
 		for range 5 {
 			time.Sleep(IdleAfter/5 - time.Second)
-			c.must("asked", Need{})
+			c.must("asked", Freshness{})
 		}
 		synctest.Wait()
 		if c.cache.Peek("web") == nil {
@@ -221,7 +220,7 @@ func TestIdleRingsAreDropped(t *testing.T) {
 		time.Sleep(20 * time.Second)
 		synctest.Wait()
 		if c.cache.Peek("web") != nil || c.cache.Peek("asked") == nil {
-			t.Errorf("kept %v, and the one asked for: %v", c.cache.Peek("web") != nil, c.cache.Peek("asked") != nil)
+			t.Errorf("kept %v, and the requested one: %v", c.cache.Peek("web") != nil, c.cache.Peek("asked") != nil)
 		}
 		c.sums()
 	})

@@ -11,8 +11,8 @@ import (
 	"github.com/werbenhu/registry/fsm"
 )
 
-// A snapshot that replaces the state drops all rings; those who wait get the
-// ring of the new state, or hear that the group is not there.
+// A snapshot that replaces the state drops all rings; waiters get the ring of the
+// new state, or an error if the group is not in it.
 func TestRestoreDropsAllRings(t *testing.T) {
 	from := newCluster(t, 0)
 	from.fill("web", 7)
@@ -29,9 +29,9 @@ func TestRestoreDropsAllRings(t *testing.T) {
 	defer release()
 	var all sync.WaitGroup
 	var v *View
-	all.Go(func() { v, _ = c.must("web", Need{}) })
+	all.Go(func() { v, _ = c.must("web", Freshness{}) })
 	all.Go(func() {
-		if _, _, err := c.get(t.Context(), "gone", Need{}); !errors.Is(err, fsm.ErrUnknownGroup) {
+		if _, _, err := c.get(t.Context(), "gone", Freshness{}); !errors.Is(err, fsm.ErrUnknownGroup) {
 			t.Errorf("a group that went: %v", err)
 		}
 	})
@@ -49,19 +49,19 @@ func TestRestoreDropsAllRings(t *testing.T) {
 	if v.Ring.Len() != 7 || v.Revision != c.m.State().Group("web").Revision {
 		t.Errorf("%d members at %d", v.Ring.Len(), v.Revision)
 	}
-	// A reader that still has the state before, which was later.
+	// A reader that still has the previous state, of a later index.
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	if v, _, err := c.cache.Get(ctx, before, before.Group("web"), Need{Index: before.Index()}); err != nil || v.Ring.Len() != 7 {
+	if v, _, err := c.cache.Get(ctx, before, before.Group("web"), Freshness{MinIndex: before.Index()}); err != nil || v.Ring.Len() != 7 {
 		t.Errorf("a reader of the state before: %v", err)
 	}
-	if _, _, err := c.cache.Get(ctx, before, before.Group("gone"), Need{}); !errors.Is(err, fsm.ErrUnknownGroup) {
+	if _, _, err := c.cache.Get(ctx, before, before.Group("gone"), Freshness{}); !errors.Is(err, fsm.ErrUnknownGroup) {
 		t.Errorf("a group of the state before: %v", err)
 	}
 	c.sums()
 }
 
-// A build that was under way when the state was replaced publishes nothing.
+// A build during which the state is replaced publishes nothing.
 func TestBuildOfAReplacedStateIsNotKept(t *testing.T) {
 	c := newCluster(t, 0)
 	c.fill("web", 5)
@@ -70,11 +70,11 @@ func TestBuildOfAReplacedStateIsNotKept(t *testing.T) {
 	c.cache.Restored(c.m.State())
 	c.cache.mu.Lock()
 	e.waiters++ // it was waited for
-	c.cache.enqueueLocked(e, small, forReaders)
+	c.cache.enqueueLocked(e, small, foreground)
 	c.cache.mu.Unlock()
 	c.until("the builder is gone", func() bool { return c.cache.classes[small].running == 0 })
 	if c.cache.Peek("web") != nil || c.cache.Stats().Builds != 1 {
-		t.Error("built for a place that is gone")
+		t.Error("built for an entry that was dropped")
 	}
 	c.sums()
 }

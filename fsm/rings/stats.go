@@ -5,22 +5,22 @@ import (
 	"time"
 )
 
-// Stats is about the rings of a node. Counts are since the cache was made.
+// Stats are the figures of a cache. Counts are since it was made.
 type Stats struct {
 	Builds uint64
-	// Took is the time of all builds together, without their waits.
+	// Took is the time of all builds together, without waiting.
 	Took time.Duration
 	// Pending rings wait to be built or are being built.
 	Pending int
-	// Rings are kept, and take about so many bytes of at most Memory.
+	// Rings are kept, and take about Bytes of at most Memory.
 	Rings         int
 	Bytes, Memory int64
-	// Evicted rings went before their time, to make room.
+	// Evicted rings were dropped to make room.
 	Evicted uint64
-	// Busy questions were refused because too many rings waited to be built.
+	// Busy requests were refused because too many rings waited to be built.
 	Busy uint64
-	// Verified rings were compared with one that was built anew, and Mismatches of
-	// them differed.
+	// Verified rings were compared with a rebuilt one, and Mismatches of them
+	// differed.
 	Verified, Mismatches uint64
 }
 
@@ -34,7 +34,7 @@ func (c *counters) built(took time.Duration) {
 	c.took.Add(int64(took))
 }
 
-// Stats tells of the rings.
+// Stats returns the figures.
 func (c *Cache) Stats() Stats {
 	s := Stats{
 		Builds: c.stats.builds.Load(), Took: time.Duration(c.stats.took.Load()), Evicted: c.stats.evicted.Load(),
@@ -51,8 +51,8 @@ func (c *Cache) Stats() Stats {
 	s.Bytes, s.Pending = c.used+c.reserved, c.waiting
 	for _, l := range c.classes {
 		s.Pending += l.running
-		for _, e := range l.idle {
-			if e.queue == forNobody {
+		for _, e := range l.background {
+			if e.queue == background {
 				s.Pending++
 			}
 		}

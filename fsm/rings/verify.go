@@ -5,16 +5,15 @@ import (
 	"time"
 )
 
-// verifyFactor × the cost of a comparison passes until the next one.
+// verifyFactor × the time of a comparison passes until the next one.
 const verifyFactor = 100
 
-// turns says when the next comparison is due.
-type turns struct{ next time.Time }
+// verifySchedule is when the next comparison is due.
+type verifySchedule struct{ next time.Time }
 
-// verifyLocked compares, now and then, a ring that grew by changes with one that
-// is built anew: a fingerprint says nothing of how a ring was built. It takes at
-// most a hundredth of a processor, and waits while there is no memory for it. The
-// mutex is released meanwhile.
+// verifyLocked compares, now and then, a ring that was updated by changes with a
+// rebuilt one: a fingerprint covers the inputs of a ring, not its points. It takes
+// at most 1 % of a processor, and waits for memory. The mutex is released meanwhile.
 func (c *Cache) verifyLocked(e *entry, v *View) {
 	now, need := time.Now(), buildFactor*v.bytes()
 	if now.Before(c.verify.next) || c.used+c.reserved+need > c.memory || c.starved != nil {
@@ -23,7 +22,7 @@ func (c *Cache) verifyLocked(e *entry, v *View) {
 	c.verify.next = now.Add(time.Hour) // one at a time
 	c.reserved += need
 	c.mu.Unlock()
-	again, err := v.anew()
+	again, err := v.rebuild()
 	right := err == nil && again.Ring.Digest() == v.Ring.Digest()
 	took := time.Since(now)
 	c.mu.Lock()
@@ -34,24 +33,24 @@ func (c *Cache) verifyLocked(e *entry, v *View) {
 		return
 	}
 	c.stats.mismatches.Add(1)
-	c.log.Error("a ring that grew by changes differs from one that was built anew, which replaces it",
+	c.log.Error("updated ring differs from a rebuilt one, which replaces it",
 		"group", e.name, "revision", v.Revision, "error", err)
-	if e.gone || err != nil || e.view.Load() == nil {
+	if e.dropped || err != nil || e.view.Load() == nil {
 		return
 	}
 	if e.view.Load() == v && !e.building {
-		c.unplaceLocked(e)
+		c.pinLocked(e)
 		c.used += again.bytes() - v.bytes()
 		e.view.Store(again)
-		c.placeLocked(e)
+		c.unpinLocked(e)
 		return
 	}
-	c.dropLocked(e) // a later ring grew, or grows, from the wrong one
+	c.dropLocked(e) // a later ring is based on the wrong one
 }
 
-// Some returns kept rings for a comparison with other nodes, ordered by group and
-// beginning with the first that is not before from: at most so many, until their
-// memory exceeds bytes. next is the group to go on with; empty: from the first on.
+// Some returns kept rings for a comparison with other nodes, ordered by group,
+// beginning at from: at most so many, and until their memory exceeds bytes. next is
+// the group to continue with; empty: the first.
 func (c *Cache) Some(from string, rings, bytes int) (views map[string]*View, next string) {
 	var names []string
 	c.entries.Range(func(name, kept any) bool {

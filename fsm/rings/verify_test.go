@@ -17,7 +17,7 @@ func flip(r *ring.Ring) {
 	*(*uint32)(unsafe.Pointer(tail.Index(0).UnsafeAddr())) ^= 1 << 31
 }
 
-// A ring that grew from a wrong one is found and replaced.
+// A ring that is based on a wrong one is found and replaced.
 func TestVerificationFindsAWrongRing(t *testing.T) {
 	c := newCluster(t, 0)
 	c.fill("web", 50)
@@ -43,7 +43,7 @@ func TestVerificationFindsAWrongRing(t *testing.T) {
 	c.sums()
 }
 
-// Where a later ring is growing from the wrong one meanwhile, neither is kept.
+// If a later ring is based on the wrong one meanwhile, neither is kept.
 func TestVerificationDropsWhatGrowsFromAWrongRing(t *testing.T) {
 	c := newCluster(t, 0)
 	c.fill("web", 50)
@@ -53,7 +53,7 @@ func TestVerificationDropsWhatGrowsFromAWrongRing(t *testing.T) {
 	c.cache.mu.Lock()
 	e.building = true
 	c.cache.verifyLocked(e, v)
-	if !e.gone || c.cache.Peek("web") != nil || c.cache.stats.mismatches.Load() != 1 {
+	if !e.dropped || c.cache.Peek("web") != nil || c.cache.stats.mismatches.Load() != 1 {
 		t.Error("the wrong ring's successor would be kept")
 	}
 	e.building = false
@@ -62,7 +62,7 @@ func TestVerificationDropsWhatGrowsFromAWrongRing(t *testing.T) {
 	c.sums()
 }
 
-// Comparisons take at most a hundredth of a processor.
+// Comparisons take at most 1 % of a processor.
 func TestVerificationIsRare(t *testing.T) {
 	c := newCluster(t, 0)
 	c.fill("web", 200)
@@ -71,7 +71,7 @@ func TestVerificationIsRare(t *testing.T) {
 		c.apply(put("web", "n"+itoa(i)))
 		c.newest("web")
 	}
-	c.until("no build is under way", func() bool { return c.cache.reserved == 0 })
+	c.until("no build is running", func() bool { return c.cache.reserved == 0 })
 	c.cache.mu.Lock()
 	defer c.cache.mu.Unlock()
 	if n := c.cache.stats.verified.Load(); n == 0 || n > 5 {

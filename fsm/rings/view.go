@@ -12,8 +12,8 @@ import (
 // change.
 type View struct {
 	Ring *ring.Ring
-	// Revision and Fingerprint of the group that the ring was built from, and the
-	// applied index of the state in which the group was found at that revision.
+	// Revision and Fingerprint are those of the group that the ring was built from,
+	// and Index is the applied index of that state.
 	Revision, Fingerprint uint64
 	Index                 uint64
 
@@ -25,25 +25,25 @@ type View struct {
 // Member returns the member with the ring's index i.
 func (v *View) Member(i int) *fsm.Member { return v.members[i] }
 
-// bytes is about what keeping the view costs.
+// bytes is about the memory of the view.
 func (v *View) bytes() int64 { return int64(v.Ring.Bytes() + 8*len(v.members) + entryBytes) }
 
-// entryBytes is about what a ring costs beside its points and members.
+// entryBytes is about the memory of a ring beside its points and members.
 const entryBytes = 1 << 10
 
-// buildFactor × a ring's memory is what building it takes.
+// buildFactor × a ring's memory is the memory of building it.
 const buildFactor = 3
 
-// buildBytes is about what building the group's ring takes.
+// buildBytes is about the memory of building the group's ring.
 func buildBytes(g *fsm.Group) int64 {
 	const point, member = 9, 32 + 40
 	return buildFactor * (int64(g.Points())*point + int64(g.Len())*member + entryBytes)
 }
 
-// Build makes the view of a group of the state that no cache keeps.
+// Build makes a view of a group of the state, outside the cache.
 func Build(s *fsm.State, g *fsm.Group) (*View, error) { return build(s, g, nil) }
 
-// build makes the view of a group, from the one before if there is one.
+// build makes the view of a group, based on the previous one if there is one.
 func build(s *fsm.State, g *fsm.Group, old *View) (*View, error) {
 	v := &View{Revision: g.Revision, Fingerprint: g.Fingerprint(), Index: s.Index(), members: make([]*fsm.Member, 0, g.Len())}
 	members := make([]ring.Member, 0, g.Len())
@@ -63,8 +63,8 @@ func build(s *fsm.State, g *fsm.Group, old *View) (*View, error) {
 	return v, nil
 }
 
-// anew makes the same view without the help of a ring before.
-func (v *View) anew() (*View, error) {
+// rebuild makes the same view without a previous one.
+func (v *View) rebuild() (*View, error) {
 	r, err := ring.New(v.Ring.Params(), v.Ring.Members())
 	if err != nil {
 		return nil, err

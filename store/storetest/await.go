@@ -169,7 +169,7 @@ func (c *Cluster) AwaitSame() {
 			c.tb.Errorf("at index %d %s has digest %016x, another node %016x", s.Index(), n.ID, s.Digest(), first.Digest())
 		}
 		for g := range s.Groups {
-			v, _, err := n.Rings().Get(c.Context(), s, g, rings.Need{Index: s.Index()})
+			v, _, err := n.Rings().Get(c.Context(), s, g, rings.Freshness{MinIndex: s.Index()})
 			if err != nil {
 				c.tb.Fatalf("%s: ring of %q: %v", n.ID, g.Name, err)
 			}

@@ -227,7 +227,7 @@ var mutants = []Mutant{
 	},
 	{
 		Name: "stale-ring", Off: "a ring that is behind its group answers for a limited time",
-		Edits: []Edit{{"fsm/rings/cache.go", "return b, b.Delay <= max(StaleLimit, time.Duration(e.took.Load()))", "return b, true"}},
+		Edits: []Edit{{"fsm/rings/cache.go", "return st, st.Delay <= max(StaleLimit, time.Duration(e.buildTime.Load()))", "return st, true"}},
 		Tests: []Test{{"fsm/rings", "TestStaleRingHasALimit"}},
 		Note:  "From outside it takes builds that are slower than a second.",
 	},
