@@ -12,6 +12,7 @@ import (
 	"github.com/werbenhu/registry/docs"
 	"github.com/werbenhu/registry/fsm"
 	"github.com/werbenhu/registry/fsm/rings"
+	"github.com/werbenhu/registry/registrytest"
 	"github.com/werbenhu/registry/ring"
 	"github.com/werbenhu/registry/rpc"
 	"github.com/werbenhu/registry/store"
@@ -26,7 +27,7 @@ type metricRow struct{ name, kind, labels, help string }
 
 func metricRows(t *testing.T, n *registry.Node) (rows []metricRow) {
 	t.Helper()
-	kinds := regexp.MustCompile(`(?m)^# TYPE (\S+) (\S+)$`).FindAllStringSubmatch(string(scrape(t, n)), -1)
+	kinds := regexp.MustCompile(`(?m)^# TYPE (\S+) (\S+)$`).FindAllStringSubmatch(scrape(t, n), -1)
 	byName := make(map[string]string)
 	for _, m := range kinds {
 		byName[m[1]] = m[2]
@@ -54,8 +55,7 @@ func metricRows(t *testing.T, n *registry.Node) (rows []metricRow) {
 
 // TestDocumentedMetrics: the reference lists what a node exports.
 func TestDocumentedMetrics(t *testing.T) {
-	n := startNode(t, "n1", nil)
-	waitReady(t, n)
+	n := registrytest.Start(t).Nodes()[0]
 	scrape(t, n) // which is itself counted
 	table := "| metric | type | labels | |\n|---|---|---|---|\n"
 	for _, r := range metricRows(t, n) {

@@ -4,10 +4,14 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/werbenhu/registry/fsm"
 	"github.com/werbenhu/registry/fsm/fsmpb"
+	"github.com/werbenhu/registry/registrytest"
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
@@ -27,33 +31,63 @@ func ghost(t *testing.T, m *fsm.Machine) {
 // reason that sends clients elsewhere, takes the state of another node, and
 // then answers as the others do.
 func TestWrongStateEndsWatchesAndIsReplaced(t *testing.T) {
-	c := newAPICluster(t)
-	c.register(t, 0, nil)
-	for i, n := range c.nodes { // each once, whether it leads or not
-		stream, err := c.apis[i].Watch(t.Context(), &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Group{Group: "web"}})
+	c := registrytest.Start(t, registrytest.WithNodes(3))
+	var conns []*grpc.ClientConn
+	var apis []registrypb.RegistryClient
+	for _, n := range c.Nodes() {
+		conn, err := grpc.NewClient("passthrough:///"+n.Addr(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.settle(t)
+		t.Cleanup(func() { _ = conn.Close() })
+		conns, apis = append(conns, conn), append(apis, registrypb.NewRegistryClient(conn))
+	}
+	register := func(via int, id string) {
+		r, err := apis[via].Register(t.Context(), &registrypb.RegisterRequest{Group: "web", Id: id, Addr: "10.0.0.1:80", Ttl: durationpb.New(time.Hour)})
+		if err != nil {
+			t.Fatalf("register %s: %v", id, err)
+		}
+		c.WaitIndex(r.Index)
+	}
+	register(0, "web-1")
+	for i, n := range c.Nodes() { // each once, whether it leads or not
+		stream, err := apis[i].Watch(t.Context(), &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Group{Group: "web"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		awaitEqual(t, conns[i])
 		ghost(t, n.Machine())
-		c.register(t, (i+1)%3, func(r *registrypb.RegisterRequest) { r.Id = "after-" + n.ID() })
+		register((i+1)%3, "after-"+n.ID())
 		for err == nil {
 			_, err = stream.Recv()
 		}
 		wantReason(t, err, codes.Unavailable, registrypb.ErrorDetail_NOT_READY)
-		ids := awaitMembers(t, c.apis[i])
+		ids := awaitMembers(t, apis[i])
 		if ids["ghost"] || !ids["after-"+n.ID()] {
 			t.Errorf("%s has %v", n.ID(), ids)
 		}
-		c.settle(t)
-		st, err := registrypb.NewClusterClient(c.conns[i]).Status(t.Context(), &registrypb.StatusRequest{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, node := range st.Nodes {
-			if !node.Ready || len(node.Alarms) > 0 || node.Digest != st.Nodes[0].Digest {
-				t.Errorf("after the reinstallation: %v", node)
+		awaitEqual(t, conns[i])
+	}
+}
+
+// awaitEqual waits until all nodes are ready, without alarms, and have one state.
+func awaitEqual(t *testing.T, conn *grpc.ClientConn) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(20 * time.Second); ; <-tick.C {
+		st, err := registrypb.NewClusterClient(conn).Status(t.Context(), &registrypb.StatusRequest{})
+		equal := 0
+		for _, n := range st.GetNodes() {
+			if n.Ready && len(n.Alarms) == 0 && n.AppliedIndex == st.Nodes[0].CommitIndex && n.Digest == st.Nodes[0].Digest {
+				equal++
 			}
+		}
+		if equal == 3 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the nodes do not become equal: %v, %v", st, err)
 		}
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/werbenhu/registry"
+	"github.com/werbenhu/registry/registrytest"
 	"github.com/werbenhu/registry/rpc"
 	"github.com/werbenhu/registry/rpc/registrypb"
 	"github.com/werbenhu/registry/sdk"
@@ -30,8 +31,8 @@ type limitedNode struct {
 
 func newLimitedNode(t *testing.T, l rpc.Limits, most int) *limitedNode {
 	t.Helper()
-	n := &limitedNode{Node: startNode(t, "n1", func(c *registry.Config) { c.SetLimits(l) })}
-	waitReady(t, n.Node)
+	cluster := registrytest.Start(t, registrytest.WithConfig(func(c *registry.Config) { c.SetLimits(l) }))
+	n := &limitedNode{Node: cluster.Nodes()[0]}
 	bounded := grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(most))
 	conn, err := grpc.NewClient("passthrough:///"+n.Addr(), grpc.WithTransportCredentials(insecure.NewCredentials()), bounded)
 	if err != nil {
@@ -39,11 +40,7 @@ func newLimitedNode(t *testing.T, l rpc.Limits, most int) *limitedNode {
 	}
 	t.Cleanup(func() { _ = conn.Close() })
 	n.api = registrypb.NewRegistryClient(conn)
-	n.client, err = sdk.Dial(n.Addr(), sdk.WithLogger(testLogger(t)), sdk.WithDialOptions(bounded), sdk.WithCallTimeout(time.Minute))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = n.client.Close() })
+	n.client = cluster.Dial(sdk.WithDialOptions(bounded), sdk.WithCallTimeout(time.Minute))
 	return n
 }
 

@@ -58,7 +58,7 @@ var mutants = []Mutant{
 	{
 		Name: "request-id", Off: "the attempts of one call at several nodes have one request id",
 		Edits: []Edit{{"rpc/write.go", "if _, forwarded := forwardedTo(ctx); forwarded || len(req.GetRequestId()) > 0 {", "if _, forwarded := forwardedTo(ctx); forwarded {"}},
-		Tests: []Test{{".", "TestRepeatAtAnotherNodeTakesEffectOnce"}},
+		Tests: []Test{{"registrytest", "TestRepeatAtAnotherNodeTakesEffectOnce"}},
 		Note:  "The faults' clients ask through the API and repeat nothing at another node; the test makes the order of events.",
 	},
 
@@ -210,7 +210,7 @@ var mutants = []Mutant{
 	{
 		Name: "receipt-ring", Off: "a receipt names the ring that answered, not the group's newest revision",
 		Edits: []Edit{{"rpc/read.go", "Revision: a.view.Revision, Fingerprint: a.view.Fingerprint,", "Revision: a.group.Revision, Fingerprint: a.group.Fingerprint(),"}},
-		Tests: []Test{{"", "TestReceiptNamesTheRingThatAnswered"}},
+		Tests: []Test{{"registrytest", "TestReceiptNamesTheRingThatAnswered"}},
 		Note:  "The load matches without the owner's receipt being compared with members of that revision; the test does that.",
 	},
 	{

@@ -1,4 +1,4 @@
-package registry_test
+package docs_test
 
 import (
 	"os"
@@ -10,18 +10,22 @@ import (
 	"github.com/werbenhu/registry/docs"
 )
 
+// root is the root of the module.
+const root = ".."
+
 func documents(t *testing.T) []string {
 	t.Helper()
-	files, err := docs.Files(".")
+	files, err := docs.Files(root)
 	if err != nil || len(files) < 10 {
 		t.Fatalf("%d documents, %v", len(files), err)
 	}
 	return files
 }
 
+// read reads a file by its path from the root.
 func read(t *testing.T, path string) string {
 	t.Helper()
-	data, err := os.ReadFile(path)
+	data, err := os.ReadFile(filepath.Join(root, path))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,14 +47,14 @@ func TestReadmeIsShort(t *testing.T) {
 // The lines of Go are those of examples that are compiled.
 func TestDocumentedGoIsCompiled(t *testing.T) {
 	compiled := make(map[string]bool)
-	for _, path := range []string{"sdk/example_test.go", "sdk/grpcring/example_test.go", "sdk/routing/example_test.go"} {
+	for _, path := range []string{"sdk/example_test.go", "sdk/grpcring/example_test.go", "sdk/routing/example_test.go", "registrytest/example_test.go"} {
 		for line := range strings.Lines(read(t, path)) {
 			compiled[strings.TrimSpace(line)] = true
 		}
 	}
 	found := 0
 	for _, file := range documents(t) {
-		blocks, err := docs.Blocks(".", file)
+		blocks, err := docs.Blocks(root, file)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -101,7 +105,7 @@ func TestDocumentedLinksLead(t *testing.T) {
 			if path = filepath.Join(filepath.Dir(file), path); strings.HasPrefix(target, "#") {
 				path = file
 			}
-			info, err := os.Stat(path)
+			info, err := os.Stat(filepath.Join(root, path))
 			if err != nil {
 				t.Errorf("%s: %s: %v", file, m[0], err)
 				continue
