@@ -15,10 +15,14 @@ import (
 var update = flag.Bool("update", false, "write the golden files")
 
 func TestMain(m *testing.M) {
+	child := os.Getenv(processEnv) != ""
 	for _, v := range os.Environ() { // flags read the environment
 		if name, _, _ := strings.Cut(v, "="); strings.HasPrefix(name, "REGISTRY_") {
 			os.Unsetenv(name)
 		}
+	}
+	if child {
+		main()
 	}
 	// A proxy that refuses connections: what asks it, fails. Addresses of
 	// loopback are exempt.
