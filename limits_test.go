@@ -252,7 +252,7 @@ func TestListStartsOverWhenItsPagesWerePushedOut(t *testing.T) {
 		}
 		return err
 	}
-	client, err := sdk.Dial(n.Addr(), sdk.WithLogger(testLogger(t)), sdk.WithDialOptions(grpc.WithUnaryInterceptor(pushOut)))
+	client, err := sdk.Dial(n.Addr(), sdk.WithDialOptions(grpc.WithUnaryInterceptor(pushOut)))
 	if err != nil {
 		t.Fatal(err)
 	}
