@@ -263,7 +263,7 @@ func (s *Store) Renew(ctx context.Context, ids []uint64) (lost []uint64, term ui
 }
 
 // AcceptLoss lets the leases that the mass-loss guard holds in a group expire at
-// once, and returns how many are overdue. Only the leader keeps leases.
+// once, and returns how many are silent. Only the leader keeps leases.
 func (s *Store) AcceptLoss(ctx context.Context, group string) (int, error) {
 	if err := fsm.ValidateName("group", group); err != nil {
 		return 0, err

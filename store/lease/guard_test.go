@@ -84,7 +84,7 @@ func TestGuardWaitsForOthersAThirdOfATTL(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGuardTable(100, guardTTL)
 		g.run(3*guardTTL, guardTTL, func(id uint64) bool { return id > 20 })
-		if limit := guardTTL + guardTTL/guardSettle + guardTTL/50; len(g.gone) != 20 || g.last() > limit {
+		if limit := guardTTL + guardTTL/guardWait + guardTTL/50; len(g.gone) != 20 || g.last() > limit {
 			t.Errorf("%d members went, the last after %s, want 20 within %s", len(g.gone), g.last(), limit)
 		}
 	})
@@ -100,7 +100,7 @@ func TestGuardHoldsAMassLossForOneMoreTTL(t *testing.T) {
 		}
 		g.run(3*guardTTL, guardTTL, dead)
 		// 100 members a second, after the hold.
-		if limit := 2*guardTTL + guardTTL/guardSettle + 4*time.Second + guardTTL/50; len(g.gone) != 400 || g.last() > limit {
+		if limit := 2*guardTTL + guardTTL/guardWait + 4*time.Second + guardTTL/50; len(g.gone) != 400 || g.last() > limit {
 			t.Errorf("%d members went, the last after %s, want 400 within %s", len(g.gone), g.last(), limit)
 		}
 	})

@@ -13,7 +13,7 @@ import (
 
 // guardLimit is the bound of package doc for one member, from its last beat.
 func guardLimit(ttl time.Duration) time.Duration {
-	return ttl + ttl/guardSettle + ttl + guardDrain + ttl/50
+	return ttl + ttl/guardWait + ttl + guardDrain + ttl/50
 }
 
 // grow adds members from+1 to to in a group of their own.
@@ -52,7 +52,7 @@ func TestGuardBeginsAboveItsLimits(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				g := newGuardTable(c.members, guardTTL)
 				alive := func(id uint64) bool { return id > uint64(c.dead) }
-				g.run(guardTTL+guardTTL/guardSettle+guardTTL/50, guardTTL, alive)
+				g.run(guardTTL+guardTTL/guardWait+guardTTL/50, guardTTL, alive)
 				atOnce := max(guardAtLeast, c.members*guardAtOnce/100)
 				if c.held && len(g.gone) > atOnce {
 					t.Errorf("%d went before the hold, want at most %d", len(g.gone), atOnce)
@@ -87,7 +87,7 @@ func TestGuardsOfSeveralGroups(t *testing.T) {
 		alive := func(id uint64) bool {
 			return id > 500 && id <= 1000 || id > 1010 && id <= 1100 || id > 1190
 		}
-		g.run(guardTTL+guardTTL/guardSettle+guardTTL/50, guardTTL, alive)
+		g.run(guardTTL+guardTTL/guardWait+guardTTL/50, guardTTL, alive)
 		if n, _ := g.goneOf(1000, 1100); n != 10 {
 			t.Errorf("%d of the small loss went in time, want 10", n)
 		}

@@ -157,7 +157,7 @@ func TestGuardDoesNotKeepHeldMembers(t *testing.T) {
 		if limit := 2*guardTTL + guardTTL/50; len(g.gone) != 90 || g.first() < 2*guardTTL || g.last() > limit {
 			t.Errorf("%d members went, between %s and %s, want 90 by %s", len(g.gone), g.first(), g.last(), limit)
 		}
-		if guard := g.groups["g"]; guard.members != 10 || guard.leases != 10 || guard.lapsed != 0 {
+		if guard := g.groups["g"]; guard.members != 10 || guard.leases != 10 || guard.silent != 0 {
 			t.Errorf("the guard counts %+v", guard)
 		}
 	})

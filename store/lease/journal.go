@@ -5,7 +5,7 @@ import (
 	"log/slog"
 )
 
-// journal is what is to be logged when a lock is released.
+// journal collects log records until a lock is released.
 type journal []note
 
 type note struct {

@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// guards is what the guards of all groups did. The lease table's lock guards it.
+// guards sums up the guards of all groups. The lease table's lock guards it.
 type guards struct {
 	holding map[string]*groupGuard // those that hold members or release them
-	silent  int                    // leases past their deadline that are still there
+	silent  int                    // members past their deadline
 
 	// Since the store was opened.
 	holds, returned, gone, accepted uint64
@@ -28,7 +28,7 @@ func (a *guards) ended(g *groupGuard) {
 	}
 }
 
-// reset forgets what goes on, not what was counted.
+// reset keeps only the counters.
 func (a *guards) reset() {
 	clear(a.holding)
 	a.silent = 0
@@ -39,16 +39,15 @@ type Phase int
 
 // The phases of a guard.
 const (
-	// Idle: members go when their leases run out.
+	// Idle: leases expire when they are due.
 	Idle Phase = iota
-	// Waiting: some fell silent, and it is seen whether others follow.
+	// Waiting: some members are silent, and the guard waits for more.
 	Waiting
-	// Holding: many fell silent, and all of them are held.
+	// Holding: many members are silent, and all of them are held.
 	Holding
-	// Releasing: the hold is over, and those that stayed silent go one
-	// after another.
+	// Releasing: the hold is over, and silent members expire one by one.
 	Releasing
-	// Accepted: an operator accepted the loss; nobody is held.
+	// Accepted: an operator accepted the loss; no member is held.
 	Accepted
 )
 
@@ -56,36 +55,32 @@ func (p Phase) String() string {
 	return [...]string{"idle", "waiting", "holding", "releasing", "accepted"}[p]
 }
 
-// Status is the mass-loss guard's view of one group. It is the leader's:
-// no other node keeps deadlines.
+// Status is the state of the mass-loss guard of one group. Only the leader has one.
 type Status struct {
 	Group string
 	Phase Phase
-	// Members has leases in the group, Silent of them are past their deadline
-	// and still there.
+	// Members have leases in the group; Silent of them are past their deadline.
 	Members, Silent int
-	// Lost went or fell silent within the guard's window.
+	// Lost expired or fell silent within the guard's window.
 	Lost int
-	// Returned and Gone count since the hold began; both are 0 without one.
+	// Returned and Gone (expired) count since the hold began; 0 without one.
 	Returned, Gone int
-	// HoldLeft is the time until the first held member may go; 0 unless holding.
+	// HoldLeft is the time until the first held member may expire; 0 unless holding.
 	HoldLeft time.Duration
 }
 
 // Stats sums up the guards of all groups.
 type Stats struct {
-	// Silent leases are past their deadline and still there. Holding lists the
-	// groups whose guard holds members or releases them, by name. Both are of
-	// the leader; a follower has none.
+	// Silent leases are past their deadline. Holding lists the groups whose guard holds members or
+	// releases them, by name. Only the leader has them.
 	Silent  int
 	Holding []Status
-	// Holds began, Returned members beat again in one and Gone did not, and
-	// Accepted losses were an operator's word, all since the store was opened.
+	// Holds that began, members that Returned in one, members that expired in one (Gone),
+	// and losses that an operator Accepted, since the store was opened.
 	Holds, Returned, Gone, Accepted uint64
 }
 
-// Status tells what the mass-loss guard does with a group. A group without
-// leases is idle.
+// Status is the state of the mass-loss guard of a group. A group without leases is idle.
 func (t *Table) Status(group string) Status {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -110,8 +105,8 @@ func (t *Table) Stats() Stats {
 }
 
 func (g *groupGuard) status(now int64) Status {
-	s := Status{Group: g.group, Members: g.members, Silent: g.lapsed}
-	if g.lapsed > 0 {
+	s := Status{Group: g.group, Members: g.members, Silent: g.silent}
+	if g.silent > 0 {
 		s.Phase, s.Lost = Waiting, g.lost()
 	}
 	if g.holding {

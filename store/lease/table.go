@@ -11,28 +11,28 @@ import (
 	"github.com/werbenhu/registry/fsm/fsmpb"
 )
 
-// Table holds the deadlines of all leases while this node leads. It
-// follows the state machine: a registration puts a lease in, a removal takes
-// it out. Deadlines are on the process's monotonic clock and never leave it.
+// Table keeps the deadlines of all leases while this node leads. It follows the state
+// machine: a registration adds a lease, a removal removes it. Deadlines are on the
+// process's monotonic clock.
 //
-// A renewal only moves a deadline forward. The queue is ordered by the
-// deadline that a lease had when it was queued; one that comes up early
-// because it was renewed since is queued again, so that a renewal costs one
-// atomic store whatever the number of leases.
+// A renewal only moves a deadline forward. The queue is ordered by the deadline that a
+// lease had when it was queued. When a lease that was renewed since reaches the head,
+// it is queued again. So a renewal costs one atomic store, whatever the number of
+// leases.
 //
 //	t=0   lease 7, TTL 10 s: deadline 10, queued at 10
 //	t=3   renewed: deadline 13, still queued at 10
-//	t=10  7 comes up, deadline 13: queued again at 13
-//	t=13  7 comes up, deadline 13: due
+//	t=10  7 is at the head, deadline 13: queued again at 13
+//	t=13  7 is at the head, deadline 13: due
 //
-// A held member's lease has the time of its hold, if that is longer than its
-// TTL; what is said of TTLs here and in guard.go goes for that.
+// The lease of a held member runs for its hold, if that is longer than its TTL; then
+// "TTL" here and in guard.go means the hold.
 type Table struct {
 	start time.Time // origin of deadlines
 	log   *slog.Logger
 
 	mu     sync.RWMutex // guards the rest
-	notes  journal      // logged when mu is released
+	events journal      // logged after mu is released
 	active bool         // whether this node leads
 	byID   map[uint64]*lease
 	groups map[string]*groupGuard
@@ -45,22 +45,21 @@ type lease struct {
 	id, epoch     uint64
 	group, member string
 	ttl           time.Duration // or the hold, if that is longer
-	hold          time.Duration // 0 for a lease that the guard watches
+	hold          time.Duration // 0: the guard counts the lease
 	deadline      atomic.Int64  // nanoseconds since start
 
-	queuedAt int64 // the deadline that the queue orders by
-	index    int   // in the queue; -1 when it is not there
-	expiring bool  // an expiry is on its way: no renewal counts any more
+	queuedAt int64 // the queue's key: the deadline when it was queued
+	index    int   // in the queue; -1: not queued
+	expiring bool  // an expiry is proposed: renewals are refused
 
-	// What the guard notes while the lease is past its deadline.
-	guard    *groupGuard
-	lapsed   bool
-	lapsedAt int64
-	slot     int64
+	guard       *groupGuard
+	silent      bool  // past its deadline, and not let go by the guard
+	silentSince int64 // since when
+	slot        int64 // when the guard releases it; 0: not scheduled
 }
 
-// New returns the table of a node that does not lead. The logger is told of mass
-// losses; nil: nobody is.
+// New returns the table of a node that does not lead. The logger gets the events of
+// the guard; it may be nil.
 func New(log *slog.Logger) *Table {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -70,16 +69,16 @@ func New(log *slog.Logger) *Table {
 
 func (t *Table) now() int64 { return int64(time.Since(t.start)) }
 
-// Wake receives when the next deadline may have come nearer.
+// Wake receives when the next deadline may be sooner.
 func (t *Table) Wake() <-chan struct{} { return t.wake }
 
-// unlock also logs what happened, which is done without the lock: Apply waits
-// for it.
+// unlock logs the events after it has released the lock, so that renewals do not wait
+// for the log.
 func (t *Table) unlock() {
-	notes := t.notes
-	t.notes = nil
+	events := t.events
+	t.events = nil
 	t.mu.Unlock()
-	notes.write(t.log)
+	events.write(t.log)
 }
 
 // Applied follows the state machine (see fsm.Observer).
@@ -101,15 +100,15 @@ func (t *Table) Applied(u *fsm.Update) {
 		if c.Next != nil {
 			t.putLocked(c.Group, c.Next, now)
 		}
-		t.noteReturnLocked(c)
+		t.logTakeoverLocked(c)
 	}
 }
 
-// noteReturnLocked logs that a held registration came back from another address:
-// whoever uses the id may take it, and this shows who did.
-func (t *Table) noteReturnLocked(c fsm.Change) {
+// logTakeoverLocked logs that a held registration was taken from another address: any
+// process with the id may take it, and the log shows which one did.
+func (t *Table) logTakeoverLocked(c fsm.Change) {
 	if c.Prev != nil && c.Next != nil && c.Prev.Hold > 0 && c.Next.LeaseID != c.Prev.LeaseID && c.Next.Addr != c.Prev.Addr {
-		t.notes.Info("a held registration was taken from another address", "group", c.Group, "id", c.Next.ID, "was", c.Prev.Addr, "now", c.Next.Addr)
+		t.events.Info("a held registration was taken from another address", "group", c.Group, "id", c.Next.ID, "old_addr", c.Prev.Addr, "new_addr", c.Next.Addr)
 	}
 }
 
@@ -122,9 +121,8 @@ func (t *Table) Restored(state *fsm.State) {
 	}
 }
 
-// Lead makes the table follow the state machine; every lease starts with its
-// full TTL. The state is read under the lock: what is published later comes
-// through Applied.
+// Lead activates the table; every lease gets its full TTL. The state is read under the
+// lock: later changes come by Applied.
 func (t *Table) Lead(machine *fsm.Machine) {
 	t.mu.Lock()
 	defer t.unlock()
@@ -132,7 +130,7 @@ func (t *Table) Lead(machine *fsm.Machine) {
 	t.fillLocked(machine.State())
 }
 
-// Follow empties the table: another node leads.
+// Follow deactivates and empties the table.
 func (t *Table) Follow() {
 	t.mu.Lock()
 	defer t.unlock()
@@ -157,22 +155,22 @@ func (t *Table) fillLocked(state *fsm.State) {
 	}
 }
 
-// putLocked starts a lease, or gives one that was registered again its full TTL.
+// putLocked adds a lease, or gives the lease of a new registration its full TTL.
 func (t *Table) putLocked(group string, m *fsm.Member, now int64) {
 	l := t.byID[m.LeaseID]
 	ttl := max(m.TTL, m.Hold)
 	if l != nil && l.epoch == m.Epoch && l.ttl == ttl {
-		return // changed on an operator's word: no sign of life
+		return // changed by an operator: no sign of life
 	}
 	if l == nil {
 		l = &lease{id: m.LeaseID, index: -1, guard: t.guardLocked(group)}
 		l.guard.leases++
-		l.guard.joins()
+		l.guard.added()
 		t.byID[l.id] = l
 	}
-	l.guard.revived(l, &t.notes)
-	l.keepLocked()
-	l.watchLocked(m.Hold)
+	l.guard.renewed(l, &t.events)
+	l.cancelExpiryLocked()
+	l.setHoldLocked(m.Hold)
 	l.group, l.member, l.epoch, l.ttl = group, m.ID, m.Epoch, ttl
 	l.deadline.Store(now + int64(ttl))
 	t.enqueueLocked(l)
@@ -187,36 +185,36 @@ func (t *Table) removeLocked(id uint64) {
 	if l.index >= 0 {
 		heap.Remove(&t.queue, l.index)
 	}
-	if l.watched() {
-		l.guard.leaves(l, &t.notes)
+	if l.counted() {
+		l.guard.removed(l, &t.events)
 	} else {
-		l.guard.settle(l, &t.notes) // it was counted as gone, or not at all
+		l.guard.clearSilent(l, &t.events) // not counted, or subtracted already
 	}
 	if l.guard.leases--; l.guard.leases == 0 && t.groups[l.group] == l.guard {
 		delete(t.groups, l.group)
 	}
 }
 
-// keepLocked takes back that an expiry is on its way.
-func (l *lease) keepLocked() {
+// cancelExpiryLocked makes an expiring lease renewable again.
+func (l *lease) cancelExpiryLocked() {
 	if l.expiring {
 		l.expiring = false
 		if l.hold == 0 {
-			l.guard.joins()
+			l.guard.added()
 		}
 	}
 }
 
-// watched says whether the guard counts the lease among its members.
-func (l *lease) watched() bool { return l.hold == 0 && !l.expiring }
+// counted reports whether the guard counts the lease among its members.
+func (l *lease) counted() bool { return l.hold == 0 && !l.expiring }
 
-// watchLocked makes the guard watch a lease that is not held, and no other.
-func (l *lease) watchLocked(hold time.Duration) {
+// setHoldLocked sets the hold. The guard counts leases without one.
+func (l *lease) setHoldLocked(hold time.Duration) {
 	switch {
 	case l.hold == 0 && hold != 0:
-		l.guard.excused()
+		l.guard.held()
 	case l.hold != 0 && hold == 0:
-		l.guard.joins()
+		l.guard.added()
 	}
 	l.hold = hold
 }
@@ -230,25 +228,25 @@ func (t *Table) guardLocked(group string) *groupGuard {
 	return g
 }
 
-// AcceptLoss lets the members of a group go that are past their deadline, and
-// those that follow within their TTL; it returns how many the former are.
+// AcceptLoss lets the silent leases of a group expire at once, and those that become
+// silent within their TTL. It returns the number of the former.
 func (t *Table) AcceptLoss(group string) int {
 	t.mu.Lock()
 	defer t.unlock()
 	g := t.groups[group]
-	if g == nil || g.lapsed == 0 {
+	if g == nil || g.silent == 0 {
 		return 0
 	}
 	now := t.now()
 	for _, l := range t.byID {
-		if l.guard == g && l.lapsed {
+		if l.guard == g && l.silent {
 			g.accepted = max(g.accepted, now+int64(l.ttl))
 			t.enqueueAtLocked(l, now)
 		}
 	}
 	t.guards.accepted++
-	t.notes.Warn("an operator accepted a group's loss: its silent members go at once", "group", group, "silent", g.lapsed, "members", g.members)
-	return g.lapsed
+	t.events.Warn("an operator accepted a group's loss: its silent members expire at once", "group", group, "silent", g.silent, "members", g.members)
+	return g.silent
 }
 
 func (t *Table) enqueueLocked(l *lease) { t.enqueueAtLocked(l, l.deadline.Load()) }
@@ -268,8 +266,8 @@ func (t *Table) enqueueAtLocked(l *lease, at int64) {
 	}
 }
 
-// Renew gives the leases their full TTL from now and returns those that it
-// does not hold. The answer to the caller waits for the leadership check.
+// Renew gives the leases their full TTL from now and returns those that are lost. The
+// caller acknowledges it after the leadership check.
 func (t *Table) Renew(ids []uint64) (lost []uint64) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -285,8 +283,8 @@ func (t *Table) Renew(ids []uint64) (lost []uint64) {
 	return lost
 }
 
-// Due takes up to limit leases whose deadline has passed; no renewal of them
-// counts any more. next is the time to the next deadline, or -1 without one.
+// Due returns up to limit leases to expire; renewals of them are refused from then on.
+// next is the time to the next deadline, or -1 if there is none.
 func (t *Table) Due(limit int) (leases []*fsmpb.ExpiredLease, next time.Duration) {
 	t.mu.Lock()
 	defer t.unlock()
@@ -297,7 +295,7 @@ func (t *Table) Due(limit int) (leases []*fsmpb.ExpiredLease, next time.Duration
 			return leases, time.Duration(l.queuedAt - now)
 		}
 		if l.deadline.Load() > now {
-			l.guard.revived(l, &t.notes)
+			l.guard.renewed(l, &t.events)
 			t.enqueueLocked(l)
 			continue
 		}
@@ -305,11 +303,11 @@ func (t *Table) Due(limit int) (leases []*fsmpb.ExpiredLease, next time.Duration
 			return leases, 0
 		}
 		if l.hold == 0 {
-			if wait := l.guard.lapse(l, now, &t.notes); wait > 0 {
-				t.enqueueAtLocked(l, now+min(wait, int64(l.ttl)/guardLook))
+			if wait := l.guard.delay(l, now, &t.events); wait > 0 {
+				t.enqueueAtLocked(l, now+min(wait, int64(l.ttl)/guardRecheck))
 				continue
 			}
-			l.guard.goes(l, &t.notes)
+			l.guard.expires(l, &t.events)
 		}
 		heap.Pop(&t.queue)
 		l.expiring = true
@@ -318,16 +316,15 @@ func (t *Table) Due(limit int) (leases []*fsmpb.ExpiredLease, next time.Duration
 	return leases, -1
 }
 
-// Grace moves every deadline to at least that far from now. After the process
-// stood still, heartbeats that arrived meanwhile wait to be read: they are
-// taken before anything expires.
+// Grace moves every deadline to at least d from now. After a pause of the process,
+// heartbeats that arrived meanwhile are read before any lease expires.
 func (t *Table) Grace(d time.Duration) {
 	t.mu.Lock()
 	defer t.unlock()
 	now := t.now()
 	for _, l := range t.queue {
-		if l.lapsed {
-			continue // the guard has it: it was silent before
+		if l.silent {
+			continue // silent before the pause
 		}
 		if least := now + int64(min(d, l.ttl)); l.deadline.Load() < least {
 			l.deadline.Store(least)
@@ -342,8 +339,8 @@ func (t *Table) Len() int {
 	return len(t.byID)
 }
 
-// Expiring is the number of leases that Due returned and whose expiry is neither
-// applied nor given back by Retry. It looks at every lease.
+// Expiring is the number of leases that Due returned and whose expiry is neither applied
+// nor reverted by Retry. It iterates over all leases.
 func (t *Table) Expiring() (n int) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -380,14 +377,14 @@ func (q *leaseQueue) Pop() any {
 	return l
 }
 
-// Retry starts leases over whose expiry was not proposed.
+// Retry gives leases their full TTL again if their expiry has no known outcome.
 func (t *Table) Retry(leases []*fsmpb.ExpiredLease) {
 	t.mu.Lock()
 	defer t.unlock()
 	now := t.now()
 	for _, e := range leases {
 		if l := t.byID[e.LeaseId]; l != nil && l.expiring {
-			l.keepLocked()
+			l.cancelExpiryLocked()
 			l.deadline.Store(now + int64(l.ttl))
 			t.enqueueLocked(l)
 		}
