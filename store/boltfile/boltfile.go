@@ -1,12 +1,10 @@
-// Package boltfile reads the pages of a bbolt file and checks that they make
-// sense, without bbolt.
+// Package boltfile verifies the pages of a bbolt file without bbolt.
 //
-// bbolt trusts its pages: they have no checksums, except the two meta pages, and
-// one that is damaged makes it panic, on goroutines that nobody can recover, or
-// read memory that is not there. This package follows every page that bbolt
-// would follow, with every position and length checked before it is used. What
-// it accepts, bbolt reads without a fault. It does not say that the content of
-// keys and values is right: that is for checksums of their own.
+// bbolt trusts its pages: except the two meta pages they have no checksums. A damaged
+// page makes it panic, on goroutines whose panic cannot be recovered, or read unmapped
+// memory. This package follows every page that bbolt would follow, and checks every
+// position and length before use. bbolt reads a file that it accepts without a fault.
+// It does not verify the content of keys and values, which need checksums of their own.
 //
 //	err := boltfile.Check(file, size, func(bucket, key, value []byte) error {
 //		keys++
@@ -23,7 +21,7 @@ import (
 	"io"
 )
 
-// ErrDamaged is what every finding is.
+// ErrDamaged is the error for every damage.
 var ErrDamaged = errors.New("damaged bbolt file")
 
 func damaged(format string, args ...any) error {
@@ -59,19 +57,19 @@ const (
 
 var order = binary.NativeEndian
 
-// Visit is told of every key and value of a bucket, in the order of the keys.
-// The slices are valid during the call.
+// Visit is called with every key and value of a bucket, in the order of the keys. The
+// slices are valid during the call.
 type Visit func(bucket, key, value []byte) error
 
-// Check reads the file and calls visit for what is in its buckets, which hold
-// no buckets themselves. Errors are an [ErrDamaged], those of r, or visit's.
+// Check reads the file and calls visit for the content of its buckets, which have no
+// nested buckets. Errors are an [ErrDamaged], those of r, or visit's.
 func Check(r io.ReaderAt, size int64, visit Visit) error {
 	m, err := readMeta(r, size)
 	if err != nil {
 		return err
 	}
 	if m.pages < 2 || m.pages > uint64(size)/uint64(m.pageSize) {
-		return damaged("it should have %d pages of %d bytes and is %d bytes long", m.pages, m.pageSize, size)
+		return damaged("it has %d pages of %d bytes by its meta page, but is %d bytes long", m.pages, m.pageSize, size)
 	}
 	c := &checker{r: r, meta: m, seen: make([]uint64, m.pages/64+1), visit: visit}
 	c.mark(0, 1)
@@ -110,8 +108,8 @@ func readMeta(r io.ReaderAt, size int64) (meta, error) {
 	return best, nil
 }
 
-// metaPositions are where meta pages may be: the second one is a page after
-// the first, whose size only a valid one tells.
+// metaPositions are the possible positions of meta pages: the second one is a page after
+// the first, and only a valid meta page has the page size.
 func metaPositions(r io.ReaderAt, size int64) []int64 {
 	if m, ok := metaAt(r, size, 0); ok {
 		return []int64{0, int64(m.pageSize)}
@@ -133,7 +131,7 @@ func metaAt(r io.ReaderAt, size, at int64) (meta, bool) {
 	if _, err := r.ReadAt(buf, at); err != nil {
 		return meta{}, false
 	}
-	b := buf[headerSize:] // bbolt takes a meta page by its checksum, whatever its header says
+	b := buf[headerSize:] // bbolt accepts a meta page by its checksum and ignores its header
 	sum := fnv.New64a()
 	_, _ = sum.Write(b[:metaSize-8]) // a hash never fails
 	m := meta{
@@ -152,7 +150,7 @@ type checker struct {
 	visit Visit
 }
 
-// mark notes pages as used; false when one was used before.
+// mark marks pages as used; false if one was used before.
 func (c *checker) mark(id, n uint64) bool {
 	for i := id; i < id+n; i++ {
 		if c.seen[i/64]&(1<<(i%64)) != 0 {
@@ -163,7 +161,7 @@ func (c *checker) mark(id, n uint64) bool {
 	return true
 }
 
-// page is a page in memory, with what follows it as its overflow.
+// page is a page in memory, with its overflow pages.
 type page struct {
 	id    uint64
 	flags uint16
@@ -175,7 +173,7 @@ func parse(id uint64, data []byte) page {
 	return page{id: id, flags: order.Uint16(data[8:]), count: int(order.Uint16(data[10:])), data: data}
 }
 
-// page reads a page that nothing else uses.
+// page reads a page and marks it as used.
 func (c *checker) page(id uint64) (page, error) {
 	if id < 2 || id >= c.meta.pages {
 		return page{}, damaged("page %d is outside of 2 to %d", id, c.meta.pages-1)
@@ -186,7 +184,7 @@ func (c *checker) page(id uint64) (page, error) {
 		return page{}, fmt.Errorf("read page %d: %w", id, err)
 	}
 	if own := order.Uint64(header[:]); own != id {
-		return page{}, damaged("page %d says that it is page %d", id, own)
+		return page{}, damaged("page %d has the id %d", id, own)
 	}
 	n := uint64(order.Uint32(header[12:])) + 1
 	if n > c.meta.pages-id || n*uint64(c.meta.pageSize) > maxPageExtents {
@@ -216,20 +214,20 @@ func (p page) element(i int, posAt int) (head, rest []byte, err error) {
 	return head, p.data[at:], nil
 }
 
-// bounds are what the keys of a page must lie in: not before low, before high.
+// bounds limit the keys of a page: low ≤ key < high.
 type bounds struct{ low, high []byte }
 
 func (b bounds) check(p page, i int, last, key []byte) error {
 	switch {
 	case i > 0 && bytes.Compare(last, key) >= 0:
-		return damaged("page %d: key %d is not after the one before", p.id, i)
+		return damaged("page %d: key %d is not greater than the previous one", p.id, i)
 	case b.low != nil && bytes.Compare(key, b.low) < 0, b.high != nil && bytes.Compare(key, b.high) >= 0:
-		return damaged("page %d: key %d is not where it belongs", p.id, i)
+		return damaged("page %d: key %d is out of bounds", p.id, i)
 	}
 	return nil
 }
 
-// tree checks a page and all below it. bucket is nil in the tree of buckets.
+// tree checks a page and all pages below it. bucket is nil in the tree of buckets.
 func (c *checker) tree(id uint64, bucket []byte, b bounds, depth int) error {
 	if depth > maxDepth {
 		return damaged("page %d is %d levels deep", id, depth)

@@ -10,17 +10,16 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// checkedLog adds a checksum to every entry on its way to the disk and checks
-// it on the way back: bbolt has none, and a changed term or type would lead this
-// node's state away from the others'. The checksum lies in the entry's
-// Extensions, which raft leaves to the log's middleware, and never leaves this
-// type. An entry without one was written before there were checksums.
+// checkedLog adds a checksum to every stored entry and verifies it on reads: bbolt has
+// none, and a changed term or type would make this node's state differ. The checksum is
+// in the entry's Extensions, which raft reserves for log middleware, and is removed on
+// reads. Entries without one are from before there were checksums.
 type checkedLog struct {
 	raft.LogStore
-	summed bool // a log that is younger than the checksums: all entries have one
+	summed bool // all entries have a checksum
 }
 
-// entrySum covers what an entry means; AppendedAt is for metrics.
+// entrySum covers all fields of an entry except AppendedAt, which is for metrics only.
 func entrySum(l *raft.Log) uint64 {
 	head := make([]byte, 0, 17)
 	head = binary.LittleEndian.AppendUint64(head, l.Index)
@@ -33,7 +32,7 @@ func entrySum(l *raft.Log) uint64 {
 
 func (s checkedLog) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
 
-// StoreLogs writes copies: raft goes on using the originals.
+// StoreLogs writes copies: raft still uses the originals.
 func (s checkedLog) StoreLogs(logs []*raft.Log) error {
 	copies, out := make([]raft.Log, len(logs)), make([]*raft.Log, len(logs))
 	for i, l := range logs {
@@ -42,12 +41,12 @@ func (s checkedLog) StoreLogs(logs []*raft.Log) error {
 		out[i] = &copies[i]
 	}
 	if err := s.LogStore.StoreLogs(out); err != nil {
-		return fmt.Errorf("%w%s", err, Advice(err)) // here: raft's cache passes on the text alone
+		return fmt.Errorf("%w%s", err, Advice(err)) // added here, because raft's cache keeps only the text
 	}
 	return nil
 }
 
-// GetLog returns [ErrCorrupt] for an entry that is not what was written.
+// GetLog returns [ErrCorrupt] for an entry that differs from what was written.
 func (s checkedLog) GetLog(index uint64, l *raft.Log) error {
 	err := guardPanic(func() error { return s.LogStore.GetLog(index, l) })
 	switch {
@@ -56,18 +55,18 @@ func (s checkedLog) GetLog(index uint64, l *raft.Log) error {
 	case err != nil:
 		return fmt.Errorf("%w: log entry %d: %w", ErrCorrupt, index, err)
 	case l.Index != index:
-		return fmt.Errorf("%w: log entry %d says that it is entry %d", ErrCorrupt, index, l.Index)
+		return fmt.Errorf("%w: log entry %d has the index %d", ErrCorrupt, index, l.Index)
 	case len(l.Extensions) == 0 && !s.summed:
 		return nil
 	case len(l.Extensions) != 8 || binary.LittleEndian.Uint64(l.Extensions) != entrySum(l):
-		return fmt.Errorf("%w: log entry %d does not have the checksum that it was written with", ErrCorrupt, index)
+		return fmt.Errorf("%w: log entry %d does not match its checksum", ErrCorrupt, index)
 	}
 	l.Extensions = nil
 	return nil
 }
 
-// guardPanic turns a panic of bbolt about a damaged page into an error, also one
-// about a page that the file does not have any more.
+// guardPanic turns bbolt's panic at a damaged page, or at a page beyond the end of the
+// file, into an error.
 func guardPanic(read func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -78,11 +77,11 @@ func guardPanic(read func() error) (err error) {
 	return read()
 }
 
-// checkedStable adds a checksum to term and vote. A value without one was
-// written before there were checksums.
+// checkedStable adds a checksum to term and vote. Values without one are from before
+// there were checksums.
 type checkedStable struct{ raft.StableStore }
 
-// valueMark starts a value with a checksum: no term and no address does.
+// valueMark begins a value with a checksum; no term and no address begins with it.
 const valueMark = "\x00\x01\x02\x03"
 
 func valueSum(key, value []byte) uint64 {
@@ -123,7 +122,7 @@ func (s checkedStable) Get(key []byte) (value []byte, err error) {
 	}
 	value, sum := rest[:len(rest)-8], binary.LittleEndian.Uint64(rest[len(rest)-8:])
 	if sum != valueSum(key, value) {
-		return nil, fmt.Errorf("%w: value of %s does not have the checksum that it was written with", ErrCorrupt, key)
+		return nil, fmt.Errorf("%w: value of %s does not match its checksum", ErrCorrupt, key)
 	}
 	return value, nil
 }

@@ -1,12 +1,11 @@
-// Package raftlog keeps a node's raft log, term, vote and snapshots on the disk,
-// and finds what is not as it was written.
+// Package raftlog stores a node's raft log, term, vote and snapshots on disk, and
+// detects corruption and lost writes.
 //
-// The log is in segments (hashicorp/raft-wal) or in raft.db (raft-boltdb); term
-// and vote are always in raft.db. Every entry, term and vote has a checksum; the
-// file raft.tail remembers how far the log reached and who was voted for, so that
-// a log that was cut off or set back is found; the pages of raft.db and the last
-// segment are checked before they are used. A write that fails or hangs ends the
-// node (see [Watchdog]).
+// The log is in segments (hashicorp/raft-wal) or in raft.db (raft-boltdb); term and
+// vote are always in raft.db. Every entry, term and vote has a checksum. The file
+// raft.tail records the last entry and vote, so that a log that was truncated or
+// replaced by an older copy is detected. The pages of raft.db and the last segment
+// are verified before use. A write that fails or hangs ends the node (see [Watchdog]).
 //
 //	files, err := raftlog.Lock(dir)                 // one process a directory
 //	err = files.Open(raftlog.WAL, logger, 0)
@@ -14,5 +13,5 @@
 //	from, last, err := files.Verify()               // before raft builds on it
 //	logs, stable, err := files.Guard(raftlog.GuardConfig{…})
 //
-// It finds accidents, not forgery, and not the loss of a whole directory.
+// It detects accidents, not forgery, and not an older copy of the whole directory.
 package raftlog

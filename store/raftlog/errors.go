@@ -2,7 +2,7 @@ package raftlog
 
 import "errors"
 
-// What can be wrong with a log.
+// Errors of a log.
 var (
 	// ErrCorrupt: what is on disk is not what was written.
 	ErrCorrupt = errors.New("stored data is damaged")

@@ -16,20 +16,20 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 )
 
-// Where a node's log is. Term and vote are in raft.db with either.
+// Kinds of log. Term and vote are in raft.db with either.
 const (
 	// WAL: in segments, by hashicorp/raft-wal. One fsync a write.
 	WAL = "wal"
 	// Bolt: in raft.db, by hashicorp/raft-boltdb. Two fsyncs a write.
 	Bolt = "boltdb"
-	// Default is where the log of a new data directory is.
+	// Default is the kind of log of a new data directory.
 	Default = WAL
 )
 
-// Valid says whether it is one of the above.
+// Valid reports whether it is one of the above.
 func Valid(kind string) bool { return kind == WAL || kind == Bolt }
 
-// Names are the files of a data directory without which there is no log.
+// Names are the files that a log of that kind must have.
 func Names(kind string) []string {
 	if kind == WAL {
 		return []string{DBFile, filepath.Join(walDir, walList)}
@@ -40,7 +40,7 @@ func Names(kind string) []string {
 // DBFile has term and vote, and the log itself with Bolt.
 const DBFile = "raft.db"
 
-// lockWait is how long to wait for another process to leave the directory.
+// lockWait is how long to wait for the lock of the directory.
 const lockWait = time.Second
 
 // Lock checks and opens raft.db, whose lock is that of the data directory. Errors
@@ -75,7 +75,7 @@ func openBolt(dir string) (*raftboltdb.BoltStore, error) {
 	return bolt, nil
 }
 
-// Files are the open files of the log and of what raft must not forget.
+// Files are the open files of log, term and vote.
 type Files struct {
 	dir  string
 	bolt *raftboltdb.BoltStore
@@ -83,8 +83,7 @@ type Files struct {
 	wal  *walLog // nil: the entries are in bolt
 }
 
-// Open opens the log beside raft.db. A segment has so many bytes, 16 MiB with 0.
-// Damage is an [ErrCorrupt].
+// Open opens the log. segmentSize is in bytes; 0: 16 MiB. Damage is an [ErrCorrupt].
 func (f *Files) Open(kind string, logger hclog.Logger, segmentSize int) (err error) {
 	if f.tail, err = openTail(f.dir); err != nil || kind != WAL {
 		return err
@@ -93,17 +92,17 @@ func (f *Files) Open(kind string, logger hclog.Logger, segmentSize int) (err err
 	return err
 }
 
-// entries is the log as it is on the disk.
+// entries is the log on disk.
 func (f *Files) entries() checkedLog {
 	return checkedLog{LogStore: f.Unchecked(), summed: f.wal != nil}
 }
 
 func (f *Files) stable() checkedStable { return checkedStable{f.bolt} }
 
-// Entries is the log as it is on the disk.
+// Entries is the log on disk.
 func (f *Files) Entries() raft.LogStore { return f.entries() }
 
-// Unchecked is Entries without the checksums: it returns what the files say.
+// Unchecked is Entries without the verification of checksums.
 func (f *Files) Unchecked() raft.LogStore {
 	if f.wal != nil {
 		return f.wal
@@ -111,25 +110,25 @@ func (f *Files) Unchecked() raft.LogStore {
 	return f.bolt
 }
 
-// Verify reads every entry, and term and vote. It returns the last index and the
-// one from which on the log has no gap; an [ErrCorrupt] if anything written is
-// missing or changed.
+// Verify reads every entry, and term and vote. It returns the last index and the first
+// index from which the log has no gap, or an [ErrCorrupt] if anything that was written
+// is missing or changed.
 func (f *Files) Verify() (from, last uint64, err error) {
 	return verifyLog(f.entries(), f.stable(), f.tail.mark())
 }
 
-// GuardConfig says what is around a log that raft writes.
+// GuardConfig configures [Files.Guard].
 type GuardConfig struct {
 	Watchdog
 	Snapshots *Snapshots
-	Stored    func() // told when entries were stored; may be nil
-	// WrapLog and WrapStable, if set, put a fault before the files.
+	Stored    func() // called after entries were stored; may be nil
+	// WrapLog and WrapStable, if set, inject faults.
 	WrapLog    func(raft.LogStore) raft.LogStore
 	WrapStable func(raft.StableStore) raft.StableStore
 }
 
-// Guard returns log, term and vote as raft uses them: a write that fails or hangs
-// and an entry that is damaged end the node.
+// Guard returns log, term and vote for raft: a failed or hanging write and a damaged
+// entry end the node.
 func (f *Files) Guard(cfg GuardConfig) (raft.LogStore, raft.StableStore, error) {
 	cached, err := raft.NewLogCache(cachedEntries, f.entries())
 	if err != nil {
@@ -149,8 +148,8 @@ func (f *Files) Guard(cfg GuardConfig) (raft.LogStore, raft.StableStore, error) 
 // cachedEntries is how many of the last entries are kept in memory, for followers.
 const cachedEntries = 1024
 
-// DropOther removes what a move of the log left where the log is not. The log
-// itself was verified before.
+// DropOther removes the rest of a log of the other kind, after a move. The caller has
+// verified the log itself.
 func (f *Files) DropOther() error {
 	if f.wal != nil {
 		last, err := f.bolt.LastIndex()
@@ -166,14 +165,14 @@ func (f *Files) DropOther() error {
 	return errors.Join(os.RemoveAll(path), syncDir(f.dir))
 }
 
-// DB is what bbolt counts.
+// DB is the statistics of bbolt.
 func (f *Files) DB() bbolt.Stats { return f.bolt.Stats() }
 
-// Size is what the log takes on the disk, in bytes.
+// Size is the size of the log on disk, in bytes.
 func (f *Files) Size() (sum int64) {
 	paths := []string{filepath.Join(f.dir, DBFile)}
 	if f.wal != nil {
-		segments, _ := filepath.Glob(filepath.Join(f.dir, walDir, "*")) // the pattern is right
+		segments, _ := filepath.Glob(filepath.Join(f.dir, walDir, "*")) // the pattern is valid
 		paths = append(paths, segments...)
 	}
 	for _, path := range paths {
@@ -184,8 +183,8 @@ func (f *Files) Size() (sum int64) {
 	return sum
 }
 
-// Writes are those to the log and how long they took: pages of raft.db, and
-// batches and truncations of segments.
+// Writes is the number of writes to the log and their total time: pages of raft.db,
+// and batches and truncations of segments.
 func (f *Files) Writes() (n uint64, took time.Duration) {
 	stats := f.bolt.Stats().TxStats
 	n, took = uint64(stats.GetWrite()), stats.GetWriteTime()
@@ -195,7 +194,7 @@ func (f *Files) Writes() (n uint64, took time.Duration) {
 	return n, took
 }
 
-// Close closes the files and gives the lock back. It may be called again.
+// Close closes the files and releases the lock. It may be called again.
 func (f *Files) Close() error {
 	var errs []error
 	if f.wal != nil {

@@ -8,25 +8,25 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// logStore guards raft's log: writes that fail and entries that are damaged end
-// the node. It has no gaps: see IsMonotonic.
+// logStore is raft's log. Failed writes and damaged entries end the node. It has no
+// gaps: see IsMonotonic.
 type logStore struct {
 	raft.LogStore
 	Watchdog
 	tail *tail
-	// keepFrom is the index of the oldest snapshot that is kept; the entries
-	// after it stay, so that the node can start from that one.
+	// keepFrom is the index of the oldest snapshot; the entries after it stay, so that
+	// the node can start from it.
 	keepFrom func() (index uint64, ok bool)
 	// covered is the index of the newest snapshot.
 	covered func() (index uint64, ok bool)
-	stored  func() // told when entries were stored
+	stored  func() // called after entries were stored
 
-	installed atomic.Bool // raft asks for the log's end because of a snapshot
+	installed atomic.Bool // raft has installed a snapshot and will remove the log
 }
 
-// IsMonotonic has raft remove all entries before it goes on after a snapshot
-// that it was sent. Otherwise older ones would stay with a gap after them, which
-// cannot be told from damage. Raft v1.8.0 asks at that moment only.
+// IsMonotonic makes raft remove all entries after it has installed a snapshot.
+// Otherwise older entries would stay, with a gap after them that looks like damage.
+// Raft v1.8.0 calls it at that moment only.
 func (s *logStore) IsMonotonic() bool {
 	s.installed.Store(true)
 	return true
@@ -58,10 +58,10 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 	})
 }
 
-// DeleteRange removes entries from the front, which a snapshot covers, or from
-// the end, or all. After a snapshot that raft was sent it asks for all, but goes on
-// in memory as if the log reached as far as before: what the snapshot does not
-// cover stays until raft finds that it conflicts (see package rafttransport).
+// DeleteRange removes entries from the front, which a snapshot covers, or from the end,
+// or all. After an installed snapshot raft removes all, but keeps the last index in
+// memory: so the entries that the snapshot does not cover stay here until raft finds
+// that they conflict (see package rafttransport).
 func (s *logStore) DeleteRange(low, high uint64) error {
 	return s.run("truncate log", func() error {
 		first, err := s.FirstIndex()
@@ -99,8 +99,8 @@ func (s *logStore) DeleteRange(low, high uint64) error {
 	})
 }
 
-// coveredOf is what to remove when raft asks for all because of a snapshot, if
-// the log goes beyond that.
+// coveredOf is the last index to remove after an installed snapshot, if the log goes
+// beyond the snapshot.
 func (s *logStore) coveredOf(low, high, first, last uint64) (covered uint64, ok bool) {
 	if low > first || high < last || !s.installed.Swap(false) {
 		return 0, false
@@ -109,14 +109,14 @@ func (s *logStore) coveredOf(low, high, first, last uint64) (covered uint64, ok 
 	return covered, ok && covered >= first && covered < last
 }
 
-// stableStore guards raft's term and vote.
+// stableStore is raft's term and vote. Failed writes and damaged values end the node.
 type stableStore struct {
 	raft.StableStore
 	Watchdog
 	tail *tail
 }
 
-// What raft keeps in its stable store.
+// The keys of raft's stable store.
 const (
 	keyCurrentTerm = "CurrentTerm"
 	keyVoteTerm    = "LastVoteTerm"
@@ -148,7 +148,7 @@ func (s *stableStore) Set(key, value []byte) error {
 	})
 }
 
-// voteHash is never 0, which stands for a vote that is not known.
+// voteHash is never 0, which stands for an unknown vote.
 func voteHash(candidate []byte) uint64 { return xxhash.Sum64(candidate) | 1 }
 
 func (s *stableStore) SetUint64(key []byte, value uint64) error {
@@ -161,7 +161,7 @@ func (s *stableStore) SetUint64(key []byte, value uint64) error {
 			case keyCurrentTerm:
 				m.CurrentTerm = value
 			case keyVoteTerm:
-				m.VoteTerm, m.VoteHash = value, 0 // whom it went to follows
+				m.VoteTerm, m.VoteHash = value, 0 // raft writes the candidate next
 			}
 		}, false)
 	})
@@ -171,6 +171,6 @@ func (s *stableStore) SetUint64(key []byte, value uint64) error {
 	return err
 }
 
-// bootstrapTerm is what raft writes when it forms a cluster; then it takes an
-// error, while later it panics at one.
+// bootstrapTerm is the term that raft writes when it forms a cluster. It returns an
+// error of that write, and panics at later ones.
 const bootstrapTerm = 1

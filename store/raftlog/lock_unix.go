@@ -8,8 +8,7 @@ import (
 	"syscall"
 )
 
-// tryLockShared takes the lock that bbolt takes, to read; false when another
-// process has it.
+// tryLockShared takes bbolt's lock, shared; false if another process has it.
 func tryLockShared(f *os.File) (bool, error) {
 	err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {

@@ -13,16 +13,16 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// MoveConfig says how a log is copied. The zero value is good.
+// MoveConfig configures [Files.Move]. The zero value is usable.
 type MoveConfig struct {
 	Logger      hclog.Logger
 	SegmentSize int               // as in Open
 	Batch       int               // entries at a time; 0: 1,024
-	Step        func(what string) // told how far it is; may be nil
+	Step        func(what string) // called after each step; may be nil
 }
 
-// Move copies the log to where it is not yet, reads the copy back and goes on with
-// that. The log that was copied stays until DropOther. The files were verified.
+// Move copies the log to the other kind, reads the copy back and uses it from then on.
+// The old log stays until DropOther.
 func (f *Files) Move(to string, cfg MoveConfig) error {
 	first, last, err := f.Verify()
 	if err != nil {
@@ -35,7 +35,7 @@ func (f *Files) Move(to string, cfg MoveConfig) error {
 	return m.run(f)
 }
 
-// move is a move under way.
+// move is a move in progress.
 type move struct {
 	MoveConfig
 	dir, to     string
@@ -51,7 +51,7 @@ func (m move) run(files *Files) error {
 	m.Step("target emptied")
 	err := m.copyEntries(from, next.entries())
 	if next.wal != nil {
-		// As the next start will find it.
+		// Reopened, as at the next start.
 		err = errors.Join(err, next.wal.close())
 		if err == nil {
 			next.wal, err = openWAL(m.dir, files.tail.mark(), m.Logger, m.SegmentSize)
@@ -66,7 +66,7 @@ func (m move) run(files *Files) error {
 	m.Step("copied")
 	first, last, err := next.Verify()
 	if err == nil && (first != m.first || last != m.last) {
-		err = fmt.Errorf("%w: the copy has entries %d to %d of %d to %d", ErrCorrupt, first, last, m.first, m.last)
+		err = fmt.Errorf("%w: the copy has entries %d to %d, the log has %d to %d", ErrCorrupt, first, last, m.first, m.last)
 	}
 	if err != nil || old == nil {
 		return err
@@ -75,7 +75,7 @@ func (m move) run(files *Files) error {
 	return old.close()
 }
 
-// emptyTarget removes what an earlier move left where this one writes.
+// emptyTarget removes the rest of an earlier move from the target.
 func (m move) emptyTarget(next *Files) (err error) {
 	if m.to == Bolt {
 		return next.bolt.DeleteRange(0, math.MaxUint64)
@@ -89,7 +89,7 @@ func (m move) emptyTarget(next *Files) (err error) {
 }
 
 const (
-	// A batch of a copy is that many entries, or that many bytes.
+	// Bounds of one batch of the copy.
 	maxCopyEntries = 1024
 	maxCopyBytes   = 4 << 20
 )

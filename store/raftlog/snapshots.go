@@ -23,26 +23,26 @@ import (
 const (
 	// KeptSnapshots is how many raft keeps; the log reaches back to the oldest.
 	KeptSnapshots = 2
-	// damagedDir is where damaged snapshots are put, for whoever looks into it:
-	// raft would go on offering them to other nodes.
+	// damagedDir is where damaged snapshots are moved, for inspection: raft would still
+	// offer them to other nodes.
 	damagedDir = "damaged-snapshots"
 
 	// SnapshotDir holds the snapshots, in a data directory.
 	SnapshotDir = "snapshots"
 
 	snapshotMeta = "meta.json" // raft's
-	// snapshotSum holds the checksum of raft's meta.json, which has none: it
-	// names the snapshot's index, its term and the cluster's members.
+	// snapshotSum is the checksum of raft's meta.json, which has the snapshot's index and
+	// term and the cluster's configuration, and no checksum of its own.
 	snapshotSum = "meta.sum"
 )
 
-// Snapshots adds a checksum to what raft notes of a snapshot.
+// Snapshots adds a checksum to the metadata of raft's snapshots.
 type Snapshots struct {
 	raft.SnapshotStore
 	data string // the data directory
 }
 
-// OpenSnapshots opens those in a data directory.
+// OpenSnapshots opens the snapshots of a data directory.
 func OpenSnapshots(dir string, logger hclog.Logger) (*Snapshots, error) {
 	files, err := raft.NewFileSnapshotStoreWithLogger(dir, KeptSnapshots, logger)
 	return &Snapshots{files, dir}, err
@@ -64,9 +64,8 @@ type summedSink struct {
 	closeErr error
 }
 
-// Close adds the checksum to a snapshot that is in its place by then. One that
-// lacks it, because of a crash in between, is used all the same if its index and
-// term are those of its name.
+// Close finishes the snapshot and adds the checksum. After a crash in between, a snapshot
+// without it is still used if its index and term match its name.
 func (s *summedSink) Close() error {
 	s.once.Do(func() {
 		if s.closeErr = s.SnapshotSink.Close(); s.closeErr != nil {
@@ -81,15 +80,15 @@ func (s *summedSink) Close() error {
 
 func metaSum(meta []byte) string { return strconv.FormatUint(xxhash.Sum64(meta), 16) }
 
-// Found is what a check of the snapshots found.
+// Found is the result of [Snapshots.Check].
 type Found struct {
-	sound   uint64 // index of the newest sound one; 0: none
+	intact  uint64 // index of the newest intact snapshot; 0: none
 	damaged []error
-	covered uint64 // the last index that a damaged one covered
+	covered uint64 // the last index that a damaged snapshot covered
 }
 
-// Check reads the snapshots, the newest first, until one is sound, and sets
-// damaged ones aside.
+// Check reads the snapshots, the newest first, until one is intact, and moves damaged
+// ones to a directory of their own.
 func (s *Snapshots) Check(log *slog.Logger) (found Found, err error) {
 	if err := found.checkMetas(s.data, log); err != nil {
 		return found, err
@@ -101,7 +100,7 @@ func (s *Snapshots) Check(log *slog.Logger) (found Found, err error) {
 	for _, meta := range list {
 		bad := s.readWhole(meta)
 		if bad == nil {
-			found.sound = meta.Index
+			found.intact = meta.Index
 			return found, nil
 		}
 		if err := found.setAside(s.data, meta.ID, bad, log); err != nil {
@@ -111,7 +110,7 @@ func (s *Snapshots) Check(log *slog.Logger) (found Found, err error) {
 	return found, nil
 }
 
-// checkMetas checks what raft would skip without a word.
+// checkMetas finds snapshots with damaged metadata, which raft would skip silently.
 func (f *Found) checkMetas(dir string, log *slog.Logger) error {
 	entries, err := os.ReadDir(filepath.Join(dir, SnapshotDir))
 	if err != nil {
@@ -119,7 +118,7 @@ func (f *Found) checkMetas(dir string, log *slog.Logger) error {
 	}
 	for _, e := range entries {
 		if _, ok := snapshotIndex(e.Name()); !e.IsDir() || !ok {
-			continue // unfinished, or not raft's, as a file system's lost+found
+			continue // unfinished, or not a snapshot, as lost+found
 		}
 		if bad := checkSnapshotMeta(filepath.Join(dir, SnapshotDir, e.Name())); bad != nil {
 			if err := f.setAside(dir, e.Name(), bad, log); err != nil {
@@ -135,26 +134,26 @@ func checkSnapshotMeta(path string) error {
 	if err != nil {
 		return err
 	}
-	var said struct{ Index, Term uint64 }
-	if err := json.Unmarshal(meta, &said); err != nil {
+	var stored struct{ Index, Term uint64 }
+	if err := json.Unmarshal(meta, &stored); err != nil {
 		return fmt.Errorf("%s is no JSON: %w", snapshotMeta, err)
 	}
-	// The name says both, too. It is all there is to compare with after a crash
-	// between the two files.
-	if name := filepath.Base(path); !strings.HasPrefix(name, fmt.Sprintf("%d-%d-", said.Term, said.Index)) {
-		return fmt.Errorf("%s has term %d and index %d, the snapshot is named %s", snapshotMeta, said.Term, said.Index, name)
+	// The name has both too. After a crash between the two files there is nothing else
+	// to compare with.
+	if name := filepath.Base(path); !strings.HasPrefix(name, fmt.Sprintf("%d-%d-", stored.Term, stored.Index)) {
+		return fmt.Errorf("%s has term %d and index %d, but the snapshot is named %s", snapshotMeta, stored.Term, stored.Index, name)
 	}
 	sum, err := os.ReadFile(filepath.Join(path, snapshotSum))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // a crash came before it
+		return nil // a crash before it was written
 	}
 	if err == nil && string(sum) != metaSum(meta) {
-		err = fmt.Errorf("%s does not have the checksum that it was written with", snapshotMeta)
+		err = fmt.Errorf("%s does not match its checksum", snapshotMeta)
 	}
 	return err
 }
 
-// readWhole reads a snapshot.
+// readWhole reads and verifies a snapshot.
 func (s *Snapshots) readWhole(meta *raft.SnapshotMeta) error {
 	_, r, err := s.Open(meta.ID)
 	if err != nil {
@@ -164,7 +163,7 @@ func (s *Snapshots) readWhole(meta *raft.SnapshotMeta) error {
 	return errors.Join(err, r.Close())
 }
 
-// snapshotIndex reads raft's names, term-index-milliseconds.
+// snapshotIndex parses raft's names, term-index-milliseconds.
 func snapshotIndex(id string) (index uint64, ok bool) {
 	parts := strings.Split(id, "-")
 	var numbers [3]uint64
@@ -178,12 +177,12 @@ func snapshotIndex(id string) (index uint64, ok bool) {
 	return numbers[1], true
 }
 
-// setAside moves a damaged snapshot.
+// setAside moves a damaged snapshot to damagedDir.
 func (f *Found) setAside(dir, id string, cause error, log *slog.Logger) error {
 	f.damaged = append(f.damaged, fmt.Errorf("snapshot %s: %w", id, cause))
 	index, ok := snapshotIndex(id)
 	if !ok {
-		index = math.MaxUint64 // what it covered is not known
+		index = math.MaxUint64 // unknown
 	}
 	f.covered = max(f.covered, index)
 	to := filepath.Join(dir, damagedDir)
@@ -198,7 +197,7 @@ func (f *Found) setAside(dir, id string, cause error, log *slog.Logger) error {
 	return nil
 }
 
-// Oldest is the index of the oldest snapshot that is kept.
+// Oldest is the index of the oldest snapshot.
 func (s *Snapshots) Oldest() (index uint64, ok bool) {
 	list, err := s.List()
 	if err != nil || len(list) == 0 {
@@ -216,20 +215,19 @@ func (s *Snapshots) Newest() (index uint64, ok bool) {
 	return list[0].Index, true
 }
 
-// VerifyBase checks that the log, which has no gap between from and last, goes
-// on where the newest sound snapshot ends, and holds what damaged ones held
-// beyond that. Older damaged ones are no loss: one that was being removed when
-// the process ended looks like that.
+// VerifyBase checks that the log, which has no gap between from and last, continues the
+// newest intact snapshot and has all entries that damaged ones covered beyond it. Older
+// damaged ones are no loss: a snapshot whose removal was interrupted looks like that.
 func (f Found) VerifyBase(from, last uint64, log *slog.Logger) error {
-	lost := f.covered > f.sound
+	lost := f.covered > f.intact
 	switch {
-	case lost && (from > f.sound+1 || last < f.covered):
-		return fmt.Errorf("%w: %w, and the log (entries %d to %d) and the snapshots that are left do not make up for it",
+	case lost && (from > f.intact+1 || last < f.covered):
+		return fmt.Errorf("%w: %w, and the log (entries %d to %d) and the other snapshots do not have all of it",
 			ErrCorrupt, errors.Join(f.damaged...), from, last)
-	case from > f.sound+1 && last > f.sound:
+	case from > f.intact+1 && last > f.intact:
 		return fmt.Errorf("%w: log entry %d is missing", ErrCorrupt, from-1)
 	case len(f.damaged) > 0:
-		log.Warn("starting without the damaged snapshot", "snapshot_index", f.sound, "log_first", from, "log_last", last)
+		log.Warn("starting without the damaged snapshot", "snapshot_index", f.intact, "log_first", from, "log_last", last)
 	}
 	return nil
 }

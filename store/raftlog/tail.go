@@ -12,25 +12,24 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// tail remembers beside the log how far it reached, and which term and vote
-// were written last. A log that was cut off, set back, or whose newest meta page
-// is damaged so that bbolt goes back to the one before, opens without a
-// complaint; the tail tells, and the node does not vote as if it had forgotten
-// nothing.
+// tail records, in a file beside the log, the last entry, term and vote. A log that was
+// truncated or replaced by an older copy, or whose newest meta page is damaged so that
+// bbolt uses the previous one, opens without an error. The tail detects it, and the
+// node does not vote with lost votes.
 //
-// It is written after the log and without fsync, so it costs no time and is
-// never ahead of the log: after a power cut it may be behind, or empty, and then
-// it finds less. It outlives a crash of the process. Only before the end of the
-// log is cut off on purpose is it written and synced first.
+// It is written after the log and without fsync, so it costs little and is never ahead
+// of the log. It survives a crash of the process. After a power cut it may be behind or
+// empty, and then it detects less. Only before a truncation of the log's end is it
+// written first, and synced.
 type tail struct {
-	file *os.File
+	file *os.File // see set
 
 	mu sync.Mutex // guards the rest
 	at tailMark
 }
 
-// tailMark is the content: last log entry with its term, raft's term, the term
-// of the last vote and a hash of whom it went to (0: not written yet).
+// tailMark is the content: index and term of the last log entry, raft's term, the term
+// of the last vote and a hash of its candidate (0: not written yet).
 type tailMark struct {
 	Index, Term, CurrentTerm, VoteTerm, VoteHash uint64
 }
@@ -40,8 +39,8 @@ const (
 	tailSize = 6 * 8
 )
 
-// openTail opens the file and reads what it says; a file that says nothing
-// valid counts for the zero mark, which any log satisfies.
+// openTail opens and reads the file. Without valid content the mark is zero, which any
+// log satisfies.
 func openTail(dir string) (*tail, error) {
 	f, err := os.OpenFile(filepath.Join(dir, tailFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -67,11 +66,12 @@ func (t *tail) mark() tailMark {
 	return t.at
 }
 
-// set changes the mark; synced waits for the disk. Raft's main loop is the only
-// one that writes, so the order of the writes is that of the changes.
+// set changes the mark; synced waits for the disk. The file is written without the
+// lock, so that mark does not wait for the disk. That is no race: raft's main loop is
+// the only caller, so no two writes overlap and they keep the order of the changes.
 func (t *tail) set(change func(*tailMark), synced bool) error {
 	if t == nil {
-		return nil // a test without one
+		return nil // some tests have none
 	}
 	t.mu.Lock()
 	change(&t.at)

@@ -1,7 +1,6 @@
 package raftlog
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,8 +13,8 @@ import (
 	"github.com/werbenhu/registry/store/boltfile"
 )
 
-// verifyLogFile checks the pages of the log's file before bbolt reads them,
-// and the keys in it. An empty or missing file is a new one.
+// verifyLogFile verifies the pages and keys of raft.db before bbolt reads them. An
+// empty or missing file is a new one.
 func verifyLogFile(path string) error {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -43,7 +42,7 @@ func verifyLogFile(path string) error {
 	return nil
 }
 
-// knownKey refuses what raft does not write: a key that changed is another.
+// knownKey rejects keys that raft does not write, as after a bit flip in a key.
 func knownKey(bucket, key string) error {
 	switch bucket {
 	case "logs":
@@ -58,27 +57,29 @@ func knownKey(bucket, key string) error {
 	return fmt.Errorf("unknown key %q in %q", key, bucket)
 }
 
-// awaitSharedLock waits until no other process writes the file. Closing the
-// file gives the lock back.
+// awaitSharedLock waits until no other process has the file open for writing. Closing
+// the file releases the lock.
 func awaitSharedLock(f *os.File) error {
-	ctx, cancel := context.WithTimeout(context.Background(), lockWait)
-	defer cancel()
+	limit := time.NewTimer(lockWait)
+	defer limit.Stop()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
 	for {
 		ok, err := tryLockShared(f)
 		if ok || err != nil {
 			return err
 		}
 		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-ctx.Done():
+		case <-tick.C:
+		case <-limit.C:
 			return ErrInUse
 		}
 	}
 }
 
-// verifyLog reads every entry, and term and vote, and compares the end of the
-// log with what the tail remembers. It returns the last index and the one from
-// which on the log has no gap, which in an empty log is one beyond the last.
+// verifyLog reads every entry, and term and vote, and compares them with the tail. It
+// returns the last index and the first index from which the log has no gap, which in
+// an empty log is one beyond the last.
 func verifyLog(logs raft.LogStore, stable raft.StableStore, t tailMark) (from, last uint64, err error) {
 	first, err := logs.FirstIndex()
 	if err != nil {
@@ -89,7 +90,7 @@ func verifyLog(logs raft.LogStore, stable raft.StableStore, t tailMark) (from, l
 		return 0, 0, err
 	}
 	if last < t.Index {
-		return 0, 0, fmt.Errorf("%w: the log ends at entry %d, and it reached entry %d", ErrCorrupt, last, t.Index)
+		return 0, 0, fmt.Errorf("%w: the log ends at entry %d, but entry %d was written", ErrCorrupt, last, t.Index)
 	}
 	if err := verifyStable(stable, t); err != nil {
 		return 0, 0, err
@@ -128,16 +129,16 @@ func verifyStable(stable raft.StableStore, t tailMark) error {
 	}
 	switch {
 	case current < t.CurrentTerm:
-		return fmt.Errorf("%w: term %d was written, and it says term %d", ErrCorrupt, t.CurrentTerm, current)
+		return fmt.Errorf("%w: term %d was written, but the stored term is %d", ErrCorrupt, t.CurrentTerm, current)
 	case voted < t.VoteTerm:
-		return fmt.Errorf("%w: a vote in term %d was written, and it knows of none after term %d", ErrCorrupt, t.VoteTerm, voted)
+		return fmt.Errorf("%w: a vote in term %d was written, but the stored vote is of term %d", ErrCorrupt, t.VoteTerm, voted)
 	case voted == t.VoteTerm && t.VoteHash != 0 && voteHash(vote) != t.VoteHash:
 		return fmt.Errorf("%w: the vote in term %d is not the one that was written", ErrCorrupt, voted)
 	}
 	return nil
 }
 
-// keyNotFound is raft's contract with stable stores: it compares the text.
+// keyNotFound is the text of raft's error for a missing key, which raft compares too.
 const keyNotFound = "not found"
 
 func numberOrZero(stable raft.StableStore, key string) (uint64, error) {

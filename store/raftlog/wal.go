@@ -24,13 +24,13 @@ import (
 )
 
 const (
-	// walDir holds the segments of the log and the list of them.
+	// walDir has the segments of the log and their list.
 	walDir = "wal"
-	// walList is raft-wal's metadata. It is here, and not in a bbolt file as by
-	// default, because it needs a checksum and must not panic when it is damaged.
+	// walList is raft-wal's metadata. By default it is a bbolt file, which has no checksum
+	// of its values and panics when it is damaged.
 	walList = "segments.json"
-	// walSegmentSize bounds what stays on the disk of entries that a snapshot
-	// covers, since segments are removed as a whole.
+	// walSegmentSize bounds the entries that stay on disk although a snapshot covers
+	// them, because segments are removed as a whole.
 	walSegmentSize = 16 << 20
 )
 
@@ -44,8 +44,8 @@ type walLog struct {
 	took   atomic.Int64 // nanoseconds of all writes
 }
 
-// openWAL opens the log, and makes one if there is none. The mark is how far
-// the log reached. Damage is an [ErrCorrupt]; nothing is changed then.
+// openWAL opens or creates the log. The mark is the last entry that was written. Damage
+// is an [ErrCorrupt]; then no file is changed.
 func openWAL(dir string, mark tailMark, logger hclog.Logger, segmentSize int) (l *walLog, err error) {
 	dir = filepath.Join(dir, walDir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -69,8 +69,7 @@ func openWAL(dir string, mark tailMark, logger hclog.Logger, segmentSize int) (l
 	return l, err
 }
 
-// prepare checks what raft-wal takes for granted, and does away with what a
-// crash left at the end.
+// prepare verifies what raft-wal does not, and clears an unfinished write at the end.
 func (l *walLog) prepare(dir string, mark tailMark, logger hclog.Logger) error {
 	if err := l.list.removeUnfinished(); err != nil {
 		return err
@@ -99,15 +98,15 @@ func (l *walLog) prepareTail(dir string, state types.PersistentState, mark tailM
 	name := segment.FileName(info)
 	f, err := os.OpenFile(filepath.Join(dir, name), os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		if mark.Index >= info.BaseIndex { // raft-wal would make an empty one
-			return fmt.Errorf("%w: %s is gone, and the log reached entry %d", ErrCorrupt, name, mark.Index)
+		if mark.Index >= info.BaseIndex { // raft-wal would create an empty one
+			return fmt.Errorf("%w: %s is missing, but entry %d was written", ErrCorrupt, name, mark.Index)
 		}
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer func() { _ = f.Close() }() // what is written to it is synced
+	defer func() { _ = f.Close() }() // writes to it are synced
 	size, err := f.Seek(0, 2)
 	if err != nil {
 		return err
@@ -118,24 +117,24 @@ func (l *walLog) prepareTail(dir string, state types.PersistentState, mark tailM
 	}
 	last := info.BaseIndex + found.Entries - 1
 	if mark.Index > last {
-		return fmt.Errorf("%w: %s ends before entry %d, and the log reached entry %d", ErrCorrupt, name, last+1, mark.Index)
+		return fmt.Errorf("%w: %s ends before entry %d, but entry %d was written", ErrCorrupt, name, last+1, mark.Index)
 	}
-	if found.Index == 0 { // a sealed one is longer than its limit
+	if found.Index == 0 { // not sealed: a sealed one may be longer than its limit
 		if cleared, err := clearFrom(f, found.End, size); err != nil {
 			return err
 		} else if cleared > 0 {
 			logger.Info("removed an unfinished write from the end of the log", "file", name, "last_entry", last)
 		}
 	}
-	// A batch that a killed process wrote and did not sync counts from now on.
+	// Sync a batch that a killed process wrote and did not sync.
 	if err := f.Sync(); err != nil || found.Index == 0 {
 		return err
 	}
 	return l.finishSeal(state, found, last)
 }
 
-// clearFrom writes zeros over what is not committed. Left there, frames of it
-// could end up behind later ones, or seal the segment.
+// clearFrom overwrites uncommitted data with zeros. Otherwise its frames could follow
+// later ones, or seal the segment.
 func clearFrom(f *os.File, at, size int64) (cleared int64, err error) {
 	buf, zeros := make([]byte, 64<<10), make([]byte, 64<<10)
 	for at < size {
@@ -154,8 +153,8 @@ func clearFrom(f *os.File, at, size int64) (cleared int64, err error) {
 	return cleared, nil
 }
 
-// finishSeal does what a process that ended between the last write to a segment
-// and the next segment did not do. raft-wal itself refuses all writes then.
+// finishSeal completes the seal of a segment if the process ended after the last write
+// to it and before the next segment. raft-wal itself would refuse all writes.
 func (l *walLog) finishSeal(state types.PersistentState, found walfile.Tail, last uint64) error {
 	tail := &state.Segments[len(state.Segments)-1]
 	tail.SealTime, tail.MaxIndex, tail.IndexStart = time.Now(), last, uint64(found.Index)
@@ -166,8 +165,8 @@ func (l *walLog) finishSeal(state types.PersistentState, found walfile.Tail, las
 	return l.list.CommitState(state)
 }
 
-// GetLog has nothing before the first index: raft-wal still finds what was
-// removed from the front of its tail, until the next start.
+// GetLog hides entries before the first index: raft-wal still returns entries that were
+// removed from the front of its tail segment, until the next start.
 func (l *walLog) GetLog(index uint64, entry *raft.Log) error {
 	if first, err := l.log.FirstIndex(); err != nil || index < first {
 		return cmp.Or(err, raft.ErrLogNotFound)
@@ -185,8 +184,8 @@ func (l *walLog) DeleteRange(low, high uint64) error {
 	return l.write(func() error { return l.log.DeleteRange(low, high) })
 }
 
-// write measures, and adds the reason to a refusal: raft-wal makes the next
-// segment in the background, and only logs when it cannot.
+// write measures a write, and adds the cause to a refusal: raft-wal creates the next
+// segment in the background and only logs a failure.
 func (l *walLog) write(do func() error) error {
 	start := time.Now()
 	err := do()
@@ -200,7 +199,7 @@ func (l *walLog) write(do func() error) error {
 
 func (l *walLog) close() error { return l.log.Close() }
 
-// keptError is the last error of what raft-wal did in the background.
+// keptError is the last error of raft-wal's background work.
 type keptError struct{ last atomic.Pointer[error] }
 
 func (k *keptError) keep(err error) error {
@@ -217,11 +216,11 @@ func (k *keptError) get() error {
 	return nil
 }
 
-// segmentFiler makes, opens and removes segments.
+// segmentFiler creates, opens and removes segments, and keeps the error of a failed creation.
 type segmentFiler struct {
 	*segment.Filer
 	failed keptError
-	create func() error // a test's fault before a segment is made
+	create func() error // for tests: a fault before a segment is created
 }
 
 func (f *segmentFiler) Create(info types.SegmentInfo) (w types.SegmentWriter, err error) {
@@ -234,7 +233,7 @@ func (f *segmentFiler) Create(info types.SegmentInfo) (w types.SegmentWriter, er
 	return w, f.failed.keep(err)
 }
 
-// segmentList keeps the list of segments, as raft-wal's MetaStore.
+// segmentList stores the list of segments. It is raft-wal's MetaStore.
 type segmentList struct {
 	dir    string
 	failed keptError
@@ -265,7 +264,7 @@ func (s *segmentList) Load(string) (types.PersistentState, error) {
 	var list summedList
 	bad := json.Unmarshal(data, &list)
 	if sum, err := list.checksum(); bad != nil || err != nil || sum != list.Sum {
-		return types.PersistentState{}, fmt.Errorf("%w: %s does not have the checksum that it was written with", ErrCorrupt, walList)
+		return types.PersistentState{}, fmt.Errorf("%w: %s does not match its checksum", ErrCorrupt, walList)
 	}
 	return list.PersistentState, nil
 }

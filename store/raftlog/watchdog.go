@@ -9,16 +9,15 @@ import (
 	"time"
 )
 
-// Watchdog ends the node when its log cannot be written: a leader whose disk
-// fails or hangs would otherwise lead on, acknowledge nothing and never step
-// down. The cluster goes on without it.
+// Watchdog ends the node when a write of its log fails or hangs. Otherwise a leader with
+// such a disk would stay the leader and acknowledge nothing.
 type Watchdog struct {
 	MaxHang time.Duration   // how long a write may take
-	Fatal   func(error)     // told of a failure; the node has to end
+	Fatal   func(error)     // called with a failure; the node must end
 	Closed  <-chan struct{} // closed when the node is being closed
 }
 
-// run runs one write.
+// run runs one write under the watchdog.
 func (f Watchdog) run(what string, write func() error) error {
 	watch := startHangWatch(f.MaxHang, func() {
 		f.Fatal(fmt.Errorf("%w: %s has not returned for %s", ErrStorage, what, f.MaxHang))
@@ -32,19 +31,18 @@ func (f Watchdog) run(what string, write func() error) error {
 	return nil
 }
 
-// hangSteps is how many times in a row a write must be seen hanging.
+// hangSteps is how many checks in a row must find the same write unfinished.
 const hangSteps = 10
 
-// hangWatch looks at a write in steps and counts the steps, not the time: a
-// process that stood still, or a machine that slept, in the middle of a write
-// comes back to one step that took long, and not to a disk that hangs.
+// hangWatch checks a write in steps and counts the steps, not the time: after a pause of
+// the process or the machine during a write one step is late, which is no hanging disk.
 type hangWatch struct {
 	step  time.Duration
 	hangs func()
 
 	mu    sync.Mutex // guards the rest
 	timer *time.Timer
-	left  int // 0: it is over
+	left  int // steps; 0: done
 }
 
 func startHangWatch(limit time.Duration, hangs func()) *hangWatch {
@@ -57,15 +55,14 @@ func startHangWatch(limit time.Duration, hangs func()) *hangWatch {
 
 func (w *hangWatch) tick() {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.left == 0 {
-		return
+	hung := w.left == 1
+	if w.left = max(w.left-1, 0); w.left > 0 {
+		w.timer.Reset(w.step)
 	}
-	if w.left--; w.left == 0 {
+	w.mu.Unlock()
+	if hung {
 		w.hangs()
-		return
 	}
-	w.timer.Reset(w.step)
 }
 
 func (w *hangWatch) stop() {
@@ -75,7 +72,7 @@ func (w *hangWatch) stop() {
 	w.timer.Stop()
 }
 
-// Advice says what helps against an error of the disk.
+// Advice is what to do about an error of the disk; empty if there is nothing.
 func Advice(err error) string {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		return "; free some space there and start the node again, what it acknowledged is on its disk"
@@ -83,14 +80,14 @@ func Advice(err error) string {
 	return ""
 }
 
-// readFailed ends the node when what it reads is damaged. Raft would panic at
-// the error, so its goroutine waits here for the end and then ends itself.
+// readFailed ends the node after it read damaged data. raft would panic at the error,
+// so its goroutine blocks here until the node is closed, and then exits.
 func (f Watchdog) readFailed(err error) {
 	f.Fatal(err)
 	f.waitForEnd()
 }
 
-// waitForEnd keeps raft's goroutine until the node is closed, and ends it.
+// waitForEnd blocks raft's goroutine until the node is closed, and exits it.
 func (f Watchdog) waitForEnd() {
 	<-f.Closed
 	runtime.Goexit()

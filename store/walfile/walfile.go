@@ -1,16 +1,15 @@
-// Package walfile reads the tail segment of a hashicorp/raft-wal log and finds
-// where its committed part ends.
+// Package walfile reads the tail segment of a hashicorp/raft-wal log and finds the end
+// of its committed part.
 //
-// raft-wal checks the checksum of the last batch in the tail alone, and takes
-// any frame that it cannot read for the end of an unfinished write. So damage in
-// the middle shortens the log without a word, and a seal whose write was cut
-// off leaves a segment that takes no entries any more. This package checks every
-// batch, and tells a write that a crash cut off from damage where it can: the
-// batch that is cut off is the last one, so a sound batch after one that is not
-// means damage.
+// raft-wal verifies only the checksum of the last batch in the tail, and takes any
+// unreadable frame for the end of an unfinished write. So damage in the middle silently
+// truncates the log, and an unfinished seal leaves a segment that accepts no entries.
+// This package verifies every batch. It distinguishes an unfinished write from damage
+// where it can: an unfinished batch is the last one, so a valid batch after an invalid
+// one means damage.
 //
 //	tail, err := walfile.Walk(file, size, walfile.ID{Base: 1, Segment: 1, Codec: codec})
-//	// tail.Entries are committed, and everything from tail.End on is not
+//	// tail.Entries are committed; what follows tail.End is not
 package walfile
 
 import (
@@ -22,7 +21,7 @@ import (
 	"io"
 )
 
-// ErrDamaged is what every finding is.
+// ErrDamaged is the error for every damage.
 var ErrDamaged = errors.New("damaged segment")
 
 // The format, of version 0; integers are little-endian. A file is a header and
@@ -43,18 +42,18 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// ID is what the list of segments says of a segment.
+// ID is how the list of segments describes a segment.
 type ID struct{ Base, Segment, Codec uint64 }
 
 // Tail is the committed part of a segment.
 type Tail struct {
 	Entries uint64
-	End     int64 // everything from here on was not committed
+	End     int64 // everything after it is not committed
 	Index   int64 // position of the index; 0: not sealed
 }
 
-// Walk reads a segment that the list does not call sealed. Errors are an
-// [ErrDamaged], or those of r.
+// Walk reads a segment that is not sealed in the list. Errors are an [ErrDamaged], or
+// those of r.
 func Walk(r io.ReaderAt, size int64, id ID) (Tail, error) {
 	w := walker{r: bufio.NewReaderSize(io.NewSectionReader(r, 0, size), 64<<10), size: size}
 	header := make([]byte, headerSize)
@@ -65,7 +64,7 @@ func Walk(r io.ReaderAt, size int64, id ID) (Tail, error) {
 		return Tail{}, err
 	}
 	if w.good.End > 0 && !id.matches(header) {
-		return Tail{}, fmt.Errorf("%w: its header is that of another one", ErrDamaged)
+		return Tail{}, fmt.Errorf("%w: the header belongs to another segment", ErrDamaged)
 	}
 	return w.good, nil
 }
@@ -76,7 +75,7 @@ func (id ID) matches(header []byte) bool {
 		binary.LittleEndian.Uint64(header[24:]) == id.Codec
 }
 
-// ignoreEnd: a file may end anywhere.
+// ignoreEnd ignores the end of the file: it may be anywhere.
 func ignoreEnd(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return nil
@@ -91,9 +90,9 @@ type walker struct {
 	at     int64
 	crc    uint32 // of the batch so far
 	frame  int    // frames in the batch so far
-	seen   Tail   // with what is not committed yet
+	seen   Tail   // including the current batch
 	good   Tail
-	broken int64 // where a batch ended whose checksum is wrong; 0: none
+	broken int64 // end of the first batch with a wrong checksum; 0: none
 }
 
 // take reads the next bytes of the batch.
@@ -106,7 +105,7 @@ func (w *walker) take(b []byte) error {
 	return nil
 }
 
-// frames reads to the first frame that is none.
+// frames reads up to the first invalid frame.
 func (w *walker) frames() error {
 	var head [frameSize]byte
 	payload := make([]byte, 4<<10)
@@ -145,15 +144,15 @@ func (w *walker) frames() error {
 }
 
 // commit ends a batch.
-func (w *walker) commit(sound bool) error {
+func (w *walker) commit(valid bool) error {
 	switch {
-	case !sound && w.broken == 0:
+	case !valid && w.broken == 0:
 		w.broken = w.at
-	case sound && w.broken == 0:
+	case valid && w.broken == 0:
 		w.good = w.seen
 		w.good.End = w.at
-	case sound && w.frame > 0:
-		return fmt.Errorf("%w: the batch that ends at %d does not have its checksum, and a sound one follows", ErrDamaged, w.broken)
+	case valid && w.frame > 0:
+		return fmt.Errorf("%w: the batch that ends at %d does not match its checksum, and a valid one follows", ErrDamaged, w.broken)
 	}
 	w.crc, w.frame = 0, 0
 	return nil
