@@ -13,6 +13,7 @@ import (
 
 	"github.com/werbenhu/registry/store"
 	"github.com/werbenhu/registry/store/storetest"
+	"github.com/werbenhu/registry/store/storetest/seed"
 )
 
 // leading makes the node with that id lead.
@@ -244,7 +245,7 @@ func (h *churn) remove() {
 // majority of the voters runs, there is a leader.
 func TestRandomChangesKeepALeader(t *testing.T) {
 	t.Parallel()
-	rnd := store.Random(t)
+	rnd := seed.Rand(t)
 	c := storetest.New(t)
 	c.Three()
 	c.AwaitKnown()

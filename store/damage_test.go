@@ -20,6 +20,7 @@ import (
 	"github.com/werbenhu/registry/store"
 	"github.com/werbenhu/registry/store/raftlog"
 	"github.com/werbenhu/registry/store/storetest"
+	"github.com/werbenhu/registry/store/storetest/seed"
 )
 
 func few(cfg *store.Config) { cfg.SnapshotThreshold = 8 }
@@ -467,7 +468,7 @@ func TestAnyByteMayChange(t *testing.T) {
 }
 
 func testAnyByte(t *testing.T, kind func(*store.Config)) {
-	r := store.Random(t)
+	r := seed.Rand(t)
 	c := storetest.New(t, few, kind)
 	n := written(t, c)
 	want := content(n)

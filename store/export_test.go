@@ -5,13 +5,10 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"flag"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"testing"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -22,19 +19,6 @@ import (
 	"github.com/werbenhu/registry/fsm/fsmpb"
 	"github.com/werbenhu/registry/store/raftlog"
 )
-
-var seedFlag = flag.Uint64("seed", 0, "seed of the randomised tests; 0 draws one")
-
-// Random returns a generator whose seed is printed, so that a failure can be
-// repeated with -seed.
-func Random(tb testing.TB) *rand.Rand {
-	seed := *seedFlag
-	if seed == 0 {
-		seed = uint64(time.Now().UnixNano())
-	}
-	tb.Logf("repeat with -seed=%d", seed)
-	return rand.New(rand.NewPCG(seed, 1))
-}
 
 // after lets fake time pass.
 func after(d time.Duration) { <-time.After(d) }

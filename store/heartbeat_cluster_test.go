@@ -15,6 +15,7 @@ import (
 
 	"github.com/werbenhu/registry/store"
 	"github.com/werbenhu/registry/store/storetest"
+	"github.com/werbenhu/registry/store/storetest/seed"
 )
 
 // stalledDisk holds up each write of the log for a time that can be set.
@@ -286,7 +287,7 @@ func (r *risingTerms) SetUint64(key []byte, value uint64) error {
 // the same time. For the race detector, too.
 func TestTermsOnlyRise(t *testing.T) {
 	t.Parallel()
-	r := store.Random(t)
+	r := seed.Rand(t)
 	disks := newDisks()
 	var falls atomic.Int32
 	c := storetest.New(t, disks.edit, func(cfg *store.Config) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/werbenhu/registry/store"
 	"github.com/werbenhu/registry/store/storetest"
+	"github.com/werbenhu/registry/store/storetest/seed"
 )
 
 func TestAcknowledgedWritesSurviveLeaders(t *testing.T) {
@@ -151,7 +152,7 @@ func TestWritesDuringALeadersDeath(t *testing.T) {
 // off in between: in the end all nodes have the same state and the same rings.
 func TestChurnWithLeaderChanges(t *testing.T) {
 	t.Parallel()
-	r := store.Random(t)
+	r := seed.Rand(t)
 	c := storetest.New(t, func(cfg *store.Config) { cfg.SnapshotThreshold = 50 })
 	c.Three()
 	rounds := 6

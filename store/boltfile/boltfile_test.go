@@ -4,18 +4,15 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"flag"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"go.etcd.io/bbolt"
-)
 
-var seedFlag = flag.Uint64("seed", 0, "seed of the randomised tests; 0 draws one")
+	"github.com/werbenhu/registry/store/storetest/seed"
+)
 
 // write makes a file with two buckets, one large and one inline, after many
 // transactions, and returns its bytes.
@@ -128,12 +125,7 @@ func TestHeaderOfAMetaPageDoesNotCount(t *testing.T) {
 // What Check accepts, bbolt reads without a panic, and finds the same in it. A
 // panic on one of bbolt's goroutines ends this test's process.
 func TestAcceptedFilesDoNotPanic(t *testing.T) {
-	seed := *seedFlag
-	if seed == 0 {
-		seed = uint64(time.Now().UnixNano())
-	}
-	t.Logf("repeat with -seed=%d", seed)
-	r := rand.New(rand.NewPCG(seed, 1))
+	r := seed.Rand(t)
 	data := write(t, 400)
 	path := filepath.Join(t.TempDir(), "c.db")
 	accepted, refused := 0, 0

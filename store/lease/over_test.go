@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/werbenhu/registry/fsm/fsmpb"
+	"github.com/werbenhu/registry/store/storetest/seed"
 )
 
 // A process that stood still takes the heartbeats that wait before it expires.
@@ -72,7 +73,7 @@ func TestStartOver(t *testing.T) {
 
 // Random registrations, renewals and removals against a plain map of deadlines.
 func TestLeaseTableAgainstAMap(t *testing.T) {
-	r := random(t)
+	r := seed.Rand(t)
 	bubble(t, func(t *testing.T, l *leaseLog) {
 		type entry struct {
 			id       uint64

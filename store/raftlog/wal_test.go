@@ -12,6 +12,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+
+	"github.com/werbenhu/registry/store/storetest/seed"
 )
 
 const testSegmentSize = 1 << 10
@@ -90,7 +92,7 @@ func wantLog(t *testing.T, l *walLog, want []*raft.Log) {
 // kills in between, leave what was written.
 func TestWALHoldsWhatWasWritten(t *testing.T) {
 	t.Parallel()
-	r := random(t)
+	r := seed.Rand(t)
 	dir := t.TempDir()
 	l := openedWAL(t, dir, 0)
 	var want []*raft.Log
