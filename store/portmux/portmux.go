@@ -13,7 +13,9 @@ package portmux
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"time"
 )
@@ -122,10 +124,11 @@ func (m *Mux) Close() error {
 		close(m.closed)
 		err = m.base.Close()
 		m.mu.Lock()
-		for c := range m.sniffing {
+		conns := slices.Collect(maps.Keys(m.sniffing))
+		m.mu.Unlock()
+		for _, c := range conns {
 			_ = c.Close() // no route has accepted it yet
 		}
-		m.mu.Unlock()
 	})
 	return err
 }
