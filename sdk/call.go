@@ -238,7 +238,7 @@ func (cl *call) giveUp(cause error) error {
 	switch {
 	case cl.unknown:
 		e.Reason = reasonOutcomeUnknown
-		e.Message = "the change may or may not have taken effect; repeat the call: " + cl.tale("")
+		e.Message = "the change may or may not have taken effect; repeat the call: " + cl.failureList("")
 		if cl.last != nil && cl.last.Reason == reasonNoLeader {
 			e.Message = "the cluster has no leader, and " + e.Message
 		}
@@ -247,11 +247,11 @@ func (cl *call) giveUp(cause error) error {
 	case cl.last != nil && cl.last.Reason != reasonUnspecified:
 		*e = *cl.last
 		e.cause = cause
-		e.Message += "; gave up after trying " + cl.tale(e.Message)
+		e.Message += "; tried " + cl.failureList(e.Message)
 	case cl.read != nil && cl.read.minIndex > 0:
-		e.Message = fmt.Sprintf("no node answered at index %d or above: %s", cl.read.minIndex, cl.tale(""))
+		e.Message = fmt.Sprintf("no node answered at index %d or above: %s", cl.read.minIndex, cl.failureList(""))
 	default:
-		e.Message = "no node could be reached: " + cl.tale("")
+		e.Message = "no node could be reached: " + cl.failureList("")
 	}
 	if cause != nil {
 		e.Message += " (" + cause.Error() + ")"
@@ -259,12 +259,12 @@ func (cl *call) giveUp(cause error) error {
 	return e
 }
 
-// tale names the addresses that were tried and what each failed with, but for what
-// is told already.
-func (cl *call) tale(told string) string {
+// failureList lists the addresses that were tried with their errors, without an error
+// that is reported already.
+func (cl *call) failureList(reported string) string {
 	var parts []string
-	for addr, msg := range cl.said {
-		if msg != told {
+	for addr, msg := range cl.failures {
+		if msg != reported {
 			addr += ": " + msg
 		}
 		parts = append(parts, addr)

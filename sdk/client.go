@@ -42,13 +42,12 @@ type Client struct {
 // Dial makes a client of the cluster that the given nodes belong to: client
 // addresses, "host:port,host:port". It checks every address and does not
 // connect: the first call does. Any node will do, and more than one lets the
-// client start while one of them is down; it learns the others by itself.
+// client start while one of them is down; it learns the other addresses by itself.
 //
-// Unless WithCluster says of which cluster the client is, the first answer
-// decides it, for the client's life. If that answer comes from a node of a wrong
-// cluster, at an address that was reused or mistyped, the client stays with that
-// cluster and refuses its own with ErrWrongCluster. So give WithCluster, by name
-// at least, to every client that runs for long or writes.
+// Without WithCluster the first answer sets the cluster, for the client's life. If
+// that answer comes from a node of a wrong cluster, at a reused or mistyped address,
+// the client keeps that cluster and refuses the right one with ErrWrongCluster. So
+// use WithCluster, at least with a name, in every client that runs long or writes.
 func Dial(target string, opts ...Option) (*Client, error) {
 	addrs, err := parseTarget(target)
 	if err != nil {

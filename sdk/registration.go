@@ -226,8 +226,8 @@ func (r *Registration) close(ctx context.Context) error {
 	return nil
 }
 
-// Removed reports whether Close removed the member. It is false after a Close
-// that found the member held, and left it so, or gone.
+// Removed reports whether Close removed the member. It is false if Close found the
+// member held, which then stays, or already removed.
 func (r *Registration) Removed() bool { return r.removed.Load() }
 
 func (r *Registration) deregistration() *registrypb.DeregisterRequest {

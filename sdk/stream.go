@@ -163,11 +163,11 @@ func (k *keeper) nodeFailed(ep *endpoint, err error, answered bool) {
 	if ep.addr == k.nodes.leader {
 		k.follows = time.Now().Add(followPause)
 	}
-	level := slog.LevelDebug // an outage is told once, by EventUnreachable
+	level := slog.LevelDebug // EventUnreachable reports an outage once
 	if answered {
 		level = slog.LevelInfo
 	}
-	k.c.cfg.logger.Log(context.Background(), level, "heartbeats go to another node", "addr", ep.addr, "error", e.Message)
+	k.c.cfg.logger.Log(context.Background(), level, "heartbeats move to another node", "addr", ep.addr, "error", e.Message)
 }
 
 // dropStream ends the stream. What it left unanswered is due at once.

@@ -92,7 +92,7 @@ func TestChangeWaitsForWhoIsBehind(t *testing.T) {
 	t.Parallel()
 	asked := make(chan string)
 	c := storetest.New(t)
-	c.Together(4, func(cfg *store.Config) { cfg.Peers = slowPeers{c.PeersBeside(cfg.BindAdvertise), asked} })
+	c.Together(4, func(cfg *store.Config) { cfg.Peers = slowPeers{c.UncutPeers(cfg.BindAdvertise), asked} })
 	leader := leading(t, c, "n1")
 	c.AwaitKnown()
 	c.Net.Cut(leader.Bind, storetest.BindOf("n2")) // entries do not reach it, questions do

@@ -33,8 +33,8 @@ func member(s *fsm.State, group, id string) *fsm.Member {
 	return nil
 }
 
-// slowElections makes a node lead on in its mind long after the others have
-// elected another.
+// slowElections makes a node believe that it leads long after the others have elected
+// another.
 func slowElections(c *store.Config) { c.ElectionTimeout = 5 * time.Second }
 
 func TestOneNode(t *testing.T) {
@@ -60,12 +60,12 @@ func TestOneNode(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := n.Write(ctx, register("web", "b", time.Minute)); !errors.Is(err, store.ErrBusy) {
-		t.Errorf("a write that nobody waits for: %v", err)
+		t.Errorf("a write with a canceled context: %v", err)
 	}
 	if st := n.Status(); st.Role != "leader" || !st.Voter || !st.Ready || st.Leases != 1 || st.LeaderID != "n1" {
 		t.Errorf("%+v", st)
 	}
-	// It has some for a moment when the machine made it stand still.
+	// It has a lag for a moment if the machine paused it.
 	c.Await("a leader without a lag", func() bool { return n.Status().Lag == 0 })
 	n.Stop()
 	if _, err := n.Write(c.Context(), register("web", "a", time.Minute)); err == nil {
@@ -82,7 +82,7 @@ func TestThreeNodesJoin(t *testing.T) {
 	c.Start("n1", store.Formation{})
 	c.Write(setGroup("web", 128))
 	n2 := c.Start("n2", store.Formation{Peers: []string{storetest.BindOf("n1")}, JoinTimeout: storetest.Patience})
-	c.Start("n3", store.Formation{Peers: []string{n2.Bind}, JoinTimeout: storetest.Patience}) // by way of a follower
+	c.Start("n3", store.Formation{Peers: []string{n2.Bind}, JoinTimeout: storetest.Patience}) // by a follower
 	c.AwaitVoters("n1", "n2", "n3")
 	c.Write(register("web", "a", time.Minute))
 	c.AwaitSame()
@@ -90,12 +90,12 @@ func TestThreeNodesJoin(t *testing.T) {
 		c.AwaitReady(n)
 		known := n.State().Node(n.ID)
 		if known == nil || known.Bind != n.Bind || known.Addr != n.ClientAddr() || known.Incarnation != n.Incarnation() {
-			t.Errorf("the cluster knows of %s: %+v", n.ID, known)
+			t.Errorf("the cluster has recorded %s as %+v", n.ID, known)
 		}
 	}
 }
 
-func TestFollowerRefersToTheLeader(t *testing.T) {
+func TestOnlyTheLeaderWritesAndConfirms(t *testing.T) {
 	t.Parallel()
 	c := storetest.New(t)
 	nodes := c.Three()
@@ -131,7 +131,7 @@ func TestRestartNeedsNothing(t *testing.T) {
 		n.Stop()
 	}
 	for _, n := range nodes {
-		// Not even the peers are named, and Expect is ignored.
+		// Without peers; Expect is ignored.
 		c.Start(n.ID, store.Formation{Expect: 5})
 	}
 	c.Leader()
@@ -144,7 +144,7 @@ func TestRestartNeedsNothing(t *testing.T) {
 	}
 }
 
-// What a node holds that has just started may be from long ago.
+// The state of a node that has just started may be very old.
 func TestRestartedNodeIsNotReadyAlone(t *testing.T) {
 	t.Parallel()
 	c := storetest.New(t)
@@ -156,7 +156,7 @@ func TestRestartedNodeIsNotReadyAlone(t *testing.T) {
 	n = c.Start(n.ID, store.Formation{})
 	c.Await("an attempt to be elected", func() bool { return n.Status().Role == "candidate" })
 	if n.IsReady() {
-		t.Error("it is ready without a word of the others")
+		t.Error("it is ready without the others")
 	}
 	c.Net.Heal()
 	c.AwaitReady(n)

@@ -12,8 +12,8 @@ import (
 	"github.com/werbenhu/registry/store/storetest"
 )
 
-// deposed returns a leader that is cut off and does not know it, and the one
-// that the others elected.
+// deposed returns a leader that is cut off and still believes that it leads, and the
+// one that the others elected.
 func deposed(t *testing.T, edit ...func(*storetest.Cluster, *store.Config)) (c *storetest.Cluster, old, next *storetest.Node) {
 	c = storetest.New(t, func(cfg *store.Config) {
 		if cfg.ID == "n1" {
@@ -35,7 +35,7 @@ func deposed(t *testing.T, edit ...func(*storetest.Cluster, *store.Config)) (c *
 	c.Net.Isolate(old.Bind)
 	next = c.LeaderOf("n2", "n3")
 	if !old.IsLeader() {
-		t.Fatal("the old leader knows already")
+		t.Fatal("the old leader has already stepped down")
 	}
 	return c, old, next
 }
@@ -72,30 +72,29 @@ func TestDeposedLeaderAcknowledgesNothing(t *testing.T) {
 	c.Net.Heal()
 	c.AwaitSame()
 	if k := old.State().Group("web").Params.VirtualNodes; k != 64 {
-		t.Errorf("%d virtual nodes: what the deposed leader wrote has won", k)
+		t.Errorf("%d virtual nodes: the deposed leader's write took effect", k)
 	}
 }
 
-// The same when the old leader reaches the others to ask for their terms: they
-// answer with a newer one.
+// The same if the old leader can still call the others: they answer with a newer term.
 func TestNewerTermIsNoConfirmation(t *testing.T) {
 	t.Parallel()
-	asked := &termCount{}
+	calls := &termCount{}
 	c, old, _ := deposed(t, func(c *storetest.Cluster, cfg *store.Config) {
-		asked.Peers = c.PeersBeside(cfg.BindAdvertise)
-		cfg.Peers = asked
+		calls.Peers = c.UncutPeers(cfg.BindAdvertise)
+		cfg.Peers = calls
 	})
-	before := asked.n.Load()
+	before := calls.n.Load()
 	if index, err := old.ReadIndex(c.Context()); !errors.Is(err, store.ErrNotLeader) {
 		t.Errorf("read index %d, %v, want ErrNotLeader", index, err)
 	}
-	if asked.n.Load() < before+2 {
-		t.Error("the others were not asked: the test shows nothing")
+	if calls.n.Load() < before+2 {
+		t.Error("the others were not called: the test shows nothing")
 	}
 }
 
-// The same when only the way to the old leader is cut: it is heard and hears
-// nothing, so its heartbeats hold the others back until it steps down.
+// The same if only the direction to the old leader is cut: its heartbeats prevent an
+// election until it steps down.
 func TestHalfCutLeader(t *testing.T) {
 	t.Parallel()
 	c := storetest.New(t)
@@ -113,7 +112,7 @@ func TestHalfCutLeader(t *testing.T) {
 	c.AwaitSame()
 }
 
-// termCount counts the questions for a term.
+// termCount counts calls of Term.
 type termCount struct {
 	store.Peers
 	n atomic.Int32

@@ -12,8 +12,8 @@ import (
 	"github.com/werbenhu/registry/store/storetest"
 )
 
-// departures notes, on the test's own clock, when a member is first seen gone
-// on any node.
+// departures records, on the test's own clock, when a member was first removed on any
+// node.
 type departures struct {
 	mu   sync.Mutex // guards gone
 	gone map[uint64]time.Time
@@ -52,7 +52,7 @@ func (d *departures) at(lease uint64) (time.Time, bool) {
 
 func (d *departures) observe(cfg *store.Config) { cfg.Observers = []fsm.Observer{d} }
 
-// await returns when the lease ran out.
+// await returns when the lease expired.
 func (d *departures) await(ctx context.Context, t *testing.T, lease uint64) time.Time {
 	t.Helper()
 	for {
@@ -62,12 +62,12 @@ func (d *departures) await(ctx context.Context, t *testing.T, lease uint64) time
 		select {
 		case <-d.seen:
 		case <-ctx.Done():
-			t.Fatalf("lease %d never ran out", lease)
+			t.Fatalf("lease %d never expired", lease)
 		}
 	}
 }
 
-// elapse waits until a moment has come.
+// elapse waits until a time.
 func elapse(t *testing.T, until time.Time) {
 	timer := time.NewTimer(time.Until(until))
 	defer timer.Stop()
@@ -77,7 +77,7 @@ func elapse(t *testing.T, until time.Time) {
 	}
 }
 
-func TestLeaseRunsOutOnTime(t *testing.T) {
+func TestLeaseExpiresOnTime(t *testing.T) {
 	t.Parallel()
 	const ttl = time.Second
 	gone := newDepartures()
@@ -94,11 +94,11 @@ func TestLeaseRunsOutOnTime(t *testing.T) {
 		t.Errorf("gone %s after the renewal was sent, before its TTL of %s", at.Sub(sent), ttl)
 	}
 	if lost, _, err := n.Renew(c.Context(), []uint64{lease}); err != nil || len(lost) != 1 {
-		t.Errorf("a renewal of what ran out: lost %v, %v", lost, err)
+		t.Errorf("a renewal of an expired lease: lost %v, %v", lost, err)
 	}
 }
 
-// A new leader knows no deadlines: everyone gets the full TTL from it.
+// A new leader has no deadlines: it gives every lease its full TTL.
 func TestLeaderChangeGivesTheFullTTL(t *testing.T) {
 	t.Parallel()
 	const ttl = 2 * time.Second
@@ -118,8 +118,8 @@ func TestLeaderChangeGivesTheFullTTL(t *testing.T) {
 	c.AwaitSame()
 }
 
-// A client that renews in time with whoever leads, while leaders die and are
-// cut off: no expiry comes before an acknowledged renewal plus the TTL.
+// A client renews in time, while leaders are killed and cut off: its lease does not
+// expire before an acknowledged renewal plus the TTL.
 func TestNoRenewedLeaseExpires(t *testing.T) {
 	t.Parallel()
 	const ttl = time.Second
@@ -184,13 +184,13 @@ func TestNoRenewedLeaseExpires(t *testing.T) {
 	stop()
 	client.Wait()
 	t.Logf("%d renewals", renewals.Load())
-	// A client that stays away loses its seat.
+	// Without renewals the lease expires.
 	gone.await(c.Context(), t, lease)
 	early()
 }
 
-// A deposed leader still runs its clock. What it expires takes no effect, also
-// after it is back.
+// A deposed leader still has deadlines. Its expiries take no effect, even after it is
+// back.
 func TestDeposedLeaderExpiresNothing(t *testing.T) {
 	t.Parallel()
 	const ttl = time.Second
@@ -221,7 +221,7 @@ func TestDeposedLeaderExpiresNothing(t *testing.T) {
 		t.Error("the old leader did not try to expire the lease: the test shows nothing")
 	}
 	c.Net.Heal()
-	c.Await("a renewal", func() bool { // by whoever leads after the healing
+	c.Await("a renewal", func() bool { // on the leader after the heal
 		lost, _, err := c.Leader().Renew(c.Context(), []uint64{lease})
 		return err == nil && len(lost) == 0
 	})

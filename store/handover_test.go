@@ -6,9 +6,8 @@ import (
 	"github.com/werbenhu/registry/store/storetest"
 )
 
-// Raft gives leadership to the one that it sent the latest entry to, also when
-// that one has ended since.
-func TestLeadershipGoesToOneThatRuns(t *testing.T) {
+// A transfer without a target chooses a voter that answers.
+func TestTransferChoosesARunningVoter(t *testing.T) {
 	t.Parallel()
 	for _, dead := range []string{"n2", "n3"} {
 		c := storetest.New(t)

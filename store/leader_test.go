@@ -37,7 +37,7 @@ func TestAcknowledgedWritesSurviveLeaders(t *testing.T) {
 	c.AwaitSame()
 	for _, id := range acked {
 		if member(c.Leader().State(), "web", id) == nil {
-			t.Errorf("%s was acknowledged and is gone", id)
+			t.Errorf("%s was acknowledged and is lost", id)
 		}
 	}
 }
@@ -63,7 +63,7 @@ func TestTransferAndHandOver(t *testing.T) {
 	next := c.LeaderOf(to.ID)
 	c.Write(setGroup("web", 64))
 
-	// Handed over, another leads while this one is still there.
+	// After the hand-over another node leads while this one still runs.
 	term := next.Term()
 	next.HandOver()
 	last := c.LeaderOf(others(c, next)...)
@@ -71,14 +71,14 @@ func TestTransferAndHandOver(t *testing.T) {
 		t.Errorf("term went from %d to %d", term, last.Term())
 	}
 	c.Await("the old leader to step down", func() bool { return !next.IsLeader() })
-	next.HandOver() // nothing to hand over
+	next.HandOver() // does nothing: it does not lead
 	next.Stop()
 	if _, err := last.Write(c.Context(), setGroup("web", 128)); err != nil {
 		t.Error(err)
 	}
 }
 
-// others are the ids of the nodes that are up, but for one.
+// others are the ids of the nodes that are up, except one.
 func others(c *storetest.Cluster, but *storetest.Node) (ids []string) {
 	for _, n := range c.Nodes() {
 		if n.ID != but.ID {
@@ -88,10 +88,9 @@ func others(c *storetest.Cluster, but *storetest.Node) (ids []string) {
 	return ids
 }
 
-// Writes that are under way when the leader dies: an acknowledged one is there
-// afterwards, one that was surely not done is not, and of the others nothing
-// is said but that they are unknown.
-func TestWritesDuringALeadersDeath(t *testing.T) {
+// Writes that are in flight when the leader is killed: an acknowledged one has taken
+// effect, one with ErrNotLeader or ErrBusy has not, and the others are unknown.
+func TestWritesDuringALeaderCrash(t *testing.T) {
 	t.Parallel()
 	c := storetest.New(t)
 	c.Three()
@@ -102,17 +101,17 @@ func TestWritesDuringALeadersDeath(t *testing.T) {
 		err error
 	}
 	outcomes := make([][]outcome, writers)
-	var under sync.WaitGroup
+	var begun sync.WaitGroup
 	var all sync.WaitGroup
 	for w := range writers {
-		under.Add(1)
+		begun.Add(1)
 		all.Go(func() {
 			for i := range each {
 				id := fmt.Sprintf("m%d-%d", w, i)
 				_, err := leader.Write(t.Context(), register("web", id, time.Minute))
 				outcomes[w] = append(outcomes[w], outcome{id, err})
 				if i == 20 {
-					under.Done()
+					begun.Done()
 				}
 				if errors.Is(err, store.ErrNotLeader) && i > 20 {
 					return
@@ -120,7 +119,7 @@ func TestWritesDuringALeadersDeath(t *testing.T) {
 			}
 		})
 	}
-	under.Wait()
+	begun.Wait()
 	leader.Kill()
 	all.Wait()
 	next := c.Leader()
@@ -133,11 +132,11 @@ func TestWritesDuringALeadersDeath(t *testing.T) {
 		case o.err == nil:
 			acked++
 			if !there {
-				t.Errorf("%s was acknowledged and is gone", o.id)
+				t.Errorf("%s was acknowledged and is lost", o.id)
 			}
 		case errors.Is(o.err, store.ErrNotLeader), errors.Is(o.err, store.ErrBusy):
 			if there {
-				t.Errorf("%s was answered %v and is there", o.id, o.err)
+				t.Errorf("%s returned %v and took effect", o.id, o.err)
 			}
 		case errors.Is(o.err, store.ErrOutcomeUnknown):
 			unknown++
@@ -148,8 +147,8 @@ func TestWritesDuringALeadersDeath(t *testing.T) {
 	t.Logf("%d acknowledged, %d unknown", acked, unknown)
 }
 
-// Random writes on whoever leads, with leaders that die, hand over or are cut
-// off in between: in the end all nodes have the same state and the same rings.
+// Random writes, with leaders that are killed, hand over or are cut off in between: in
+// the end all nodes have the same state and rings.
 func TestChurnWithLeaderChanges(t *testing.T) {
 	t.Parallel()
 	r := seed.Rand(t)
@@ -164,7 +163,7 @@ func TestChurnWithLeaderChanges(t *testing.T) {
 		for range 60 {
 			group, id := fmt.Sprint("g", r.IntN(3)), fmt.Sprint("m", r.IntN(20))
 			cmd := register(group, id, time.Minute)
-			cmd.GetRegister().Instance = binary.AppendUvarint(nil, r.Uint64()) // one that is fenced may not come back
+			cmd.GetRegister().Instance = binary.AppendUvarint(nil, r.Uint64()) // a fenced instance is refused
 			if r.IntN(3) == 0 {
 				cmd = deregister(group, id)
 			}

@@ -12,8 +12,8 @@ import (
 	"github.com/werbenhu/registry/store/storetest"
 )
 
-// How many elections a busy machine costs, by election timeout: 64 writers, and
-// four goroutines for each processor that do nothing but keep it busy.
+// The number of elections on a busy machine, by election timeout: 64 writers, and four
+// busy goroutines per processor.
 func TestMeasureElectionsUnderLoad(t *testing.T) {
 	if !*measure {
 		t.Skip("takes -measure")

@@ -25,8 +25,8 @@ func (c *Cluster) Context() context.Context {
 	return ctx
 }
 
-// Await looks until ok returns true. It is for what has no event to wait for,
-// such as a role or a configuration.
+// Await polls until ok returns true. It is for conditions without an event, such as a
+// role or a configuration.
 func (c *Cluster) Await(what string, ok func() bool) {
 	c.tb.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
@@ -84,8 +84,8 @@ func (c *Cluster) AwaitReady(n *Node) {
 	}
 }
 
-// AwaitVoters waits until the named nodes, and no others, are the voters of
-// the configuration that each node that is up knows.
+// AwaitVoters waits until exactly the named nodes are the voters in the configuration
+// of each of them that is up.
 func (c *Cluster) AwaitVoters(ids ...string) {
 	c.tb.Helper()
 	slices.Sort(ids)
@@ -99,7 +99,7 @@ func (c *Cluster) AwaitVoters(ids ...string) {
 	})
 }
 
-// AwaitKnown waits until every node that is up knows all of them as they are.
+// AwaitKnown waits until the metadata of all nodes that are up is recorded on each.
 func (c *Cluster) AwaitKnown() {
 	c.tb.Helper()
 	c.Await("all nodes to be known", func() bool {
@@ -115,7 +115,7 @@ func (c *Cluster) AwaitKnown() {
 	})
 }
 
-// Voters returns the ids of the voters that a node knows, in order.
+// Voters returns the ids of the voters in a node's configuration, in order.
 func Voters(s *store.Store) (ids []string) {
 	for _, server := range s.Status().Configuration {
 		if server.Suffrage == raft.Voter {
@@ -126,8 +126,7 @@ func Voters(s *store.Store) (ids []string) {
 	return ids
 }
 
-// Write has the leader commit a command, whoever that is, and repeats what was
-// surely not done.
+// Write commits a command on the current leader, and retries until that succeeds.
 func (c *Cluster) Write(cmd *fsmpb.Command) fsm.Result {
 	c.tb.Helper()
 	var r fsm.Result
@@ -141,8 +140,7 @@ func (c *Cluster) Write(cmd *fsmpb.Command) fsm.Result {
 }
 
 // AwaitSame waits until all nodes that are up have applied what the leader has
-// committed, and fails the test unless they then have the same state and the
-// same rings.
+// committed, and fails the test unless they have the same state and rings.
 func (c *Cluster) AwaitSame() {
 	c.tb.Helper()
 	index, err := c.Leader().ReadIndex(c.Context())

@@ -23,8 +23,7 @@ const ElectionTimeout = 200 * time.Millisecond
 // Name of the clusters.
 const Name = "test"
 
-// Cluster is a set of nodes on one network. What it started is closed at the
-// end of the test.
+// Cluster is a set of nodes on one network. The end of the test closes them.
 type Cluster struct {
 	tb   testing.TB
 	dir  string
@@ -35,9 +34,9 @@ type Cluster struct {
 	nodes map[string]*Node
 }
 
-// Node is a node, running or not. Its directory outlives it.
+// Node is a node, running or not. Its directory stays when it stops.
 type Node struct {
-	*store.Store // of the last start
+	*store.Store // of the latest start
 	ID, Bind     string
 	Dir          string
 
@@ -45,17 +44,17 @@ type Node struct {
 	up      bool // guarded by the cluster's mutex
 }
 
-// New returns a cluster without nodes. The functions change the configuration
-// of every node before it starts.
+// New returns a cluster without nodes. The functions edit the configuration of every
+// node before it starts.
 func New(tb testing.TB, edit ...func(*store.Config)) *Cluster {
 	c := &Cluster{tb: tb, dir: tb.TempDir(), edit: edit, Net: NewNetwork(), nodes: make(map[string]*Node)}
 	tb.Cleanup(c.close)
 	return c
 }
 
-// close ends all nodes at once.
+// close stops all nodes at once.
 func (c *Cluster) close() {
-	c.Net.Heal() // nobody waits for what is cut off
+	c.Net.Heal() // unblocks what waits for a cut
 	var all sync.WaitGroup
 	for _, n := range c.Nodes() {
 		all.Go(func() { n.stop() })
@@ -63,7 +62,7 @@ func (c *Cluster) close() {
 	all.Wait()
 }
 
-// Node returns the named node; nil when it was never opened.
+// Node returns the named node; nil if it was never opened.
 func (c *Cluster) Node(id string) *Node {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -94,13 +93,13 @@ func (c *Cluster) at(bind string) *store.Store {
 	return nil
 }
 
-// BindOf is the address of a node that was never moved.
+// BindOf is the default bind address of a node.
 func BindOf(id string) string { return id + ":7370" }
 
 // DirOf is the data directory of a node.
 func (c *Cluster) DirOf(id string) string { return filepath.Join(c.dir, id) }
 
-// Open starts a node's store; it neither forms nor joins. A second Open of the
+// Open opens a node's store without forming or joining a cluster. A second Open of the
 // same id uses the same directory.
 func (c *Cluster) Open(id string, edit ...func(*store.Config)) *Node {
 	c.tb.Helper()
@@ -144,16 +143,15 @@ func (c *Cluster) TryOpen(id string, edit ...func(*store.Config)) (*Node, error)
 	return n, nil
 }
 
-// Peers returns what a node at that address asks others with, for a test that
-// puts something of its own before it.
+// Peers returns the Peers of a node at that address, for a test to wrap.
 func (c *Cluster) Peers(bind string) store.Peers { return peers{cluster: c, from: bind} }
 
-// PeersBeside is Peers on a way that no cut touches.
-func (c *Cluster) PeersBeside(bind string) store.Peers {
-	return peers{cluster: c, from: bind, beside: true}
+// UncutPeers is Peers that ignores cuts.
+func (c *Cluster) UncutPeers(bind string) store.Peers {
+	return peers{cluster: c, from: bind, uncut: true}
 }
 
-// Form brings the node into a cluster.
+// Form forms or joins a cluster.
 func (n *Node) Form(f store.Formation) {
 	n.cluster.tb.Helper()
 	ctx, cancel := context.WithTimeout(n.cluster.tb.Context(), Patience)
@@ -163,7 +161,7 @@ func (n *Node) Form(f store.Formation) {
 	}
 }
 
-// Start opens a node and brings it into a cluster.
+// Start opens a node and forms or joins a cluster.
 func (c *Cluster) Start(id string, f store.Formation, edit ...func(*store.Config)) *Node {
 	c.tb.Helper()
 	n := c.Open(id, edit...)
@@ -177,7 +175,7 @@ func (c *Cluster) Three(edit ...func(*store.Config)) []*Node {
 	return c.Together(3, edit...)
 }
 
-// Together starts n1 to nN, which form one cluster by expecting each other.
+// Together starts n1 to nN as one cluster of voters.
 func (c *Cluster) Together(size int, edit ...func(*store.Config)) []*Node {
 	c.tb.Helper()
 	var nodes []*Node
@@ -198,21 +196,20 @@ func (c *Cluster) Together(size int, edit ...func(*store.Config)) []*Node {
 	return nodes
 }
 
-// Stop closes a node as its owner does: leadership goes to another first.
+// Stop hands leadership over and closes the node.
 func (n *Node) Stop() {
 	n.HandOver()
 	n.stop()
 }
 
-// Kill ends a node as a power cut does: the others hear no word of it before
-// it is gone.
+// Kill stops a node as a power cut does: it sends nothing to the others before.
 func (n *Node) Kill() {
 	n.cluster.Net.Isolate(n.Bind)
 	n.stop()
 	n.cluster.Net.Join(n.Bind)
 }
 
-// Abandon takes a node that the test closed itself out of the cluster's hands.
+// Abandon makes the cluster forget a node that the test closes itself.
 func (c *Cluster) Abandon(n *Node) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// stream is one direction of a connection. Writes never wait; reads wait while
-// the network is cut.
+// stream is one direction of a connection. Writes never block; reads block while the
+// network is cut.
 type stream struct {
 	net      *Network
 	from, to string
@@ -45,7 +45,7 @@ func (s *stream) write(p []byte) (n int, err error) {
 	return n, err
 }
 
-// take reads what is there; it returns 0 and nil when the caller has to wait.
+// take reads what is available; it returns 0 and nil if the caller has to wait.
 func (s *stream) take(p []byte, open bool) (n int, wake <-chan struct{}, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -81,7 +81,7 @@ func (s *stream) read(p []byte, d *deadline) (int, error) {
 	}
 }
 
-// deadline is a moment that may be moved while someone waits for it.
+// deadline is a time that may be changed while a reader waits for it.
 type deadline struct {
 	mu     sync.Mutex // guards the rest
 	timer  *time.Timer
@@ -129,7 +129,7 @@ type conn struct {
 func (c *conn) Read(p []byte) (int, error)  { return c.in.read(p, &c.readBy) }
 func (c *conn) Write(p []byte) (int, error) { return c.out.write(p) }
 
-// Close tells the other end, once the network lets it through.
+// Close closes the connection; a cut delays it for the other end.
 func (c *conn) Close() error {
 	c.closeOnce.Do(func() {
 		c.readBy.set(time.Time{})
@@ -145,5 +145,5 @@ func (c *conn) RemoteAddr() net.Addr { return address(c.remote) }
 func (c *conn) SetDeadline(t time.Time) error     { return c.SetReadDeadline(t) }
 func (c *conn) SetReadDeadline(t time.Time) error { c.readBy.set(t); return nil }
 
-// SetWriteDeadline has nothing to do: writes never wait.
+// SetWriteDeadline does nothing: writes never block.
 func (c *conn) SetWriteDeadline(time.Time) error { return nil }

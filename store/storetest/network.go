@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// Network connects addresses in memory. A cut direction swallows nothing: like
-// TCP it delivers late what was sent, if it is healed before anyone gives up.
+// Network connects addresses in memory. A cut loses no data: as with TCP, data arrives
+// after the heal, unless a timeout comes first.
 // All methods are safe for concurrent use.
 type Network struct {
 	mu        sync.Mutex // guards the rest
@@ -33,12 +33,12 @@ func NewNetwork() *Network {
 	}
 }
 
-// Cut stops what goes from one address to another; the way back stays.
+// Cut cuts the direction from one address to another.
 func (n *Network) Cut(from, to string) {
 	n.change(func() { n.cut[direction{from, to}] = true })
 }
 
-// Isolate stops everything to and from an address.
+// Isolate cuts all directions to and from an address.
 func (n *Network) Isolate(addr string) { n.change(func() { n.isolated[addr] = true }) }
 
 // Join ends the isolation of an address.
@@ -60,8 +60,8 @@ func (n *Network) change(f func()) {
 	n.changed = make(chan struct{})
 }
 
-// open says whether a direction is open, and returns a channel that is closed
-// when that may have changed.
+// open reports whether a direction is open, and returns a channel that is closed when
+// that may have changed.
 func (n *Network) open(from, to string) (bool, <-chan struct{}) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -84,10 +84,10 @@ func (n *Network) await(ctx context.Context, from, to string) error {
 	}
 }
 
-// ErrRefused: nobody listens at an address.
+// ErrRefused: nothing listens at an address.
 var ErrRefused error = syscall.ECONNREFUSED
 
-// Listen claims an address.
+// Listen opens a listener at an address.
 func (n *Network) Listen(addr string) (*Listener, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -99,8 +99,8 @@ func (n *Network) Listen(addr string) (*Listener, error) {
 	return l, nil
 }
 
-// Dial connects two addresses. Across a cut it waits for the heal, like a
-// handshake whose packets are repeated, for at most timeout.
+// Dial connects two addresses. Across a cut it waits for the heal, for at most timeout,
+// as a TCP handshake that is retransmitted.
 func (n *Network) Dial(from, to string, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
@@ -143,7 +143,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 	}
 }
 
-// Close frees the address. Connections stay.
+// Close frees the address. Connections stay open.
 func (l *Listener) Close() error {
 	l.closeOnce.Do(func() {
 		close(l.closed)

@@ -53,25 +53,25 @@ func TestCutAndHeal(t *testing.T) {
 		n := NewNetwork()
 		a, b := connect(t, n)
 		n.Cut("a:1", "b:1")
-		_, _ = a.Write([]byte("lost?"))
+		_, _ = a.Write([]byte("delayed"))
 		_, _ = b.Write([]byte("back"))
 		if got, err := read(t, a); got != "back" || err != nil {
-			t.Errorf("the way that is open: %q, %v", got, err)
+			t.Errorf("the open direction: %q, %v", got, err)
 		}
 		if got, err := read(t, b); !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("the way that is cut: %q, %v", got, err)
+			t.Errorf("the cut direction: %q, %v", got, err)
 		}
 		if _, err := n.Dial("a:1", "b:1", time.Second); err == nil {
 			t.Error("connected across a cut")
 		}
 		n.Heal()
-		if got, err := read(t, b); got != "lost?" || err != nil {
+		if got, err := read(t, b); got != "delayed" || err != nil {
 			t.Errorf("after the heal: %q, %v", got, err)
 		}
 		n.Isolate("b:1")
 		_ = a.Close()
 		if got, err := read(t, b); !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("an isolated end hears of a close: %q, %v", got, err)
+			t.Errorf("an isolated end sees a close: %q, %v", got, err)
 		}
 		n.Join("b:1")
 		if _, err := read(t, b); err != io.EOF {
@@ -105,7 +105,7 @@ func TestDeadlineMoves(t *testing.T) {
 	})
 }
 
-func TestNobodyListens(t *testing.T) {
+func TestDialIsRefusedWithoutAListener(t *testing.T) {
 	n := NewNetwork()
 	if _, err := n.Dial("a:1", "b:1", time.Second); !errors.Is(err, ErrRefused) {
 		t.Errorf("got %v, want ErrRefused", err)
@@ -115,7 +115,7 @@ func TestNobodyListens(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := n.Listen("b:1"); err == nil {
-		t.Error("an address was claimed twice")
+		t.Error("two listeners at one address")
 	}
 	_ = ln.Close()
 	if _, err := n.Listen("b:1"); err != nil {

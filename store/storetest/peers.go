@@ -8,29 +8,28 @@ import (
 	"github.com/werbenhu/registry/store"
 )
 
-// peers asks other nodes by function call. The question and the answer each
-// need their direction of the network; a call whose answer is cut off took
-// effect all the same.
+// peers calls other nodes by function call. Request and response each need their
+// direction of the network; a call whose response is cut off has still taken effect.
 type peers struct {
 	cluster *Cluster
 	from    string
-	beside  bool // cuts do not matter
+	uncut   bool // ignores cuts
 }
 
 var _ store.Peers = peers{}
 
 func (p peers) call(ctx context.Context, to string, f func(*store.Store) error) error {
-	if !p.beside {
+	if !p.uncut {
 		if err := p.cluster.Net.await(ctx, p.from, to); err != nil {
 			return err
 		}
 	}
 	s := p.cluster.at(to)
 	if s == nil {
-		return fmt.Errorf("ask %s: %w", to, ErrRefused)
+		return fmt.Errorf("call %s: %w", to, ErrRefused)
 	}
 	err := f(s)
-	if !p.beside {
+	if !p.uncut {
 		if cut := p.cluster.Net.await(ctx, to, p.from); cut != nil {
 			return cut
 		}
@@ -92,7 +91,7 @@ func (p peers) Check(ctx context.Context, node store.Target, req store.CheckRequ
 	return resp, err
 }
 
-// State streams through a pipe; what is cut is the question only.
+// State streams through a pipe; a cut affects the request only.
 func (p peers) State(ctx context.Context, node store.Target, atLeast uint64) (io.ReadCloser, error) {
 	r, w := io.Pipe()
 	err := p.call(ctx, node.Bind, func(s *store.Store) error {
