@@ -56,7 +56,7 @@ func (l *link) ask(c *cli.Context, fn func(context.Context) error) error {
 	defer l.reach.sayAfter(time.Second, c.App.ErrWriter, c.Duration(flagTimeout))()
 	ctx, stop := l.reach.untilRefused(ctx, time.Time{})
 	defer stop()
-	return shortened(ctx, fn(ctx))
+	return l.diagnosed(c, shortened(ctx, fn(ctx)))
 }
 
 // readOptions are what the read flags ask for, with a receipt.
@@ -65,7 +65,7 @@ func readOptions(c *cli.Context, receipt *sdk.Receipt) []sdk.ReadOption {
 	if c.Bool("linearizable") {
 		opts = append(opts, sdk.Linearizable())
 	}
-	if i := c.Uint64("at-least"); i > 0 {
+	if i := c.Uint64(flagAtLeast); i > 0 {
 		opts = append(opts, sdk.AtLeast(i))
 	}
 	if d := c.Duration(flagMaxStaleness); d > 0 {

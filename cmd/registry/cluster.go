@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -16,6 +17,7 @@ type statusJSON struct {
 	ClusterID string     `json:"cluster_id"`
 	Leader    string     `json:"leader"`
 	Term      uint64     `json:"term"`
+	Error     string     `json:"error"` // why there is no leader
 	Nodes     []nodeJSON `json:"nodes"`
 }
 
@@ -36,7 +38,7 @@ type nodeJSON struct {
 }
 
 func toStatusJSON(s sdk.Status) statusJSON {
-	out := statusJSON{Cluster: s.Cluster, ClusterID: s.ClusterID, Leader: s.Leader, Term: s.Term, Nodes: []nodeJSON{}}
+	out := statusJSON{Cluster: s.Cluster, ClusterID: s.ClusterID, Leader: s.Leader, Term: s.Term, Error: noLeader(s), Nodes: []nodeJSON{}}
 	for _, n := range s.Nodes {
 		out.Nodes = append(out.Nodes, nodeJSON{
 			ID: n.ID, Bind: n.Bind, Addr: n.Addr, Role: roleText(n), Voter: n.Voter, Ready: n.Ready,
@@ -71,9 +73,10 @@ func clusterCommand(e *env) *cli.Command {
 
 func clusterStatusCommand(e *env) *cli.Command {
 	return &cli.Command{
-		Name:  "status",
-		Usage: "list the nodes: role, applied index, digest of the state",
-		Flags: clientFlags(jsonFlag()),
+		Name:        "status",
+		Usage:       "list the nodes: role, applied index, digest of the state",
+		Description: "Any node answers. The exit code is 5 if it knows no leader.",
+		Flags:       clientFlags(jsonFlag()),
 		Action: func(c *cli.Context) error {
 			if _, err := positional(c); err != nil {
 				return err
@@ -84,9 +87,14 @@ func clusterStatusCommand(e *env) *cli.Command {
 					return err
 				}
 				if c.Bool(flagJSON) {
-					return writeJSON(e.stdout, toStatusJSON(status))
+					err = writeJSON(e.stdout, toStatusJSON(status))
+				} else {
+					err = printStatus(e.stdout, status)
 				}
-				return printStatus(e.stdout, status)
+				if why := noLeader(status); err == nil && why != "" {
+					err = &exitError{code: exitUnavailable, err: errors.New(why)}
+				}
+				return err
 			})
 		},
 	}

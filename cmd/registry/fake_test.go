@@ -39,6 +39,7 @@ type fake struct {
 	fail        map[string]error
 	lost        bool // heartbeats answer that the lease is gone
 	away        int  // deletions of groups that are not answered
+	leaderless  bool
 	fingerprint uint64
 	nodes       []*registrypb.NodeStatus
 	batches     []int // keys of each MatchMany
@@ -310,7 +311,11 @@ func (f *fake) UpdateMember(_ context.Context, r *registrypb.UpdateMemberRequest
 func (f *fake) Status(context.Context, *registrypb.StatusRequest) (*registrypb.StatusResponse, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return &registrypb.StatusResponse{Cluster: "registry", ClusterId: "5f1c0c7c6a0bd1a2c3d4e5f60718293a", Leader: "n1", Term: 3, Nodes: f.nodes}, f.fail["Status"]
+	leader := "n1"
+	if f.leaderless {
+		leader = ""
+	}
+	return &registrypb.StatusResponse{Cluster: "registry", ClusterId: "5f1c0c7c6a0bd1a2c3d4e5f60718293a", Leader: leader, Term: 3, Nodes: f.nodes}, f.fail["Status"]
 }
 
 func (f *fake) Join(_ context.Context, r *registrypb.JoinRequest) (*registrypb.JoinResponse, error) {

@@ -20,6 +20,7 @@ const (
 	flagDataDir    = "data-dir"
 	flagLogStore   = "log-store"
 
+	flagAtLeast      = "at-least"
 	flagMaxStaleness = "max-staleness"
 )
 
@@ -58,7 +59,7 @@ func readFlags(own ...cli.Flag) []cli.Flag {
 	return clientFlags(append(own,
 		jsonFlag(),
 		&cli.BoolFlag{Name: "linearizable", Usage: "ask the leader for a confirmed index first"},
-		&cli.Uint64Flag{Name: "at-least", Usage: "wait until the node has applied that log index"},
+		&cli.Uint64Flag{Name: flagAtLeast, Usage: "wait until the node has applied that log index"},
 		&cli.DurationFlag{Name: flagMaxStaleness, Usage: "refuse an answer from a node that heard from its leader longer ago than that"},
 	)...)
 }

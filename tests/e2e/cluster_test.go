@@ -34,20 +34,21 @@ func (n *seedNode) start(t *testing.T, dir string, more ...string) {
 
 // statusJSON is what "cluster status --json" prints.
 type statusJSON struct {
-	Leader string
-	Term   uint64
-	Nodes  []struct {
+	Leader, Error string
+	Term          uint64
+	Nodes         []struct {
 		ID, Role, Digest string
 		Voter, Ready     bool
 		AppliedIndex     uint64 `json:"applied_index"`
 	}
 }
 
+// clusterStatus is what a node answers. The exit code says whether there is a leader.
 func clusterStatus(t *testing.T, addr string) (st statusJSON) {
 	t.Helper()
-	out := ok(t, "cluster", "status", "--json", "-registries", addr)
-	if err := json.Unmarshal([]byte(out), &st); err != nil {
-		t.Fatalf("%v in %s", err, out)
+	a := cli(t, "cluster", "status", "--json", "-registries", addr)
+	if err := json.Unmarshal([]byte(a.stdout), &st); err != nil || (st.Leader == "") != (a.code == 5) || (st.Leader == "") != (st.Error != "") {
+		t.Fatalf("%v in %+v", err, a)
 	}
 	return st
 }
