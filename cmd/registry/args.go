@@ -277,9 +277,12 @@ func distance(a, b string) int {
 	return row[len(b)]
 }
 
-func orList(names []string) string {
+func orList(names []string) string  { return wordList(names, "or") }
+func andList(names []string) string { return wordList(names, "and") }
+
+func wordList(names []string, word string) string {
 	if len(names) < 2 {
 		return strings.Join(names, "")
 	}
-	return strings.Join(names[:len(names)-1], ", ") + " or " + names[len(names)-1]
+	return strings.Join(names[:len(names)-1], ", ") + " " + word + " " + names[len(names)-1]
 }

@@ -118,6 +118,7 @@ func TestUsageErrors(t *testing.T) {
 		{"virtual nodes no power of two", "group set web -virtual-nodes 100", []string{"-virtual-nodes is 100, want a power of two, 64 to 4096"}},
 		{"unknown shell", "completion tcsh", []string{`"tcsh"`}},
 		{"no time for health", "health -timeout 0s", []string{"-timeout is 0s"}},
+		{"dev ports that overlap", "dev -bind-port 9798", []string{"-bind-port is 9798 and -addr-port is 9800, want 3 ports in a row from each"}},
 		{"dev port out of range", "dev -addr-port 65535", []string{"-addr-port is 65535"}},
 	}
 	for _, tt := range tests {

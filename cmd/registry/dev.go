@@ -8,10 +8,13 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -22,6 +25,9 @@ import (
 const (
 	devNodes = 3
 	devName  = "dev" // of the cluster
+
+	flagAddrPort = "addr-port"
+	flagBindPort = "bind-port"
 )
 
 // devPatience is how long three nodes on one machine may take to start.
@@ -29,8 +35,8 @@ const devPatience = 30 * time.Second
 
 func devCommand(e *env) *cli.Command {
 	flags := []cli.Flag{
-		&cli.IntFlag{Name: "addr-port", Usage: "client port of the first node; the others follow", Value: 9800},
-		&cli.IntFlag{Name: "bind-port", Usage: "bind port of the first node; the others follow", Value: 7370},
+		&cli.IntFlag{Name: flagAddrPort, Usage: "client port of the first node; the others follow", Value: 9800},
+		&cli.IntFlag{Name: flagBindPort, Usage: "bind port of the first node; the others follow", Value: 7370},
 	}
 	return &cli.Command{
 		Name:        "dev",
@@ -61,11 +67,14 @@ func dev(e *env, c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	killed, stopKilled := caught()
+	defer stopKilled()
 	dir, err := os.MkdirTemp("", "registry-dev-")
 	if err != nil {
 		return fmt.Errorf("make a folder for the data: %w", err)
 	}
 	cluster := &devCluster{dir: dir}
+	defer cluster.removeWhenKilled(killed)()
 	defer func() {
 		stopping.Store(true)
 		err = errors.Join(err, cluster.close())
@@ -75,7 +84,7 @@ func dev(e *env, c *cli.Context) (err error) {
 		if ctx.Err() != nil {
 			return nil // Ctrl-C before they were up
 		}
-		return startError(err, configs[0].Bind, "-bind-port", configs[0].Addr, "-addr-port")
+		return startError(err, configs[0].Bind, "-"+flagBindPort, configs[0].Addr, "-"+flagAddrPort)
 	}
 	if err := printDev(e, c, toDevJSON(cluster)); err != nil {
 		return err
@@ -83,24 +92,13 @@ func dev(e *env, c *cli.Context) (err error) {
 	return cluster.wait(ctx, e)
 }
 
-// devConfigs checks that the ports are free before anything is started, since
-// the message then can name the flag.
 func devConfigs(c *cli.Context, logger *slog.Logger) ([]registry.Config, error) {
-	for _, flag := range []string{"bind-port", "addr-port"} {
-		if port := c.Int(flag); port < 1 || port > 65536-devNodes {
-			return nil, usageErrorf("-%s is %d, want 1 to %d", flag, port, 65536-devNodes)
-		}
+	if err := checkDevPorts(c.Int(flagBindPort), c.Int(flagAddrPort)); err != nil {
+		return nil, err
 	}
 	configs := make([]registry.Config, devNodes)
 	for i := range configs {
-		bind, err := devPort(c, "bind-port", i)
-		if err != nil {
-			return nil, err
-		}
-		addr, err := devPort(c, "addr-port", i)
-		if err != nil {
-			return nil, err
-		}
+		bind, addr := devAddr(c.Int(flagBindPort)+i), devAddr(c.Int(flagAddrPort)+i)
 		cfg := registry.DefaultConfig()
 		cfg.ID, cfg.Cluster = "dev-"+strconv.Itoa(i+1), devName
 		cfg.Bind, cfg.BindAdvertise, cfg.Addr, cfg.Advertise = bind, bind, addr, addr
@@ -113,16 +111,46 @@ func devConfigs(c *cli.Context, logger *slog.Logger) ([]registry.Config, error) 
 	return configs, nil
 }
 
-// devPort returns the address of the i-th node, base port + i, if it is free.
-func devPort(c *cli.Context, flag string, i int) (string, error) {
-	port := c.Int(flag) + i
-	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		failed := &exitError{code: exitFailure, err: fmt.Errorf("port %d is not free: %w", port, err)}
-		return "", failed.withHint("is another registry running? Choose another first port with -%s", flag)
+func devAddr(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+
+// checkDevPorts tries all ports before anything is started, since the message then
+// can name all that are not free, and the flags.
+func checkDevPorts(bind, addr int) error {
+	flags := []struct {
+		name  string
+		first int
+	}{{flagBindPort, bind}, {flagAddrPort, addr}}
+	for _, f := range flags {
+		if f.first < 1 || f.first > 65536-devNodes {
+			return usageErrorf("-%s is %d, want 1 to %d", f.name, f.first, 65536-devNodes)
+		}
 	}
-	return addr, l.Close()
+	if max(bind, addr)-min(bind, addr) < devNodes {
+		return usageErrorf("-%s is %d and -%s is %d, want %d ports in a row from each", flagBindPort, bind, flagAddrPort, addr, devNodes)
+	}
+	var ports, names []string
+	var errs []error
+	for _, f := range flags {
+		for port := f.first; port < f.first+devNodes; port++ {
+			l, err := net.Listen("tcp", devAddr(port))
+			if err == nil {
+				err = l.Close()
+			}
+			if err == nil {
+				continue
+			}
+			ports, errs = append(ports, strconv.Itoa(port)), append(errs, err)
+			if name := "-" + f.name; !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	if len(ports) == 0 {
+		return nil
+	}
+	failed := &exitError{code: exitFailure, err: fmt.Errorf("%s %s not free: %s",
+		plural(len(ports), "port", "ports"), andList(ports)+plural(len(ports), " is", " are"), dialReason(errs[0]))}
+	return failed.withHint("is another registry running? Choose another first port with %s", andList(names))
 }
 
 // devCluster is the nodes that run and the folder of their data.
@@ -177,6 +205,36 @@ func (d *devCluster) close() error {
 		errs = append(errs, d.nodes[i].Close())
 	}
 	return errors.Join(append(errs, os.RemoveAll(d.dir))...)
+}
+
+// caught catches the signals that end this process, before there is data.
+func caught() (<-chan os.Signal, func()) {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	return signals, func() { signal.Stop(signals) }
+}
+
+// removeWhenKilled ends the process at the second signal, as it would end without
+// this, but removes the data first. timeout(1), for one, sends its signal to the
+// process and then to its group.
+func (d *devCluster) removeWhenKilled(signals <-chan os.Signal) (stop func()) {
+	done := make(chan struct{})
+	go func() {
+		for range 2 {
+			select {
+			case <-signals:
+			case <-done:
+				return
+			}
+		}
+		for range 10 { // nodes that still run add files meanwhile
+			if os.RemoveAll(d.dir) == nil {
+				break
+			}
+		}
+		os.Exit(exitInterrupted)
+	}()
+	return func() { close(done) }
 }
 
 // devJSON is what dev prints once the nodes run.

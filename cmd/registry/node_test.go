@@ -74,7 +74,8 @@ func TestDev(t *testing.T) {
 		ok(t, "ring", "show", "-registries", local(addr+i), "web")
 	}
 	ok(t, "ring", "digest", "web")
-	if r := execute(t, t.Context(), "", append([]string{"dev"}, ports...)...); r.code != exitFailure || !strings.Contains(r.stderr, "-bind-port") || !strings.Contains(r.stderr, strconv.Itoa(bind)) {
+	if r := execute(t, t.Context(), "", append([]string{"dev"}, ports...)...); r.code != exitFailure || !strings.Contains(r.stderr, "-bind-port and -addr-port") ||
+		!strings.Contains(r.stderr, strconv.Itoa(bind)) || !strings.Contains(r.stderr, strconv.Itoa(addr+2)) {
 		t.Errorf("ports in use: %+v", r)
 	}
 	service.cancel(nil)

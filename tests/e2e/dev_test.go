@@ -41,12 +41,18 @@ func TestDev(t *testing.T) {
 	}
 
 	for _, taken := range []struct {
-		flag             string
-		bind, addr, port int
-	}{{"-bind-port", p[0], p[3], p[0]}, {"-addr-port", p[6], p[3], p[3]}} {
+		flags      string
+		bind, addr int
+		ports      []int
+	}{{"-bind-port and -addr-port", p[0], p[3], p[:6]}, {"-addr-port", p[6], p[3], p[3:6]}, {"-bind-port", p[2], p[6], p[2:5]}} {
 		a := cli(t, flags(taken.bind, taken.addr)...)
-		if a.code != 1 || !strings.Contains(a.stderr, taken.flag) || !strings.Contains(a.stderr, strconv.Itoa(taken.port)) {
-			t.Errorf("second dev, port of %s taken: exit code %d, says %q", taken.flag, a.code, a.stderr)
+		ports := fmt.Sprint(taken.ports[0])
+		for i, port := range taken.ports[1:] {
+			ports += []string{", ", " and "}[(i+2)/len(taken.ports)] + fmt.Sprint(port)
+		}
+		want := "registry: ports " + ports + " are not free: address already in use\n  is another registry running? Choose another first port with " + taken.flags + "\n"
+		if a.code != 1 || a.stderr != want {
+			t.Errorf("second dev: exit code %d, says %q, want %q", a.code, a.stderr, want)
 		}
 		t.Logf("second dev: %s", strings.ReplaceAll(strings.TrimSpace(a.stderr), "\n", " | "))
 	}
@@ -66,5 +72,33 @@ func TestDev(t *testing.T) {
 	}
 	if service.hasEnded() {
 		t.Errorf("the service ended with its registry: exit code %d", service.code)
+	}
+}
+
+// TestDevKilledWhileItStops: a second signal ends it at once, and its data goes all
+// the same. timeout(1) sends two.
+func TestDevKilledWhileItStops(t *testing.T) {
+	t.Parallel()
+	needSignal(t, sigInt, sigTerm)
+	for _, says := range []string{"starting 3 nodes", "In another terminal"} {
+		tmp, p := t.TempDir(), freePorts(t, 6)
+		dev := start(t, command{
+			name: "dev", args: []string{"dev", "-bind-port", strconv.Itoa(p[0]), "-addr-port", strconv.Itoa(p[3])}, env: []string{"TMPDIR=" + tmp},
+		})
+		dev.says(says, 2*patience)
+		dev.send(sigInt)
+		more := time.NewTicker(time.Millisecond) // until one comes after the first was taken
+		for !dev.hasEnded() {
+			select {
+			case <-more.C:
+				_ = dev.cmd.Process.Signal(sigTerm) // it fails when it has ended
+			case <-dev.exited:
+			}
+		}
+		more.Stop()
+		t.Logf("exit code %d", dev.code) // 0 when the nodes had stopped before
+		if left, err := os.ReadDir(tmp); err != nil || len(left) > 0 {
+			t.Errorf("left in the temporary folder: %v, %v", left, err)
+		}
 	}
 }
