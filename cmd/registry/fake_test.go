@@ -173,7 +173,7 @@ func (f *fake) Deregister(_ context.Context, r *registrypb.DeregisterRequest) (*
 		return nil, err
 	}
 	before := len(g.members)
-	g.members = slices.DeleteFunc(g.members, func(m *registrypb.Member) bool { return m.Id == r.Id })
+	g.members = slices.DeleteFunc(g.members, func(m *registrypb.Member) bool { return m.Id == r.Id && !(r.KeepHeld && m.Hold != nil) })
 	f.events <- "deregister " + r.Group + "/" + r.Id
 	return &registrypb.DeregisterResponse{Removed: len(g.members) < before, Index: f.index}, nil
 }
@@ -198,6 +198,11 @@ func (f *fake) HeartbeatStream(s registrypb.Registry_HeartbeatStreamServer) erro
 		if err == io.EOF {
 			return nil
 		}
+		f.mu.Lock()
+		if err == nil {
+			err = f.fail["HeartbeatStream"]
+		}
+		f.mu.Unlock()
 		if err != nil {
 			return err
 		}

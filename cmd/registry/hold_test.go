@@ -110,6 +110,18 @@ func TestHoldOnExit(t *testing.T) {
 		f.expect(t, "deregister web/w1")
 		r.wait(exitOK)
 	})
+	t.Run("that is shorter than the TTL", func(t *testing.T) {
+		f := startFake(t)
+		r := start(t, registerArgs("-ttl", "10s", "-hold-on-exit", "5s")...)
+		f.expect(t, "register web/w1")
+		r.stderrUntil("registered at")
+		r.cancel(signalCause{syscall.SIGTERM})
+		f.expect(t, "hold web/w1 for 5s")
+		r.wait(exitOK)
+		if !strings.Contains(r.stderr.String(), "web/w1 held for 10s") { // what the lease lasts
+			t.Error(r.stderr)
+		}
+	})
 	t.Run("out of its limits", func(t *testing.T) {
 		startFake(t)
 		for _, d := range []string{"0s", "999ms", "25h", "-1s"} {
@@ -118,4 +130,24 @@ func TestHoldOnExit(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A member that an operator holds stays when its process ends, and is not called
+// deregistered.
+func TestEndOfAHeldMember(t *testing.T) {
+	f := startFake(t)
+	r := start(t, registerArgs()...)
+	f.expect(t, "register web/w1")
+	r.stderrUntil("registered at")
+	ok(t, "member", "hold", "-group", "web", "-id", "w1", "-for", "90s")
+	f.expect(t, "hold web/w1 for 1m30s")
+	r.cancel(signalCause{syscall.SIGTERM})
+	f.expect(t, "deregister web/w1") // if it is not held
+	r.wait(exitOK)
+	if says := r.stderr.String(); !strings.Contains(says, "web/w1 held for 1m30s") || strings.Contains(says, "deregistered") {
+		t.Error(says)
+	}
+	if out := ok(t, "members", "web"); !strings.Contains(out, "held 1m30s") {
+		t.Error(out)
+	}
 }

@@ -4,11 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/werbenhu/registry/fsm"
+	"github.com/werbenhu/registry/fsm/fsmpb"
+	"github.com/werbenhu/registry/ring"
 	"github.com/werbenhu/registry/sdk"
 )
 
@@ -78,9 +83,7 @@ func register(e *env, c *cli.Context) error {
 	}
 	defer client.Close()
 	teller := newSeatTeller(e, c, service, command)
-	if teller.lines != nil {
-		service.OnEvent = teller.told
-	}
+	service.OnEvent = teller.told
 	return stayRegistered(e, c, client, service, command, teller)
 }
 
@@ -101,7 +104,7 @@ func stayRegistered(e *env, c *cli.Context, client *link, s sdk.Service, command
 	if err != nil {
 		return client.reach.explain(err)
 	}
-	seat := &ownSeat{reg: reg, reach: client.reach, teller: teller, hold: c.Duration(flagHoldOnExit)}
+	seat := &ownSeat{reg: reg, client: client, teller: teller, hold: c.Duration(flagHoldOnExit)}
 	teller.tell(seatRegistered, 0, nil)
 	if command != nil {
 		stop() // SIGHUP is the command's now
@@ -127,7 +130,7 @@ const (
 // ownSeat is what this process registered.
 type ownSeat struct {
 	reg    *sdk.Registration
-	reach  *reach
+	client *link
 	teller *seatTeller
 	hold   time.Duration // 0: deregister at the end
 
@@ -142,7 +145,7 @@ func (s *ownSeat) bounded(d time.Duration) (context.Context, context.CancelFunc)
 		s.leaving = time.Now()
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), d)
-	ctx, stop := s.reach.untilRefused(ctx, s.leaving.Add(gonePatience))
+	ctx, stop := s.client.reach.untilRefused(ctx, s.leaving.Add(gonePatience))
 	return ctx, func() { stop(); cancel() }
 }
 
@@ -163,7 +166,7 @@ func (s *ownSeat) tryHold() bool {
 		s.holdFailed = true
 		return false
 	}
-	s.teller.tell(seatHeld, s.hold, nil)
+	s.teller.tell(seatHeld, max(s.hold, s.reg.Service().TTL), nil)
 	return true
 }
 
@@ -185,8 +188,34 @@ func (s *ownSeat) leave(err error) error {
 		}
 		return err
 	}
-	s.teller.tell(seatDeregistered, 0, nil)
+	if s.reg.Removed() {
+		s.teller.tell(seatDeregistered, 0, nil)
+		return err
+	}
+	switch hold, herr := s.stillHeld(ctx); {
+	case herr != nil:
+		s.teller.tell(seatDeregisterFailed, 0, fmt.Errorf("it may be held: %w", herr))
+	case hold > 0:
+		s.teller.tell(seatHeld, hold, nil)
+	default: // its lease had expired
+		s.teller.tell(seatDeregistered, 0, nil)
+	}
 	return err
+}
+
+// stillHeld returns for how long the member is held, by an operator; 0 if it is not.
+func (s *ownSeat) stillHeld(ctx context.Context) (time.Duration, error) {
+	service := s.reg.Service()
+	members, err := s.client.Members(ctx, service.Group)
+	if err != nil && !errors.Is(err, sdk.ErrUnknownGroup) {
+		return 0, err
+	}
+	for _, m := range members {
+		if m.ID == service.ID && m.Hold > 0 {
+			return max(m.Hold, m.TTL), nil
+		}
+	}
+	return 0, nil
 }
 
 // seatLost returns why the registration ended by itself, if it did.
@@ -202,19 +231,35 @@ func serviceOf(c *cli.Context) (sdk.Service, error) {
 	if err != nil {
 		return sdk.Service{}, err
 	}
-	if w := c.Int(flagWeight); w < 1 { // 0 would mean the default to the SDK
+	if w := c.Int(flagWeight); w < ring.MinWeight || w > ring.MaxWeight {
 		return sdk.Service{}, usageErrorf("-weight is %d, want 1 to 1000", w)
 	}
-	if ttl := c.Duration("ttl"); ttl <= 0 {
+	if ttl := c.Duration("ttl"); ttl < fsm.MinTTL || ttl > fsm.MaxTTL {
 		return sdk.Service{}, usageErrorf("-ttl is %v, want 1s to 24h", ttl)
 	}
 	if hold := c.Duration(flagHoldOnExit); c.IsSet(flagHoldOnExit) && (hold < minHold || hold > maxHold) {
 		return sdk.Service{}, usageErrorf("-%s is %v, want 1s to 24h", flagHoldOnExit, hold)
 	}
-	return sdk.Service{
+	s := sdk.Service{
 		Group: c.String(flagGroup), ID: c.String(flagID), Addr: c.String(flagAddr),
 		Weight: c.Int(flagWeight), Meta: meta, TTL: c.Duration("ttl"), TakeOver: c.Bool("take-over"),
-	}, nil
+	}
+	return s, checkService(s)
+}
+
+// checkService refuses what a node would refuse, before one is looked for.
+func checkService(s sdk.Service) error {
+	r := &fsmpb.Register{
+		Group: s.Group, Id: s.ID, Addr: s.Addr, Weight: uint32(s.Weight), TtlMs: s.TTL.Milliseconds(), Instance: []byte{0},
+	}
+	for _, key := range slices.Sorted(maps.Keys(s.Meta)) {
+		r.Meta = append(r.Meta, &fsmpb.Pair{Key: key, Value: s.Meta[key]})
+	}
+	err := fsm.Validate(&fsmpb.Command{Op: &fsmpb.Command_Register{Register: r}})
+	if field, ok := errors.AsType[*fsm.FieldError](err); ok {
+		return usageErrorf("-%s is %s, want %s", field.Field, field.Got, field.Limit)
+	}
+	return err
 }
 
 func parseMeta(values []string) (map[string]string, error) {

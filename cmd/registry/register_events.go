@@ -58,6 +58,8 @@ func newSeatTeller(e *env, c *cli.Context, s sdk.Service, command *child) *seatT
 func (t *seatTeller) name() string { return t.service.Group + "/" + t.service.ID }
 
 func (t *seatTeller) tell(event string, hold time.Duration, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if t.lines == nil {
 		fmt.Fprint(t.words, t.text(event, hold, err))
 		return
@@ -68,12 +70,10 @@ func (t *seatTeller) tell(event string, hold time.Duration, err error) {
 	if err != nil {
 		line.Error = plain(err)
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	_ = writeJSONLine(t.lines, line) // the seat outlives who reads of it
 }
 
-// text is a line of words.
+// text is a line of words; empty for what the SDK's log says.
 func (t *seatTeller) text(event string, hold time.Duration, err error) string {
 	switch event {
 	case seatRegistered:
@@ -86,13 +86,18 @@ func (t *seatTeller) text(event string, hold time.Duration, err error) string {
 		return fmt.Sprintf("deregistering %s …\n", t.name())
 	case seatDeregistered:
 		return t.name() + " deregistered\n"
+	case sdk.EventUnreachable.String():
+		if errors.Is(err, sdk.ErrWrongCluster) {
+			return fmt.Sprintf("registry: %s: the nodes that answer are of another cluster; if the cluster was formed anew, "+
+				"restart this command to register there\n", t.name())
+		}
 	case seatDeregisterFailed:
 		return fmt.Sprintf("registry: %s not deregistered, it goes when its TTL is over: %s\n", t.name(), plain(err))
 	}
 	return ""
 }
 
-// told passes on what the SDK's log says in words.
+// told passes on what the SDK tells.
 func (t *seatTeller) told(ev sdk.Event) {
 	switch ev.Kind {
 	case sdk.EventUnreachable, sdk.EventRenewed, sdk.EventLost, sdk.EventReregistered:

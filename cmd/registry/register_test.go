@@ -166,6 +166,35 @@ func TestRegisterConflict(t *testing.T) {
 	}
 }
 
+// TestRegisterChecksItsArguments: what a node would refuse is refused before one
+// is looked for.
+func TestRegisterChecksItsArguments(t *testing.T) {
+	t.Setenv("REGISTRY_ADDRS", "127.0.0.1:1")
+	for _, args := range [][]string{
+		{"-addr", "8080"}, {"-addr", ":8080"}, {"-addr", "0.0.0.0:8080"}, {"-addr", "host:0"},
+		{"-group", "a/b"}, {"-group", "registry-group"}, {"-id", "a\nb"}, {"-id", strings.Repeat("i", 256)},
+		{"-ttl", "999ms"}, {"-ttl", "25h"}, {"-weight", "0"}, {"-weight", "1001"}, {"-weight", "4294967297"},
+		{"-meta", "key=" + strings.Repeat("v", 8190)}, {"-meta", "key=\xff"},
+	} {
+		r := execute(t, t.Context(), "", registerArgs(args...)...)
+		if r.code != exitUsage || !strings.Contains(r.stderr, args[0]) {
+			t.Errorf("%.40q: exit code %d, %s", args, r.code, r.stderr)
+		}
+	}
+}
+
+// TestRegisterInAnotherCluster: a new cluster at the old addresses takes no
+// heartbeats of ours. What to do is said.
+func TestRegisterInAnotherCluster(t *testing.T) {
+	f := startFake(t)
+	r := start(t, registerArgs()...)
+	f.expect(t, "register web/w1")
+	f.failWith("HeartbeatStream", codes.FailedPrecondition, registrypb.ErrorDetail_WRONG_CLUSTER, "of another cluster")
+	r.stderrUntil("web/w1: the nodes that answer are of another cluster; if the cluster was formed anew, restart this command")
+	r.cancel(signalCause{syscall.SIGTERM})
+	r.wait(exitOK)
+}
+
 // TestCommandStatus: the command's end is ours, and the seat is given back.
 func TestCommandStatus(t *testing.T) {
 	f := startFake(t)
