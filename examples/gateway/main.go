@@ -12,6 +12,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -31,7 +32,8 @@ import (
 var userOf = routing.FirstKey(routing.KeyFromHeader("X-User-ID"), routing.KeyFromCookie("user"))
 
 func main() {
-	registries := flag.String("registries", "127.0.0.1:9800", "client addresses of registry nodes, comma-separated")
+	registries := flag.String("registries", cmp.Or(os.Getenv("REGISTRY_ADDRS"), "127.0.0.1:9800"), "client addresses of registry nodes, comma-separated (REGISTRY_ADDRS)")
+	cluster := flag.String("cluster", os.Getenv("REGISTRY_CLUSTER"), "NAME or NAME/ID of the cluster: nodes of another are refused (REGISTRY_CLUSTER; default: the one that answers first)")
 	group := flag.String("group", "webservice-group", "group of web services to route to")
 	addr := flag.String("addr", ":8000", "address to listen on")
 	disk := flag.String("disk-copy", "", "file for a copy of the ring, to start with when no registry node answers")
@@ -40,7 +42,7 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *registries, *addr, options{group: *group, disk: *disk, fallbacks: *fallbacks, wait: *wait}); err != nil {
+	if err := run(ctx, *registries, *addr, options{cluster: *cluster, group: *group, disk: *disk, fallbacks: *fallbacks, wait: *wait}); err != nil {
 		fmt.Fprintln(os.Stderr, "gateway:", err)
 		os.Exit(1)
 	}
@@ -48,6 +50,7 @@ func main() {
 
 // options say how to route.
 type options struct {
+	cluster   string
 	group     string
 	disk      string // file for a copy of the ring
 	fallbacks int
@@ -55,7 +58,7 @@ type options struct {
 }
 
 func run(ctx context.Context, registries, addr string, o options) (err error) {
-	client, err := sdk.Dial(registries, sdk.WithLogger(slog.Default()))
+	client, err := sdk.Dial(registries, sdk.WithCluster(o.cluster), sdk.WithLogger(slog.Default()))
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -31,13 +32,15 @@ import (
 )
 
 func main() {
-	registries := flag.String("registries", "127.0.0.1:9800", "client addresses of registry nodes, comma-separated")
+	registries := flag.String("registries", cmp.Or(os.Getenv("REGISTRY_ADDRS"), "127.0.0.1:9800"), "client addresses of registry nodes, comma-separated (REGISTRY_ADDRS)")
+	cluster := flag.String("cluster", os.Getenv("REGISTRY_CLUSTER"), "NAME or NAME/ID of the cluster: nodes of another are refused (REGISTRY_CLUSTER; default: the one that answers first)")
 	group := flag.String("group", "webservice-group", "group to register in")
 	id := flag.String("id", "", "id in the group (required)")
 	addr := flag.String("addr", ":8080", "address to listen on")
 	advertise := flag.String("advertise", "", "address that clients reach this service at (default: -addr)")
 	ttl := flag.Duration("ttl", 10*time.Second, "how long the registration outlives this process")
 	hold := flag.Duration("hold", 0, "on SIGTERM or Ctrl-C keep the seat for so long, for a restart (1s to 24h; 0: give it back)")
+	debug := flag.Bool("debug", false, "also log what the SDK does: the nodes that it asks, for instance")
 	flag.Parse()
 	if *advertise == "" {
 		*advertise = *addr
@@ -45,13 +48,18 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	s := sdk.Service{Group: *group, ID: *id, Addr: *advertise, TTL: *ttl}
-	if err := run(ctx, *registries, *addr, s, *hold); err != nil {
+	opts := []sdk.Option{sdk.WithCluster(*cluster)}
+	if *debug {
+		slog.SetLogLoggerLevel(slog.LevelDebug)
+		opts = append(opts, sdk.WithLogger(slog.Default()))
+	}
+	if err := run(ctx, *registries, *addr, s, *hold, opts...); err != nil {
 		fmt.Fprintln(os.Stderr, "webservice:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, registries, addr string, s sdk.Service, hold time.Duration) error {
+func run(ctx context.Context, registries, addr string, s sdk.Service, hold time.Duration, opts ...sdk.Option) error {
 	if s.ID == "" {
 		return errors.New("-id is required")
 	}
@@ -65,7 +73,7 @@ func run(ctx context.Context, registries, addr string, s sdk.Service, hold time.
 	srv := &http.Server{Handler: handler(s), ReadHeaderTimeout: 10 * time.Second}
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(lis) }()
-	err = serve(ctx, registries, s, hold, served)
+	err = serve(ctx, registries, s, hold, served, opts)
 	// The seat is given back, or held: now finish what is under way.
 	drain, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
@@ -74,22 +82,23 @@ func run(ctx context.Context, registries, addr string, s sdk.Service, hold time.
 
 // serve holds the seat until a signal comes, the seat is lost for good, or the
 // HTTP server fails.
-func serve(ctx context.Context, registries string, s sdk.Service, hold time.Duration, served <-chan error) (err error) {
-	client, err := sdk.Dial(registries, sdk.WithLogger(slog.Default()))
+func serve(ctx context.Context, registries string, s sdk.Service, hold time.Duration, served <-chan error, opts []sdk.Option) (err error) {
+	client, err := sdk.Dial(registries, opts...)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, client.Close()) }() // deregisters what is not held
+	s.OnEvent = tell
 	starting, cancel := context.WithTimeout(ctx, time.Minute) // the registry may be starting too
 	defer cancel()
 	reg, err := client.Register(starting, s)
 	if err != nil {
 		return err
 	}
-	slog.Info("serving", "group", s.Group, "id", s.ID, "addr", s.Addr)
+	slog.Info("registered", "group", s.Group, "id", s.ID, "addr", s.Addr)
 	select {
 	case <-ctx.Done():
-		return restart(reg, hold)
+		return leave(reg, hold)
 	case <-reg.Done():
 		return reg.Err()
 	case err := <-served:
@@ -97,22 +106,51 @@ func serve(ctx context.Context, registries string, s sdk.Service, hold time.Dura
 	}
 }
 
+// tell logs what becomes of the registration: a line for each event that a person
+// needs.
+func tell(e sdk.Event) {
+	log := slog.With("group", e.Group, "id", e.ID)
+	switch e.Kind {
+	case sdk.EventUnreachable:
+		log.Warn("unreachable", "error", e.Err)
+		if errors.Is(e.Err, sdk.ErrWrongCluster) {
+			log.Warn("the nodes that answer are of another cluster; if the cluster was formed anew, restart this service to register there")
+		}
+	case sdk.EventLost:
+		log.Warn("lost; registering again")
+	case sdk.EventRegistered, sdk.EventEnded: // serve and leave say more
+	default:
+		log.Info(e.Kind.String())
+	}
+}
+
 // linger is how long a held service goes on listening: routers learn of the hold
 // within milliseconds, and one that is busy a little later.
 const linger = 500 * time.Millisecond
 
-// restart holds the seat, if that is asked for, and lets routers hear of it. A
-// seat that cannot be held is given back by its client.
-func restart(reg *sdk.Registration, hold time.Duration) error {
-	if hold == 0 {
-		return nil
-	}
+// leave deregisters, or holds the seat, if that is asked for, and lets routers hear
+// of it. A seat that cannot be held is given back by its client.
+func leave(reg *sdk.Registration, hold time.Duration) error {
+	s := reg.Service()
+	log := slog.With("group", s.Group, "id", s.ID)
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 	defer cancel()
+	if hold == 0 {
+		err := reg.CloseContext(ctx)
+		switch {
+		case err != nil:
+			return err
+		case reg.Removed():
+			log.Info("deregistered")
+		default: // an operator holds it, or its lease had expired
+			log.Info("ended; not deregistered: held by an operator, or gone before")
+		}
+		return nil
+	}
 	if err := reg.Hold(ctx, hold); err != nil {
 		return err
 	}
-	slog.Info("held", "group", reg.Service().Group, "id", reg.Service().ID, "hold", hold)
+	log.Info("held", "hold", max(hold, s.TTL))
 	<-time.After(linger)
 	return nil
 }

@@ -166,7 +166,7 @@ func TestProxyIsNotAsked(t *testing.T) {
 	registered := start(t, command{name: "register", env: proxy.env(), args: with("register", "-group", "db", "-id", "db1", "-addr", "198.51.100.9:5432")})
 	registered.says("registered at", patience)
 	service := start(t, command{name: "webservice", program: "webservice", env: proxy.env(), args: with("-id", "web1", "-addr", "198.51.100.10:8080")})
-	service.says("serving", patience)
+	service.says("INFO registered", patience)
 	gateway := start(t, command{name: "gateway", program: "gateway", env: proxy.env(), args: with("-addr", "198.51.100.11:8000")})
 	eventually(t, patience, "a user is served by way of the gateway", func() error {
 		proxy.unasked("gateway")

@@ -131,7 +131,7 @@ func (s *rollService) start(t *testing.T) {
 		args = append(args, "-hold", s.hold.String())
 	}
 	s.process = start(t, command{name: s.id, program: "webservice", args: args})
-	s.says("serving", patience)
+	s.says("INFO registered", patience)
 }
 
 // rollGroup restarts the ten services of a group, one after the other.
