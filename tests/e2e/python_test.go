@@ -7,7 +7,9 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 )
 
 // repository is the root of the module under test.
@@ -69,18 +71,43 @@ func asks(p *process) string {
 
 // TestPythonClient: the program of docs/clients.md registers, follows the leader,
 // keeps its lease when the node dies that it talks to, ends when someone else has
-// the seat, and deregisters.
+// the seat, and deregisters. Whatever happens, it prints no traceback.
 func TestPythonClient(t *testing.T) {
 	t.Parallel()
 	needSignal(t, sigTerm)
 	interpreter, dir := python(t), pythonStubs(t)
 	c := startCluster(t, 3)
 	leader, others := c.leader()
-	run := func(name, addr string) *process {
-		return start(t, command{name: name, path: interpreter, dir: dir, args: []string{
-			"client.py", others[0].addr + "," + others[1].addr + "," + leader.addr, "web", "py-1", addr, "user-1",
-		}})
+	var all []*process
+	program := func(name string, env []string, args ...string) *process {
+		p := start(t, command{name: name, path: interpreter, dir: dir, env: env, args: append([]string{"client.py"}, args...)})
+		all = append(all, p)
+		return p
 	}
+	nodes := others[0].addr + "," + others[1].addr + "," + leader.addr
+	run := func(name, addr string) *process { return program(name, nil, nodes, "web", "py-1", addr, "user-1") }
+	defer func() {
+		for _, p := range all {
+			if strings.Contains(p.log.text(), "Traceback") {
+				t.Errorf("%s:\n%s", p.name, p.log.text())
+			}
+		}
+	}()
+	usage := program("python-usage", nil)
+	if code := usage.ends(patience); code != 2 {
+		t.Errorf("without arguments: exit code %d", code)
+	}
+	usage.says("client.py NODE,NODE… GROUP ID ADDR KEY", patience)
+	alone := program("python-alone", nil, "127.0.0.1:1", "web", "py-1", "127.0.0.1:8080", "user-1")
+	alone.says("no answer yet, trying 127.0.0.1:1", patience)
+	if took := alone.stop(); took > 2*time.Second {
+		t.Errorf("without a node it took %v to end", took)
+	}
+	stranger := program("python-stranger", []string{"REGISTRY_CLUSTER=other"}, nodes, "web", "py-1", "127.0.0.1:8080", "user-1")
+	if code := stranger.ends(patience); code == 0 {
+		t.Error("nodes of another cluster took it")
+	}
+	stranger.says("WRONG_CLUSTER", patience)
 	client := run("python", "127.0.0.1:8080")
 	client.says("registered, lease", patience)
 	eventually(t, patience, "heartbeats at the leader", func() error {
@@ -93,7 +120,7 @@ func TestPythonClient(t *testing.T) {
 	if code := second.ends(patience); code == 0 {
 		t.Error("a second process got the id")
 	}
-	second.says("held by another instance", patience)
+	second.says("client.py: CONFLICT: ", patience)
 
 	before := memberOf(t, others[0].addr, "web", "py-1")
 	leader.kill()
@@ -111,12 +138,15 @@ func TestPythonClient(t *testing.T) {
 	if code := client.ends(patience); code == 0 {
 		t.Error("it goes on after an operator deregistered it")
 	}
-	client.says("may not come back", patience)
+	client.says("client.py: FENCED: ", patience)
 
 	third := run("python-third", "127.0.0.1:8080")
 	third.says("registered, lease", patience)
-	third.stop()
+	third.send(os.Interrupt)
 	third.says("deregistered", patience)
+	if code := third.ends(patience); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
 	if m := memberOf(t, others[0].addr, "web", "py-1"); m != nil {
 		t.Errorf("still there: %v", m)
 	}
