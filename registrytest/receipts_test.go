@@ -213,7 +213,7 @@ func newReceiptCluster(t *testing.T) *receiptCluster {
 	for i := range receiptMembers {
 		id := fmt.Sprintf("m%d", i)
 		ring, fresh := c.ring(i%3), c.ring(i%3, sdk.WithMaxAge(receiptMaxAge))
-		patience := routing.WithPatience(5 * time.Millisecond)
+		patience := routing.WithWaitTimeout(5 * time.Millisecond)
 		c.hosts = append(c.hosts, host{id: id, ring: ring, guard: routing.NewOwner(ring, id, patience), fresh: routing.NewOwner(fresh, id, patience)})
 	}
 	return c

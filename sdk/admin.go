@@ -10,10 +10,9 @@ import (
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
-// Deregister removes a member, whatever process holds it; that process is told
-// at its next heartbeat and does not come back. Removing one that is not there
-// succeeds with removed false. A service gives its own seat back with
-// Registration.Close.
+// Deregister removes a member, whichever process registered it; that process ends
+// its registration at the next heartbeat. If there is no such member, it succeeds
+// with removed false. A service removes itself with Registration.Close.
 func (c *Client) Deregister(ctx context.Context, group, id string) (removed bool, err error) {
 	req := &registrypb.DeregisterRequest{Group: group, Id: id}
 	if err := c.ready("deregister", req); err != nil {
@@ -48,11 +47,11 @@ func (c *Client) SetGroup(ctx context.Context, s SetGroup) (revision uint64, err
 	return resp.GetRevision(), err
 }
 
-// DeleteGroup removes a group that exists: else it is ErrUnknownGroup. One that
-// has members stays, with ErrGroupNotEmpty, unless it is forced: then they go with
-// it, at most 1,000, and their processes are told at their next heartbeats and do
-// not come back. It returns how many there were. The group can be made again, and
-// then has revisions above those it had.
+// DeleteGroup removes a group; without one it is ErrUnknownGroup. A group with
+// members is ErrGroupNotEmpty, unless the deletion is forced: then at most 1,000
+// members are removed, and their processes end their registrations at the next
+// heartbeat. It returns the number of members. If the group is created again, it has
+// revisions above the earlier ones.
 func (c *Client) DeleteGroup(ctx context.Context, group string, d GroupDeletion) (members int, err error) {
 	req := &registrypb.DeleteGroupRequest{Group: group, Force: d.Force, ExpectedRevision: d.ExpectedRevision}
 	if err := c.ready("delete group", req); err != nil {
@@ -62,8 +61,8 @@ func (c *Client) DeleteGroup(ctx context.Context, group string, d GroupDeletion)
 	return int(resp.GetMembers()), err
 }
 
-// AcceptLoss lets the members of a group go at once that fell silent and that
-// the mass-loss guard holds; it returns how many they are.
+// AcceptLoss removes at once the silent members of a group that the mass-loss guard
+// holds; it returns their number.
 func (c *Client) AcceptLoss(ctx context.Context, group string) (silent int, err error) {
 	req := &registrypb.AcceptLossRequest{Group: group}
 	if err := c.ready("accept loss", req); err != nil {
@@ -77,15 +76,15 @@ func (c *Client) AcceptLoss(ctx context.Context, group string) (silent int, err 
 	return int(resp.GetSilent()), err
 }
 
-// UpdateMember changes a member's weight or state without its process, and
-// returns the group's revision after that. A weight lasts until the process
-// registers again, a state until another process takes the seat. A process
-// drains and holds its own seat by Registration.Drain and Hold.
+// UpdateMember changes a member's weight or state without its process, and returns
+// the group's revision after that. A weight lasts until the process registers again,
+// a state until another process registers the id. A process changes its own state
+// with Registration.Drain and Hold.
 func (c *Client) UpdateMember(ctx context.Context, group, id string, u MemberUpdate) (revision uint64, err error) {
 	return c.updateMember(ctx, "update member", group, id, u, nil)
 }
 
-// updateMember makes the change only if the instance has the seat, if one is given.
+// updateMember makes the change; with an instance, only if the member is that one's.
 func (c *Client) updateMember(ctx context.Context, op, group, id string, u MemberUpdate, instance []byte) (revision uint64, err error) {
 	req := &registrypb.UpdateMemberRequest{Group: group, Id: id, Instance: instance}
 	if u.Weight != nil {
@@ -108,8 +107,8 @@ func (c *Client) updateMember(ctx context.Context, op, group, id string, u Membe
 	return resp.GetRevision(), err
 }
 
-// Status asks every node how it is. With a group, the nodes also tell the
-// fingerprint of its ring.
+// Status returns the status of every node, with a group also the fingerprint of its
+// ring.
 func (c *Client) Status(ctx context.Context, group string) (Status, error) {
 	if err := c.ready("status", &registrypb.StatusRequest{Group: group}); err != nil {
 		return Status{}, err
@@ -129,10 +128,9 @@ func (c *Client) status(ctx context.Context, op, group string) (resp *registrypb
 	return resp, err
 }
 
-// Join takes the running, empty node at that bind address into the cluster and
-// returns its id. Like Remove and Transfer it is not repeated once the request
-// may have been carried out: ErrOutcomeUnknown then asks the caller to look at
-// Status.
+// Join adds the running, empty node at that bind address to the cluster and returns
+// its id. Like Remove and Transfer it is not repeated once it may have taken effect:
+// after ErrOutcomeUnknown, Status shows the outcome.
 func (c *Client) Join(ctx context.Context, bind string, nonvoter bool) (id string, err error) {
 	req := &registrypb.JoinRequest{Bind: bind, Nonvoter: nonvoter}
 	if err := c.ready("join", req); err != nil {
@@ -146,7 +144,7 @@ func (c *Client) Join(ctx context.Context, bind string, nonvoter bool) (id strin
 	return resp.GetId(), err
 }
 
-// Remove takes a node out of the cluster for good.
+// Remove removes a node from the cluster permanently.
 func (c *Client) Remove(ctx context.Context, id string) error {
 	req := &registrypb.RemoveRequest{Id: id}
 	if err := c.ready("remove", req); err != nil {
@@ -158,8 +156,8 @@ func (c *Client) Remove(ctx context.Context, id string) error {
 	})
 }
 
-// Transfer hands leadership to that voter, or with no id to the one that is
-// furthest ahead, and returns the new leader's id.
+// Transfer moves leadership to that voter, or without an id to the one with the
+// longest log, and returns the new leader's id.
 func (c *Client) Transfer(ctx context.Context, id string) (leader string, err error) {
 	req := &registrypb.TransferRequest{Id: id}
 	if err := c.ready("transfer", req); err != nil {
@@ -173,8 +171,8 @@ func (c *Client) Transfer(ctx context.Context, id string) (leader string, err er
 	return resp.GetLeader(), err
 }
 
-// fits keeps a number from changing on its way into the message; its real
-// limits are the server's to check.
+// fits refuses a number that the message cannot represent; the server checks the
+// limits.
 func fits(op, field string, n int) error {
 	if n < 0 || n > math.MaxInt32 {
 		return invalid(op, field, "a positive number", fmt.Sprintf("%s %d is out of range", field, n))

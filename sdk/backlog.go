@@ -6,36 +6,36 @@ import (
 	"github.com/werbenhu/registry/ring"
 )
 
-// state is what a group was after a step of its watch, without its members.
+// state is a group after a step of its watch, without its members.
 type state struct {
 	number                       uint64 // counts the steps, whatever the revision
 	revision, index, fingerprint uint64
 	cluster                      string
 	params                       ring.Params
 	epoch                        int  // counts the rebuilds of the cluster
-	deleted                      bool // the group does not exist any more
+	deleted                      bool // the group was deleted
 }
 
-// backlog is the newest state that the watch has brought and what changed until
-// then since the builder last took a backlog. It holds one entry an id, of members
-// now and then, so it is bounded by the group's size, however long a build takes.
+// backlog is the newest state from the watch and the changes since the builder last
+// took a backlog. It has at most one entry for each old and new member, so the
+// group's size bounds it, however long a build takes.
 //
-// Example: m-1 gets another weight, m-2 comes, m-3 goes, m-2 goes: what is left
-// is {m-1: its newest form, m-3: gone}.
+// Example: m-1 changes its weight, m-2 joins, m-3 leaves, m-2 leaves: the backlog is
+// {m-1: changed, m-3: removed}.
 type backlog struct {
-	state            // without steps, its number is 0
-	reset   bool     // whole is the group that the changes are of
+	state            // its number is 0 without steps
+	reset   bool     // the changes are relative to whole
 	whole   []Member // ordered by id
 	changes map[string]pending
 }
 
 // pending is the change of one member.
 type pending struct {
-	member *Member // as it is now; nil if it is gone
-	based  bool    // the builder, or whole, has it
+	member *Member // its newest form; nil if it was removed
+	based  bool    // the builder, or whole, has the member
 }
 
-// add takes a step over.
+// add adds a step.
 func (b *backlog) add(st *step, now state) {
 	b.state = now
 	if st.reset {
@@ -45,7 +45,7 @@ func (b *backlog) add(st *step, now state) {
 	if b.changes == nil {
 		b.changes = map[string]pending{}
 	}
-	for _, id := range st.gone {
+	for _, id := range st.left {
 		if p, known := b.changes[id]; known && !p.based {
 			delete(b.changes, id)
 		} else {

@@ -12,40 +12,39 @@ import (
 const (
 	// defaultBuildShare leaves most of one processor to the program itself.
 	defaultBuildShare = 0.4
-	// checkShare is what comparing rings with rings built anew may take.
-	checkShare = 0.01
-	// checkBuilds is after how many builds a check goes before what is pending.
-	checkBuilds = 1000
+	// verifyShare is the share of one processor for comparisons with rebuilt rings.
+	verifyShare = 0.01
+	// verifyBuilds is the number of builds after which a check precedes the backlog.
+	verifyBuilds = 1000
 )
 
-// builder makes the rings of a Ring in a goroutine of its own. It takes the newest
-// state that the watch has brought, not one after the other, so it is behind by
-// one build at most, and between builds it rests, so that all of them stay within
-// a share of one processor.
+// builder builds the rings of a Ring in a goroutine of its own. It always builds the
+// newest state, so it is behind by one build at most, and pauses between builds to
+// stay within a share of one processor.
 //
-// Example: under 40 changes a second, of which each build takes 20 ms, it builds
-// every 50 ms at a share of 0.4, for two changes at a time.
+// Example: with 40 changes a second, builds of 20 ms and a share of 0.4, it builds
+// every 50 ms, two changes at a time.
 type builder struct {
-	r     *Ring
-	share float64
-	grow  func(prev *ring.Ring, p ring.Params, ms []ring.Member) (*ring.Ring, error) // prev.With; replaced by tests
+	r      *Ring
+	share  float64
+	extend func(prev *ring.Ring, p ring.Params, ms []ring.Member) (*ring.Ring, error) // prev.With; replaced by tests
 
 	work     chan struct{} // one token when there is a backlog
-	expedite chan struct{} // one token when somebody waits for what is in it
+	expedite chan struct{} // one token when a Wait needs it built
 
-	// Of the builder's goroutine.
+	// Used by the builder's goroutine alone.
 	members []Member
 	ring    *ring.Ring
 	scratch []ring.Member // reused: a ring keeps none of it
 	next    time.Time     // when the next build may begin
 
-	grown    bool      // the ring grew by changes since it was built anew
-	unproven int       // builds since the last check
-	checkAt  time.Time // when the next check may begin
+	extended   bool      // the ring was updated since it was built from scratch
+	unverified int       // builds since the last check
+	verifyAt   time.Time // when the next check may begin
 }
 
 func newBuilder(r *Ring, share float64) *builder {
-	return &builder{r: r, share: share, grow: (*ring.Ring).With, work: make(chan struct{}, 1), expedite: make(chan struct{}, 1)}
+	return &builder{r: r, share: share, extend: (*ring.Ring).With, work: make(chan struct{}, 1), expedite: make(chan struct{}, 1)}
 }
 
 // run builds until ctx ends.
@@ -56,28 +55,27 @@ func (b *builder) run(ctx context.Context) {
 			return
 		case <-b.work:
 		}
-		if !b.rest(ctx) {
+		if !b.waitTurn(ctx) {
 			return
 		}
 		began := time.Now()
 		v := b.build()
 		now := time.Now()
-		b.next = now.Add(restAfter(now.Sub(began), b.share))
-		if v != nil && b.checkDue(now) {
-			b.check(v)
+		b.next = now.Add(pauseAfter(now.Sub(began), b.share))
+		if v != nil && b.verifyDue(now) {
+			b.verify(v)
 		}
 	}
 }
 
-// restAfter is how long to do nothing after some work, so that it takes a share
-// of the time.
-func restAfter(worked time.Duration, share float64) time.Duration {
+// pauseAfter is the pause after some work that keeps it within a share of the time.
+func pauseAfter(worked time.Duration, share float64) time.Duration {
 	return time.Duration(min(float64(worked)*(1/share-1), math.MaxInt64/2))
 }
 
-// rest waits until the next build may begin, or somebody waits for it. It reports
-// false when ctx ended.
-func (b *builder) rest(ctx context.Context) bool {
+// waitTurn waits until the next build may begin, or a Wait needs it. It reports false
+// when ctx ended.
+func (b *builder) waitTurn(ctx context.Context) bool {
 	left := time.Until(b.next)
 	if left <= 0 {
 		return true
@@ -105,12 +103,12 @@ func (b *builder) build() *View {
 	}
 	b.members = next.after(b.members)
 	made, err := b.ringOf(next.params)
-	if err != nil { // not of inputs that were checked
+	if err != nil { // cannot happen: the inputs were checked
 		b.r.failed(&next, err)
 		return nil
 	}
 	b.ring = made
-	b.unproven++
+	b.unverified++
 	v := newView(b.r.group, next.state, b.members, made)
 	b.r.publish(v)
 	return v
@@ -124,77 +122,77 @@ func (b *builder) ringOf(p ring.Params) (*ring.Ring, error) {
 	if b.ring == nil {
 		return ring.New(p, b.scratch)
 	}
-	b.grown = true
-	return b.grow(b.ring, p, b.scratch)
+	b.extended = true
+	return b.extend(b.ring, p, b.scratch)
 }
 
-// checkDue tells whether the ring is to be compared with one built anew.
-func (b *builder) checkDue(now time.Time) bool {
-	return b.grown && !now.Before(b.checkAt) && (b.unproven >= checkBuilds || !b.r.pending())
+// verifyDue reports whether to compare the ring with one built from scratch.
+func (b *builder) verifyDue(now time.Time) bool {
+	return b.extended && !now.Before(b.verifyAt) && (b.unverified >= verifyBuilds || !b.r.pending())
 }
 
-// check compares the points of a ring that grew by changes with those of one built
-// anew, which takes its place if they differ. The pause after it counts all the
-// processors that building may use.
-func (b *builder) check(v *View) {
+// verify compares the points of an updated ring with those of one built from scratch,
+// which replaces it if they differ. The pause after it counts all processors that a
+// build may use.
+func (b *builder) verify(v *View) {
 	began := time.Now()
-	anew, err := ring.New(v.ring.Params(), b.scratch)
-	if err == nil && anew.Digest() != v.ring.Digest() {
-		b.ring = anew
-		b.r.correct(v, anew)
+	rebuilt, err := ring.New(v.ring.Params(), b.scratch)
+	if err == nil && rebuilt.Digest() != v.ring.Digest() {
+		b.ring = rebuilt
+		b.r.correct(v, rebuilt)
 	}
-	b.grown, b.unproven = false, 0
+	b.extended, b.unverified = false, 0
 	now := time.Now()
-	b.checkAt = now.Add(restAfter(now.Sub(began)*time.Duration(min(runtime.GOMAXPROCS(0), 8)), checkShare))
+	b.verifyAt = now.Add(pauseAfter(now.Sub(began)*time.Duration(min(runtime.GOMAXPROCS(0), 8)), verifyShare))
 }
 
-// takeBacklog returns what is to be built, and nothing if there is nothing new.
+// takeBacklog returns the backlog and empties it.
 func (r *Ring) takeBacklog(b *builder) backlog {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if b.ring == nil && r.good != nil { // from disk: the watch goes on from it
-		b.members, b.ring = r.good.members, r.good.ring
+	if b.ring == nil && r.latest != nil { // from disk: the watch resumes from it
+		b.members, b.ring = r.latest.members, r.latest.ring
 	}
 	next := r.backlog
 	r.backlog = backlog{}
 	return next
 }
 
-// pending tells whether there is something to build.
+// pending reports whether there is a backlog.
 func (r *Ring) pending() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.backlog.number != 0
 }
 
-// publish makes a view the one to match with. Claims of freshness that waited for
-// it are good from now on.
+// publish makes a view the one that Match uses. Confirmations that waited for it
+// apply from now on.
 func (r *Ring) publish(v *View) {
 	r.mu.Lock()
 	r.stats.Builds++
 	r.stats.FromDisk = false
-	r.takeOverLocked(v)
+	r.setLatestLocked(v)
 	r.mu.Unlock()
-	if r.fresh.reached(v.number) {
-		r.freshened()
+	if r.staleness.reached(v.number) {
+		r.ageRenewed()
 	}
 }
 
-// failed counts a state that cannot be built. The ring stays as it was.
+// failed counts a state that cannot be built. The ring is unchanged.
 func (r *Ring) failed(next *backlog, err error) {
-	r.c.cfg.logger.Error("a state of the group makes no ring", "group", r.group, "revision", next.revision, "error", err)
+	r.c.cfg.logger.Error("the ring of a state of the group cannot be built", "group", r.group, "revision", next.revision, "error", err)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.stats.Mismatches++
 }
 
-// correct replaces a ring that is not what its members make.
-func (r *Ring) correct(v *View, anew *ring.Ring) {
-	r.c.cfg.logger.Error("a ring that grew by changes differs from one built anew, which takes its place",
-		"group", r.group, "revision", v.revision, "grown", v.ring.Digest(), "anew", anew.Digest())
-	right := newView(r.group, v.state, v.members, anew)
+// correct replaces a ring with wrong points.
+func (r *Ring) correct(v *View, rebuilt *ring.Ring) {
+	r.c.cfg.logger.Error("an updated ring differs from one built from scratch, which replaces it",
+		"group", r.group, "revision", v.revision, "updated", v.ring.Digest(), "rebuilt", rebuilt.Digest())
+	right := newView(r.group, v.state, v.members, rebuilt)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.stats.Mismatches++
-	r.takeOverLocked(right)
+	r.setLatestLocked(right)
 }

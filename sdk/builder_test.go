@@ -22,7 +22,7 @@ import (
 
 // withGrow replaces how the ring's builder makes a ring of the one before.
 func withGrow(f func(*ring.Ring, ring.Params, []ring.Member) (*ring.Ring, error)) RingOption {
-	return func(o *ringOptions) { o.builder = func(b *builder) { b.grow = f } }
+	return func(o *ringOptions) { o.builder = func(b *builder) { b.extend = f } }
 }
 
 // gated is a ring whose builds wait until the gate is closed, but for the first.
@@ -47,7 +47,7 @@ func received(t *testing.T, r *Ring, n uint64) {
 	eventually(t, fmt.Sprint(n, " states have come"), func() bool {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		return r.folded >= n
+		return r.received >= n
 	})
 }
 
@@ -60,17 +60,17 @@ func TestAgeCountsThePublishedRing(t *testing.T) {
 	eventually(t, "the first ring is fresh", func() bool { _, err := r.Match("k"); return err == nil })
 	last := cl.write("g", memberIDs(4)...)
 	received(t, r, 2)
-	asOf := r.fresh.since()
+	asOf := r.staleness.since()
 	eventually(t, "the node says that this is its newest state", func() bool {
-		r.fresh.mu.Lock()
-		defer r.fresh.mu.Unlock()
-		return len(r.fresh.claims) > 0 || r.fresh.asOf != asOf
+		r.staleness.mu.Lock()
+		defer r.staleness.mu.Unlock()
+		return len(r.staleness.pending) > 0 || r.staleness.asOf != asOf
 	})
-	if r.fresh.since() != asOf {
+	if r.staleness.since() != asOf {
 		t.Fatal("what a node said of a state without a ring counts for the ring before")
 	}
 	eventually(t, "the ring is too old", func() bool { _, err := r.Match("k"); return errors.Is(err, ErrStale) })
-	if r.fresh.since() != asOf || r.Age() < 100*time.Millisecond {
+	if r.staleness.since() != asOf || r.Age() < 100*time.Millisecond {
 		t.Errorf("age %v", r.Age())
 	}
 	open()
@@ -82,7 +82,7 @@ func TestAgeCountsThePublishedRing(t *testing.T) {
 func TestClaimsOfFreshness(t *testing.T) {
 	start := time.Now()
 	at := func(s int) time.Time { return start.Add(time.Duration(s) * time.Second) }
-	f := &freshness{}
+	f := &staleness{}
 	since := func(want time.Time) {
 		t.Helper()
 		if got := f.since(); !got.Equal(want) {
@@ -90,11 +90,11 @@ func TestClaimsOfFreshness(t *testing.T) {
 		}
 	}
 	f.reached(1)
-	if !f.claim(1, at(1)) {
+	if !f.confirmState(1, at(1)) {
 		t.Error("a state that is shown is confirmed at once")
 	}
 	since(at(1))
-	if f.claim(2, at(2)) || f.claim(2, at(3)) || f.claim(4, at(4)) || f.claim(5, at(5)) {
+	if f.confirmState(2, at(2)) || f.confirmState(2, at(3)) || f.confirmState(4, at(4)) || f.confirmState(5, at(5)) {
 		t.Error("a state that is not shown is confirmed")
 	}
 	since(at(1))
@@ -105,10 +105,10 @@ func TestClaimsOfFreshness(t *testing.T) {
 	f.reached(5)
 	since(at(5))
 	for i := range 100 {
-		f.claim(uint64(10+i), at(10+i))
+		f.confirmState(uint64(10+i), at(10+i))
 	}
-	if len(f.claims) > maxClaims {
-		t.Errorf("%d claims", len(f.claims))
+	if len(f.pending) > maxConfirmations {
+		t.Errorf("%d claims", len(f.pending))
 	}
 	f.reached(10)
 	since(at(10))
@@ -232,7 +232,7 @@ func TestBuildShare(t *testing.T) {
 		share  float64
 		want   time.Duration
 	}{{20 * time.Millisecond, 0.4, 30 * time.Millisecond}, {time.Second, 1, 0}, {time.Second, 1e-300, 1 << 62}} {
-		if got := restAfter(tt.worked, tt.share); got != tt.want {
+		if got := pauseAfter(tt.worked, tt.share); got != tt.want {
 			t.Errorf("%+v: %v", tt, got)
 		}
 	}
@@ -262,7 +262,7 @@ func TestRingThatGrewWrong(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	_ = r.Close()
-	if !strings.Contains(log.String(), "level=ERROR") || !strings.Contains(log.String(), "differs from one built anew") {
+	if !strings.Contains(log.String(), "level=ERROR") || !strings.Contains(log.String(), "differs from one built from scratch") {
 		t.Errorf("log: %s", log.String())
 	}
 }
@@ -274,30 +274,30 @@ func TestChecksByTurns(t *testing.T) {
 	b := newBuilder(r, 1)
 	now := time.Now()
 	for _, tt := range []struct {
-		name     string
-		grown    bool
-		pending  uint64
-		unproven int
-		at       time.Time
-		want     bool
+		name       string
+		extended   bool
+		pending    uint64
+		unverified int
+		at         time.Time
+		want       bool
 	}{
 		{"idle", true, 0, 1, now, true},
 		{"nothing grew", false, 0, 1, now, false},
-		{"more is to be built", true, 1, checkBuilds - 1, now, false},
-		{"more is to be built, after many builds", true, 1, checkBuilds, now, true},
-		{"too early", true, 0, checkBuilds, now.Add(time.Nanosecond), false},
+		{"more is to be built", true, 1, verifyBuilds - 1, now, false},
+		{"more is to be built, after many builds", true, 1, verifyBuilds, now, true},
+		{"too early", true, 0, verifyBuilds, now.Add(time.Nanosecond), false},
 	} {
-		b.grown, b.unproven, b.checkAt, r.backlog.number = tt.grown, tt.unproven, tt.at, tt.pending
-		if got := b.checkDue(now); got != tt.want {
+		b.extended, b.unverified, b.verifyAt, r.backlog.number = tt.extended, tt.unverified, tt.at, tt.pending
+		if got := b.verifyDue(now); got != tt.want {
 			t.Errorf("%s: %t", tt.name, got)
 		}
 	}
 	v := benchView(t, 50)
 	b.ring, b.scratch = v.ring, ringMembers(v.members)
 	began := time.Now()
-	b.check(v)
+	b.verify(v)
 	took := time.Since(began)
-	if pause := time.Until(b.checkAt); pause <= 0 || b.grown || b.unproven != 0 {
+	if pause := time.Until(b.verifyAt); pause <= 0 || b.extended || b.unverified != 0 {
 		t.Errorf("the next check comes %v after one of %v", pause, took)
 	}
 }
@@ -306,9 +306,9 @@ func TestChecksByTurns(t *testing.T) {
 func TestBuilderGoesOnFromADiskCopy(t *testing.T) {
 	r := &Ring{group: "g"}
 	v := benchView(t, 20)
-	r.good = v
+	r.latest = v
 	b := newBuilder(r, 1)
-	r.backlog.add(&step{params: v.params, removed: []string{"webserver-000003"}, gone: []string{"webserver-000003"}}, state{number: 1, params: v.params})
+	r.backlog.add(&step{params: v.params, removed: []string{"webserver-000003"}, left: []string{"webserver-000003"}}, state{number: 1, params: v.params})
 	next := r.takeBacklog(b)
 	if ms := next.after(b.members); len(ms) != 19 || slices.ContainsFunc(ms, func(m Member) bool { return m.ID == "webserver-000003" }) {
 		t.Errorf("%d members", len(ms))

@@ -16,34 +16,32 @@ import (
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
-// kind says how a call may be repeated.
+// kind is how a call may be repeated.
 type kind struct {
-	patience int  // attempt timeouts that one attempt may last; 0: as long as the call
+	timeouts int  // attempt timeouts that one attempt may last; 0: as long as the call
 	write    bool // an attempt that was sent and not answered has an unknown outcome
 	once     bool // not repeated after an unknown outcome: not idempotent by its fields
 }
 
 var (
-	readKind   = kind{patience: 1}
-	statusKind = kind{patience: 5} // a node asks all others before it answers
-	writeKind  = kind{patience: 3, write: true}
+	readKind   = kind{timeouts: 1}
+	statusKind = kind{timeouts: 5} // the node asks all others first
+	writeKind  = kind{timeouts: 3, write: true}
 	onceKind   = kind{write: true, once: true}
 )
 
-// attempt is one question to one node.
+// attempt is one request to one node.
 type attempt struct {
 	conn *grpc.ClientConn
 	opts []grpc.CallOption
 	read *registrypb.ReadOptions // for reads
-
 }
 
 func (a *attempt) registry() registrypb.RegistryClient { return registrypb.NewRegistryClient(a.conn) }
 func (a *attempt) cluster() registrypb.ClusterClient   { return registrypb.NewClusterClient(a.conn) }
 
-// call is one call of the user: attempts on one node after the other, in
-// rounds over all of them with a pause between two rounds, until one gives a
-// definite answer or the context ends.
+// call is one call of the user: attempts on the nodes of a rotation, until one gives
+// a definite answer or the context ends.
 type call struct {
 	c    *Client
 	op   string
@@ -51,26 +49,26 @@ type call struct {
 	read *readOptions
 	seen uint64 // highest index known when the call began
 
-	nodes   rotation
-	said    map[string]string // what each address failed with
-	last    *Error            // the most telling failure
-	unknown bool              // an earlier attempt may have taken effect
-	behind  bool              // in this round a node had not reached the index, or did not answer
-	stale   *Error            // in this round a node refused as stale
+	nodes    rotation
+	failures map[string]string // last error message by address
+	last     *Error            // the most informative failure
+	unknown  bool              // an earlier attempt may have taken effect
+	behind   bool              // in this round a node had not reached the index or timed out
+	stale    *Error            // in this round, a node's refusal as stale
 }
 
 type attemptFunc func(ctx context.Context, a *attempt) error
 
 func (c *Client) newCall(op string, k kind) *call {
-	return &call{c: c, op: op, kind: k, nodes: newRotation(c), said: map[string]string{}}
+	return &call{c: c, op: op, kind: k, nodes: newRotation(c), failures: map[string]string{}}
 }
 
-// do runs a call that is no read of replicated state.
+// do runs a call that does not read replicated state.
 func (c *Client) do(ctx context.Context, op string, k kind, f attemptFunc) error {
 	return c.newCall(op, k).run(ctx, f)
 }
 
-// bounded gives a call without a deadline the client's.
+// bounded adds the client's call timeout to a context without a deadline.
 func (c *Client) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	if _, ok := ctx.Deadline(); ok {
 		return ctx, func() {}
@@ -94,20 +92,20 @@ func (cl *call) run(ctx context.Context, f attemptFunc) error {
 			cl.c.pool.worked(ep, time.Now())
 			return nil
 		}
-		if err := cl.judge(ctx, ep, sent, err); err != nil {
+		if err := cl.classify(ctx, ep, sent, err); err != nil {
 			return err
 		}
 	}
 }
 
-// try asks one node. sent is false only when the request cannot have left.
+// try makes one attempt. sent is false only if the request cannot have been sent.
 func (cl *call) try(ctx context.Context, ep *endpoint, f attemptFunc) (sent bool, err error) {
 	conn, err := ep.get(cl.c)
 	if err != nil {
 		return false, err
 	}
-	if cl.kind.patience > 0 {
-		d := cl.c.cfg.attemptTimeout * time.Duration(cl.kind.patience) << min(cl.nodes.round, 5)
+	if cl.kind.timeouts > 0 {
+		d := cl.c.cfg.attemptTimeout * time.Duration(cl.kind.timeouts) << min(cl.nodes.round, 5)
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, d)
 		defer cancel()
@@ -121,14 +119,14 @@ func (cl *call) try(ctx context.Context, ep *endpoint, f attemptFunc) (sent bool
 	return p.Addr != nil, err
 }
 
-// fallback is true in every other round after nodes could not reach the index
-// that this client remembers. A linearizable answer is at least as fresh, and
-// shows whether the index exists at all: a cluster that was rebuilt from
-// nothing or from an older snapshot would otherwise never be believed again.
+// fallback is true in every second round after nodes could not reach the index
+// that this client remembers. The call is then linearizable, which is at least as
+// strong and shows whether the index exists: otherwise a client could not use a
+// cluster that was restored from an older snapshot.
 func (cl *call) fallback() bool { return cl.behind && cl.nodes.round%2 == 1 }
 
-// judge returns the error to end the call with, or nil to go on.
-func (cl *call) judge(ctx context.Context, ep *endpoint, sent bool, err error) error {
+// classify returns the error to end the call with, or nil to go on.
+func (cl *call) classify(ctx context.Context, ep *endpoint, sent bool, err error) error {
 	if errors.Is(err, ErrClosed) { // the endpoint was closed, or the whole client
 		if cl.c.ctx.Err() != nil {
 			return cl.giveUp(ErrClosed)
@@ -142,8 +140,8 @@ func (cl *call) judge(ctx context.Context, ep *endpoint, sent bool, err error) e
 		cl.stale = e
 	case reasonOutcomeUnknown:
 		cl.unknown = true
-		if e.Field != "" { // and stays so, at whatever node
-			cl.last, cl.said[ep.addr] = e, e.Message
+		if e.Field != "" { // no node can tell
+			cl.last, cl.failures[ep.addr] = e, e.Message
 			return cl.giveUp(nil)
 		}
 	case reasonUnspecified:
@@ -154,23 +152,23 @@ func (cl *call) judge(ctx context.Context, ep *endpoint, sent bool, err error) e
 	default:
 		return e
 	}
-	cl.last = moreTelling(cl.last, e)
-	cl.said[ep.addr] = e.Message
+	cl.last = moreInformative(cl.last, e)
+	cl.failures[ep.addr] = e.Message
 	switch {
-	case ctx.Err() != nil: // the node is not to blame
+	case ctx.Err() != nil: // not the node's fault
 		return cl.giveUp(ctx.Err())
 	case cl.kind.once && cl.unknown:
 		return cl.giveUp(nil)
 	}
 	cl.behind = cl.behind || cl.read != nil && cl.seen > cl.read.minIndex && (cl.stale != nil || e.Code == codes.DeadlineExceeded)
 	cl.nodes.failed(ep, e)
-	cl.c.cfg.logger.Debug("asking another node", "op", cl.op, "addr", ep.addr, "error", e.Message)
+	cl.c.cfg.logger.Debug("call moves to another node", "op", cl.op, "addr", ep.addr, "error", e.Message)
 	return nil
 }
 
-// moreTelling is the error of two nodes to end with: what a node of the cluster
-// itself says, before that another is not of it, before that one is not reached.
-func moreTelling(before, e *Error) *Error {
+// moreInformative is the error of two to report: an answer of the own cluster comes
+// before ErrWrongCluster, and that before a failed connection.
+func moreInformative(before, e *Error) *Error {
 	rank := func(e *Error) int {
 		switch e.Reason {
 		case reasonUnspecified:
@@ -187,8 +185,8 @@ func moreTelling(before, e *Error) *Error {
 	return e
 }
 
-// transient codes come from a connection that broke or did not come about, or
-// from an attempt that was given up.
+// transient codes come from a connection that broke or was not established, or from
+// an attempt that timed out.
 func transient(c codes.Code) bool {
 	return c == codes.Unavailable || c == codes.DeadlineExceeded || c == codes.Canceled
 }
@@ -196,7 +194,7 @@ func transient(c codes.Code) bool {
 // nextRound waits before all nodes are tried again.
 func (cl *call) nextRound(ctx context.Context) error {
 	if cl.stale != nil && (!cl.behind || cl.fallback()) {
-		return cl.stale // every node was asked, and none is fresh enough
+		return cl.stale // no node is fresh enough
 	}
 	if cl.nodes.allForeign() {
 		return cl.giveUp(nil)
@@ -225,14 +223,14 @@ func (c *Client) pause(ctx context.Context, d time.Duration) bool {
 	return false
 }
 
-// backoff doubles with every round, is capped, and is spread over half of
-// itself so that clients do not come back together.
+// backoff doubles with every round up to a maximum. Half of it is random, so that
+// clients do not retry together.
 func (c *config) backoff(round int) time.Duration {
 	d := min(c.backoffBase<<min(round, 10), c.backoffMax)
 	return d/2 + rand.N(d/2+1)
 }
 
-// giveUp says what is known when a call ends without an answer.
+// giveUp makes the error of a call that ends without an answer.
 func (cl *call) giveUp(cause error) error {
 	e := &Error{Op: cl.op, Code: codes.Unavailable, cause: cause}
 	switch {
@@ -271,7 +269,7 @@ func (cl *call) failureList(reported string) string {
 	}
 	sort.Strings(parts)
 	if len(parts) == 0 {
-		return "none of " + strings.Join(cl.c.pool.addrs(), ", ") + " was asked"
+		return "none of " + strings.Join(cl.c.pool.addrs(), ", ") + " was tried"
 	}
 	return strings.Join(parts, "; ")
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
-func seat(t *testing.T, cl *fakeCluster, id string) {
+func registerMember(t *testing.T, cl *fakeCluster, id string) {
 	t.Helper()
 	_, err := cl.nodes[0].Register(t.Context(), &registrypb.RegisterRequest{Group: "g", Id: id, Addr: id + ":80", Instance: []byte(id)})
 	if err != nil {
@@ -97,7 +97,7 @@ func TestErrorsBecomeSentinels(t *testing.T) {
 
 func TestDeadNodeFailsOverAtOnce(t *testing.T) {
 	cl := newFakeCluster(t, 3)
-	seat(t, cl, "m1")
+	registerMember(t, cl, "m1")
 	c := cl.client(cl.target())
 	if _, err := c.Match(testContext(t), "g", "k"); err != nil {
 		t.Fatal(err)
@@ -129,7 +129,7 @@ func TestSilentNodeIsPassedOver(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			cl := newFakeCluster(t, 2)
-			seat(t, cl, "m1")
+			registerMember(t, cl, "m1")
 			c := cl.client(silence(t, cl))
 			began := time.Now()
 			if _, err := c.Match(testContext(t), "g", "k"); err != nil {
@@ -338,7 +338,7 @@ func TestTransferIsNotRepeated(t *testing.T) {
 
 func TestLearnsTheOtherNodes(t *testing.T) {
 	cl := newFakeCluster(t, 3)
-	seat(t, cl, "m1")
+	registerMember(t, cl, "m1")
 	c := cl.client(cl.target(0), WithRefreshInterval(20*time.Millisecond))
 	if _, err := c.Match(testContext(t), "g", "k"); err != nil {
 		t.Fatal(err)
@@ -352,7 +352,7 @@ func TestLearnsTheOtherNodes(t *testing.T) {
 
 func TestReturnsHome(t *testing.T) {
 	cl := newFakeCluster(t, 2)
-	seat(t, cl, "m1")
+	registerMember(t, cl, "m1")
 	c := cl.client(cl.target(), WithRefreshInterval(20*time.Millisecond))
 	cl.nodes[0].srv.Stop()
 	if _, err := c.Match(testContext(t), "g", "k"); err != nil {

@@ -21,8 +21,8 @@ type Client struct {
 	cfg      *config
 	pool     *pool
 	identity identity      // of the cluster
-	seen     atomic.Uint64 // highest log index that an answer spoke of
-	// seenAt is when an answer last spoke of it, in nanoseconds since began.
+	seen     atomic.Uint64 // highest log index in an answer
+	// seenAt is when seen was last confirmed, in nanoseconds since began.
 	seenAt atomic.Int64
 	began  time.Time
 
@@ -61,7 +61,7 @@ func Dial(target string, opts ...Option) (*Client, error) {
 		cfg: cfg, pool: newPool(addrs), began: time.Now(),
 		regs: map[*Registration]struct{}{}, closed: make(chan struct{}),
 	}
-	if err := c.identity.give(cfg); err != nil {
+	if err := c.identity.configure(cfg); err != nil {
 		return nil, err
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
@@ -73,8 +73,8 @@ func Dial(target string, opts ...Option) (*Client, error) {
 
 // Close ends the client: its registrations are deregistered, within the close
 // timeout, calls in progress end with ErrClosed, and every goroutine of the
-// client has ended when it returns. It returns what kept registrations from
-// being deregistered; their leases then run out by themselves. Further calls
+// client has ended when it returns. It returns why registrations
+// could not be deregistered; their leases then run out. Further calls
 // return the same. Not to be called from an OnEvent or OnChange function.
 func (c *Client) Close() error {
 	c.mu.Lock()
@@ -91,10 +91,10 @@ func (c *Client) Close() error {
 	}
 	c.mu.Unlock()
 
-	err := c.closeAll(regs) // 2. beats stop, seats are given back
-	c.cancel()              // 3. calls in progress, refresher, keeper, watches and rings are told to end
+	err := c.closeAll(regs) // 2. heartbeats stop, members are deregistered
+	c.cancel()              // 3. calls in progress, refresher, keeper, watches and rings are cancelled
 	if keeper != nil {
-		keeper.wait() // 4. no stream, no re-registration, no event any more
+		keeper.wait() // 4. no stream, re-registration or event follows
 	}
 	c.closeErr = errors.Join(err, c.pool.close()) // 5. connections
 	c.wg.Wait()                                   // 6. refresher, watches and rings
@@ -119,7 +119,7 @@ func (c *Client) closeAll(regs []*Registration) error {
 	if len(errs) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%d of %d registrations not given back, the first: %w", len(errs), len(regs), errs[0])
+	return fmt.Errorf("%d of %d services not deregistered, the first: %w", len(errs), len(regs), errs[0])
 }
 
 // start runs f in a goroutine that Close waits for; f ends with the client's

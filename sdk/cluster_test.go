@@ -24,7 +24,7 @@ func TestClusterThatWasFormedAnew(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cl := newFakeWatched(t, 2)
 			revision := cl.write("g", memberIDs(4)...)
-			c := cl.client(cl.target(), fastProgress, troubledSoon)
+			c := cl.client(cl.target(), fastProgress, outageSoon)
 			r := openRing(t, c)
 			var changes atomic.Int32
 			r.OnChange(func(c RingChange) { changes.Add(1) })
@@ -52,8 +52,8 @@ func TestClusterThatWasFormedAnew(t *testing.T) {
 	}
 }
 
-// troubledSoon has a watch say soon that it gets nothing.
-func troubledSoon(c *config) { c.troubleAfter = 20 * time.Millisecond }
+// outageSoon has a watch say soon that it gets nothing.
+func outageSoon(c *config) { c.outageAfter = 20 * time.Millisecond }
 
 // watchAll opens a watch of each kind, and waits for its first event. The
 // functions return the error in the next one.
@@ -121,7 +121,7 @@ func TestWatchThrowsAwayWhatDoesNotFit(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, w := range map[string]*Watch[GroupEvent]{"Watch": one, "WatchPrefix": all} {
-		g := &told{}
+		g := &replica{}
 		for n := 5; n <= 9; n++ {
 			last := cl.write("g", memberIDs(n)...)
 			for g.revision < last {

@@ -24,17 +24,16 @@ type config struct {
 	dialOptions    []grpc.DialOption
 	cluster        string // as WithCluster takes it
 
-	// Not settable from outside: pauses between rounds over all nodes, and the
-	// pause before the client follows the nodes' addresses, which a short-lived
-	// client never reaches.
+	// Set by tests only: pauses between rounds over all nodes, and the pause before
+	// the client follows the nodes' addresses, which keeps short-lived clients from it.
 	backoffBase  time.Duration
 	backoffMax   time.Duration
 	firstRefresh time.Duration
 
-	// progress is how often a node without news tells a watch how fresh it is.
+	// progress is how often a node without changes confirms its state to a watch.
 	progress time.Duration
-	// troubleAfter is how long a watch gets nothing before that is an event.
-	troubleAfter time.Duration
+	// outageAfter is how long a watch gets nothing before it reports an outage.
+	outageAfter time.Duration
 }
 
 func newConfig(opts []Option) *config {
@@ -49,7 +48,7 @@ func newConfig(opts []Option) *config {
 		backoffMax:     time.Second,
 		firstRefresh:   time.Second,
 		progress:       2 * time.Second,
-		troubleAfter:   5 * time.Second,
+		outageAfter:    5 * time.Second,
 	}
 	for _, opt := range opts {
 		opt(c)
@@ -98,7 +97,7 @@ func checkAddr(a string) error {
 	host, port, err := net.SplitHostPort(a)
 	if err != nil {
 		if ae := (*net.AddrError)(nil); errors.As(err, &ae) {
-			return fmt.Errorf("%s, want host:port", ae.Err) // without the address, which the caller names
+			return fmt.Errorf("%s, want host:port", ae.Err) // without the address, which the caller adds
 		}
 		return err
 	}

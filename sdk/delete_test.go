@@ -133,8 +133,8 @@ func TestRingOfADeletedGroup(t *testing.T) {
 	if _, err := r.Match("k"); !errors.Is(err, ErrUnknownGroup) {
 		t.Errorf("after the deletion: %v", err)
 	}
-	confirmed := r.fresh.since()
-	eventually(t, "the ring is confirmed again", func() bool { return r.fresh.since().After(confirmed) })
+	confirmed := r.staleness.since()
+	eventually(t, "the ring is confirmed again", func() bool { return r.staleness.since().After(confirmed) })
 	if s := r.Stats(); s.Rebuilds != 0 || len(r.Members()) != 0 || r.Revision() != deleted {
 		t.Errorf("%+v, %d members at %d", s, len(r.Members()), r.Revision())
 	}

@@ -19,28 +19,28 @@ import (
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
-// ErrDiskCopy: the copy of a ring on disk is damaged, too old, or of another
-// group. It is not used.
+// ErrDiskCopy: the copy of a ring on disk is damaged, too old, or of another group
+// or cluster. It is not used.
 var ErrDiskCopy = errors.New("registry: unusable copy of the ring")
 
 // The file, all integers little endian:
 //
 //	8 bytes   "RINGCPY2"
-//	i64       when a node last said that the ring was current, in nanoseconds
-//	          of Unix time; 0 if none had
+//	i64       when a node last confirmed the ring, in nanoseconds of Unix time;
+//	          0 if none had
 //	u32       length of the group
 //	          the group: a GroupSnapshot, with fingerprint and cluster
 //	32 bytes  SHA-256 of all before
 //
-// Nothing may follow. Other versions are refused.
+// Trailing data and other versions are refused.
 const (
 	copyMagic  = "RINGCPY2"
-	copyMagic1 = "RINGCPY1" // whose fingerprint was a digest of the points
+	copyMagic1 = "RINGCPY1" // its fingerprint was a digest of the points
 	copyHead   = len(copyMagic) + 8 + 4
 	copyMaxLen = 256 << 20
-	// copySkew is how far a copy may lie in the future: clocks are set back.
+	// copySkew is how far in the future a copy may be: clocks are set back.
 	copySkew = 5 * time.Second
-	// copyPause bounds how often a ring that changes all the time is written.
+	// copyPause is the least time between two writes.
 	copyPause = time.Second
 )
 
@@ -48,7 +48,7 @@ const (
 type diskCopy struct {
 	view   *View
 	inputs *inputs
-	asOf   time.Time // zero if no node had said that it was current
+	asOf   time.Time // zero if no node had confirmed the ring
 }
 
 func encodeCopy(v *View, asOf time.Time) ([]byte, error) {
@@ -80,13 +80,13 @@ func encodeCopy(v *View, asOf time.Time) ([]byte, error) {
 	return append(out, sum[:]...), nil
 }
 
-// decodeCopy refuses whatever encodeCopy did not make.
+// decodeCopy refuses anything that encodeCopy does not make.
 func decodeCopy(group string, data []byte) (*diskCopy, error) {
 	if bytes.HasPrefix(data, []byte(copyMagic1)) {
 		return nil, fmt.Errorf("%w: version 1: its fingerprint had another meaning", ErrDiskCopy)
 	}
 	if len(data) < copyHead+sha256.Size || string(data[:len(copyMagic)]) != copyMagic {
-		return nil, fmt.Errorf("%w: no copy of a ring, or of an unknown version", ErrDiskCopy)
+		return nil, fmt.Errorf("%w: not a copy of a ring, or of an unknown version", ErrDiskCopy)
 	}
 	end := len(data) - sha256.Size
 	if sum := sha256.Sum256(data[:end]); !bytes.Equal(sum[:], data[end:]) {
@@ -131,7 +131,7 @@ func decodeCopy(group string, data []byte) (*diskCopy, error) {
 // tooOld refuses a copy by its age.
 func (c *diskCopy) tooOld(limit time.Duration) error {
 	if c.asOf.After(time.Now().Add(copySkew)) {
-		return fmt.Errorf("%w: it is from the future, %s: its age is not known", ErrDiskCopy, c.asOf.Format(time.RFC3339))
+		return fmt.Errorf("%w: its time %s is in the future, so its age is not known", ErrDiskCopy, c.asOf.Format(time.RFC3339))
 	}
 	if age := ageOf(c.asOf); limit > 0 && age > limit {
 		return fmt.Errorf("%w: its age is %s, at most %s is allowed", ErrDiskCopy, age.Round(time.Second), limit)
@@ -154,9 +154,9 @@ func readCopy(group, path string) (*diskCopy, error) {
 	return decodeCopy(group, data)
 }
 
-// loadCopy reads the copy before anything else is known. Its revision is known
-// from then on, even if the copy is too old to serve: a node that is behind it
-// is not believed without the leader's word.
+// loadCopy reads the copy before the first answer. Its revision becomes the minimum
+// even if the copy is too old to serve: a node that is behind it needs the leader's
+// confirmation.
 func (r *Ring) loadCopy() error {
 	if r.opts.path == "" {
 		return nil
@@ -166,14 +166,14 @@ func (r *Ring) loadCopy() error {
 		return nil
 	}
 	if err == nil {
-		err = r.c.identity.keep(c.view.cluster, false)
+		err = r.c.identity.checkCopy(c.view.cluster, false)
 	}
 	if err == nil {
-		r.track.floor = floorMark{c.view.revision, c.view.fingerprint, c.view.cluster}
+		r.track.minimum = groupVersion{c.view.revision, c.view.fingerprint, c.view.cluster}
 		err = c.tooOld(r.opts.copyMaxAge)
 	}
-	if err == nil { // a copy that is not used binds the client to nothing
-		err = r.c.identity.keep(c.view.cluster, true)
+	if err == nil { // only a copy that is used sets the client's cluster
+		err = r.c.identity.checkCopy(c.view.cluster, true)
 	}
 	if err != nil {
 		r.c.cfg.logger.Warn("the copy of the ring on disk is not used", "group", r.group, "path", r.opts.path, "error", err)
@@ -183,29 +183,29 @@ func (r *Ring) loadCopy() error {
 	return nil
 }
 
-// useCopy serves the copy if there is nothing newer.
+// useCopy serves the copy if there is no newer state.
 func (r *Ring) useCopy() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.copied == nil || r.good != nil || r.folded > 0 || r.missing || r.ctx.Err() != nil {
+	if r.copied == nil || r.latest != nil || r.received > 0 || r.missing || r.ctx.Err() != nil {
 		return
 	}
 	if err := r.copied.tooOld(r.opts.copyMaxAge); err != nil {
-		return // it has grown too old since it was read
+		return // its age has exceeded the limit since
 	}
 	r.stats.FromDisk = true
 	if !r.copied.asOf.IsZero() {
-		// As a time of this process's own clock, which nobody sets.
+		// Converted to this process's monotonic clock.
 		r.copied.asOf = time.Now().Add(-ageOf(r.copied.asOf))
-		r.fresh.confirm(r.copied.asOf)
+		r.staleness.confirm(r.copied.asOf)
 	}
-	r.takeOverLocked(r.copied.view)
+	r.setLatestLocked(r.copied.view)
 	r.checkAgeLocked()
 	r.c.cfg.logger.Warn("no node answers: the ring is the copy on disk",
 		"group", r.group, "revision", r.copied.view.revision, "age", r.Age().Round(time.Second))
 }
 
-// copyLoop writes the copy after changes, and as the ring's age is renewed.
+// copyLoop writes the copy after changes and when the ring was confirmed.
 func (r *Ring) copyLoop() {
 	var written *View
 	var at time.Time
@@ -235,18 +235,18 @@ func (r *Ring) copyLoop() {
 	}
 }
 
-// newest returns what to copy: nothing before a node has answered.
+// newest returns the ring to copy: nil before a node has answered.
 func (r *Ring) newest() (*View, time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.good == nil || r.copied != nil && r.good == r.copied.view && r.fresh.since().Equal(r.copied.asOf) {
+	if r.latest == nil || r.copied != nil && r.latest == r.copied.view && r.staleness.since().Equal(r.copied.asOf) {
 		return nil, time.Time{}
 	}
-	return r.good, r.fresh.since()
+	return r.latest, r.staleness.since()
 }
 
-// writeCopy replaces the file as a whole: after a crash at any moment there is
-// the old copy or the new one.
+// writeCopy replaces the file atomically: after a crash there is the old copy or the
+// new one.
 func writeCopy(path string, v *View, asOf time.Time) (err error) {
 	data, err := encodeCopy(v, asOf)
 	if err != nil {
@@ -259,7 +259,7 @@ func writeCopy(path string, v *View, asOf time.Time) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			_ = f.Close() // again, perhaps
+			_ = f.Close() // may be closed already
 			err = errors.Join(err, os.Remove(f.Name()))
 		}
 	}()
@@ -277,7 +277,7 @@ func writeCopy(path string, v *View, asOf time.Time) (err error) {
 	}
 	d, err := os.Open(dir)
 	if err != nil {
-		return nil // renamed; some systems open no directories
+		return nil // renamed; some systems cannot open directories
 	}
 	defer d.Close()
 	_ = d.Sync() // nor sync them

@@ -7,85 +7,82 @@
 //
 // # What it promises
 //
-// A call asks one node and, when that fails, is late, has no leader or has not
-// caught up, the next, in rounds with a growing pause, until its context ends
-// (after 10 s without a deadline). A node that refuses connections costs
-// nothing, one that is silent the attempt timeout, once: later calls pass it
-// over. Nodes are reached directly: the environment's proxy variables do not
-// count.
+// A call tries one node and, when that node fails, is late, has no leader or has
+// not caught up, the next one, in rounds with a growing pause, until its context
+// ends (after 10 s without a deadline). A node that refuses connections costs
+// nothing; one that is silent costs the attempt timeout once, because later calls
+// skip it. Connections are direct and ignore the environment's proxy variables.
 //
 // From a second after the first answer the client follows the addresses of all
-// nodes, over a stream that tells of each change. It survives the loss of those
-// that it was given, also when all nodes move, one after another. Addresses that
-// work are kept until one of a newer list does, and the given ones always.
+// nodes over a stream. It survives the loss of the nodes that it was given, even
+// when all nodes move, one after another. Working addresses are kept until one of a
+// newer list works, and the given ones always.
 //
 // Reads never go back in time: the client remembers the highest log index that
-// it has seen, and no node answers it from an older state. Freshness beyond
-// that is asked for by Linearizable, AtLeast and MaxStaleness, and a Receipt
-// tells what an answer was computed from. Should the cluster itself lose a part
-// of its log, because its nodes were put back to an older state, the client
-// notices by a linearizable read and starts anew.
+// it has seen, and no node answers it from an older state. Linearizable, AtLeast
+// and MaxStaleness ask for more, and a Receipt says what an answer was computed
+// from. If the cluster itself loses a part of its log, because its nodes were
+// restored to an older state, a linearizable read shows that, and the client
+// accepts the older index.
 //
-// A client is of one cluster: the one that WithCluster, or the copy of a ring on
-// disk, names, or else the one that gives it its first answer. It holds to that
-// cluster's id for its life. A node of another, at an address that was reused for
-// instance, is passed over like one that is down, and nothing is ever taken from
-// it. Where no node of the own cluster is left, calls end with ErrWrongCluster;
-// registrations, watches and rings go on trying, and say it by EventUnreachable, in
-// an event and in RingStats. A cluster that was formed anew is
-// another cluster, also under the same name: only a new Client follows it, and
-// without a copy on disk of the old one.
+// A client belongs to one cluster: the one that WithCluster, or the copy of a ring
+// on disk, names, or else the one of its first answer. It keeps that cluster's id
+// for its life. A node of another cluster, at a reused address for instance, is
+// skipped like a node that is down, and its answers are discarded. When no node of
+// the client's cluster is left, calls end with ErrWrongCluster;
+// registrations, watches and rings keep trying, and report it by EventUnreachable,
+// an event and RingStats. A cluster that was formed anew is another cluster, even
+// under the same name: it takes a new Client, without the old copy on disk.
 //
 // Writes are repeated after failures as well: all but Join, Remove and Transfer
 // are idempotent by their own fields. A write whose context ends before the
 // outcome is certain is ErrOutcomeUnknown, never a failure.
 //
-// A Registration is kept by heartbeats, three in each TTL, all registrations
-// of a client in batches over one stream, to the leader if it can be reached
-// and through any other node if not. A lost lease is registered again, for
-// ever; a seat that another process took, or an operator removed, ends the
-// registration. What happens is told to Service.OnEvent.
+// Heartbeats keep a Registration, three in each TTL. All registrations of a client
+// share one stream, to the leader if it can be reached, else through another node.
+// After the loss of its lease a service is registered again, without limit of time.
+// A Registration ends when another process takes over the id or an operator removes
+// the member. Service.OnEvent reports all of it.
 //
 // # Restarts and departures
 //
-// Registration.Hold keeps the seat for a planned restart: the service stays the
-// owner of its keys, its fallback serves them, and the next to register the id
-// has the seat again; no key moves for good. Registration.Drain gives the keys
-// away and lets the service finish; its Close then moves no key.
+// Registration.Hold keeps the member for a planned restart: it stays the owner of
+// its keys, its fallback serves them, and the next registration of the id takes
+// over; no key moves for good. Registration.Drain gives the keys away and lets the
+// service finish; its Close then moves no key.
 //
 // # Watches and rings
 //
-// Client.Ring keeps a group's ring in this process: Match then asks nobody, and
-// goes on while no node can be reached. Client.Watch tells of the changes of a
-// group as soon as a node has applied them; WatchPrefix, WatchGroups and WatchNodes
-// tell of more.
+// Client.Ring keeps a group's ring in this process: Match is then local, and works
+// while no node can be reached. Client.Watch reports the changes of a group as soon
+// as a node has applied them; WatchPrefix, WatchGroups and WatchNodes report others.
 //
 //	ring, err := client.Ring(ctx, "web", sdk.WithDiskCopy("/var/lib/gateway/ring"))
 //	m, err := ring.Match("user-id-1")
 //
-// Both survive the loss of nodes, and show no state older than one shown before,
-// nor an empty group that the log did not make empty: where a node seems to have
-// gone back, the leader decides. A cluster that lost a part of its log is told as
-// Rebuilt. The members have the fingerprint that the node sent, at every step, or
-// they are not shown and no ring is built of them. A watch that gets nothing from
-// any node says so in an event, and a ring in its RingStats; both go on trying.
+// Both survive the loss of nodes. They show no state older than one shown before,
+// and an empty group only if the log made it empty: where a node seems to have gone
+// back, the leader decides. Rebuilt marks a cluster that lost a part of its log. A
+// state whose members do not have the fingerprint that the node sent is neither
+// shown nor built into a ring. Without news from any node a watch sends an event,
+// and a ring reports it in RingStats; both keep trying.
 //
-// Rings are built one at a time of the newest state, within a share of one
-// processor (WithBuildShare): under lasting change one build is for several
-// changes. RingStats.Builds counts them.
+// Rings are built from the newest state, one at a time, within a share of one
+// processor (WithBuildShare): under lasting change one build covers several
+// changes. RingStats.Builds counts builds.
 //
 // Package routing routes HTTP requests by a ring and package grpcring gRPC calls. A
 // service checks there that a request is for it, whatever ring the router had.
 //
 // # What it does not promise
 //
-// A ring is as fresh as its Age says: until a change has reached it, Match
-// answers from the state before. A copy of a ring on disk may be a second behind
-// the ring in its revision and ten in its age, if the process is killed.
+// Age says how stale a ring is: until a change arrives, Match answers from the
+// state before. If the process is killed, the copy on disk may be a second behind
+// the ring in its revision and ten in its age.
 //
-// A client that reaches no node cannot tell whether its seats are still held:
-// OnEvent says EventUnreachable when a TTL has passed, and work that needs the
-// seat must stop there. Two clients may see a change of a group at different
-// times; compare fingerprints of receipts where that matters. Connections are
+// A client that reaches no node cannot tell whether its services are still
+// registered: after a TTL, OnEvent reports EventUnreachable, and work that needs the
+// registration must stop. Two clients may see a change at different times;
+// compare fingerprints of receipts where that matters. Connections are
 // not encrypted unless WithDialOptions says how.
 package sdk

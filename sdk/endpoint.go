@@ -13,38 +13,37 @@ import (
 	"google.golang.org/grpc/keepalive"
 )
 
-// Bounds of a connection. A node that is stopped or cut off without a word is
-// noticed by the bound on an attempt first; the keepalive makes sure that the
-// connection to it does not outlive it.
+// Bounds of a connection. The attempt timeout detects a silent node first; the
+// keepalive then ends the connection to it.
 const (
 	connectTimeout   = 3 * time.Second
 	keepaliveTime    = 10 * time.Second
 	keepaliveTimeout = 3 * time.Second
-	maxMessage       = 64 << 20 // of an answer: a node's limit is 4 MiB, that of earlier versions was this
+	maxMessage       = 64 << 20 // of an answer: the limit of nodes is 4 MiB, and was this in earlier versions
 	maxRequest       = 1 << 20  // the server's limit
 )
 
 // endpoint is a node's client address and the connection to it.
 type endpoint struct {
 	addr string
-	seed bool // given to Dial, not learnt
+	seed bool // given to Dial
 
 	mu     sync.Mutex // guards the next fields; taken after pool.mu, never before
 	conn   *grpc.ClientConn
 	dialed time.Time        // when conn was made
-	left   *grpc.ClientConn // by redial
+	old    *grpc.ClientConn // by redial
 	closed bool
 
-	// Guarded by pool.mu: an endpoint that failed is not chosen before suspect,
-	// unless all others were tried.
+	// Guarded by pool.mu. Until the time suspect, an endpoint that failed is chosen
+	// only after all others.
 	suspect  time.Time
 	failures int
-	works    bool // answered, and did not fail since
-	listed   bool // named by the cluster
-	dropped  bool // not in the pool any more
+	works    bool // answered and has not failed since
+	listed   bool // in the cluster's list of nodes
+	dropped  bool // no longer in the pool
 }
 
-// get returns the connection, made at the first call. It does not wait for it.
+// get returns the connection, without waiting until it is established.
 func (e *endpoint) get(c *Client) (*grpc.ClientConn, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -61,23 +60,21 @@ func (e *endpoint) get(c *Client) (*grpc.ClientConn, error) {
 	return e.conn, nil
 }
 
-// redialAge is how old a connection to a node of another cluster is at least when
-// it is left.
+// redialAge is the least age of a connection that redial replaces.
 const redialAge = time.Second
 
-// redial leaves the connection, so that the next call resolves the address anew:
-// a healthy one to a node of another cluster would stay for ever. Calls that are
-// under way on it end by themselves.
+// redial makes the next call resolve the address again: a healthy connection to a
+// node of another cluster would never end. Calls in progress on it finish.
 func (e *endpoint) redial() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.conn == nil || time.Since(e.dialed) < redialAge {
 		return
 	}
-	if e.left != nil {
-		_ = e.left.Close() // its calls were answered, or are of no use
+	if e.old != nil {
+		_ = e.old.Close() // its calls have ended or are of no use
 	}
-	e.left, e.conn = e.conn, nil
+	e.old, e.conn = e.conn, nil
 }
 
 // close ends the connection and with it every call on it.
@@ -86,18 +83,18 @@ func (e *endpoint) close() error {
 	defer e.mu.Unlock()
 	e.closed = true
 	var errs []error
-	for _, conn := range []*grpc.ClientConn{e.conn, e.left} {
+	for _, conn := range []*grpc.ClientConn{e.conn, e.old} {
 		if conn != nil {
 			errs = append(errs, conn.Close())
 		}
 	}
-	e.conn, e.left = nil, nil
+	e.conn, e.old = nil, nil
 	return errors.Join(errs...)
 }
 
-// connect uses the passthrough scheme: the dialer then resolves the name at
-// every dial, so that a node may come back with another IP. Nodes are reached
-// directly, whatever proxy the environment names.
+// connect uses the passthrough scheme: the dialer then resolves the name at every
+// dial, so that a node may return with another IP address. Connections ignore the
+// environment's proxy.
 func connect(addr string, c *Client) (*grpc.ClientConn, error) {
 	cfg := c.cfg
 	opts := []grpc.DialOption{
@@ -109,7 +106,7 @@ func connect(addr string, c *Client) (*grpc.ClientConn, error) {
 		grpc.WithChainStreamInterceptor(c.identity.stream),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff: backoff.Config{
-				// A lease must not run out while its node is up again.
+				// A lease must not run out after its node is up again.
 				BaseDelay: cfg.backoffBase, Multiplier: 1.6, Jitter: 0.2, MaxDelay: cfg.backoffMax,
 			},
 			MinConnectTimeout: connectTimeout,

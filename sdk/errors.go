@@ -10,64 +10,62 @@ import (
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
-// Every error of this package that tells of the registry is an *Error, and
-// errors.Is finds at most one of these sentinels in it. Errors that end a call
-// because its context ended also match context.Canceled or
-// context.DeadlineExceeded.
+// An error of a call to the registry is an *Error, and errors.Is matches at most one
+// of these sentinels. If the context ended the call, the error also matches
+// context.Canceled or context.DeadlineExceeded.
 var (
-	// ErrInvalidArgument: a field is out of its limits; nothing was done.
+	// ErrInvalidArgument: a field is outside its limits; nothing was done.
 	// The *Error names the field and the limit.
 	ErrInvalidArgument = errors.New("registry: invalid argument")
 	// ErrUnknownGroup: there is no such group.
 	ErrUnknownGroup = errors.New("registry: unknown group")
-	// ErrEmptyGroup: the group exists and no member of it owns keys.
+	// ErrEmptyGroup: the group exists and none of its members owns keys.
 	ErrEmptyGroup = errors.New("registry: empty group")
 	// ErrGroupNotEmpty: the group has members, and deleting it was not forced.
 	ErrGroupNotEmpty = errors.New("registry: group not empty")
 	// ErrUnknownMember: the group has no such member.
 	ErrUnknownMember = errors.New("registry: unknown member")
-	// ErrConflict: another live process at another address holds the id.
+	// ErrConflict: a live process at another address has registered the id.
 	ErrConflict = errors.New("registry: id held by another process")
-	// ErrFenced: this registration was removed or replaced by someone and may
-	// not come back.
+	// ErrFenced: this registration was removed or replaced, and cannot be renewed.
 	ErrFenced = errors.New("registry: fenced")
-	// ErrNoLeader: the cluster had no leader for as long as the call could
-	// wait; nothing was done.
+	// ErrNoLeader: the cluster had no leader until the call timed out; nothing was
+	// done.
 	ErrNoLeader = errors.New("registry: no leader")
-	// ErrOutcomeUnknown: the write may or may not have taken effect, or may
-	// still take effect. The same call may be repeated without harm.
+	// ErrOutcomeUnknown: the write may have taken effect, or may still. The same call
+	// may be repeated without harm.
 	ErrOutcomeUnknown = errors.New("registry: outcome unknown")
-	// ErrNotReady: the nodes that could be reached had not caught up yet.
+	// ErrNotReady: the reachable nodes had not caught up.
 	ErrNotReady = errors.New("registry: not ready")
-	// ErrStale: no node could answer as freshly as the caller demands.
+	// ErrStale: no node met the demanded index or staleness.
 	ErrStale = errors.New("registry: stale")
 	// ErrRevisionMismatch: the group is not at the expected revision.
 	ErrRevisionMismatch = errors.New("registry: revision mismatch")
 	// ErrUnknownNode: the cluster has no such node.
 	ErrUnknownNode = errors.New("registry: unknown node")
-	// ErrMembership: a node's id or data does not fit the cluster.
+	// ErrMembership: a node's id or data does not match the cluster.
 	ErrMembership = errors.New("registry: membership")
-	// ErrWrongCluster: the nodes that could be reached are of another cluster than
-	// the one that the client was given (WithCluster, WithDiskCopy) or that
-	// answered it first; nothing was done. A cluster that was formed anew, under
-	// the same name too, is another: a new Client takes it.
+	// ErrWrongCluster: the reachable nodes are of another cluster than the client,
+	// which has the cluster that was given (WithCluster, WithDiskCopy) or answered
+	// first; nothing was done. A cluster that was formed anew under the same name is
+	// another one and takes a new Client.
 	ErrWrongCluster = errors.New("registry: wrong cluster")
 	// ErrExhausted: a limit on the whole cluster is reached.
 	ErrExhausted = errors.New("registry: exhausted")
-	// ErrBusy: the nodes that could be reached had too much to do for as long as
-	// the call could wait; nothing was done.
+	// ErrBusy: the reachable nodes were overloaded until the call timed out; nothing
+	// was done.
 	ErrBusy = errors.New("registry: busy")
-	// ErrUnavailable: no node could be reached. The message names the
-	// addresses that were tried and what each said.
+	// ErrUnavailable: no node could be reached. The message lists the addresses that
+	// were tried with their errors.
 	ErrUnavailable = errors.New("registry: unavailable")
-	// ErrClosed: the client or the registration was closed by its owner.
+	// ErrClosed: the client, registration, watch or ring was closed.
 	ErrClosed = errors.New("registry: closed")
 )
 
 // Reason is the kind of an Error. The numbers are those of the API.
 type Reason int32
 
-// Reasons of an Error. An Error without one is told apart by its Code.
+// An Error with reasonUnspecified is classified by its Code.
 const (
 	reasonUnspecified      = Reason(registrypb.ErrorDetail_UNSPECIFIED)
 	reasonInvalidArgument  = Reason(registrypb.ErrorDetail_INVALID_ARGUMENT)
@@ -115,18 +113,18 @@ var sentinels = map[Reason]error{
 	reasonWrongCluster:     ErrWrongCluster,
 }
 
-// Error is what the registry, or the lack of one, answered to a call.
+// Error is the failure of a call.
 type Error struct {
 	// Op is the call, match for instance.
 	Op string
-	// Reason says what to do about it; errors.Is with a sentinel asks for it.
+	// Reason is the kind of the error; errors.Is with a sentinel compares it.
 	Reason Reason
-	// Field and Limit tell what was wrong with an argument.
+	// Field and Limit name the invalid argument and its limit.
 	Field string
 	Limit string
-	// Message is for people.
+	// Message is for humans.
 	Message string
-	// Code is the gRPC code that the error travelled under.
+	// Code is the gRPC status code.
 	Code codes.Code
 
 	cause error // the context's error, when that ended the call
@@ -162,8 +160,7 @@ func (e *Error) sentinel() error {
 	}
 }
 
-// errorFromStatus turns what gRPC returned into an *Error. It decides by code
-// and detail, never by text.
+// errorFromStatus makes an *Error of a gRPC status, by its code and detail.
 func errorFromStatus(op string, err error) *Error {
 	st, _ := status.FromError(err)
 	e := &Error{Op: op, Message: st.Message(), Code: st.Code()}

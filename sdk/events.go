@@ -9,25 +9,25 @@ import (
 type EventKind int
 
 const (
-	// EventRegistered: the seat is held for the first time.
+	// EventRegistered: the service is registered for the first time.
 	EventRegistered EventKind = iota + 1
 	// EventUnreachable: no node renewed the lease for a whole TTL, or took the
-	// registration after a loss. The seat may be gone; the client goes on trying.
-	// It is told once in an outage, and again when nodes answer and refuse, once for
-	// each change of the reason: ErrWrongCluster says that the cluster was formed anew,
-	// and only a new Client registers there.
+	// registration after a loss. The member may be removed; the client keeps
+	// trying. It is sent once in an outage, and again when nodes refuse, once for each
+	// change of the reason: after ErrWrongCluster, a cluster that was formed anew, only
+	// a new Client can register.
 	EventUnreachable
-	// EventRenewed: the lease was renewed after EventUnreachable after all.
+	// EventRenewed: the lease was renewed after EventUnreachable.
 	EventRenewed
 	// EventLost: the lease is lost; the client registers again.
 	EventLost
-	// EventReregistered: the seat is held again after a loss.
+	// EventReregistered: the service is registered again after a loss.
 	EventReregistered
-	// EventEnded: the registration is over; Err says why. The last event.
+	// EventEnded: the registration has ended; Err is the reason. The last event.
 	EventEnded
-	// EventDrained: the service owns no keys any more, by Drain.
+	// EventDrained: Drain took the service's keys.
 	EventDrained
-	// EventResumed: the service takes part again, by Resume.
+	// EventResumed: Resume made the service active again.
 	EventResumed
 )
 
@@ -55,7 +55,7 @@ func (k EventKind) String() string {
 	}
 }
 
-// Event tells what happened to a registration.
+// Event is what happened to a registration.
 type Event struct {
 	Kind  EventKind
 	Group string
@@ -65,8 +65,8 @@ type Event struct {
 	Err error
 }
 
-// maxPending bounds the events that wait for one slow OnEvent function; the
-// oldest go first.
+// maxPending bounds the events that wait for one slow OnEvent function; the oldest
+// are dropped.
 const maxPending = 16
 
 // dispatcher calls the OnEvent functions from one goroutine of its own, so
@@ -86,12 +86,12 @@ func newDispatcher() *dispatcher {
 
 func (d *dispatcher) emit(r *Registration, e Event) {
 	d.mu.Lock()
-	defer d.signal()
+	defer signal(d.wake)
 	defer d.mu.Unlock()
-	if r.silent { // a beat's answer crossed with the end
+	if r.ended { // a late answer to a heartbeat
 		return
 	}
-	r.silent = e.Kind == EventEnded
+	r.ended = e.Kind == EventEnded
 	events := d.pending[r]
 	if len(events) == 0 {
 		d.queue = append(d.queue, r)
@@ -102,19 +102,12 @@ func (d *dispatcher) emit(r *Registration, e Event) {
 	d.pending[r] = append(events, e)
 }
 
-// stop makes run return when everything that waits is delivered.
+// stop makes run return when all pending events are delivered.
 func (d *dispatcher) stop() {
 	d.mu.Lock()
 	d.stopped = true
 	d.mu.Unlock()
-	d.signal()
-}
-
-func (d *dispatcher) signal() {
-	select {
-	case d.wake <- struct{}{}:
-	default:
-	}
+	signal(d.wake)
 }
 
 func (d *dispatcher) run() {

@@ -26,15 +26,15 @@ type fakeCluster struct {
 	t     *testing.T
 	nodes []*fakeNode
 
-	mu      sync.Mutex
-	index   uint64
-	id      string // of the cluster
-	leader  string // address named by heartbeat answers
-	seats   map[string]*fakeSeat
-	leases  map[uint64]*fakeSeat
-	beats   map[uint64]int
-	batches []int // leases of each heartbeat message
-	streams int   // opened so far
+	mu            sync.Mutex
+	index         uint64
+	id            string // of the cluster
+	leader        string // address named by heartbeat answers
+	registrations map[string]*fakeRegistration
+	leases        map[uint64]*fakeRegistration
+	beats         map[uint64]int
+	batches       []int // leases of each heartbeat message
+	streams       int   // opened so far
 
 	cut       int  // elements of a page and of a piece; 0: any number
 	watched   bool // groups are those with histories
@@ -42,7 +42,7 @@ type fakeCluster struct {
 	news      chan struct{} // closed when a history changes
 }
 
-type fakeSeat struct {
+type fakeRegistration struct {
 	member   *registrypb.Member
 	lease    uint64
 	instance string
@@ -69,7 +69,7 @@ type fakeNode struct {
 	lag    time.Duration
 	mute   bool // no progress
 
-	stranger string // the cluster, NAME/ID, that the node is of instead; guarded by cl.mu
+	foreign  string // the cluster, NAME/ID, that the node is of instead; guarded by cl.mu
 	unnamed  bool   // of a version that names no cluster and compares none
 	trusting bool   // names its cluster and takes calls for another; guarded by cl.mu
 }
@@ -77,7 +77,7 @@ type fakeNode struct {
 func newFakeCluster(t *testing.T, n int) *fakeCluster {
 	t.Helper()
 	cl := &fakeCluster{
-		t: t, index: 100, id: "cluster-1", seats: map[string]*fakeSeat{}, leases: map[uint64]*fakeSeat{}, beats: map[uint64]int{},
+		t: t, index: 100, id: "cluster-1", registrations: map[string]*fakeRegistration{}, leases: map[uint64]*fakeRegistration{}, beats: map[uint64]int{},
 	}
 	for i := range n {
 		cl.nodes = append(cl.nodes, cl.start(fmt.Sprintf("node-%d", i), "127.0.0.1:0"))
@@ -218,10 +218,10 @@ func (n *fakeNode) Register(ctx context.Context, req *registrypb.RegisterRequest
 	cl.mu.Lock()
 	defer cl.mu.Unlock()
 	key := req.GetGroup() + "/" + req.GetId()
-	s := cl.seats[key]
+	s := cl.registrations[key]
 	if s == nil {
-		s = &fakeSeat{fenced: map[string]bool{}}
-		cl.seats[key] = s
+		s = &fakeRegistration{fenced: map[string]bool{}}
+		cl.registrations[key] = s
 	}
 	inst := string(req.GetInstance())
 	if s.fenced[inst] {
@@ -251,7 +251,7 @@ func (n *fakeNode) Deregister(ctx context.Context, req *registrypb.DeregisterReq
 	defer n.cl.mu.Unlock()
 	n.cl.index++
 	resp := &registrypb.DeregisterResponse{Index: n.cl.index}
-	s := n.cl.seats[req.GetGroup()+"/"+req.GetId()]
+	s := n.cl.registrations[req.GetGroup()+"/"+req.GetId()]
 	if s != nil && len(req.GetInstance()) > 0 {
 		s.fenced[string(req.GetInstance())] = true // whoever holds the seat
 	}
@@ -307,7 +307,7 @@ func (n *fakeNode) receipt() *registrypb.Receipt {
 // list returns a group's members; the caller holds the cluster's mutex.
 func (cl *fakeCluster) list(group string) []*registrypb.Member {
 	var ms []*registrypb.Member
-	for key, s := range cl.seats {
+	for key, s := range cl.registrations {
 		if s.lease != 0 && strings.HasPrefix(key, group+"/") {
 			ms = append(ms, s.member)
 		}
@@ -433,7 +433,7 @@ func (n *fakeNode) UpdateMember(ctx context.Context, req *registrypb.UpdateMembe
 	}
 	n.cl.mu.Lock()
 	defer n.cl.mu.Unlock()
-	s := n.cl.seats[req.GetGroup()+"/"+req.GetId()]
+	s := n.cl.registrations[req.GetGroup()+"/"+req.GetId()]
 	if s == nil || s.lease == 0 {
 		return nil, because(registrypb.ErrorDetail_UNKNOWN_MEMBER)
 	}
@@ -462,10 +462,10 @@ func (cl *fakeCluster) set(t *testing.T, id string, s registrypb.MemberState, ho
 }
 
 // seat returns a member as it is now; nil without one.
-func (cl *fakeCluster) seat(group, id string) *registrypb.Member {
+func (cl *fakeCluster) member(group, id string) *registrypb.Member {
 	cl.mu.Lock()
 	defer cl.mu.Unlock()
-	if s := cl.seats[group+"/"+id]; s != nil && s.lease != 0 {
+	if s := cl.registrations[group+"/"+id]; s != nil && s.lease != 0 {
 		return s.member
 	}
 	return nil
@@ -495,7 +495,7 @@ func (n *fakeNode) Transfer(ctx context.Context, req *registrypb.TransferRequest
 func (cl *fakeCluster) expire(group, id string) {
 	cl.mu.Lock()
 	defer cl.mu.Unlock()
-	s := cl.seats[group+"/"+id]
+	s := cl.registrations[group+"/"+id]
 	delete(cl.leases, s.lease)
 	s.lease = 0
 }
@@ -503,6 +503,6 @@ func (cl *fakeCluster) expire(group, id string) {
 func (cl *fakeCluster) held(group, id string) bool {
 	cl.mu.Lock()
 	defer cl.mu.Unlock()
-	s := cl.seats[group+"/"+id]
+	s := cl.registrations[group+"/"+id]
 	return s != nil && s.lease != 0
 }

@@ -14,8 +14,8 @@ import (
 func (n *fakeNode) identify(ctx context.Context, set func(metadata.MD) error) error {
 	n.cl.mu.Lock()
 	own, unnamed, trusting := registrypb.ClusterRef{Name: "fake", ID: n.cl.id}, n.unnamed, n.trusting
-	if n.stranger != "" {
-		own, _ = registrypb.ParseClusterRef(n.stranger)
+	if n.foreign != "" {
+		own, _ = registrypb.ParseClusterRef(n.foreign)
 	}
 	n.cl.mu.Unlock()
 	if unnamed {
@@ -57,7 +57,7 @@ func (n *fakeNode) stream(srv any, s grpc.ServerStream, _ *grpc.StreamServerInfo
 func (cl *fakeCluster) become(cluster string, nodes ...*fakeNode) {
 	cl.mu.Lock()
 	for _, n := range nodes {
-		n.stranger = cluster
+		n.foreign = cluster
 	}
 	cl.mu.Unlock()
 	for _, n := range nodes {
@@ -70,5 +70,5 @@ func (cl *fakeCluster) become(cluster string, nodes ...*fakeNode) {
 func (n *fakeNode) of() string {
 	n.cl.mu.Lock()
 	defer n.cl.mu.Unlock()
-	return n.stranger
+	return n.foreign
 }

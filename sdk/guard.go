@@ -7,20 +7,20 @@ import (
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
-// GuardPhase is what the mass-loss guard does with a group.
+// GuardPhase is the state of the mass-loss guard for a group.
 type GuardPhase int
 
 // The phases of the guard.
 const (
-	// GuardIdle: members go when their leases run out.
+	// GuardIdle: members are removed when their leases run out.
 	GuardIdle GuardPhase = iota
-	// GuardWaiting: some fell silent, and it is seen whether others follow.
+	// GuardWaiting: some members are silent; the guard waits whether more follow.
 	GuardWaiting
-	// GuardHolding: many fell silent, and all of them are held.
+	// GuardHolding: many members are silent, and all of them are held.
 	GuardHolding
-	// GuardReleasing: those that stayed silent while held go one after another.
+	// GuardReleasing: members that stayed silent are removed one after another.
 	GuardReleasing
-	// GuardAccepted: an operator accepted the loss; nobody is held.
+	// GuardAccepted: an operator accepted the loss; no member is held.
 	GuardAccepted
 )
 
@@ -43,18 +43,18 @@ func (p GuardPhase) String() string {
 // Guard is the mass-loss guard's view of one group.
 type Guard struct {
 	Phase GuardPhase
-	// Silent members are past their leases and still there.
+	// Silent members have expired leases and are not removed yet.
 	Silent int
-	// Lost members went or fell silent within the guard's window.
+	// Lost members were removed or fell silent within the guard's window.
 	Lost int
-	// Returned members beat again since the hold began, and Gone did not.
+	// Returned members sent heartbeats since the hold began; Gone were removed.
 	Returned, Gone int
-	// HoldLeft is the time until the first held member may go; 0 unless holding.
+	// HoldLeft is the time until the first held member may be removed; 0 unless holding.
 	HoldLeft time.Duration
 }
 
-// Guard asks the leader what the mass-loss guard does with a group. See
-// [Client.AcceptLoss] to end a hold.
+// Guard returns the state of the mass-loss guard for a group, from the leader.
+// [Client.AcceptLoss] ends a hold.
 func (c *Client) Guard(ctx context.Context, group string) (Guard, error) {
 	req := &registrypb.GuardRequest{Group: group}
 	if err := c.ready("guard", req); err != nil {

@@ -7,32 +7,31 @@ import (
 	"time"
 )
 
-// ErrHeld ends a registration that gave its seat up for a restart: Hold.
-var ErrHeld = errors.New("registry: seat held for a restart")
+// ErrHeld: Hold ended the registration for a restart.
+var ErrHeld = errors.New("registry: member held for a restart")
 
-// Hold gives the seat up for a planned restart, and has it kept: for d, 1 s –
-// 24 h, or for the TTL if that is longer. Whoever registers the id next has the
-// seat again, with the same positions on the ring and at any address: another
-// process, or this one by Client.Register. Until then the member is StateHeld,
-// stays the owner of its keys, and needs no heartbeats; Match says so and names
-// the fallback, the next owner, where routers go that use package routing or
-// grpcring. When nobody comes, the seat goes as if it were deregistered, and each
-// key stays where it fell back to. A change of the registry's leader begins d
-// again, so the seat is kept for at most d × (1 + leader changes).
+// Hold ends the registration for a planned restart and keeps the member: for d, 1 s –
+// 24 h, or for the TTL if that is longer. The next registration of the id takes over,
+// with the same positions on the ring and at any address: by another process, or by
+// this one with Client.Register. Until then the member is StateHeld, owns its keys,
+// and needs no heartbeats; Match returns its fallback, the next owner, which serves
+// the keys in routers that use package routing or grpcring. If no registration
+// follows, the member is removed, and each key stays at its fallback. A change of
+// the registry's leader starts d again, so the member is kept for at most
+// d × (1 + leader changes).
 //
-// On success the registration is over: Done is closed, Err is ErrHeld, no beat
-// follows, and Close, of the registration or of the client, does nothing more.
-// Routers learn of it a moment later: serve until they have, for instance by
-// http.Server.Shutdown. On an error it goes on as before; with ErrOutcomeUnknown
-// it may be held all the same. Hold may then be called again.
+// On success the registration has ended: Done is closed, Err is ErrHeld, no
+// heartbeat follows, and Close has no effect. Routers see the hold a moment later:
+// serve until then, for instance by http.Server.Shutdown. On an error the
+// registration continues; after ErrOutcomeUnknown the member may be held. Hold may
+// then be called again.
 //
-// Errors are ErrInvalidArgument for a d out of its limits and for a seat that is
-// draining (held, it would get back the keys that it gave away: Close it
-// instead); ErrUnknownMember while the lease is lost; ErrFenced if someone else
-// has the seat; the registration's Err if it is over; and those of any write.
+// Errors are ErrInvalidArgument for a d outside its limits and for a draining member
+// (held, it would get its keys back: Close it instead); ErrUnknownMember while the
+// lease is lost; ErrFenced if another process has the id; the registration's Err if
+// it has ended; and those of any write.
 //
-// A seat that is held is open to whoever uses the id, strangers too: who then
-// comes second gets ErrConflict.
+// Any process may register the id of a held member; a second one gets ErrConflict.
 func (r *Registration) Hold(ctx context.Context, d time.Duration) error {
 	if d == 0 {
 		return invalid("hold", "hold", "1s to 24h", "the hold is 0")
@@ -52,21 +51,21 @@ func (r *Registration) Hold(ctx context.Context, d time.Duration) error {
 	return nil
 }
 
-// Drain takes the service's keys away and leaves it registered: from the
-// group's next revision on no Match returns it, while its heartbeats go on and
-// it may finish its work. Each key goes to its next owner, where it would be
-// after a deregistration, so a Close that follows moves no key. Routers learn of
-// it a moment later. Resume gives the keys back; so does a new registration of
-// the id. A lease that is lost meanwhile is registered again as draining.
+// Drain gives the service's keys away and keeps it registered: from the group's next
+// revision on no Match returns it, while its heartbeats continue and it may finish
+// its work. Each key goes to its next owner, as after a deregistration, so a later
+// Close moves no key. Routers see the change a moment later. Resume gives the keys
+// back, and so does a new registration of the id. If the lease is lost meanwhile, the
+// service is registered again as draining.
 //
-// Errors are ErrUnknownMember while the lease is lost, ErrFenced if someone
-// else has the seat, the registration's Err if it is over, and those of any write.
+// Errors are ErrUnknownMember while the lease is lost, ErrFenced if another process
+// has the id, the registration's Err if it has ended, and those of any write.
 func (r *Registration) Drain(ctx context.Context) error {
 	return r.setState(ctx, "drain", StateDraining, EventDrained)
 }
 
-// Resume takes part again after Drain, or after an operator drained or held the
-// member: the keys come back. Errors are those of Drain.
+// Resume makes the member active again after Drain, or after an operator drained or
+// held it: it gets its keys back. Errors are those of Drain.
 func (r *Registration) Resume(ctx context.Context) error {
 	return r.setState(ctx, "resume", StateActive, EventResumed)
 }
@@ -77,7 +76,7 @@ func (r *Registration) setState(ctx context.Context, op string, s State, kind Ev
 		return err
 	}
 	defer unlock()
-	was := r.draining.Swap(s == StateDraining) // a registration after a loss has it already
+	was := r.draining.Swap(s == StateDraining) // a registration after a loss requests it from now on
 	if err := r.update(ctx, op, MemberUpdate{State: &s}); err != nil {
 		if !errors.Is(err, ErrOutcomeUnknown) {
 			r.draining.Store(was)
@@ -88,8 +87,7 @@ func (r *Registration) setState(ctx context.Context, op string, s State, kind Ev
 	return nil
 }
 
-// lockState makes Drain, Resume and Hold follow one another, while the
-// registration lasts.
+// lockState serializes Drain, Resume and Hold, while the registration lasts.
 func (r *Registration) lockState(ctx context.Context) (unlock func(), err error) {
 	select {
 	case r.stateLock <- struct{}{}:

@@ -38,7 +38,7 @@ func TestHoldGivesTheSeatUp(t *testing.T) {
 	if n := <-left; n != 0 {
 		t.Errorf("%d leases still beat", n)
 	}
-	m := cl.seat("g", "a")
+	m := cl.member("g", "a")
 	if m.GetState() != wireHeld || m.GetHold().AsDuration() != time.Minute {
 		t.Errorf("%v", m)
 	}
@@ -48,13 +48,13 @@ func TestHoldGivesTheSeatUp(t *testing.T) {
 		}
 	}
 	again := register(t, c, Service{Group: "g", ID: "a", Addr: "elsewhere:80"})
-	if m := cl.seat("g", "a"); m.GetState() != 0 || m.GetAddr() != "elsewhere:80" {
+	if m := cl.member("g", "a"); m.GetState() != 0 || m.GetAddr() != "elsewhere:80" {
 		t.Errorf("returned as %v", m)
 	}
-	if err := r.Close(); err != nil || cl.seat("g", "a") == nil {
+	if err := r.Close(); err != nil || cl.member("g", "a") == nil {
 		t.Errorf("the close of the former registration: %v", err)
 	}
-	if err := again.Close(); err != nil || cl.seat("g", "a") != nil {
+	if err := again.Close(); err != nil || cl.member("g", "a") != nil {
 		t.Errorf("the close of the new one: %v", err)
 	}
 }
@@ -77,7 +77,7 @@ func TestCloseLeavesAHeldSeat(t *testing.T) {
 		t.Error(err)
 	}
 	for id, stays := range map[string]bool{"a": true, "b": true, "c": false} {
-		if (cl.seat("g", id) != nil) != stays {
+		if (cl.member("g", id) != nil) != stays {
 			t.Errorf("%s stays: %t", id, !stays)
 		}
 	}
@@ -126,8 +126,8 @@ func TestDrainAndResume(t *testing.T) {
 	rec := newRecorder()
 	r := register(t, c, service("a", rec.on))
 	rec.want(t, EventRegistered)
-	if err := r.Drain(testContext(t)); err != nil || cl.seat("g", "a").GetState() != wireDraining {
-		t.Errorf("%v, %v", cl.seat("g", "a"), err)
+	if err := r.Drain(testContext(t)); err != nil || cl.member("g", "a").GetState() != wireDraining {
+		t.Errorf("%v, %v", cl.member("g", "a"), err)
 	}
 	rec.want(t, EventDrained)
 	cl.expire("g", "a")
@@ -136,17 +136,17 @@ func TestDrainAndResume(t *testing.T) {
 	}
 	rec.want(t, EventLost)
 	rec.want(t, EventReregistered)
-	if m := cl.seat("g", "a"); m.GetState() != wireDraining {
+	if m := cl.member("g", "a"); m.GetState() != wireDraining {
 		t.Errorf("registered again as %v", m)
 	}
-	if err := r.Resume(testContext(t)); err != nil || cl.seat("g", "a").GetState() != 0 {
-		t.Errorf("%v, %v", cl.seat("g", "a"), err)
+	if err := r.Resume(testContext(t)); err != nil || cl.member("g", "a").GetState() != 0 {
+		t.Errorf("%v, %v", cl.member("g", "a"), err)
 	}
 	rec.want(t, EventResumed)
 	cl.expire("g", "a")
 	rec.want(t, EventLost)
 	rec.want(t, EventReregistered)
-	if m := cl.seat("g", "a"); m.GetState() != 0 {
+	if m := cl.member("g", "a"); m.GetState() != 0 {
 		t.Errorf("registered again as %v", m)
 	}
 	if err := r.Close(); err != nil {

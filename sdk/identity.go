@@ -14,15 +14,14 @@ import (
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
-// identity is the cluster that a client is of: what it was given, completed by the
-// first answer. From then on every request names it, nodes of another cluster
-// refuse such a request, and their answers and streams are errors here. Nothing
-// is ever forgotten, so the addresses of a node, which others may have by now,
-// never lead to another cluster. A node that names no cluster is of an earlier
-// version and is taken.
+// identity is the client's cluster: the given name or id, completed by the first
+// answer and kept from then on, so that reused addresses never lead to another
+// cluster. Every request names it, nodes of another cluster refuse the request, and
+// their answers and streams are errors here. A node that names no cluster is of an
+// earlier version and is accepted.
 //
-// Example: given prod. A node of test is refused; the first answer of prod/3f0c
-// makes the identity prod/3f0c; prod, formed anew as prod/77ab, is refused.
+// Example: prod is given. A node of test is refused; the first answer of prod/3f0c
+// makes the identity prod/3f0c; a new cluster prod/77ab is refused.
 type identity struct {
 	own atomic.Pointer[ownIdentity]
 }
@@ -32,7 +31,7 @@ type ownIdentity struct {
 	encoded string
 }
 
-func (i *identity) give(cfg *config) error {
+func (i *identity) configure(cfg *config) error {
 	ref, err := registrypb.ParseClusterRef(cfg.cluster)
 	if err != nil {
 		return invalid("dial", "cluster", "NAME, NAME/ID or /ID, at most 255 bytes each", err.Error())
@@ -41,24 +40,24 @@ func (i *identity) give(cfg *config) error {
 	return nil
 }
 
-// meet compares what a node says of its cluster, and with hold completes what is
-// known by it. The error is what a node would have refused the call with.
-func (i *identity) meet(node registrypb.ClusterRef, hold bool) error {
+// check compares the cluster that a node names, and with adopt completes the
+// identity by it. The error is the one that a node refuses a call with.
+func (i *identity) check(node registrypb.ClusterRef, adopt bool) error {
 	for {
 		own := i.own.Load()
 		if own.Differs(node) {
-			return wrongCluster(fmt.Sprintf("the node is of cluster %q, this client of %q; if that was formed anew, start the client again without its copies of rings", node, own))
+			return wrongCluster(fmt.Sprintf("the node is of cluster %q, this client of %q; if the cluster was formed anew, start the client again without its copies of rings", node, own))
 		}
 		next := own.Complete(node)
-		if !hold || next == own.ClusterRef || i.own.CompareAndSwap(own, &ownIdentity{next, next.Encode()}) {
+		if !adopt || next == own.ClusterRef || i.own.CompareAndSwap(own, &ownIdentity{next, next.Encode()}) {
 			return nil
 		}
 	}
 }
 
-// keep is meet for the copy of a ring on disk.
-func (i *identity) keep(cluster string, hold bool) error {
-	if i.meet(registrypb.ClusterRef{ID: cluster}, hold) != nil {
+// checkCopy is check for the copy of a ring on disk.
+func (i *identity) checkCopy(cluster string, adopt bool) error {
+	if i.check(registrypb.ClusterRef{ID: cluster}, adopt) != nil {
 		return fmt.Errorf("%w: it is of cluster id %s, this client is of %q", ErrDiskCopy, cluster, i.own.Load())
 	}
 	return nil
@@ -67,14 +66,14 @@ func (i *identity) keep(cluster string, hold bool) error {
 func wrongCluster(message string) error {
 	st, err := status.New(codes.FailedPrecondition, message).WithDetails(&registrypb.ErrorDetail{Reason: registrypb.ErrorDetail_WRONG_CLUSTER})
 	if err != nil {
-		return status.Error(codes.Internal, message) // the detail has no text that could be refused
+		return status.Error(codes.Internal, message) // cannot happen: the detail has no text
 	}
 	return st.Err()
 }
 
-// heard takes the header of an answer. The first one that is no error decides to
-// which cluster the client belongs.
-func (i *identity) heard(header metadata.MD, hold bool) error {
+// checkHeader checks the header of an answer. The first answer without an error
+// completes the identity.
+func (i *identity) checkHeader(header metadata.MD, adopt bool) error {
 	own := i.own.Load()
 	for _, v := range header.Get(registrypb.ClusterHeader) {
 		if v == own.encoded && own.Name != "" && own.ID != "" {
@@ -84,7 +83,7 @@ func (i *identity) heard(header metadata.MD, hold bool) error {
 		if err != nil {
 			return wrongCluster(err.Error())
 		}
-		if err := i.meet(node, hold); err != nil {
+		if err := i.check(node, adopt); err != nil {
 			return err
 		}
 	}
@@ -103,7 +102,7 @@ func (i *identity) outgoing(ctx context.Context) context.Context {
 func (i *identity) unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	var header metadata.MD
 	err := invoke(i.outgoing(ctx), method, req, reply, cc, append(slices.Clip(opts), grpc.Header(&header))...)
-	if refused := i.heard(header, err == nil); refused != nil {
+	if refused := i.checkHeader(header, err == nil); refused != nil {
 		return refused
 	}
 	return err
@@ -118,24 +117,24 @@ func (i *identity) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.C
 	return &identifiedStream{ClientStream: s, identity: i}, nil
 }
 
-// identifiedStream looks at the header before its first message is passed on.
+// identifiedStream checks the header before it returns the first message.
 type identifiedStream struct {
 	grpc.ClientStream
 	identity *identity
-	heard    bool // of the receiving goroutine
+	checked  bool // of the receiving goroutine
 }
 
 func (s *identifiedStream) RecvMsg(m any) error {
 	err := s.ClientStream.RecvMsg(m)
-	if s.heard {
+	if s.checked {
 		return err
 	}
-	s.heard = true
-	header, headerErr := s.Header() // is there, or never comes, after RecvMsg
+	s.checked = true
+	header, headerErr := s.Header() // does not block after RecvMsg
 	if headerErr != nil {
 		return err
 	}
-	if refused := s.identity.heard(header, err == nil); refused != nil {
+	if refused := s.identity.checkHeader(header, err == nil); refused != nil {
 		return refused
 	}
 	return err

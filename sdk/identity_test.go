@@ -52,7 +52,7 @@ func TestNodeOfAnotherClusterIsPassedOver(t *testing.T) {
 func TestOnlyAnotherClusterAnswers(t *testing.T) {
 	cl := newFakeWatched(t, 2)
 	cl.write("g", memberIDs(4)...)
-	c := cl.client(cl.target(), fastProgress, troubledSoon)
+	c := cl.client(cl.target(), fastProgress, outageSoon)
 	rec := newRecorder()
 	reg := register(t, c, service("m", rec.on))
 	r := openRing(t, c)
@@ -115,7 +115,7 @@ func TestAwayOrOfAnotherCluster(t *testing.T) {
 func TestAnswersOfAnotherClusterAreRefused(t *testing.T) {
 	cl := newFakeWatched(t, 2)
 	cl.write("g", memberIDs(4)...)
-	c := cl.client(cl.target(), fastProgress, troubledSoon)
+	c := cl.client(cl.target(), fastProgress, outageSoon)
 	rec := newRecorder()
 	register(t, c, service("m", rec.on))
 	rec.want(t, EventRegistered)

@@ -7,16 +7,16 @@ import (
 	"github.com/werbenhu/registry/ring"
 )
 
-// errMismatch: a state is not the one whose fingerprint its node sent.
+// errMismatch: a state does not have the fingerprint that its node sent.
 var errMismatch = errors.New("registry: state does not have the fingerprint that its node sent")
 
-// inputs are what the fingerprint of a group's ring is computed from. They are
-// kept by differences, so that each step of a watch is checked at the cost of
-// what it changes. They are for one goroutine.
+// inputs are the values that the fingerprint of a group's ring is computed from.
+// They are updated incrementally, so that checking a step costs what it changes.
+// They are for one goroutine.
 //
 // Example: at 256 virtual nodes, members a of weight 1 and b of weight 2 are
-// {a: 1, b: 2}, and sum has 256 points of a and 512 of b. That b drains makes it
-// {a: 1, b: 0}, and takes the 512 points out of sum.
+// {a: 1, b: 2}, and sum has 256 points of a and 512 of b. When b drains they are
+// {a: 1, b: 0}, and the 512 points are removed from sum.
 type inputs struct {
 	params  ring.Params
 	weights map[string]int // of all members; 0 for those without points
@@ -26,15 +26,15 @@ type inputs struct {
 
 func (in *inputs) fingerprint() uint64 { return in.sum.Fingerprint(in.params) }
 
-// inputsOf returns the inputs of a group as a whole, ordered by id.
+// inputsOf returns the inputs of a whole group, ordered by id.
 func inputsOf(params ring.Params, members []Member) (*inputs, error) {
 	in := &inputs{params: params, weights: make(map[string]int, len(members))}
 	return in, in.fold(&step{params: params, put: members})
 }
 
-// fold takes a step over. It notes in s.gone which of s.removed were members,
-// and in s.added which of s.put were none. An error wraps errMismatch and says which
-// limit of a ring the step breaks; the inputs are then of no use any more.
+// fold applies a step. It sets s.left to those of s.removed that were members, and
+// s.added to which of s.put were not. An error wraps errMismatch and names the limit
+// of a ring that the step breaks; the inputs are then invalid.
 func (in *inputs) fold(s *step) error {
 	if err := s.params.Validate(); err != nil {
 		return fmt.Errorf("%w: %w", errMismatch, err)
@@ -42,7 +42,7 @@ func (in *inputs) fold(s *step) error {
 	in.setParams(s.params)
 	for _, id := range s.removed {
 		if in.remove(id) {
-			s.gone = append(s.gone, id)
+			s.left = append(s.left, id)
 		}
 	}
 	s.added = make([]bool, len(s.put))
@@ -67,7 +67,7 @@ func (in *inputs) fold(s *step) error {
 	return nil
 }
 
-// remove takes a member out; it reports false if there is none.
+// remove removes a member; it reports false if there is none.
 func (in *inputs) remove(id string) bool {
 	weight, found := in.weights[id]
 	if found {
@@ -78,7 +78,7 @@ func (in *inputs) remove(id string) bool {
 	return found
 }
 
-// setParams counts all members anew where their numbers of points change.
+// setParams recomputes the sum if the members' numbers of points change.
 func (in *inputs) setParams(p ring.Params) {
 	if p.VirtualNodes != in.params.VirtualNodes {
 		in.sum = ring.Inputs{}
@@ -89,7 +89,7 @@ func (in *inputs) setParams(p ring.Params) {
 	in.params = p
 }
 
-// check compares with the fingerprint that a node sent with a revision.
+// check compares the fingerprint with the one that a node sent.
 func (in *inputs) check(revision, fingerprint uint64) error {
 	if got := in.fingerprint(); got != fingerprint {
 		return fmt.Errorf("%w: revision %d has %016x, the node says %016x", errMismatch, revision, got, fingerprint)

@@ -41,7 +41,7 @@ func TestInputsByDifferences(t *testing.T) {
 		if err := in.fold(s); err != nil {
 			t.Fatal(err)
 		}
-		for _, id := range s.gone {
+		for _, id := range s.left {
 			if _, was := members[id]; !was {
 				t.Fatalf("%s is removed and was no member", id)
 			}

@@ -13,70 +13,69 @@ import (
 const (
 	// maxBatch is the server's limit on the leases of one message.
 	maxBatch = 1000
-	// window collects beats that are nearly due into one message: at 10,000
-	// leases of 10 s, some 300 in a message and ten messages a second.
+	// window puts heartbeats that are nearly due into one message: at 10,000 leases
+	// of 10 s, some 300 in a message and ten messages a second.
 	window = 100 * time.Millisecond
 	// maxInflight bounds the messages that wait for an answer.
 	maxInflight = 16
-	// maxWorkers bounds the registrations under way after losses.
+	// maxWorkers bounds the concurrent registrations after losses.
 	maxWorkers = 16
-	// scanEvery is how often leases are looked through for late ones while no
-	// node answers.
+	// scanEvery is how often all leases are checked for a missed TTL while no node
+	// answers.
 	scanEvery = 100 * time.Millisecond
 
-	// followPause keeps the stream from going to and fro while one node names a
-	// leader that another says it is not, or that cannot be reached.
+	// followPause limits how often the stream moves to the leader, while nodes
+	// disagree on it or it cannot be reached.
 	followPause = time.Second
 
-	minPatience = 200 * time.Millisecond
-	maxPatience = 3 * time.Second
+	minAnswerTimeout = 200 * time.Millisecond
+	maxAnswerTimeout = 3 * time.Second
 )
 
-// keeper renews all leases of a client over one stream, from one goroutine
-// that owns every field below events. Everything that blocks is done by others
-// (a stream's sender and receiver, the opener, at most maxWorkers
-// registrations), which report by posting functions to the loop.
+// keeper renews all leases of a client over one stream. One goroutine, the loop, owns
+// every field below events. Other goroutines do what blocks (a stream's sender and
+// receiver, the opener, at most maxWorkers registrations) and post functions to the
+// loop.
 //
-// Example: three leases of TTL 9 s registered together are due at about 2.5,
-// 2.6 and 2.7 s. At 2.5 s the first two leave in one message, the third waits
-// for the next. Lease two is answered as lost: it moves from beats to losses,
-// a worker registers it again, and its new lease id is due 2.4–3 s later.
+// Example: three leases of TTL 9 s registered together are due at about 2.5, 2.6
+// and 2.7 s. At 2.5 s one message has the first two; the third is in the next. Lease
+// two is answered as lost: it moves from beats to losses, a worker registers it
+// again, and its new lease id is due 2.4–3 s later.
 type keeper struct {
-	c      *Client
-	tell   *dispatcher
-	wg     sync.WaitGroup // loop, dispatcher, openers, stream halves, workers
-	done   chan struct{}  // closed when the loop has ended: nothing is posted any more
-	events chan func()
+	c          *Client
+	dispatcher *dispatcher
+	wg         sync.WaitGroup // loop, dispatcher, openers, stream halves, workers
+	done       chan struct{}  // closed when the loop has ended and runs no more functions
+	events     chan func()
 
-	beats   leaseHeap // phase beating
+	beats   leaseHeap // phase renewing
 	losses  leaseHeap // phase lost
 	workers int
 
 	stream  *stream // nil while none is open
 	opening *endpoint
 	nodes   rotation  // the leader first; since the last answer
-	follows time.Time // the stream is not moved to the leader before
+	follows time.Time // earliest time to move the stream to the leader
 	retryAt time.Time // no stream is opened before
 	scanned time.Time
-	failed  *Error // of this round, the most telling
+	failed  *Error // of this round, the most informative
 	lastErr *Error // why there is no stream: that of the round before, or else failed
 }
 
 func startKeeper(c *Client) *keeper {
 	k := &keeper{
-		c: c, tell: newDispatcher(), done: make(chan struct{}), events: make(chan func()),
+		c: c, dispatcher: newDispatcher(), done: make(chan struct{}), events: make(chan func()),
 		nodes: newRotation(c),
 	}
-	k.wg.Go(k.tell.run)
+	k.wg.Go(k.dispatcher.run)
 	k.wg.Go(k.loop)
 	return k
 }
 
-// wait returns when the client's context has ended and, after it, every
-// goroutine of the keeper.
+// wait waits for the end of the client's context and of the keeper's goroutines.
 func (k *keeper) wait() {
 	<-k.done
-	k.tell.stop()
+	k.dispatcher.stop()
 	k.wg.Wait()
 }
 
@@ -102,7 +101,7 @@ func (k *keeper) emit(r *Registration, e Event) {
 	}
 	k.c.cfg.logger.Log(context.Background(), level, "registration", attrs...)
 	if r.service.OnEvent != nil {
-		k.tell.emit(r, e)
+		k.dispatcher.emit(r, e)
 	}
 }
 
@@ -134,7 +133,7 @@ func (k *keeper) step(now time.Time) {
 		k.broken(k.stream, errSilent)
 	}
 	if k.stream != nil && len(k.beats)+len(k.losses)+k.workers == 0 {
-		k.dropStream() // the last registration is gone
+		k.dropStream() // the last registration is released
 		k.nodes.restart()
 	}
 	k.openStream(now)
@@ -143,7 +142,7 @@ func (k *keeper) step(now time.Time) {
 	k.scan(now)
 }
 
-// next returns when step has something to do again, if nothing happens before.
+// next returns the time of the next step, if no event comes before.
 func (k *keeper) next() (time.Time, bool) {
 	var at time.Time
 	consider := func(t time.Time) {
@@ -173,18 +172,18 @@ func (k *keeper) next() (time.Time, bool) {
 	return at, !at.IsZero()
 }
 
-// add takes a registered lease in.
+// add adds a registered lease.
 func (k *keeper) add(l *lease) {
-	if l.phase != beating {
+	if l.phase != renewing {
 		return
 	}
 	if len(k.beats) == 0 {
-		k.lastErr = nil // which is of those before
+		k.lastErr = nil // of earlier leases
 	}
 	k.beats.put(l, l.due)
 }
 
-// release takes a lease out and returns when no worker has it any more.
+// release removes a lease and waits for its worker.
 func (k *keeper) release(l *lease) {
 	if k.post(func() { k.remove(l) }) {
 		select {
@@ -196,21 +195,21 @@ func (k *keeper) release(l *lease) {
 
 func (k *keeper) remove(l *lease) {
 	switch l.phase {
-	case beating:
+	case renewing:
 		k.beats.drop(l)
 	case lost:
 		k.losses.drop(l)
-	case registering: // its worker, whose context has ended, closes idle
-		l.phase = gone
+	case registering: // its worker's context has ended; the worker's result closes idle
+		l.phase = released
 		return
-	case gone:
+	case released:
 		return
 	}
-	l.phase = gone
+	l.phase = released
 	close(l.idle)
 }
 
-// lose answers a beat that found its lease gone: registering again tells why.
+// lose handles a lost lease: registering again shows the reason.
 func (k *keeper) lose(l *lease, now time.Time) {
 	k.beats.drop(l)
 	l.phase = lost
@@ -231,40 +230,40 @@ func (k *keeper) registerDue(now time.Time) {
 		k.wg.Go(func() {
 			ctx, cancel := context.WithTimeout(l.reg.ctx, k.c.cfg.callTimeout)
 			defer cancel()
-			resp, asked, err := k.c.register(ctx, l.reg.request(false))
-			k.post(func() { k.registered(l, resp, asked, err) })
+			resp, requested, err := k.c.register(ctx, l.reg.request(false))
+			k.post(func() { k.registered(l, resp, requested, err) })
 		})
 	}
 }
 
-// registered takes a worker's result.
-func (k *keeper) registered(l *lease, resp *registrypb.RegisterResponse, asked time.Time, err error) {
+// registered handles a worker's result.
+func (k *keeper) registered(l *lease, resp *registrypb.RegisterResponse, requested time.Time, err error) {
 	k.workers--
 	switch {
-	case l.phase == gone: // closed meanwhile
+	case l.phase == released: // closed meanwhile
 		close(l.idle)
 	case err == nil:
-		l.granted(resp, asked)
-		l.late = notice{}
+		l.granted(resp, requested)
+		l.unreachable = notice{}
 		k.beats.put(l, l.due)
 		k.emit(l.reg, Event{Kind: EventReregistered})
 	case errors.Is(err, ErrConflict), errors.Is(err, ErrFenced):
-		l.phase = gone
+		l.phase = released
 		close(l.idle)
 		l.reg.end(err)
-	default: // for ever: a service that runs belongs into its group
+	default: // retried without limit: a running service belongs in its group
 		l.phase = lost
 		k.losses.put(l, time.Now().Add(k.c.cfg.backoff(l.tries)))
 		l.tries++
-		if l.late.due(err) {
+		if l.unreachable.due(err) {
 			k.emit(l.reg, Event{Kind: EventUnreachable, Err: err})
 		}
 	}
 }
 
-// scan tells of leases that nobody renewed for a TTL, while no node answers. As
-// long as none has failed, a stream is being opened or a beat is under way, and
-// will soon say which it is: a registration may have taken longer than its TTL.
+// scan reports leases that were not renewed for a TTL while no node answers. Before
+// the first failure a stream is being opened or a heartbeat is in progress, whose
+// result comes first: a registration may have taken longer than its TTL.
 func (k *keeper) scan(now time.Time) {
 	if k.stream != nil && k.stream.answered || now.Sub(k.scanned) < scanEvery {
 		return
@@ -274,7 +273,7 @@ func (k *keeper) scan(now time.Time) {
 		return
 	}
 	for _, l := range k.beats {
-		if now.Sub(l.renewed) >= l.ttl && l.late.due(k.lastErr) {
+		if now.Sub(l.renewed) >= l.ttl && l.unreachable.due(k.lastErr) {
 			k.emit(l.reg, Event{Kind: EventUnreachable, Err: k.lastErr})
 		}
 	}

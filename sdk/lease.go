@@ -12,10 +12,10 @@ import (
 type phase int
 
 const (
-	beating     phase = iota // in keeper.beats
+	renewing    phase = iota // in keeper.beats
 	lost                     // in keeper.losses
 	registering              // a worker has it
-	gone
+	released
 )
 
 // lease is the keeper's side of a registration. After newLease, the keeper's
@@ -25,43 +25,43 @@ type lease struct {
 	id  uint64
 	ttl time.Duration // as the server granted it
 
-	phase   phase
-	due     time.Time // of the next beat, or of the next registration after a loss
-	index   int       // in the heap that the phase names
-	renewed time.Time // when the last acknowledged beat was sent
-	late    notice    // of EventUnreachable, until the lease is renewed
-	tries   int       // registrations in vain since the loss
-	idle    chan struct{}
+	phase       phase
+	due         time.Time // of the next heartbeat, or of the next registration after a loss
+	index       int       // in the heap that the phase names
+	renewed     time.Time // when the last acknowledged heartbeat was sent
+	unreachable notice    // of EventUnreachable, until the lease is renewed
+	tries       int       // failed registrations since the loss
+	idle        chan struct{}
 }
 
-// newLease takes over a registration that was asked for at that time. The
-// lease counts from then: the server's own count cannot have begun earlier.
-func newLease(r *Registration, resp *registrypb.RegisterResponse, asked time.Time) *lease {
+// newLease makes the lease of a registration requested at that time. Its TTL runs
+// from then: the server's own TTL cannot have started earlier.
+func newLease(r *Registration, resp *registrypb.RegisterResponse, requested time.Time) *lease {
 	l := &lease{reg: r, idle: make(chan struct{}), index: -1}
-	l.granted(resp, asked)
+	l.granted(resp, requested)
 	return l
 }
 
-func (l *lease) granted(resp *registrypb.RegisterResponse, asked time.Time) {
-	l.id, l.ttl, l.renewed = resp.GetLeaseId(), l.reg.service.TTL, asked
+func (l *lease) granted(resp *registrypb.RegisterResponse, requested time.Time) {
+	l.id, l.ttl, l.renewed = resp.GetLeaseId(), l.reg.service.TTL, requested
 	if ttl := resp.GetTtl().AsDuration(); ttl > 0 {
 		l.ttl = ttl
 	}
-	l.phase, l.tries = beating, 0
-	l.due = asked.Add(l.interval())
+	l.phase, l.tries = renewing, 0
+	l.due = requested.Add(l.interval())
 }
 
-// interval between two beats: a third of the TTL, less a jitter that keeps
-// leases made together from beating together for ever.
+// interval between two heartbeats: a third of the TTL, less a jitter that spreads
+// leases made together.
 func (l *lease) interval() time.Duration {
 	d := l.ttl / 3
 	return d - rand.N(d/5+1)
 }
 
-// patience is how long an answer to a beat may take: with a quarter of the TTL,
-// a beat that is lost on one node still reaches two others in time.
-func (l *lease) patience() time.Duration {
-	return min(max(l.ttl/4, minPatience), maxPatience)
+// answerTimeout bounds the answer to a heartbeat: a quarter of the TTL leaves time to
+// try two more nodes.
+func (l *lease) answerTimeout() time.Duration {
+	return min(max(l.ttl/4, minAnswerTimeout), maxAnswerTimeout)
 }
 
 // leaseHeap is ordered by due.
@@ -105,7 +105,7 @@ func (h *leaseHeap) drop(l *lease) {
 	}
 }
 
-// first returns the lease that is due first, nil when there is none.
+// first returns the lease that is due first; nil without one.
 func (h leaseHeap) first() *lease {
 	if len(h) == 0 {
 		return nil

@@ -56,10 +56,10 @@ func TestUnreachableHasAReason(t *testing.T) {
 		r.lease.renewed = time.Now().Add(-time.Hour)
 		k.lastErr, k.scanned = nil, time.Time{}
 		k.scan(time.Now())
-		late <- r.lease.late.given
+		late <- r.lease.unreachable.given
 		k.lastErr, k.scanned = &Error{Op: "heartbeat", Reason: reasonNoLeader}, time.Time{}
 		k.scan(time.Now())
-		late <- r.lease.late.given
+		late <- r.lease.unreachable.given
 	})
 	if before, after := <-late, <-late; before || !after {
 		t.Errorf("late before a beat failed: %t, and after: %t", before, after)

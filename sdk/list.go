@@ -8,10 +8,10 @@ import (
 )
 
 const (
-	// pageSize is more than a page has: a node ends it at about 1 MiB.
+	// pageSize is the largest; a node ends a page at about 1 MiB.
 	pageSize = 10_000
-	// pageTries bounds how often a list is begun again because the node does not
-	// know the revision any more that it was begun at.
+	// pageTries bounds how often a listing is started because the nodes no longer
+	// have the revision of its first page.
 	pageTries = 5
 )
 
@@ -21,10 +21,9 @@ func (c *Client) Members(ctx context.Context, group string, opts ...ReadOption) 
 	return ms, err
 }
 
-// Group returns the group and its members, ordered by id. They come in pages of
-// about 1 MiB, all of them of one revision: that of the receipt. A list is begun
-// again if the node does not know that revision any more, and in the end is
-// ErrRevisionMismatch.
+// Group returns the group and its members, ordered by id. They are read in pages of
+// about 1 MiB, all of one revision: that of the receipt. If the nodes no longer have
+// that revision, the listing starts over; after five times it is ErrRevisionMismatch.
 func (c *Client) Group(ctx context.Context, group string, opts ...ReadOption) (g Group, ms []Member, err error) {
 	for range pageTries {
 		g, ms, err = c.group(ctx, group, readOptionsOf(opts))
@@ -45,7 +44,7 @@ func (c *Client) group(ctx context.Context, group string, o readOptions) (Group,
 	ms := membersFromProto(first.GetMembers())
 	for token := first.GetNextPageToken(); token != ""; {
 		req := &registrypb.MembersRequest{Group: group, PageSize: pageSize, PageToken: token}
-		// A node that has applied what the first page was read at knows its revision.
+		// A node that has applied the index of the first page knows its revision.
 		page, err := c.membersPage(ctx, req, readOptions{minIndex: first.GetReceipt().GetIndex()})
 		if err != nil {
 			return Group{}, nil, err
@@ -69,17 +68,16 @@ func (c *Client) membersPage(ctx context.Context, req *registrypb.MembersRequest
 	return resp, err
 }
 
-// groupReceipt says where the leader is with a group.
+// groupReceipt returns the leader's receipt of a group.
 func (c *Client) groupReceipt(ctx context.Context, group string) (Receipt, error) {
 	var r Receipt
 	_, err := c.membersPage(ctx, &registrypb.MembersRequest{Group: group, PageSize: 1}, readOptionsOf([]ReadOption{Linearizable(), WithReceipt(&r)}))
 	return r, err
 }
 
-// Groups lists the groups, ordered by name. They come in pages of about 1 MiB,
-// each of the state that the node has at the time: a group that is there all the
-// time is listed, one that comes or goes meanwhile may or may not be. The receipt
-// is that of the first page.
+// Groups lists the groups, ordered by name. They are read in pages of about 1 MiB,
+// each of the node's state at that time: a group that is created or deleted
+// meanwhile may or may not be listed. The receipt is that of the first page.
 func (c *Client) Groups(ctx context.Context, opts ...ReadOption) ([]Group, error) {
 	var out []Group
 	err := c.groupsPages(ctx, readOptionsOf(opts), func(page *registrypb.GroupsResponse) {

@@ -7,20 +7,19 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// outage is a time in which no node gave a stream that was of use: one on which
-// the whole state came, which is when a node says how fresh it is.
+// outage is a time without a useful stream: one on which a node sent its whole state
+// and confirmed it.
 type outage struct {
 	since  time.Time // of the first failure; zero while there is none
 	failed int
 	notice notice
-	err    *Error // the last that gave a reason, or else the last
+	err    *Error // the last one with a reason, or else the last
 }
 
-// troubleFailures is how often a stream fails, besides the time that passes,
-// before there is an event.
-const troubleFailures = 3
+// outageFailures is the least number of failed streams before an outage is reported.
+const outageFailures = 3
 
-// fail reports whether the outage has to be told.
+// fail records a failure and reports whether the outage is due to be reported.
 func (o *outage) fail(err *Error, now time.Time, after time.Duration) bool {
 	if o.err == nil || err.Reason != reasonUnspecified || o.err.Reason == reasonUnspecified {
 		o.err = err
@@ -28,31 +27,31 @@ func (o *outage) fail(err *Error, now time.Time, after time.Duration) bool {
 	if o.failed++; o.since.IsZero() {
 		o.since = now
 	}
-	if o.failed < troubleFailures || now.Sub(o.since) < after {
+	if o.failed < outageFailures || now.Sub(o.since) < after {
 		return false
 	}
 	return o.notice.due(o.err)
 }
 
-// end reports whether an outage that was told is over.
+// end ends the outage and tells whether it was reported.
 func (o *outage) end() bool {
-	told := o.notice.given
+	reported := o.notice.given
 	*o = outage{}
-	return told
+	return reported
 }
 
-// notice remembers what was told of an outage. It is told once, and again when
-// nodes answer and refuse, once for each change of the refusal: waiting does not
-// end a refusal, and who was told of refused connections waits.
+// notice decides which causes of an outage are reported: the first one, and each
+// refusal by nodes that differs from the last reported, since waiting does not end a
+// refusal.
 //
-// Example: connection refused is told, no leader is not, wrong cluster is,
+// Example: connection refused is reported, no leader is not, wrong cluster is;
 // connection refused and wrong cluster again are not.
 type notice struct {
 	given     bool
-	rejection rejection // the last that was told
+	rejection rejection // the last one reported
 }
 
-// due reports whether an outage of that cause has to be told, and takes it as told.
+// due tells whether the cause has to be reported, and records that it was.
 func (n *notice) due(err error) bool {
 	r := rejectionOf(err)
 	if n.given && (r == rejection{} || r == n.rejection) {
@@ -65,13 +64,13 @@ func (n *notice) due(err error) bool {
 	return true
 }
 
-// rejection tells apart what nodes refuse with.
+// rejection is the kind of a refusal.
 type rejection struct {
 	reason Reason
 	code   codes.Code
 }
 
-// rejectionOf is zero for what may pass by itself, such as nodes that cannot be reached.
+// rejectionOf is zero for an error that may be temporary, such as a failed connection.
 func rejectionOf(err error) rejection {
 	e := (*Error)(nil)
 	if !errors.As(err, &e) {

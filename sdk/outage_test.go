@@ -16,7 +16,7 @@ import (
 
 // A watch that no node can serve says so once, and that it is over.
 func TestWatchThatCannotWorkSaysSo(t *testing.T) {
-	soon := func(c *config) { c.troubleAfter = 20 * time.Millisecond }
+	soon := func(c *config) { c.outageAfter = 20 * time.Millisecond }
 	small := WithDialOptions(grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(2000)))
 	for name, tt := range map[string]struct {
 		spoil func(cl *fakeCluster)
@@ -83,7 +83,7 @@ func TestWatchThatCannotWorkSaysSo(t *testing.T) {
 func TestRingThatGetsNothing(t *testing.T) {
 	cl := newFakeWatched(t, 1)
 	cl.write("g", memberIDs(3)...)
-	r := openRing(t, cl.client(cl.target(), fastProgress, func(c *config) { c.troubleAfter = 20 * time.Millisecond }))
+	r := openRing(t, cl.client(cl.target(), fastProgress, func(c *config) { c.outageAfter = 20 * time.Millisecond }))
 	cl.nodes[0].script(func(_ context.Context, method string, _ any) error {
 		if method == "Watch" {
 			return because(registrypb.ErrorDetail_NOT_READY)
@@ -132,7 +132,7 @@ func TestNoticeOfAnOutage(t *testing.T) {
 func TestClusterFormedAnewIsTold(t *testing.T) {
 	cl := newFakeWatched(t, 2)
 	cl.write("g", memberIDs(4)...)
-	c := cl.client(cl.target(), fastProgress, troubledSoon)
+	c := cl.client(cl.target(), fastProgress, outageSoon)
 	rec := newRecorder()
 	register(t, c, service("m", rec.on))
 	rec.want(t, EventRegistered)

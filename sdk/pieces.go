@@ -7,17 +7,16 @@ import (
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
-// maxElements bounds what pieces add up to: a group has no more members.
+// maxElements bounds the elements of an assembled event: a group has no more members.
 const maxElements = ring.MaxMembers
 
-// assembly puts the pieces of one event after the other together; see the API's
-// WatchEvent.
+// assembly joins the pieces of events; see the API's WatchEvent.
 type assembly struct {
-	whole *registrypb.WatchEvent // as far as it has come; nil between events
+	whole *registrypb.WatchEvent // the pieces so far; nil between events
 }
 
-// add returns the event that a message completes, or nil if another piece has to
-// come. The first piece is taken over, and added to.
+// add returns the event that a message completes, or nil if more pieces follow. It
+// keeps and changes the first piece.
 func (a *assembly) add(e *registrypb.WatchEvent) (*registrypb.WatchEvent, error) {
 	if a.whole == nil {
 		if moreOf(e) {
@@ -39,7 +38,7 @@ func (a *assembly) add(e *registrypb.WatchEvent) (*registrypb.WatchEvent, error)
 	return whole, nil
 }
 
-// append adds a piece's lists, and returns how many elements there are now.
+// append appends a piece's lists and returns the number of elements.
 func (a *assembly) append(e *registrypb.WatchEvent) int {
 	switch w := a.whole.Event.(type) {
 	case *registrypb.WatchEvent_Snapshot:
@@ -57,7 +56,7 @@ func (a *assembly) append(e *registrypb.WatchEvent) int {
 	return 0
 }
 
-// part tells which event a message is, or is a piece of.
+// part identifies the event that a message is, or is a piece of.
 type part struct {
 	kind         string
 	group        string

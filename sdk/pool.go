@@ -7,21 +7,20 @@ import (
 	"time"
 )
 
-// Bounds of how long an endpoint that failed is passed over. They double with
+// Bounds of how long an endpoint that failed is suspect. The time doubles with
 // every failure in a row.
 const (
 	suspectMin = 500 * time.Millisecond
 	suspectMax = 30 * time.Second
 )
 
-// pool knows the nodes and which of them calls go to.
+// pool has the known nodes and the one that calls go to.
 //
-// Example: given A and B, having learnt C. Calls go to B, the home chosen at
-// random. B dies: the first call that fails marks B suspect and moves current
-// to A, where every later call goes at once. A minute later the refresher asks
-// B again; when B answers, current returns to B. Had B moved to D instead, A or
-// C would have named it: the home is then chosen anew from A, C and D, and B is
-// asked when all others fail.
+// Example: A and B are given, C was learnt. Calls go to B, the home chosen at
+// random. B dies: the first call that fails marks B suspect and makes A current,
+// where all later calls go. A minute later the refresher asks B again; when B
+// answers, it becomes current. If B moved to D instead, A or C list D: a new home
+// is chosen from A, C and D, and B is tried only after all others.
 type pool struct {
 	warm     chan struct{} // closed when a node has answered
 	warmOnce sync.Once
@@ -44,8 +43,8 @@ func newPool(addrs []string) *pool {
 	return p
 }
 
-// pick returns the endpoint to ask next, passing over those tried; nil when
-// all were. Healthy ones come first, the current one before the others.
+// pick returns the best endpoint that was not tried; nil when all were. Healthy
+// ones come first, and the current one before the others.
 func (p *pool) pick(now time.Time, tried map[*endpoint]bool) *endpoint {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -69,9 +68,8 @@ func (p *pool) pickLocked(now time.Time, tried map[*endpoint]bool) *endpoint {
 	return best
 }
 
-// better prefers healthy endpoints, among them the seeds, which the caller
-// vouches for until they fail, and among the suspect the one whose turn comes
-// first.
+// better prefers healthy endpoints, among them the seeds that have not failed, and
+// among suspect ones the one that is suspect for the shortest time.
 func better(e, best *endpoint, now time.Time) bool {
 	if best == nil {
 		return true
@@ -87,12 +85,12 @@ func better(e, best *endpoint, now time.Time) bool {
 	}
 }
 
-// failed moves calls away from e. With trouble, e itself is at fault and is
-// passed over for a while; without, it only knows no leader, say.
-func (p *pool) failed(e *endpoint, now time.Time, trouble bool) {
+// failed moves calls away from e. With nodeFault e itself is at fault and becomes
+// suspect; without, it has no leader, for instance.
+func (p *pool) failed(e *endpoint, now time.Time, nodeFault bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if trouble && !e.suspect.After(now) { // one outage counts once, however many calls see it
+	if nodeFault && !e.suspect.After(now) { // one outage counts once, however many calls see it
 		e.suspect = now.Add(min(suspectMin<<min(e.failures, 10), suspectMax))
 		e.failures++
 		e.works = false
@@ -128,7 +126,7 @@ func (p *pool) returnHome() {
 }
 
 // away returns the home if calls go elsewhere, nil otherwise.
-func (p *pool) away() *endpoint {
+func (p *pool) homeIfAway() *endpoint {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.home == p.current {
@@ -171,9 +169,9 @@ func (p *pool) addLocked(addr string, listed bool) {
 	p.all = append(p.all, &endpoint{addr: addr, listed: listed})
 }
 
-// learn replaces the learnt addresses. Those that are gone are closed; but as
-// long as none of the new ones is known to work, the ones that do are kept: a
-// node may name addresses that this client cannot reach.
+// learn replaces the learnt addresses and closes those that are not listed. While
+// no listed address is known to work, working ones are kept: a node may list
+// addresses that this client cannot reach.
 func (p *pool) learn(addrs []string) {
 	known := make(map[string]bool, len(addrs))
 	for _, a := range addrs {
@@ -185,13 +183,13 @@ func (p *pool) learn(addrs []string) {
 		e.listed = known[e.addr]
 		proven = proven || e.listed && e.works
 	}
-	var kept, gone []*endpoint
+	var kept, dropped []*endpoint
 	for _, e := range p.all {
 		if e.seed || e.listed || e == p.current || e.works && !proven {
 			kept = append(kept, e)
 		} else {
 			e.dropped = true
-			gone = append(gone, e)
+			dropped = append(dropped, e)
 		}
 	}
 	p.all = kept
@@ -200,14 +198,13 @@ func (p *pool) learn(addrs []string) {
 	}
 	p.moveHomeLocked()
 	p.mu.Unlock()
-	for _, e := range gone {
-		_ = e.close() // a call that was on it asks another node
+	for _, e := range dropped {
+		_ = e.close() // a call on it tries another node
 	}
 }
 
-// moveHomeLocked chooses another home when the node there has moved or is gone:
-// its address is not listed any more, and failed or was only learnt. Clients that
-// lose one home spread over the nodes again.
+// moveHomeLocked chooses another home, at random so that clients spread, when the
+// home's address is not listed and it failed or was only learnt.
 func (p *pool) moveHomeLocked() {
 	if p.home.listed || p.home.seed && p.home.failures == 0 {
 		return

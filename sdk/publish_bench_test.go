@@ -24,8 +24,8 @@ func benchPublish(b *testing.B, n int) {
 	r, steps := benchRing(b, n)
 	r.build = newBuilder(r, defaultBuildShare)
 	var busy time.Duration // of the builder's goroutine
-	grow := r.build.grow
-	r.build.grow = func(prev *ring.Ring, p ring.Params, ms []ring.Member) (*ring.Ring, error) {
+	grow := r.build.extend
+	r.build.extend = func(prev *ring.Ring, p ring.Params, ms []ring.Member) (*ring.Ring, error) {
 		start := time.Now()
 		defer func() { busy += time.Since(start) }()
 		return grow(prev, p, ms)
@@ -49,7 +49,7 @@ func benchPublish(b *testing.B, n int) {
 				s := *steps[sent%2]
 				s.revision = uint64(sent + 2)
 				due = append(due, time.Now())
-				r.fold(&s)
+				r.receive(&s)
 				sent++
 			}
 		case <-changed:

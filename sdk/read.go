@@ -19,7 +19,7 @@ const (
 
 // Match returns the member of the group that owns the key. The key may be any
 // bytes, up to 4 KiB. A group without members that own keys is ErrEmptyGroup.
-// Of an owner that is StateHeld, Fallback names who stands in: Member.Serving.
+// An owner that is StateHeld has a Fallback, which serves the key: Member.Serving.
 func (c *Client) Match(ctx context.Context, group, key string, opts ...ReadOption) (Member, error) {
 	ms, err := c.MatchN(ctx, group, key, 1, opts...)
 	if err != nil {
@@ -57,10 +57,10 @@ func (c *Client) MatchN(ctx context.Context, group, key string, n int, opts ...R
 	return ms, nil
 }
 
-// MatchMany returns the owner of each key, in the order of the keys. More keys
-// than one request or its answer may carry are sent in several, one after the other: each is
-// answered from one ring, a later one never from an older ring than the one
-// before, and the receipt is that of the first.
+// MatchMany returns the owner of each key, in the order of the keys. If the keys
+// exceed the limit of a request or its answer, several are sent, one after the
+// other: each is answered from one ring, never older than the one before, and the
+// receipt is that of the first.
 func (c *Client) MatchMany(ctx context.Context, group string, keys []string, opts ...ReadOption) ([]Member, error) {
 	all, err := c.MatchManyN(ctx, group, keys, 1, opts...)
 	if err != nil {
@@ -89,7 +89,7 @@ func (c *Client) MatchManyN(ctx context.Context, group string, keys []string, n 
 		size := batchSize(keys[:min(len(keys), most)])
 		owned, err := c.matchBatch(ctx, group, keys[:size], count, o)
 		if e := (*Error)(nil); errors.As(err, &e) && e.Field == "keys" && size > 1 {
-			most = size / 2 // their owners, with their metadata, are more than an answer may be
+			most = size / 2 // the owners with their metadata exceed the limit of an answer
 			continue
 		}
 		if err != nil {
@@ -97,7 +97,7 @@ func (c *Client) MatchManyN(ctx context.Context, group string, keys []string, n 
 		}
 		out = append(out, owned...)
 		keys = keys[size:]
-		o.receipt = nil // the first batch's: what is true of it is true of the later
+		o.receipt = nil // keep that of the first batch
 	}
 	return out, nil
 }
@@ -176,7 +176,7 @@ func (c *Client) readCall(ctx context.Context, op string, req proto.Message, o r
 	var receipt *registrypb.Receipt
 	err := cl.run(ctx, func(ctx context.Context, a *attempt) (err error) {
 		if receipt, err = f(ctx, a); err == nil {
-			err = c.identity.meet(registrypb.ClusterRef{ID: receipt.GetClusterId()}, true)
+			err = c.identity.check(registrypb.ClusterRef{ID: receipt.GetClusterId()}, true)
 		}
 		return err
 	})
@@ -187,9 +187,9 @@ func (c *Client) readCall(ctx context.Context, op string, req proto.Message, o r
 		*o.receipt = receiptFromProto(receipt)
 	}
 	if cl.fallback() && receipt.GetIndex() < cl.seen {
-		// The log that the remembered index was of is no more.
+		// The log with the remembered index was lost.
 		c.seen.CompareAndSwap(cl.seen, receipt.GetIndex())
-		c.cfg.logger.Warn("the cluster's log is shorter than before: it was rebuilt or restored",
+		c.cfg.logger.Warn("the cluster's log is shorter than before: it was restored or lost",
 			"seen", cl.seen, "index", receipt.GetIndex())
 		return nil
 	}
@@ -197,8 +197,8 @@ func (c *Client) readCall(ctx context.Context, op string, req proto.Message, o r
 	return nil
 }
 
-// ready refuses what cannot be sent: calls after Close, and requests that the
-// transport would refuse without saying which limit they broke.
+// ready refuses calls after Close, and requests that the transport would refuse
+// without naming the limit.
 func (c *Client) ready(op string, req proto.Message) error {
 	if err := c.open(); err != nil {
 		return err

@@ -17,7 +17,7 @@ import (
 func TestMatchManySplitsBatches(t *testing.T) {
 	cl := newFakeCluster(t, 1)
 	for i := range 5 {
-		seat(t, cl, fmt.Sprintf("m%d", i))
+		registerMember(t, cl, fmt.Sprintf("m%d", i))
 	}
 	c := cl.client(cl.target(), WithAttemptTimeout(10*time.Second)) // no batch is sent twice on a busy machine
 	var mu sync.Mutex
@@ -88,7 +88,7 @@ func TestMalformedAnswersAreErrors(t *testing.T) {
 
 func TestReceiptsAndReadOptions(t *testing.T) {
 	cl := newFakeCluster(t, 1)
-	seat(t, cl, "m1")
+	registerMember(t, cl, "m1")
 	c := cl.client(cl.target())
 	var sent *registrypb.ReadOptions
 	cl.nodes[0].script(func(_ context.Context, _ string, req any) error {
@@ -140,7 +140,7 @@ func TestReadsNeverGoBack(t *testing.T) {
 // A cluster whose log was lost answers again after one linearizable read.
 func TestRebuiltClusterIsBelieved(t *testing.T) {
 	cl := newFakeCluster(t, 2)
-	seat(t, cl, "m1")
+	registerMember(t, cl, "m1")
 	c := cl.client(cl.target())
 	c.observe(1_000_000)
 	for _, n := range cl.nodes {
@@ -212,8 +212,8 @@ func TestArgumentsThatCannotBeSent(t *testing.T) {
 
 func TestGroupsAndMembers(t *testing.T) {
 	cl := newFakeCluster(t, 1)
-	seat(t, cl, "m1")
-	seat(t, cl, "m2")
+	registerMember(t, cl, "m1")
+	registerMember(t, cl, "m2")
 	c := cl.client(cl.target())
 	g, ms, err := c.Group(testContext(t), "g")
 	if err != nil {

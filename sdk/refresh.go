@@ -8,14 +8,14 @@ import (
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
-// nodesProgress is how often a node confirms a list of nodes that has not
-// changed. A connection that broke without a word is noticed by its keepalive.
+// nodesProgress is how often a node confirms an unchanged list of nodes. The
+// keepalive detects a broken connection earlier.
 const nodesProgress = time.Minute
 
-// refreshLoop learns the nodes' addresses as they change, so that the client
-// survives the loss of those it was given, and returns to the home node, so that
-// clients spread over the cluster again after a node was away. It begins when a
-// node has answered, a while later: a command that asks once never gets here.
+// refreshLoop follows the nodes' addresses, so that the client survives the loss of
+// the given ones, and returns to the home node, so that clients spread again after
+// an outage of a node. It starts some time after the first answer, which a command
+// with one call does not reach.
 func (c *Client) refreshLoop() {
 	select {
 	case <-c.pool.warm:
@@ -28,17 +28,16 @@ func (c *Client) refreshLoop() {
 	if err := c.start(c.learnLoop); err != nil {
 		return // the client is being closed
 	}
-	// Between 0.8 and 1.2 intervals: clients started together drift apart.
+	// Between 0.8 and 1.2 intervals, so that clients do not stay synchronized.
 	for c.pause(c.ctx, c.cfg.refresh*4/5+rand.N(c.cfg.refresh*2/5+1)) {
 		if err := c.goHome(); err != nil && c.ctx.Err() == nil {
-			c.cfg.logger.Debug("could not return to the first node", "error", err)
+			c.cfg.logger.Debug("the home node does not answer", "error", err)
 		}
 	}
 }
 
-// learnLoop keeps the pool's addresses those that the cluster's nodes have. The
-// list comes over a stream, with each change: a node that stops, or is lost, has
-// named the others by then, and the next one is asked at once.
+// learnLoop follows the list of nodes over a stream and updates the pool's
+// addresses. When a node stops, the addresses of the others are known already.
 func (c *Client) learnLoop() {
 	w, err := c.watchNodes(c.ctx, nodesProgress)
 	if err != nil {
@@ -49,7 +48,7 @@ func (c *Client) learnLoop() {
 			return
 		}
 		if err != nil {
-			c.cfg.logger.Warn("the nodes do not tell the cluster's addresses", "error", err)
+			c.cfg.logger.Warn("the list of nodes cannot be followed", "error", err)
 			return
 		}
 		var addrs []string
@@ -60,15 +59,15 @@ func (c *Client) learnLoop() {
 		}
 		if len(addrs) > 0 {
 			c.pool.learn(addrs)
-			c.cfg.logger.Debug("the cluster's addresses", "addrs", addrs)
+			c.cfg.logger.Debug("list of nodes", "addrs", addrs)
 		}
 	}
 }
 
-// goHome asks the home node, if calls go to another, and returns to it if it is
-// in touch with a leader.
+// goHome asks the home node for its status if calls go to another, and returns to it
+// if it knows a leader.
 func (c *Client) goHome() error {
-	home := c.pool.away()
+	home := c.pool.homeIfAway()
 	if home == nil {
 		return nil
 	}
@@ -76,7 +75,7 @@ func (c *Client) goHome() error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(c.ctx, min(c.cfg.callTimeout, c.cfg.attemptTimeout*time.Duration(statusKind.patience)))
+	ctx, cancel := context.WithTimeout(c.ctx, min(c.cfg.callTimeout, c.cfg.attemptTimeout*time.Duration(statusKind.timeouts)))
 	defer cancel()
 	resp, err := registrypb.NewClusterClient(conn).Status(ctx, &registrypb.StatusRequest{})
 	if err != nil {

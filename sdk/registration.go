@@ -20,46 +20,46 @@ const defaultTTL = 10 * time.Second
 
 // Service is what a process registers.
 type Service struct {
-	// Group and ID name the seat: 1–255 bytes of printable UTF-8 without "/".
+	// Group and ID name the member: 1–255 bytes of printable UTF-8 without "/".
 	Group string
 	ID    string
-	// Addr is where the service's own clients reach it, host:port.
+	// Addr is the service's address for its own clients, host:port.
 	Addr string
 	// Weight is 1–1000, the service's share of the keys; 0 means 1.
 	Weight int
 	// Meta is up to 64 pairs and 8 KiB.
 	Meta map[string]string
-	// TTL is how long the seat outlives the process, 1 s – 24 h; 0 means 10 s.
-	// Heartbeats go out three times as often.
+	// TTL is how long the member stays without heartbeats, 1 s – 24 h; 0 means 10 s.
+	// Heartbeats are sent three times in a TTL.
 	TTL time.Duration
-	// TakeOver takes the id away from a live process at another address, which
-	// without it is ErrConflict. It counts for the first registration only:
-	// this process does not take the seat back from one that took it over.
+	// TakeOver takes the id over from a live process at another address; without it
+	// that is ErrConflict. It applies to the first registration only: this process
+	// does not take the id back from a later one.
 	TakeOver bool
-	// OnEvent, when set, is told what becomes of the registration. Calls come
-	// one at a time for the whole client and in order: it should not block.
+	// OnEvent, if set, gets the events of the registration, one at a time for the
+	// whole client and in order. It should not block.
 	OnEvent func(Event)
 }
 
-// Registration is a seat in a group that the client keeps by heartbeats. When
-// the lease is lost, because no node could be reached for too long, the client
-// registers again until it succeeds. It ends when the owner closes it, or for
-// good when someone else holds the seat: two processes never fight for an id.
+// Registration is a member of a group that the client keeps by heartbeats. When the
+// lease is lost, because no node could be reached for too long, the client registers
+// again until it succeeds. A Registration ends when it is closed or held, and when
+// another process registers the id: two processes never fight for an id.
 type Registration struct {
 	client   *Client
 	service  Service
 	instance []byte
 	lease    *lease
-	silent   bool // EventEnded was told; guarded by the dispatcher's mutex
+	ended    bool // EventEnded was sent; guarded by the dispatcher's mutex
 
-	ctx    context.Context // ends a registration call that the keeper has under way
+	ctx    context.Context // of the keeper's registration call
 	cancel context.CancelFunc
 
-	stateLock chan struct{} // holds one: a Drain, Resume or Hold is under way
-	draining  atomic.Bool   // by Drain: a registration after a loss begins so
+	stateLock chan struct{} // holds a token during a Drain, Resume or Hold
+	draining  atomic.Bool   // by Drain; a registration after a loss requests this state
 
 	closing  atomic.Bool
-	closed   chan struct{} // closed when the first Close is through
+	closed   chan struct{} // closed when the first Close has ended
 	closeErr error         // set before closed is closed
 	removed  atomic.Bool   // by Close
 
@@ -69,9 +69,9 @@ type Registration struct {
 }
 
 // Register adds the service to its group and keeps it there by heartbeats
-// until the registration is closed, the client is closed, or the seat is lost
-// to another process. ctx bounds the first registration only; when it ends
-// with ErrOutcomeUnknown, the service may be listed until its TTL is over.
+// until the registration or the client is closed, or another process takes the id
+// over. ctx bounds the first registration only; after ErrOutcomeUnknown the service
+// may be listed until its TTL is over.
 func (c *Client) Register(ctx context.Context, s Service) (*Registration, error) {
 	if s.TTL == 0 {
 		s.TTL = defaultTTL
@@ -91,19 +91,19 @@ func (c *Client) Register(ctx context.Context, s Service) (*Registration, error)
 		return nil, err
 	}
 	r.ctx, r.cancel = context.WithCancel(c.ctx)
-	resp, asked, err := c.register(ctx, r.request(s.TakeOver))
+	resp, requested, err := c.register(ctx, r.request(s.TakeOver))
 	if err != nil {
 		r.cancel()
 		return nil, err
 	}
-	r.lease = newLease(r, resp, asked)
+	r.lease = newLease(r, resp, requested)
 	if err := c.adopt(ctx, r); err != nil {
 		return nil, err
 	}
 	return r, nil
 }
 
-// check refuses what the message could not carry; the limits are the server's.
+// check refuses values that the message cannot represent; the server checks the limits.
 func (s *Service) check() error {
 	if err := checkText("register", "addr", s.Addr); err != nil {
 		return err
@@ -138,20 +138,20 @@ func (r *Registration) request(takeOver bool) *registrypb.RegisterRequest {
 	return req
 }
 
-// register also returns when the first attempt was made that may have taken
-// effect. Those before it may have taken minutes.
-func (c *Client) register(ctx context.Context, req *registrypb.RegisterRequest) (resp *registrypb.RegisterResponse, asked time.Time, err error) {
+// register also returns when it made the first attempt that may have taken effect;
+// earlier attempts may have taken minutes.
+func (c *Client) register(ctx context.Context, req *registrypb.RegisterRequest) (resp *registrypb.RegisterResponse, requested time.Time, err error) {
 	resp, err = write(ctx, c, "register", req, func(r registrypb.RegistryClient, ctx context.Context, req *registrypb.RegisterRequest, opts ...grpc.CallOption) (*registrypb.RegisterResponse, error) {
 		if !req.GetAgain() {
-			asked = time.Now()
+			requested = time.Now()
 		}
 		return r.Register(ctx, req, opts...)
 	})
-	return resp, asked, err
+	return resp, requested, err
 }
 
-// adopt hands a fresh registration to the keeper, or gives the seat back when
-// the client was closed meanwhile.
+// adopt gives a new registration to the keeper, or deregisters it if the client was
+// closed meanwhile.
 func (c *Client) adopt(ctx context.Context, r *Registration) error {
 	c.mu.Lock()
 	closing := c.closing
@@ -172,32 +172,32 @@ func (c *Client) adopt(ctx context.Context, r *Registration) error {
 	return nil
 }
 
-// Service returns what was registered, with its defaults filled in.
+// Service returns the service with its defaults filled in.
 func (r *Registration) Service() Service { return r.service }
 
-// Done is closed when the registration is over: closed or held by its owner, or
-// the seat lost for good.
+// Done is closed when the registration has ended: by Close or Hold, or because the
+// member was taken over or removed.
 func (r *Registration) Done() <-chan struct{} { return r.done }
 
-// Err is nil while the registration lasts, and then says why it ended:
-// ErrClosed, ErrHeld, or an *Error that is ErrConflict or ErrFenced.
+// Err is nil while the registration lasts, and then why it ended: ErrClosed,
+// ErrHeld, or an *Error that is ErrConflict or ErrFenced.
 func (r *Registration) Err() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.err
 }
 
-// Close stops the heartbeats and deregisters, within the client's close
-// timeout. A seat that is held, by Hold or by an operator, stays held: the
-// process ends for a restart. Further calls return the same.
+// Close stops the heartbeats and deregisters, within the client's close timeout. A
+// member that is held, by Hold or by an operator, stays held for the restart. Further
+// calls return the same.
 func (r *Registration) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), r.client.cfg.closeTimeout)
 	defer cancel()
 	return r.CloseContext(ctx)
 }
 
-// CloseContext is Close bounded by a context. An error means that the seat may
-// be listed until its TTL is over; the heartbeats have stopped all the same.
+// CloseContext is Close bounded by a context. After an error the member may be listed
+// until its TTL is over; the heartbeats have stopped.
 func (r *Registration) CloseContext(ctx context.Context) error {
 	if r.closing.CompareAndSwap(false, true) {
 		r.closeErr = r.close(ctx)
@@ -214,9 +214,9 @@ func (r *Registration) CloseContext(ctx context.Context) error {
 
 func (r *Registration) close(ctx context.Context) error {
 	if !r.end(ErrClosed) {
-		return nil // the seat is another's
+		return nil // ended before
 	}
-	// No beat and no registration may follow the deregistration.
+	// No heartbeat and no registration may follow the deregistration.
 	r.client.keeper.release(r.lease)
 	removed, err := r.client.deregister(ctx, r.deregistration())
 	if err != nil {
@@ -234,7 +234,7 @@ func (r *Registration) deregistration() *registrypb.DeregisterRequest {
 	return &registrypb.DeregisterRequest{Group: r.service.Group, Id: r.service.ID, Instance: r.instance, KeepHeld: true}
 }
 
-// end makes the registration over, once; false when it already was.
+// end ends the registration; it reports false if that was done before.
 func (r *Registration) end(why error) bool {
 	r.mu.Lock()
 	if r.err != nil {

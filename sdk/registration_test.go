@@ -38,7 +38,7 @@ func register(t *testing.T, c *Client, s Service) *Registration {
 func (cl *fakeCluster) beatsOf(group, id string) int {
 	cl.mu.Lock()
 	defer cl.mu.Unlock()
-	return cl.beats[cl.seats[group+"/"+id].lease]
+	return cl.beats[cl.registrations[group+"/"+id].lease]
 }
 
 func TestRegisterBeatsAndDeregisters(t *testing.T) {
@@ -284,9 +284,9 @@ func TestSlowOnEvent(t *testing.T) {
 	for range 3 * maxPending {
 		c.keeper.emit(r, Event{Kind: EventLost})
 	}
-	c.keeper.tell.mu.Lock()
-	defer c.keeper.tell.mu.Unlock()
-	if n := len(c.keeper.tell.pending[r]); n != maxPending {
+	c.keeper.dispatcher.mu.Lock()
+	defer c.keeper.dispatcher.mu.Unlock()
+	if n := len(c.keeper.dispatcher.pending[r]); n != maxPending {
 		t.Errorf("%d events wait", n)
 	}
 }
@@ -340,7 +340,7 @@ func TestTenThousandRegistrations(t *testing.T) {
 	eventually(t, "a beat of every lease", everyBeat)
 	cl.mu.Lock()
 	for i := range n / 5 { // lost at once
-		s := cl.seats[fmt.Sprint("g/m", i)]
+		s := cl.registrations[fmt.Sprint("g/m", i)]
 		delete(cl.leases, s.lease)
 		s.lease = 0
 	}

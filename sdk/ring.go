@@ -14,75 +14,73 @@ import (
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
-// Ring is a group's ring in this process, kept fresh by a watch. Match asks
-// nobody: it takes no lock, allocates nothing, and goes on while no node can be
-// reached. Age says how old its answers may be, and WithMaxAge sets a limit.
+// Ring is a group's ring in this process, updated by a watch. Match is local: it
+// takes no lock, allocates nothing, and works while no node can be reached. Age says
+// how old its answers may be, and WithMaxAge sets a limit.
 //
-// Every event from a node says which fingerprint the group has after it. Where it
-// has another here, no ring is built of it: the last one stays, the group is
-// fetched as a whole, and the log and Stats tell of it. Rings are built beside the
-// watch, one for all changes that came since the last, and now and then, for one
-// part in a hundred of a processor's time, one is compared with a ring built anew.
+// Every event from a node has the group's fingerprint. If the members here have
+// another one, the last ring stays, the whole group is fetched, and the log and
+// Stats report it. Builds run beside the watch, each for all changes since the last
+// one. Some rings, for 1 % of a processor, are compared with ones built from scratch.
 //
-// A group that is emptied, member after member, is an empty ring: ErrEmptyGroup.
-// One that is deleted is ErrUnknownGroup until it is made again. A registry that lost its data is not: where the leader itself knows of no such
-// group any more, the ring goes on as it was, grows older, and is replaced when
-// the group exists again.
+// A group whose members all left is an empty ring: ErrEmptyGroup. A deleted group is
+// ErrUnknownGroup until it is created again. If the registry lost its data, so that
+// the leader does not know the group, the ring stays as it was, ages, and is
+// replaced when the group exists again.
 type Ring struct {
 	c     *Client
 	group string
 	opts  ringOptions
 
-	view atomic.Pointer[View] // what Match reads; never nil
+	view atomic.Pointer[View] // read by Match; never nil
 
-	ctx    context.Context
-	cancel context.CancelFunc
-	done   chan struct{} // closed when everything of the ring has ended
-	ready  chan struct{} // closed when there is a first state
-	wg     sync.WaitGroup
-	fresh  freshness
-	build  *builder
-	track  tracker // of the follower's goroutine, after the start
+	ctx       context.Context
+	cancel    context.CancelFunc
+	done      chan struct{} // closed when all goroutines of the ring have ended
+	ready     chan struct{} // closed when there is a first state
+	wg        sync.WaitGroup
+	staleness staleness
+	build     *builder
+	track     tracker // used by the follower's goroutine, after the start
 
-	mu      sync.Mutex     // guards the rest
-	good    *View          // the newest ring, whether it may be served or not; nil before the first
-	missing bool           // the leader knows of no such group
-	folded  uint64         // number of the newest state that the watch has brought
-	backlog backlog        // what the builder has not taken yet
-	waiting map[uint64]int // callers of Wait, by revision
-	wake    chan struct{}
-	stale   *time.Timer // with a maximum age: looks again when it would be exceeded
-	err     error
-	lastErr *Error // why no node gave a stream: the most telling
-	stats   RingStats
-	epoch   int // counts the rebuilds of the cluster
-	copied  *diskCopy
-	subs    []*subscription
-	notice  chan struct{} // one token when subscriptions may have something to be told
-	dirty   chan struct{} // one token when the copy on disk may be behind
+	mu       sync.Mutex     // guards the rest
+	latest   *View          // the newest ring, also if it is too old to serve; nil before the first
+	missing  bool           // the leader does not know the group
+	received uint64         // number of the newest state from the watch
+	backlog  backlog        // for the builder
+	waiting  map[uint64]int // callers of Wait, by revision
+	wake     chan struct{}
+	stale    *time.Timer // with a maximum age: fires when it may be exceeded
+	err      error
+	lastErr  *Error // why no node gave a stream: the most informative
+	stats    RingStats
+	epoch    int // counts the rebuilds of the cluster
+	copied   *diskCopy
+	subs     []*subscription
+	notice   chan struct{} // one token when subscriptions may need a call
+	dirty    chan struct{} // one token when the copy on disk may be out of date
 }
 
-// RingStats counts what happened to a Ring.
+// RingStats are the counters of a Ring.
 type RingStats struct {
-	// Snapshots and Deltas were taken over from the watch.
+	// Snapshots and Deltas were accepted from the watch.
 	Snapshots uint64
 	Deltas    uint64
-	// Builds are the rings that were built and published: fewer than changes,
-	// where these come faster than a ring is built.
+	// Builds are the published rings: fewer than changes, if these come faster than
+	// builds.
 	Builds uint64
-	// Mismatches are states that were thrown away because they had not the
-	// fingerprint that the node said, and rings that were not what their members
-	// make. They mean that this program and the node disagree on what a ring is
-	// made of, or that one of them is broken.
+	// Mismatches are states without the fingerprint that the node sent, and rings
+	// that differed from ones built from scratch; neither was kept. This program and
+	// the node then disagree on the ring, or one of them is broken.
 	Mismatches uint64
-	// Rebuilds of the cluster that the ring went back for.
+	// Rebuilds are losses of the cluster's log after which the ring went back.
 	Rebuilds uint64
-	// DiskErrors are failures to write the copy on disk.
+	// DiskErrors are failed writes of the copy on disk.
 	DiskErrors uint64
-	// FromDisk: the ring is the one of the copy on disk; no node has answered yet.
+	// FromDisk: the ring is the copy on disk; no node has answered yet.
 	FromDisk bool
-	// Outages counts the times that the ring got nothing for 5 s, from at least three
-	// attempts, and Outage says why at present; nil while a node is followed.
+	// Outages counts the times without news for 5 s and at least three attempts.
+	// Outage is the reason of the present one; nil while a node is followed.
 	Outages uint64
 	Outage  error
 }
@@ -100,37 +98,35 @@ type ringOptions struct {
 	builder    func(*builder) // for tests
 }
 
-// WithMaxAge makes Match fail with ErrStale while Age is above d. A node is
-// heard of every two seconds, so d should be some multiple of that.
+// WithMaxAge makes Match fail with ErrStale while Age is above d. Nodes confirm a ring
+// every two seconds, so d should be a multiple of that.
 func WithMaxAge(d time.Duration) RingOption { return func(o *ringOptions) { o.maxAge = d } }
 
-// WithDiskCopy keeps a copy of the ring in a file, and starts with it when no
-// node answers. It is replaced as a whole, and a damaged one is refused. Each
-// Ring needs a file of its own. A copy says which cluster the client is of; one
-// of another cluster than the client's is not used. To follow a cluster that was
-// formed anew, remove the copy. A ring whose members take more than 256 MiB has no
-// copy: that is logged, and counted in RingStats.DiskErrors.
+// WithDiskCopy keeps a copy of the ring in a file, and starts with it when no node
+// answers. The file is replaced atomically, and a damaged one is refused. Each Ring
+// needs a file of its own. A copy sets the client's cluster; one of another cluster
+// is not used. To follow a cluster that was formed anew, remove the copy. A ring
+// whose members exceed 256 MiB is not copied: that is logged and counted in
+// RingStats.DiskErrors.
 func WithDiskCopy(path string) RingOption { return func(o *ringOptions) { o.path = path } }
 
-// WithDiskCopyMaxAge refuses a copy that is older than d, as Age counts: from
-// when a node last said that it was current, by the wall clock, across the
-// restart. Without it, any age will do.
+// WithDiskCopyMaxAge refuses a copy that is older than d: since a node last confirmed
+// it, by the wall clock, across the restart. Without it there is no limit.
 func WithDiskCopyMaxAge(d time.Duration) RingOption {
 	return func(o *ringOptions) { o.copyMaxAge = d }
 }
 
-// WithBuildShare bounds the share of one processor that building the ring takes
-// under lasting change, by elapsed time: 0 < share ≤ 1, 0.4 by default. After a
-// build that took d, the next begins d × (1/share − 1) later at the earliest, for
-// all that came meanwhile; at once where Wait or a routing.Owner waits for it. Of 10,000
-// members at 256 virtual nodes, a build takes some 20 ms.
+// WithBuildShare bounds the share of one processor that builds take under lasting
+// change, by elapsed time: 0 < share ≤ 1, 0.4 by default. After a build that took d,
+// the next one, of all changes since, begins d × (1/share − 1) later at the earliest;
+// at once if Wait or a routing.Owner needs it. A build of 10,000 members at 256
+// virtual nodes takes some 20 ms.
 func WithBuildShare(share float64) RingOption { return func(o *ringOptions) { o.share = share } }
 
-// Ring makes a local ring of a group. It returns when there is a first one to
-// match with: the group's, or that there is no such group, or the copy on disk if
-// no node answers; with WithMaxAge, when a node has also said how fresh it is. ctx
-// bounds that wait alone, 10 s without a deadline; the ring lives until it or the
-// client is closed.
+// Ring makes a local ring of a group. It returns at the first state: the group's
+// ring, or that there is no such group, or the copy on disk if no node answers; with
+// WithMaxAge, when a node has also confirmed the state. ctx bounds that wait alone,
+// 10 s without a deadline; the ring lives until it or the client is closed.
 func (c *Client) Ring(ctx context.Context, group string, opts ...RingOption) (*Ring, error) {
 	if err := c.ready("ring", &registrypb.MembersRequest{Group: group}); err != nil {
 		return nil, err
@@ -174,7 +170,7 @@ func (r *Ring) waitReady(ctx context.Context) error {
 		ctx, cancel = context.WithTimeout(ctx, r.c.cfg.callTimeout)
 		defer cancel()
 	}
-	// A node that is silent does not fail at once.
+	// The copy is used as well when nodes are silent and no attempt has failed yet.
 	late := time.AfterFunc(r.opts.copyWait, func() { r.useCopy() })
 	defer late.Stop()
 	select {
@@ -186,7 +182,7 @@ func (r *Ring) waitReady(ctx context.Context) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	e := &Error{Op: "ring", Code: codes.Unavailable, Message: "no node gave the group " + r.group, cause: ctx.Err()}
+	e := &Error{Op: "ring", Code: codes.Unavailable, Message: "no node sent the group " + r.group, cause: ctx.Err()}
 	if r.lastErr != nil {
 		e.Message += ": " + r.lastErr.Error()
 		if r.lastErr.Reason == reasonWrongCluster {
@@ -196,11 +192,11 @@ func (r *Ring) waitReady(ctx context.Context) error {
 	return e
 }
 
-// run is the ring's life. Everything that it starts has ended when it returns.
+// run follows the group until the ring ends, and waits for what it started.
 func (r *Ring) run() {
 	f := &follower{
 		c: r.c, what: "ring " + r.group, every: r.c.cfg.progress,
-		request: r.request, take: r.take, progress: r.current, failed: r.unreachable, trouble: r.trouble,
+		request: r.request, handle: r.handle, progress: r.confirm, failed: r.unreachable, reportOutage: r.setOutage,
 	}
 	r.wg.Go(r.notifyLoop)
 	r.wg.Go(func() { r.build.run(r.ctx) })
@@ -209,7 +205,7 @@ func (r *Ring) run() {
 	}
 	err := f.run(r.ctx)
 	r.cancel()
-	r.wg.Wait() // the last copy is written, no OnChange function and no build runs any more
+	r.wg.Wait() // the last copy is written, and no OnChange function or build runs
 	if err == nil {
 		err = ErrClosed
 	}
@@ -223,19 +219,19 @@ func (r *Ring) run() {
 	close(r.done)
 }
 
-// request resumes from the ring, that from disk included.
+// request resumes from the ring, also from one from disk.
 func (r *Ring) request() *registrypb.WatchRequest {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if t := &r.track; r.copied != nil && r.good == r.copied.view && !t.started() && !t.resync && !t.rebuilt {
-		t.revision, t.fingerprint, t.cluster, t.inputs = r.good.revision, r.good.fingerprint, r.good.cluster, r.copied.inputs
+	if t := &r.track; r.copied != nil && r.latest == r.copied.view && !t.hasState() && !t.resync && !t.rebuilt {
+		t.revision, t.fingerprint, t.cluster, t.inputs = r.latest.revision, r.latest.fingerprint, r.latest.cluster, r.copied.inputs
 	}
 	return r.track.request()
 }
 
-// take takes an event of the watch over.
-func (r *Ring) take(ctx context.Context, s *session, e *registrypb.WatchEvent) error {
-	st, err := r.track.take(ctx, e)
+// handle handles an event of the watch.
+func (r *Ring) handle(ctx context.Context, s *session, e *registrypb.WatchEvent) error {
+	st, err := r.track.stepOf(ctx, e)
 	if err != nil {
 		if r.track.report(s, err) {
 			r.mu.Lock()
@@ -245,32 +241,32 @@ func (r *Ring) take(ctx context.Context, s *session, e *registrypb.WatchEvent) e
 		return err
 	}
 	if st != nil {
-		r.fold(st)
+		r.receive(st)
 		r.track.commit(st)
 	}
 	return nil
 }
 
-// current notes that the newest state of the watch was current at a time. That
-// says something of the ring as soon as it is of that state.
-func (r *Ring) current(asOf time.Time) {
-	if !r.track.dated() {
-		return // no state, or of a cluster that is no more
+// confirm records that the newest state of the watch was current at a time. It
+// applies to the ring once the ring is of that state.
+func (r *Ring) confirm(asOf time.Time) {
+	if !r.track.hasIndex() {
+		return // no state with an index
 	}
 	r.mu.Lock()
-	folded := r.folded
+	received := r.received
 	r.mu.Unlock()
-	if !r.fresh.claim(folded, asOf) {
+	if !r.staleness.confirmState(received, asOf) {
 		return
 	}
 	r.mu.Lock()
 	r.stats.FromDisk = false
 	r.mu.Unlock()
-	r.freshened()
+	r.ageRenewed()
 }
 
-// fold hands a step to the builder.
-func (r *Ring) fold(st *step) {
+// receive gives a step to the builder.
+func (r *Ring) receive(st *step) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if st.rebuilt {
@@ -279,11 +275,11 @@ func (r *Ring) fold(st *step) {
 	}
 	if st.deleted {
 		r.c.cfg.logger.Info("the group was deleted", "group", r.group, "index", st.index)
-		r.foldLocked(deletedStep(st))
+		r.enqueueLocked(deletedStep(st))
 		return
 	}
 	if st.unknown {
-		r.c.cfg.logger.Warn("the cluster knows of no such group", "group", r.group, "rebuilt", st.rebuilt)
+		r.c.cfg.logger.Warn("the cluster does not know the group", "group", r.group, "rebuilt", st.rebuilt)
 		r.missing = true
 		r.publishLocked()
 		return
@@ -293,21 +289,21 @@ func (r *Ring) fold(st *step) {
 	} else {
 		r.stats.Deltas++
 	}
-	r.foldLocked(st)
+	r.enqueueLocked(st)
 }
 
-func (r *Ring) foldLocked(st *step) {
-	r.folded++
+func (r *Ring) enqueueLocked(st *step) {
+	r.received++
 	r.backlog.add(st, state{
-		number: r.folded, revision: st.revision, index: st.index, fingerprint: st.fingerprint,
+		number: r.received, revision: st.revision, index: st.index, fingerprint: st.fingerprint,
 		cluster: st.cluster, params: st.params, epoch: r.epoch, deleted: st.deleted,
 	})
-	poke(r.build.work)
+	signal(r.build.work)
 	r.expediteLocked()
 }
 
-// deletedStep empties the ring at the index up to which the group is known to be
-// gone: a revision above those that it had, and below those that it may have again.
+// deletedStep empties the ring at the index of the deletion: a revision above those
+// that the group had, and below those that it may have later.
 func deletedStep(st *step) *step {
 	params := ring.Params{VirtualNodes: ring.DefaultVirtualNodes}
 	return &step{
@@ -316,30 +312,30 @@ func deletedStep(st *step) *step {
 	}
 }
 
-// takeOverLocked makes a view the newest state.
-func (r *Ring) takeOverLocked(v *View) {
-	r.good, r.missing = v, false
+// setLatestLocked makes a view the newest state.
+func (r *Ring) setLatestLocked(v *View) {
+	r.latest, r.missing = v, false
 	r.publishLocked()
-	poke(r.notice)
-	poke(r.dirty)
+	signal(r.notice)
+	signal(r.dirty)
 }
 
-// publishLocked publishes the newest state, or why it is not to be served.
+// publishLocked publishes the newest state, or why Match fails.
 func (r *Ring) publishLocked() {
 	v, age := &View{group: r.group}, r.Age()
-	if r.good != nil {
-		copied := *r.good
+	if r.latest != nil {
+		copied := *r.latest
 		v = &copied
 	}
 	switch {
 	case r.err != nil:
 		v.refuse = r.err
-	case r.good == nil && r.missing:
+	case r.latest == nil && r.missing:
 		v.refuse = r.refusal(reasonUnknownGroup, "there is no such group")
-	case r.good == nil:
+	case r.latest == nil:
 		v.refuse = r.refusal(reasonNotReady, "no state of the group yet")
 	case r.tooOld(age):
-		v.refuse = r.refusal(reasonStale, "no node has said for "+r.opts.maxAge.String()+" that the ring is current")
+		v.refuse = r.refusal(reasonStale, "no node has confirmed the ring for "+r.opts.maxAge.String())
 	}
 	r.view.Store(v)
 	r.readyLocked(age)
@@ -348,10 +344,9 @@ func (r *Ring) publishLocked() {
 }
 
 // readyLocked lets Client.Ring return, after a view of that age was published. With
-// a maximum age it waits until the age is known, or the first Match would find the
-// ring too old.
+// a maximum age it waits until the age is known, or the first Match would fail.
 func (r *Ring) readyLocked(age time.Duration) {
-	if r.missing || r.good != nil && (r.opts.maxAge == 0 || r.stats.FromDisk || age < neverCurrent) {
+	if r.missing || r.latest != nil && (r.opts.maxAge == 0 || r.stats.FromDisk || age < neverCurrent) {
 		select {
 		case <-r.ready:
 		default:
@@ -368,10 +363,10 @@ func refusal(group string, reason Reason, message string) error {
 
 func (r *Ring) tooOld(age time.Duration) bool { return r.opts.maxAge > 0 && age > r.opts.maxAge }
 
-// freshened publishes a ring that was too old and is not any more, and sees to
-// it that one that becomes too old is not served.
-func (r *Ring) freshened() {
-	poke(r.dirty)
+// ageRenewed publishes a ring that is no longer too old, and sets the timer for when
+// it may be.
+func (r *Ring) ageRenewed() {
+	signal(r.dirty)
 	if r.opts.maxAge == 0 {
 		return
 	}
@@ -381,7 +376,7 @@ func (r *Ring) freshened() {
 }
 
 func (r *Ring) checkAgeLocked() {
-	if r.err != nil || r.good == nil {
+	if r.err != nil || r.latest == nil {
 		return
 	}
 	age := r.Age()
@@ -405,19 +400,19 @@ func (r *Ring) checkAgeLocked() {
 	r.stale.Reset(left)
 }
 
-// unreachable notes why a node gave no stream. When none does, the copy on
-// disk has its turn.
+// unreachable records why a node gave no stream. When none does, the copy on disk is
+// used.
 func (r *Ring) unreachable(err *Error, last bool) {
 	r.mu.Lock()
-	r.lastErr = moreTelling(r.lastErr, err)
+	r.lastErr = moreInformative(r.lastErr, err)
 	r.mu.Unlock()
 	if last {
 		r.useCopy()
 	}
 }
 
-// trouble notes why there is nothing to follow; nil: there is.
-func (r *Ring) trouble(err error) {
+// setOutage records why nothing can be followed, and nil when that is over.
+func (r *Ring) setOutage(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err != nil && r.stats.Outage == nil { // else its reason changed
@@ -426,14 +421,14 @@ func (r *Ring) trouble(err error) {
 	r.stats.Outage = err
 }
 
-// Match returns the member that owns the key: by the newest ring that this
-// process knows. The member is the ring's own, not to be changed; one that is
-// StateHeld is a copy whose Fallback names who stands in. Errors are ErrEmptyGroup,
-// ErrUnknownGroup, ErrStale and ErrClosed.
+// Match returns the member that owns the key, by the newest ring in this process. The
+// member belongs to the ring and must not be changed; one that is StateHeld is a copy
+// whose Fallback serves the key. Errors are ErrEmptyGroup, ErrUnknownGroup, ErrStale
+// and ErrClosed.
 func (r *Ring) Match(key string) (*Member, error) { return r.view.Load().Match(key) }
 
-// Serving appends to dst the first n members to ask for the key: its owners,
-// those that are not held before those that are.
+// Serving appends to dst the first n members to ask for the key: its owners, held
+// ones last.
 func (r *Ring) Serving(dst []Member, key string, n int) ([]Member, error) {
 	return r.view.Load().Serving(dst, key, n)
 }
@@ -445,40 +440,38 @@ func (r *Ring) MatchN(dst []Member, key string, n int) ([]Member, error) {
 }
 
 // MatchBatch appends to dst the owner of each key, all by one ring. The members
-// are the ring's own: they are not to be changed, and have no Fallback.
+// belong to the ring, must not be changed, and have no Fallback.
 func (r *Ring) MatchBatch(dst []*Member, keys []string) ([]*Member, error) {
 	return r.view.Load().MatchBatch(dst, keys)
 }
 
-// View returns the ring as it is now, for work that needs several answers from
-// one ring. The receipt of a View is that of its answers.
+// View returns the current state of the ring, for several answers from one state.
 func (r *Ring) View() *View { return r.view.Load() }
 
 // Group returns the name of the group.
 func (r *Ring) Group() string { return r.group }
 
 // Members returns all members of the group, ordered by id, whatever their
-// state. The slice is the ring's own: it is not to be changed.
+// state. The slice must not be changed.
 func (r *Ring) Members() []Member { return r.view.Load().members }
 
-// Revision of the group that the ring is of; 0 without one.
+// Revision of the ring's group; 0 before the first state.
 func (r *Ring) Revision() uint64 { return r.view.Load().revision }
 
-// Fingerprint of what the ring was built from; 0 without one.
+// Fingerprint of the inputs of the ring; 0 before the first state.
 func (r *Ring) Fingerprint() uint64 { return r.view.Load().fingerprint }
 
-// Age is the time since a node last said that this ring, or an older one, was of
-// the group's newest state: since the word came, and what the node said had passed
-// since it last heard from the leader. A state that has come and whose ring is not
-// built yet does not count. A copy from disk has the age that it had, and the time
-// since. Without such a word it is the longest duration there is.
+// Age is the time since a node last confirmed that this ring, or an older one, was of
+// the group's newest state: the time since that message arrived, plus the node's own
+// lag behind the leader. A received state whose ring is not built yet does not count.
+// A copy from disk has its age at the time of writing plus the time since. Before the
+// first confirmation Age is the largest duration.
 //
-// While a node answers, that is at most about two seconds, the time of two builds,
-// and what the node itself lags behind. A word that was held up on its way counts
-// from its arrival.
-func (r *Ring) Age() time.Duration { return ageOf(r.fresh.since()) }
+// While a node answers, Age is at most about two seconds, the time of two builds, and
+// the node's lag. A delayed message counts from its arrival.
+func (r *Ring) Age() time.Duration { return ageOf(r.staleness.since()) }
 
-// Stats tells what has happened so far.
+// Stats returns the counters of the ring.
 func (r *Ring) Stats() RingStats {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -488,24 +481,24 @@ func (r *Ring) Stats() RingStats {
 // Done is closed when the ring has ended.
 func (r *Ring) Done() <-chan struct{} { return r.done }
 
-// Err is nil while the ring lives, and then why it ended: ErrClosed, or the
-// *Error with which a node refused the group's name.
+// Err is nil while the ring lives, and then why it ended: ErrClosed, or the *Error
+// with which a node refused the group's name.
 func (r *Ring) Err() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.err
 }
 
-// Close ends the ring: Match fails with ErrClosed, and nothing of the ring runs
-// any more when Close returns. Not to be called from an OnChange function.
+// Close ends the ring and waits for its goroutines; Match then fails with ErrClosed.
+// It must not be called from an OnChange function.
 func (r *Ring) Close() error {
 	r.cancel()
 	<-r.done
 	return nil
 }
 
-// poke leaves a token for a loop.
-func poke(ch chan struct{}) {
+// signal leaves a token in a channel with room for one.
+func signal(ch chan struct{}) {
 	select {
 	case ch <- struct{}{}:
 	default:

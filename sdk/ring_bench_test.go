@@ -106,17 +106,17 @@ func benchRing(b *testing.B, n int) (*Ring, []*step) {
 	with := benchView(b, n)
 	r := &Ring{group: "g", wake: make(chan struct{}), ready: make(chan struct{}), notice: make(chan struct{}, 1), dirty: make(chan struct{}, 1)}
 	r.build = newBuilder(r, 1)
-	r.takeOverLocked(with)
+	r.setLatestLocked(with)
 	first := with.members[:1]
 	return r, []*step{
-		{revision: 2, params: with.params, removed: []string{first[0].ID}, gone: []string{first[0].ID}},
+		{revision: 2, params: with.params, removed: []string{first[0].ID}, left: []string{first[0].ID}},
 		{revision: 3, params: with.params, put: first, added: []bool{true}},
 	}
 }
 
 // apply folds a step and builds the ring after it.
 func (r *Ring) apply(s *step) {
-	r.fold(s)
+	r.receive(s)
 	r.build.build()
 }
 
@@ -169,7 +169,7 @@ func benchChurn(b *testing.B, n int) {
 	keys := benchKeys()
 	mask := len(keys) - 1
 	r, steps := benchRing(b, n)
-	with := r.good
+	with := r.latest
 	bare := with.ring
 	ways := []struct {
 		name  string
@@ -247,7 +247,7 @@ func churn(r *Ring, steps []*step) (stop func() int) {
 				return
 			default:
 			}
-			r.apply(steps[(r.good.revision+1)%2]) // 2 is without the member, 1 and 3 are with it
+			r.apply(steps[(r.latest.revision+1)%2]) // 2 is without the member, 1 and 3 are with it
 		}
 	}()
 	return func() int {

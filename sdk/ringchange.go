@@ -6,37 +6,36 @@ import (
 	"github.com/werbenhu/registry/ring"
 )
 
-// RingChange tells which keys have another owner than before.
+// RingChange is which keys have another owner than before.
 type RingChange struct {
 	Group string
 	// From and To are the revisions before and after; From is 0 if there was
-	// no ring. A slow function is told of several changes as one.
+	// no ring. A slow function gets several changes as one.
 	From, To uint64
-	// Rebuilt: the cluster lost its log in between; To may be below From.
+	// Rebuilt: the cluster lost a part of its log in between; To may be below From.
 	Rebuilt bool
-	// Moved are the ranges of key hashes [Lo, Hi) with another owner, in
-	// ascending order: a key moved exactly if ring.Hash of it is in one. It is
-	// empty for a change of an address, say.
+	// Moved are the ranges of key hashes [Lo, Hi) with another owner, in ascending
+	// order: a key moved exactly if its ring.Hash is in one. It is empty for a change
+	// of an address, for instance.
 	Moved []ring.Range
 	// Before and After are the rings; Before is nil if there was none.
 	Before, After *View
 }
 
-// subscription is an OnChange function and what it was last told of.
+// subscription is an OnChange function and the last view that it got.
 type subscription struct {
 	f    func(RingChange)
 	last *View
 }
 
-// OnChange calls f after every change of the ring that comes after this call,
-// from a goroutine of its own. A slow f delays neither the ring nor its Match,
-// and is told of what it missed as one change: the ranges that f is told of, one
-// call after the other, always add up to what changed in all. stop ends it; f
-// may still be running when it returns.
+// OnChange calls f after every later change of the ring, from a goroutine of its own.
+// A slow f delays neither the ring nor its Match and gets the missed changes as one:
+// the ranges of all calls together are the whole change. stop ends it; f may still
+// be running when stop returns.
 func (r *Ring) OnChange(f func(RingChange)) (stop func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s := &subscription{f: f, last: r.good}
+	s := &subscription{f: f, last: r.latest}
 	r.subs = append(r.subs, s)
 	return func() {
 		r.mu.Lock()
@@ -53,7 +52,7 @@ func (r *Ring) notifyLoop() {
 		case <-r.notice:
 		}
 		r.mu.Lock()
-		subs, now := slices.Clone(r.subs), r.good
+		subs, now := slices.Clone(r.subs), r.latest
 		r.mu.Unlock()
 		for _, s := range subs {
 			if s.last != now { // only this goroutine changes it
@@ -75,10 +74,10 @@ func changeBetween(before, after *View) RingChange {
 	return c
 }
 
-// Published returns the ring as it is now, and a channel that is closed when
-// another View takes its place: after a change, and also when the ring becomes
-// too old to be matched with, is fresh again, or ends. It is for those who hand
-// views on; OnChange tells what moved.
+// Published returns the current view and a channel that is closed when another view
+// replaces it: after a change, and when the ring exceeds its maximum age, is
+// confirmed again, or ends. It is for code that passes views on; OnChange reports
+// what moved.
 func (r *Ring) Published() (*View, <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -2,10 +2,9 @@ package sdk
 
 import "context"
 
-// Wait waits until the ring is at the revision or a later one: that of a
-// receipt, for instance, or of an own write. While somebody waits for a revision
-// that the watch has brought, the ring is built without the pauses that
-// WithBuildShare asks for.
+// Wait waits until the ring has the revision or a later one: that of a receipt or of
+// a write, for instance. While a call waits for a revision that the watch has
+// received, the ring is built without the pauses of WithBuildShare.
 func (r *Ring) Wait(ctx context.Context, revision uint64) error {
 	r.mu.Lock()
 	r.waiting[revision]++
@@ -20,12 +19,12 @@ func (r *Ring) Wait(ctx context.Context, revision uint64) error {
 	}()
 	for {
 		r.mu.Lock()
-		wake, good, err := r.wake, r.good, r.err
+		wake, latest, err := r.wake, r.latest, r.err
 		r.mu.Unlock()
 		switch {
 		case err != nil:
 			return err
-		case good != nil && good.revision >= revision:
+		case latest != nil && latest.revision >= revision:
 			return nil
 		}
 		select {
@@ -36,7 +35,7 @@ func (r *Ring) Wait(ctx context.Context, revision uint64) error {
 	}
 }
 
-// expedited tells whether somebody waits for what is to be built.
+// expedited reports whether a Wait needs the backlog built.
 func (r *Ring) expedited() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -48,16 +47,16 @@ func (r *Ring) expeditedLocked() bool {
 		return false
 	}
 	for revision := range r.waiting {
-		if r.backlog.revision >= revision && (r.good == nil || r.good.revision < revision) {
+		if r.backlog.revision >= revision && (r.latest == nil || r.latest.revision < revision) {
 			return true
 		}
 	}
 	return false
 }
 
-// expediteLocked ends the builder's pause if somebody waits for what it has to build.
+// expediteLocked ends the builder's pause if a Wait needs the backlog built.
 func (r *Ring) expediteLocked() {
 	if r.expeditedLocked() {
-		poke(r.build.expedite)
+		signal(r.build.expedite)
 	}
 }

@@ -2,14 +2,14 @@ package sdk
 
 import "time"
 
-// rotation chooses the nodes that one call, one followed stream or the heartbeats
-// try: in rounds, each node once a round, with a pause between two rounds that
-// grows. All rotations of a client share its pool, which knows which nodes failed
-// lately. A rotation is for one goroutine.
+// rotation chooses the nodes for one call, one followed stream or the heartbeats: in
+// rounds, each node once a round, with a growing pause between rounds. All rotations
+// of a client share its pool, which has the suspect nodes. A rotation is for one
+// goroutine.
 //
-// Example: given A, B and C, with C the leader. Heartbeats try C, then the node
-// that calls go to, A, then B. A watch tries A, B, C. When B turns out to be of
-// another cluster it is suspect, so the next round of either begins elsewhere.
+// Example: of A, B and C, C leads and A is current. Heartbeats try C, then A, then
+// B. A watch tries A, then B, then C. If B is of another cluster it is suspect, and
+// the last of the next rounds of both.
 type rotation struct {
 	c       *Client
 	leader  string             // address of the node to try first, if it is healthy
@@ -33,10 +33,10 @@ func (r *rotation) next() *endpoint {
 	return ep
 }
 
-// exhausted tells whether all nodes were tried in this round.
+// exhausted reports whether all nodes were tried in this round.
 func (r *rotation) exhausted() bool { return r.c.pool.pick(time.Now(), r.tried) == nil }
 
-// allForeign tells whether all nodes of this round are of another cluster.
+// allForeign reports whether all nodes of this round are of another cluster.
 func (r *rotation) allForeign() bool { return r.foreign == len(r.tried) }
 
 // nextRound begins a round and returns the pause before it.
@@ -53,7 +53,7 @@ func (r *rotation) restart() {
 	clear(r.tried)
 }
 
-// failed counts the node as tried, and tells the pool what it failed with.
+// failed records the failure of a node, here and in the pool.
 func (r *rotation) failed(ep *endpoint, err *Error) {
 	r.tried[ep] = true
 	if err.Reason == reasonWrongCluster {
@@ -62,8 +62,8 @@ func (r *rotation) failed(ep *endpoint, err *Error) {
 	r.c.failed(ep, err)
 }
 
-// failed tells the pool what a node failed with, and closes the connection to a
-// node of another cluster, so that its address is resolved anew.
+// failed records the failure of a node in the pool, and replaces the connection to a
+// node of another cluster.
 func (c *Client) failed(ep *endpoint, err *Error) {
 	c.pool.failed(ep, time.Now(), nodeFault(err))
 	if err.Reason == reasonWrongCluster {
@@ -71,8 +71,8 @@ func (c *Client) failed(ep *endpoint, err *Error) {
 	}
 }
 
-// nodeFault tells whether an error is a reason to pass the node over for a while.
-// A node that knows no leader, for instance, is as good as the others.
+// nodeFault reports whether an error makes the node suspect. A node without a leader,
+// for instance, is as good as the others.
 func nodeFault(err *Error) bool {
 	switch err.Reason {
 	case reasonNotReady, reasonWrongCluster:

@@ -11,15 +11,15 @@ import (
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
-// errSilent: a node took a heartbeat and did not answer in time.
+// errSilent: a node did not answer in time.
 var errSilent = errors.New("registry: heartbeat not answered in time")
 
-// stream is one open heartbeat stream. The keeper's loop owns it; two
-// goroutines send and receive for it.
+// stream is one open heartbeat stream, owned by the keeper's loop. Two goroutines
+// send and receive.
 type stream struct {
 	ep       *endpoint
 	cancel   context.CancelFunc
-	out      chan []uint64 // holds maxInflight messages: the loop never blocks on it
+	out      chan []uint64 // has room for maxInflight, so the loop never blocks
 	inflight []batch       // answers come in the order of the requests
 	progress time.Time     // of the last answer
 	answered bool
@@ -27,10 +27,10 @@ type stream struct {
 
 // batch is a message that waits for its answer.
 type batch struct {
-	leases   []*lease
-	ids      []uint64
-	sent     time.Time
-	patience time.Duration // of its most impatient lease
+	leases  []*lease
+	ids     []uint64
+	sent    time.Time
+	timeout time.Duration // the shortest of its leases
 }
 
 // deadline is when the oldest message must be answered.
@@ -43,7 +43,7 @@ func (s *stream) deadline() (time.Time, bool) {
 	if s.progress.After(from) {
 		from = s.progress
 	}
-	return from.Add(b.patience), true
+	return from.Add(b.timeout), true
 }
 
 func (s *stream) overdue(now time.Time) bool {
@@ -65,8 +65,7 @@ func (k *keeper) openStream(now time.Time) {
 	k.open(ep)
 }
 
-// open connects in the background; there may be a stream already, to a node
-// that is not the leader.
+// open connects in the background. A stream to another node may exist meanwhile.
 func (k *keeper) open(ep *endpoint) {
 	k.opening = ep
 	k.wg.Go(func() {
@@ -99,8 +98,8 @@ func (k *keeper) dial(ep *endpoint) (*stream, error) {
 	return s, nil
 }
 
-// send may block on a node that does not read; cancel frees it. What ends the
-// stream is for receive to report.
+// send may block on a node that does not read; cancel ends that. receive reports
+// why the stream ended.
 func (s *stream) send(ctx context.Context, rpc registrypb.Registry_HeartbeatStreamClient) {
 	for {
 		select {
@@ -128,7 +127,7 @@ func (k *keeper) receive(s *stream, rpc registrypb.Registry_HeartbeatStreamClien
 	}
 }
 
-// opened takes open's result. A stream to the leader replaces the one before.
+// opened handles the result of open. The new stream replaces the old one.
 func (k *keeper) opened(ep *endpoint, s *stream, err error) {
 	k.opening = nil
 	if err != nil {
@@ -139,10 +138,10 @@ func (k *keeper) opened(ep *endpoint, s *stream, err error) {
 	k.stream = s
 }
 
-// broken replaces a stream that ended or fell silent.
+// broken handles a stream that ended or timed out.
 func (k *keeper) broken(s *stream, err error) {
 	if s != k.stream {
-		return // dropped before
+		return // already dropped
 	}
 	k.dropStream()
 	k.nodeFailed(s.ep, err, s.answered)
@@ -156,7 +155,7 @@ func (k *keeper) nodeFailed(ep *endpoint, err error, answered bool) {
 	if e.Code == codes.Unknown { // no status: the stream broke
 		e.Code = codes.Unavailable
 	}
-	if k.failed = moreTelling(k.failed, e); k.nodes.round == 0 {
+	if k.failed = moreInformative(k.failed, e); k.nodes.round == 0 {
 		k.lastErr = k.failed
 	}
 	k.nodes.failed(ep, e)
@@ -170,7 +169,7 @@ func (k *keeper) nodeFailed(ep *endpoint, err error, answered bool) {
 	k.c.cfg.logger.Log(context.Background(), level, "heartbeats move to another node", "addr", ep.addr, "error", e.Message)
 }
 
-// dropStream ends the stream. What it left unanswered is due at once.
+// dropStream ends the stream. Leases without an answer are due at once.
 func (k *keeper) dropStream() {
 	s := k.stream
 	if s == nil {
@@ -181,14 +180,14 @@ func (k *keeper) dropStream() {
 	now := time.Now()
 	for _, b := range s.inflight {
 		for i, l := range b.leases {
-			if l.phase == beating && l.id == b.ids[i] {
+			if l.phase == renewing && l.id == b.ids[i] {
 				k.beats.put(l, now)
 			}
 		}
 	}
 }
 
-// sendDue sends the beats that are due within the window, oldest first.
+// sendDue sends the heartbeats that are due within the window, oldest first.
 func (k *keeper) sendDue(now time.Time) {
 	if k.stream == nil {
 		return
@@ -204,25 +203,25 @@ func (k *keeper) sendDue(now time.Time) {
 	}
 }
 
-// collect takes the beats of one message and makes their leases due again.
+// collect makes one message and sets the next due times of its leases.
 func (k *keeper) collect(now time.Time) batch {
-	b := batch{sent: now, patience: maxPatience}
+	b := batch{sent: now, timeout: maxAnswerTimeout}
 	for len(b.ids) < maxBatch {
 		l := k.beats.first()
 		if l == nil || l.due.After(now.Add(min(window, l.ttl/10))) {
 			break
 		}
 		b.leases, b.ids = append(b.leases, l), append(b.ids, l.id)
-		b.patience = min(b.patience, l.patience())
+		b.timeout = min(b.timeout, l.answerTimeout())
 		k.beats.put(l, now.Add(l.interval()))
 	}
 	return b
 }
 
-// answer renews the leases of the oldest message, but for the lost.
+// answer renews the leases of the oldest message, except the lost ones.
 func (k *keeper) answer(s *stream, resp *registrypb.HeartbeatResponse, now time.Time) {
 	if s != k.stream {
-		return // its beats were sent again elsewhere
+		return // its heartbeats were sent again on another stream
 	}
 	if len(s.inflight) == 0 {
 		k.broken(s, errors.New("registry: answer without a heartbeat"))
@@ -245,21 +244,21 @@ func (k *keeper) renew(b batch, lostIDs []uint64, now time.Time) {
 	}
 	for i, l := range b.leases {
 		switch {
-		case l.phase != beating || l.id != b.ids[i]: // closed, or registered again meanwhile
+		case l.phase != renewing || l.id != b.ids[i]: // closed, or registered again meanwhile
 		case isLost[l.id]:
 			k.lose(l, now)
 		default:
 			l.renewed = b.sent
-			if l.late.given {
-				l.late = notice{}
+			if l.unreachable.given {
+				l.unreachable = notice{}
 				k.emit(l.reg, Event{Kind: EventRenewed})
 			}
 		}
 	}
 }
 
-// follow moves the stream to the leader, which renews without a hop. A leader
-// that cannot be reached under its address leaves the stream where it is.
+// follow moves the stream to the leader, which renews leases itself. If the leader
+// cannot be reached, the stream stays.
 func (k *keeper) follow(leader string, now time.Time) {
 	k.nodes.leader = leader
 	if leader == "" || leader == k.stream.ep.addr || k.opening != nil || now.Before(k.follows) {

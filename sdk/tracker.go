@@ -11,13 +11,13 @@ import (
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
-// step is one event of a group that leads on from the state before it. Its
-// fingerprint has been compared with its members.
+// step is an accepted event of a group, relative to the state before it. Its members
+// have its fingerprint.
 type step struct {
 	reset   bool // put is the whole group
 	rebuilt bool // the revision may be lower than before
 	unknown bool // the group does not exist
-	deleted bool // unknown, and it did exist: it was deleted
+	deleted bool // unknown, and it existed before
 
 	revision, index, fingerprint uint64
 	cluster                      string
@@ -25,54 +25,53 @@ type step struct {
 	put                          []Member // ordered by id
 	removed                      []string // some may be in put again
 	added                        []bool   // which of put were not members before
-	gone                         []string // those of removed that were
+	left                         []string // those of removed that were members
 }
 
-// tracker decides which events of a group are to be believed. It is for one
-// goroutine.
+// tracker decides which events of a group are accepted. It is for one goroutine.
 //
-// What a client has seen is never taken back by a node that is behind: an event
-// of an older revision, of the same revision with another fingerprint, of another
-// cluster, or that the group does not exist, has to be confirmed by the leader.
-// Either the leader knows the newer state, and the node is behind; or it does
-// not, and the cluster was rebuilt from nothing or from an older snapshot.
+// A node that is behind must not undo what the client has seen: an event of an older
+// revision, of the same revision with another fingerprint, of another cluster, or
+// that the group does not exist, needs the leader's confirmation. If the leader has
+// the newer state, the node is behind; if not, the cluster lost its log or was
+// restored from an older snapshot.
 //
 // Example: at revision 50 the stream breaks. The next node sends a snapshot of
-// revision 48. The leader says 51: the stream is given up. Had it said 30, the
-// floor would go down to 30, and the snapshot of 48 would be taken over, as one
-// of a rebuilt cluster. Had it named another cluster, the floor would be what it
-// said of the group, whatever the revision.
+// revision 48. If the leader has 51, the stream is closed. If it has 30, the minimum
+// revision becomes 30, and the snapshot of 48 is accepted as one of a rebuilt
+// cluster. If it names another cluster, the minimum is its state of the group,
+// whatever the revision.
 //
-// That the group does not exist is believed of a node of the same cluster whose
-// applied index is not below the floor: the group was deleted. The floor is that
-// index from then on, which a group that is made again is above.
+// That the group does not exist is accepted from a node of the same cluster whose
+// applied index is not below the minimum revision: the group was deleted. That index
+// becomes the minimum; a group that is created again has a higher revision.
 type tracker struct {
 	c     *Client
 	group string
 
-	floor   floorMark // below which nothing is believed
-	rebuilt bool      // the floor went down since the last step
+	minimum groupVersion // the least that is accepted
+	rebuilt bool         // the minimum went down since the last step
 
-	// revision, fingerprint and cluster of the state, and what its fingerprint is
-	// computed from; revision 0 without a state.
+	// revision, fingerprint and cluster of the state, and the inputs of the
+	// fingerprint; revision 0 without a state.
 	revision, fingerprint uint64
 	cluster               string
 	inputs                *inputs
-	unknown, deleted      bool // the state is that the group does not exist; and that it did
+	unknown, deleted      bool // the group does not exist; and existed before
 	resync                bool // the next event must be a snapshot
 }
 
-// floorMark is a state of a group that was seen, or that the leader spoke of;
-// without a revision everything is believed.
-type floorMark struct {
+// groupVersion is a state of a group that was seen or that the leader has; without a
+// revision everything is accepted.
+type groupVersion struct {
 	revision, fingerprint uint64
 	cluster               string
 }
 
-// sameCluster compares two cluster ids; an empty one is not known.
+// sameCluster compares two cluster ids; an empty one is unknown and matches.
 func sameCluster(a, b string) bool { return a == b || a == "" || b == "" }
 
-// request resumes from the state, if there is one to lead on from.
+// request resumes from the state, if there is one to resume from.
 func (t *tracker) request() *registrypb.WatchRequest {
 	r := &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Group{Group: t.group}}
 	if !t.resync && !t.rebuilt && t.revision != 0 {
@@ -81,60 +80,60 @@ func (t *tracker) request() *registrypb.WatchRequest {
 	return r
 }
 
-// started tells whether there is a state.
-func (t *tracker) started() bool { return t.revision != 0 || t.unknown }
+// hasState reports whether there is a state.
+func (t *tracker) hasState() bool { return t.revision != 0 || t.unknown }
 
-// dated tells whether there is a state that has a place in the log.
-func (t *tracker) dated() bool { return t.revision != 0 || t.deleted }
+// hasIndex reports whether there is a state with an index of the log.
+func (t *tracker) hasIndex() bool { return t.revision != 0 || t.deleted }
 
-// take returns the step that an event makes, or nil if it is nothing new. An
-// errMismatch among the errors was not logged yet.
-func (t *tracker) take(ctx context.Context, e *registrypb.WatchEvent) (*step, error) {
+// stepOf returns the step of an event, or nil if nothing changed. The caller logs
+// errMismatch.
+func (t *tracker) stepOf(ctx context.Context, e *registrypb.WatchEvent) (*step, error) {
 	absence := e.GetAbsence()
 	switch e := e.Event.(type) {
 	case *registrypb.WatchEvent_UnknownGroup:
-		return t.takeUnknown(ctx, absence)
+		return t.unknownStep(ctx, absence)
 	case *registrypb.WatchEvent_Snapshot:
-		return t.takeSnapshot(ctx, e.Snapshot)
+		return t.snapshotStep(ctx, e.Snapshot)
 	case *registrypb.WatchEvent_Delta:
-		return t.takeDelta(e.Delta)
+		return t.deltaStep(e.Delta)
 	}
 	return nil, nil // of a newer server
 }
 
-func (t *tracker) takeUnknown(ctx context.Context, a *registrypb.GroupAbsence) (*step, error) {
+func (t *tracker) unknownStep(ctx context.Context, a *registrypb.GroupAbsence) (*step, error) {
 	if t.unknown && !t.rebuilt {
 		return nil, nil
 	}
 	if t.deletedAt(a.GetIndex(), a.GetClusterId()) {
 		return &step{unknown: true, deleted: true, rebuilt: t.rebuilt, index: a.GetIndex(), cluster: a.GetClusterId()}, nil
 	}
-	if err := t.ask(ctx); err != nil {
+	if err := t.askLeader(ctx); err != nil {
 		return nil, err
 	}
-	if t.floor.revision != 0 {
+	if t.minimum.revision != 0 {
 		return nil, errBehind
 	}
 	return &step{unknown: true, rebuilt: t.rebuilt, index: a.GetIndex(), cluster: a.GetClusterId()}, nil
 }
 
-// deletedAt tells whether a group that does not exist at the index was deleted.
+// deletedAt reports whether a group that does not exist at the index was deleted.
 func (t *tracker) deletedAt(index uint64, cluster string) bool {
-	return t.floor.revision != 0 && index >= t.floor.revision && cluster != "" && cluster == t.floor.cluster
+	return t.minimum.revision != 0 && index >= t.minimum.revision && cluster != "" && cluster == t.minimum.cluster
 }
 
-func (t *tracker) takeSnapshot(ctx context.Context, s *registrypb.GroupSnapshot) (*step, error) {
+func (t *tracker) snapshotStep(ctx context.Context, s *registrypb.GroupSnapshot) (*step, error) {
 	if s.GetRevision() == 0 {
 		return nil, errGap
 	}
-	if err := t.c.identity.meet(registrypb.ClusterRef{ID: s.GetClusterId()}, true); err != nil {
+	if err := t.c.identity.check(registrypb.ClusterRef{ID: s.GetClusterId()}, true); err != nil {
 		return nil, err
 	}
-	if !t.believable(s) {
-		if err := t.ask(ctx); err != nil {
+	if !t.acceptable(s) {
+		if err := t.askLeader(ctx); err != nil {
 			return nil, err
 		}
-		if !t.believable(s) {
+		if !t.acceptable(s) {
 			return nil, errBehind
 		}
 	}
@@ -157,13 +156,13 @@ func (t *tracker) takeSnapshot(ctx context.Context, s *registrypb.GroupSnapshot)
 	return st, nil
 }
 
-func (t *tracker) believable(s *registrypb.GroupSnapshot) bool {
-	f := t.floor
-	return sameCluster(s.GetClusterId(), f.cluster) &&
-		(s.GetRevision() > f.revision || s.GetRevision() == f.revision && s.GetFingerprint() == f.fingerprint)
+func (t *tracker) acceptable(s *registrypb.GroupSnapshot) bool {
+	m := t.minimum
+	return sameCluster(s.GetClusterId(), m.cluster) &&
+		(s.GetRevision() > m.revision || s.GetRevision() == m.revision && s.GetFingerprint() == m.fingerprint)
 }
 
-func (t *tracker) takeDelta(d *registrypb.GroupDelta) (*step, error) {
+func (t *tracker) deltaStep(d *registrypb.GroupDelta) (*step, error) {
 	if t.resync || t.rebuilt || t.revision == 0 || d.GetFrom() != t.revision || d.GetRevision() <= t.revision {
 		return nil, errGap
 	}
@@ -181,58 +180,58 @@ func (t *tracker) takeDelta(d *registrypb.GroupDelta) (*step, error) {
 	return st, nil
 }
 
-// discard throws a state away that does not fit its fingerprint: the next one
-// has to be a snapshot.
+// discard drops a state that does not have its fingerprint: the next event must be a
+// snapshot.
 func (t *tracker) discard(err error) error {
 	t.resync = true
 	return fmt.Errorf("%w: %w", errGap, err)
 }
 
-// report logs a mismatch, and tells whether the error is one.
+// report logs a mismatch, and reports whether the error is one.
 func (t *tracker) report(s *session, err error) bool {
 	if !errors.Is(err, errMismatch) {
 		return false
 	}
-	t.c.cfg.logger.Error("a state of the group was thrown away and is fetched again",
+	t.c.cfg.logger.Error("a state of the group does not have its fingerprint and is fetched again",
 		"group", t.group, "addr", s.ep.addr, "error", err)
 	return true
 }
 
-// ask lets the leader say where the group is, and lowers the floor if that is
-// below it, or of another cluster. It returns errBehind if the leader is where
-// this client was, or further.
-func (t *tracker) ask(ctx context.Context) error {
+// askLeader asks the leader for the group's revision, and lowers the minimum if the
+// leader's is below it or of another cluster. It returns errBehind if the leader is
+// not behind this client.
+func (t *tracker) askLeader(ctx context.Context) error {
 	r, err := t.c.groupReceipt(ctx, t.group)
 	switch {
 	case errors.Is(err, ErrUnknownGroup) && t.unknown && !t.rebuilt:
-		return errBehind // as was told; what the node shows is older
+		return errBehind // the leader agrees with the state; the node is behind
 	case errors.Is(err, ErrUnknownGroup):
 		r = Receipt{}
 	case err != nil:
-		return fmt.Errorf("%w, and the leader cannot be asked: %w", errBehind, err)
+		return fmt.Errorf("%w, and the leader did not answer: %w", errBehind, err)
 	}
-	f := t.floor
-	if sameCluster(r.ClusterID, f.cluster) &&
-		(r.Revision > f.revision || r.Revision == f.revision && r.Fingerprint == f.fingerprint && f.revision != 0) {
+	m := t.minimum
+	if sameCluster(r.ClusterID, m.cluster) &&
+		(r.Revision > m.revision || r.Revision == m.revision && r.Fingerprint == m.fingerprint && m.revision != 0) {
 		return errBehind
 	}
-	if f.revision == 0 {
+	if m.revision == 0 {
 		return nil
 	}
-	t.c.cfg.logger.Warn("the cluster was rebuilt: a group went back",
-		"group", t.group, "seen", f.revision, "of", f.cluster, "revision", r.Revision, "cluster", r.ClusterID)
-	t.floor, t.rebuilt = floorMark{r.Revision, r.Fingerprint, r.ClusterID}, true
+	t.c.cfg.logger.Warn("the cluster lost a part of its log: a group went back",
+		"group", t.group, "seen", m.revision, "of", m.cluster, "revision", r.Revision, "cluster", r.ClusterID)
+	t.minimum, t.rebuilt = groupVersion{r.Revision, r.Fingerprint, r.ClusterID}, true
 	return nil
 }
 
-// commit makes a step's state the one to lead on from.
+// commit makes the step's state the current one.
 func (t *tracker) commit(s *step) {
 	t.revision, t.fingerprint, t.cluster = s.revision, s.fingerprint, s.cluster
 	t.unknown, t.deleted = s.unknown, s.deleted
-	t.floor = floorMark{s.revision, s.fingerprint, s.cluster}
+	t.minimum = groupVersion{s.revision, s.fingerprint, s.cluster}
 	t.rebuilt, t.resync = false, false
 	if s.unknown {
-		t.inputs, t.floor.revision = nil, s.index
+		t.inputs, t.minimum.revision = nil, s.index
 	}
 	t.c.observe(s.index)
 }
@@ -251,8 +250,8 @@ func sortedMembers(ms []*registrypb.Member) []Member {
 
 func byID(a, b Member) int { return strings.Compare(a.ID, b.ID) }
 
-// merge returns the members after a change. All lists are ordered by id; one
-// that is both removed and put is put.
+// merge returns the members after a change. All lists are ordered by id; put wins
+// over removed.
 func merge(old, put []Member, removed []string) []Member {
 	out := make([]Member, 0, len(old)+len(put))
 	for len(put)+len(removed) > 0 {
@@ -288,7 +287,7 @@ func (s *step) after(old []Member) []Member {
 	return merge(old, s.put, slices.Sorted(slices.Values(s.removed)))
 }
 
-// ringMembers is what the ring needs of members.
+// ringMembers converts members for the ring.
 func ringMembers(ms []Member) []ring.Member {
 	out := make([]ring.Member, len(ms))
 	for i := range ms {

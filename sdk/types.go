@@ -6,17 +6,16 @@ import (
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
-// State says whether a member takes part in its group's ring.
+// State is a member's part in its group's ring.
 type State int
 
 const (
 	// StateActive: the member owns keys.
 	StateActive State = iota
-	// StateDraining: the member owns no keys and may finish its work. Its keys
-	// are where they go when it leaves.
+	// StateDraining: the member owns no keys and may finish its work. Its keys have
+	// the owners that they would have without it.
 	StateDraining
-	// StateHeld: the member is away for a planned restart and keeps its keys;
-	// requests go to its fallback meanwhile.
+	// StateHeld: the member restarts and keeps its keys; its fallback serves them.
 	StateHeld
 )
 
@@ -41,24 +40,23 @@ type Member struct {
 	Meta   map[string]string
 	State  State
 	TTL    time.Duration
-	// Hold, of a held member, is how long it stays without a sign of life, if
-	// that is longer than its TTL; 0: as long as its lease is renewed.
+	// Hold, of a held member, is how long it stays without heartbeats, if that is
+	// longer than its TTL; 0: as long as its lease is renewed.
 	Hold time.Duration
-	// Fallback stands in for a held owner: the first of the key's first 64
-	// owners that is not held. It is set in what Match, MatchN and MatchMany
-	// return for a key; nil where the owner is not held, and where nobody is
-	// there to stand in.
+	// Fallback serves the keys of a held owner: the first of the key's first 64
+	// owners that is not held. It is set in the results of Match, MatchN and
+	// MatchMany; nil if the owner is not held, and if all are.
 	Fallback *Member
 
 	// CreatedIndex and ModifiedIndex are the log indexes of the entry that
 	// created the member and of the last that changed what readers see.
 	CreatedIndex  uint64
 	ModifiedIndex uint64
-	// RegisteredAt is by the clock of the leader of that time: for display.
+	// RegisteredAt is by the clock of the leader at that time, for display.
 	RegisteredAt time.Time
 }
 
-// Serving returns whom to ask: the fallback of a held owner, and otherwise the
+// Serving returns the member to ask: the fallback of a held owner, and otherwise the
 // member itself.
 func (m Member) Serving() Member {
 	if m.Fallback != nil {
@@ -93,9 +91,9 @@ type SetGroup struct {
 	ExpectedRevision uint64
 }
 
-// GroupDeletion says how a group is deleted; the zero value deletes an empty one.
+// GroupDeletion is how to delete a group; the zero value deletes an empty one.
 type GroupDeletion struct {
-	// Force removes its members with it.
+	// Force removes the members too.
 	Force bool
 	// ExpectedRevision, when not 0, refuses the deletion with
 	// ErrRevisionMismatch unless the group is at this revision.
@@ -106,24 +104,24 @@ type GroupDeletion struct {
 type MemberUpdate struct {
 	Weight *int
 	State  *State
-	// Hold, with StateHeld, is how long the member stays without a sign of life:
-	// 1 s – 24 h, or its TTL if that is longer; 0: as long as its lease is
-	// renewed. While it lasts the next to register the id has the seat, and its
-	// process may end, by Close too, and leaves the seat held.
+	// Hold, with StateHeld, is how long the member stays without heartbeats: 1 s –
+	// 24 h, or its TTL if that is longer; 0: as long as its lease is renewed. While
+	// it lasts, the next registration of the id takes over, and Close of the old one
+	// leaves the member held.
 	Hold time.Duration
 }
 
-// Receipt says what an answer was computed from.
+// Receipt is what an answer was computed from.
 type Receipt struct {
 	// Index is the last log index that the answering node had applied.
 	Index uint64
 	// Revision is the log index of the group's last change.
 	Revision uint64
-	// Fingerprint of what the group's ring is built from at the revision: equal
-	// members and parameters give equal fingerprints on every node.
+	// Fingerprint of the inputs of the group's ring at the revision: equal members
+	// and parameters give equal fingerprints on every node.
 	Fingerprint uint64
-	// ClusterID is the id of the cluster, made when it was formed. One that was
-	// formed anew under the same name has another: see ErrWrongCluster.
+	// ClusterID is the id of the cluster, made when it was formed: see
+	// ErrWrongCluster.
 	ClusterID string
 	// Lag is the time since the answering node last heard from the leader.
 	Lag time.Duration
@@ -147,8 +145,8 @@ type NodeStatus struct {
 	// Bind is the address for other nodes, Addr the one for clients.
 	Bind string
 	Addr string
-	// Role is leader, follower, candidate or nonvoter; empty when the node
-	// does not answer.
+	// Role is leader, follower, candidate or nonvoter; empty if the node does not
+	// answer.
 	Role         string
 	AppliedIndex uint64
 	CommitIndex  uint64
@@ -157,18 +155,18 @@ type NodeStatus struct {
 	// Fingerprint and Revision are those of the group that was asked for.
 	Fingerprint uint64
 	Revision    uint64
-	// RingDigest is of the points of the ring that the node built of that group;
-	// 0 where it could not.
+	// RingDigest is the digest of the points of the node's ring of that group; 0 if
+	// it has none.
 	RingDigest uint64
 	Version    string
 	Voter      bool
 	Ready      bool
 	// Lag is the time since the node last heard from the leader.
 	Lag time.Duration
-	// Error says why the node could not be asked.
+	// Error is why the node did not answer.
 	Error string
-	// Alarms are what an operator should know of the node: its state differs
-	// from the others', its disk is nearly full.
+	// Alarms are the node's alarms for the operator: a state that differs from the
+	// others', a disk that is nearly full.
 	Alarms []string
 }
 
@@ -198,7 +196,7 @@ func membersFromProto(ms []*registrypb.Member) []Member {
 	return out
 }
 
-// stateFromProto reads an unknown state as the zero value, as the API asks.
+// stateFromProto maps an unknown state to the zero value, as the API requires.
 func stateFromProto(s registrypb.MemberState) State {
 	switch s {
 	case registrypb.MemberState_MEMBER_STATE_DRAINING:

@@ -6,17 +6,16 @@ import (
 	"github.com/werbenhu/registry/ring"
 )
 
-// View is one state of a Ring. It never changes, so that answers and receipt
-// belong together.
+// View is one state of a Ring. It never changes, so its answers are consistent.
 type View struct {
 	group   string
 	ring    *ring.Ring
 	members []Member // by the ring's index
 	state
 
-	refuse error // why the view is not to be matched with
-	empty  error // for a ring without points
-	held   bool  // some member is: Match has to look at the owner's state
+	refuse error // why Match fails
+	empty  error // of Match, if the ring has no points
+	held   bool  // a member is held: Match checks the owner's state
 }
 
 func newView(group string, s state, members []Member, r *ring.Ring) *View {
@@ -33,8 +32,8 @@ func newView(group string, s state, members []Member, r *ring.Ring) *View {
 	return v
 }
 
-// Match returns the member that owns the key. It is the view's own, not to be
-// changed; one that is held is a copy, with its fallback.
+// Match returns the member that owns the key. It belongs to the view and must not be
+// changed; a held owner is a copy with its fallback.
 func (v *View) Match(key string) (*Member, error) {
 	if v.refuse != nil {
 		return nil, v.refuse
@@ -49,14 +48,14 @@ func (v *View) Match(key string) (*Member, error) {
 	return &v.members[i], nil
 }
 
-// heldOwner is the held owner of a key with its fallback.
+// heldOwner returns the held owner of a key with its fallback.
 func (v *View) heldOwner(i int, key string) *Member {
 	m := v.members[i]
 	v.standIn(&m, key)
 	return &m
 }
 
-// standIn names who stands in for the held owner of a key.
+// standIn sets the fallback of the held owner of a key.
 func (v *View) standIn(owner *Member, key string) {
 	if f := v.ring.Fallback(key); f >= 0 {
 		owner.Fallback = &v.members[f]
@@ -73,9 +72,8 @@ func (v *View) MatchN(dst []Member, key string, n int) ([]Member, error) {
 	return dst, err
 }
 
-// Serving appends to dst the first n members to ask for the key: its owners,
-// those that are not held before those that are. The first is the one that an
-// routing.Owner accepts the key at.
+// Serving appends to dst the first n members to ask for the key: its owners, held
+// ones last. A routing.Owner accepts the key at the first one.
 func (v *View) Serving(dst []Member, key string, n int) ([]Member, error) {
 	return v.list(dst, key, n, (*ring.Ring).Serving)
 }
@@ -102,8 +100,8 @@ func (v *View) list(dst []Member, key string, n int, match func(*ring.Ring, []in
 // indexes has room for what a ring's MatchN returns.
 var indexes = sync.Pool{New: func() any { return new([]int) }}
 
-// MatchBatch appends to dst the owner of each key. The members are the view's
-// own: they are not to be changed, and have no Fallback.
+// MatchBatch appends to dst the owner of each key. The members belong to the view,
+// must not be changed, and have no Fallback.
 func (v *View) MatchBatch(dst []*Member, keys []string) ([]*Member, error) {
 	if v.refuse != nil {
 		return dst, v.refuse
@@ -122,10 +120,10 @@ func (v *View) MatchBatch(dst []*Member, keys []string) ([]*Member, error) {
 	return dst, nil
 }
 
-// Err says why the view answers nothing; nil if it does.
+// Err is why Match fails whatever the key; nil if it does not.
 func (v *View) Err() error { return v.refuse }
 
-// Members returns all members, ordered by id. The slice is not to be changed.
+// Members returns all members, ordered by id. The slice must not be changed.
 func (v *View) Members() []Member { return v.members }
 
 // Group returns the name of the group.
@@ -137,12 +135,12 @@ func (v *View) Revision() uint64 { return v.revision }
 // Index is an applied index of the log at which the group was at the revision.
 func (v *View) Index() uint64 { return v.index }
 
-// ClusterID is the id of the cluster that the revision is of; empty if no node
-// named it.
+// ClusterID is the id of the revision's cluster; empty if it is not known.
 func (v *View) ClusterID() string { return v.cluster }
 
-// Fingerprint of what the ring was built from.
+// Fingerprint of the inputs of the ring.
 func (v *View) Fingerprint() uint64 { return v.fingerprint }
 
-// Ring returns the bare ring, whose indexes are those of Members; nil without one.
+// Ring returns the bare ring, whose indexes are those of Members; nil before the
+// first state.
 func (v *View) Ring() *ring.Ring { return v.ring }

@@ -8,42 +8,41 @@ import (
 	"time"
 )
 
-// Watch tells of changes, for as long as it is not closed and its context has
-// not ended. It survives the loss of nodes: it goes on through another one,
-// from where it was, and shows nothing of it.
+// Watch reports changes until it is closed or its context ends. When a node is lost
+// it resumes on another one, without an event.
 //
-// What it shows is never older than what it has shown before, and never empty
-// because a node knew no better: where a node seems to have gone back, the
-// leader is asked. Only if the cluster itself lost a part of its log does a watch
-// go back, with an event that says Rebuilt.
+// It never shows an older state than before, nor an empty one that only a lagging
+// node has: where a node seems to have gone back, the leader is asked. Only if the
+// cluster itself lost a part of its log does a watch go back, with an event that
+// says Rebuilt.
 //
-// A watch that has got nothing for 5 s, from at least three attempts, says so in an
-// event with Err, goes on trying, and says Recovered in another when it is over.
-// When nodes answer meanwhile and refuse, with ErrWrongCluster for instance, that is
-// another event with Err.
+// A watch that has got nothing for 5 s, from at least three attempts, sends an event
+// with Err, keeps trying, and sends one with Recovered when the outage is over. If
+// nodes refuse meanwhile, with ErrWrongCluster for instance, it sends another event
+// with Err.
 //
-// Events are not a history. A consumer that is slow is shown what changed since
-// its last event as one event, so a watch holds no more than the newest state
-// and the names of what changed in it.
+// Events are not a history. A slow consumer gets all changes since its last event
+// as one event, so a watch holds only the newest state and the names of what
+// changed in it.
 //
 // Next and All are for one goroutine at a time; the other methods for any.
 type Watch[T any] struct {
-	ctx    context.Context // ends the watch
-	cancel context.CancelFunc
-	done   chan struct{} // closed when its goroutine has ended
-	fresh  freshness
+	ctx       context.Context // ends the watch
+	cancel    context.CancelFunc
+	done      chan struct{} // closed when its goroutine has ended
+	staleness staleness
 
-	mu      sync.Mutex // guards the rest, and what poll and outage read
-	wake    chan struct{}
-	poll    func() (T, bool)
-	outage  func(err error) T // the event of an outage, or with nil of its end
-	failing error             // why there is nothing to follow
-	told    error             // what failing was when it was last shown
-	err     error
+	mu       sync.Mutex // guards the rest, and what poll and outage read
+	wake     chan struct{}
+	poll     func() (T, bool)
+	outage   func(err error) T // the event of an outage, or with nil of its end
+	failing  error             // why nothing can be followed
+	reported error             // the value of failing in the last such event
+	err      error
 }
 
-// newWatch makes a watch and lets run follow for it. run ends with the context
-// of the watch; poll and outage are called with w.mu held.
+// newWatch makes a watch whose goroutine is run, which ends with the context of the
+// watch. poll and outage are called with w.mu held.
 func newWatch[T any](
 	ctx context.Context, c *Client, poll func() (T, bool), outage func(error) T, run func(ctx context.Context, w *Watch[T]) error,
 ) (*Watch[T], error) {
@@ -79,24 +78,24 @@ func (w *Watch[T]) change(f func()) {
 	w.mu.Lock()
 	f()
 	w.mu.Unlock()
-	poke(w.wake)
+	signal(w.wake)
 }
 
-// trouble notes why there is nothing to follow; nil: there is.
-func (w *Watch[T]) trouble(err error) { w.change(func() { w.failing = err }) }
+// reportOutage records why nothing can be followed, and nil when that is over.
+func (w *Watch[T]) reportOutage(err error) { w.change(func() { w.failing = err }) }
 
-// nextLocked returns what is to be shown next.
+// nextLocked returns the next event, if there is one.
 func (w *Watch[T]) nextLocked() (T, bool) {
-	if w.failing != w.told { // by identity: each is told once
-		w.told = w.failing
+	if w.failing != w.reported { // by identity: each is reported once
+		w.reported = w.failing
 		return w.outage(w.failing), true
 	}
 	return w.poll()
 }
 
-// Next waits for the next event. It returns the error that ended ctx, which
-// ends the wait and not the watch; or, once the watch has ended, ErrClosed, the
-// error of the watch's own context, or the *Error with which a node refused.
+// Next waits for the next event. If ctx ends it returns its error, and the watch
+// goes on. After the end of the watch it returns ErrClosed, the error of the watch's
+// own context, or the *Error with which a node refused the request.
 func (w *Watch[T]) Next(ctx context.Context) (T, error) {
 	for {
 		w.mu.Lock()
@@ -131,23 +130,22 @@ func (w *Watch[T]) All(ctx context.Context) iter.Seq2[T, error] {
 	}
 }
 
-// Age is the time since a node last said that what the watch has received was
-// its newest state: the time since the message came, and what the node said
-// had passed since it last heard from the leader. Without such a word it is the
-// longest duration there is.
-func (w *Watch[T]) Age() time.Duration { return ageOf(w.fresh.since()) }
+// Age is the time since a node last confirmed that the watch has its newest state:
+// the time since that message arrived, plus the node's own lag behind the leader.
+// Before the first such message it is the largest duration.
+func (w *Watch[T]) Age() time.Duration { return ageOf(w.staleness.since()) }
 
 // Done is closed when the watch has ended.
 func (w *Watch[T]) Done() <-chan struct{} { return w.done }
 
-// Err is nil while the watch goes on, and then why it ended.
+// Err is nil while the watch goes on, and then the reason of its end.
 func (w *Watch[T]) Err() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.err
 }
 
-// Close ends the watch. It returns when nothing of it runs any more.
+// Close ends the watch and waits for its goroutine.
 func (w *Watch[T]) Close() error {
 	w.cancel()
 	<-w.done

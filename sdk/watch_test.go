@@ -19,7 +19,7 @@ import (
 )
 
 // told is a group as the events of a watch make it.
-type told struct {
+type replica struct {
 	members  map[string]Member
 	revision uint64
 	events   int
@@ -27,7 +27,7 @@ type told struct {
 }
 
 // take applies an event as its documentation says.
-func (g *told) take(t *testing.T, e GroupEvent) {
+func (g *replica) take(t *testing.T, e GroupEvent) {
 	t.Helper()
 	g.events++
 	if e.From != g.revision {
@@ -50,7 +50,7 @@ func (g *told) take(t *testing.T, e GroupEvent) {
 }
 
 // is compares with the history's version of that revision.
-func (g *told) is(cl *fakeCluster, group string) error {
+func (g *replica) is(cl *fakeCluster, group string) error {
 	cl.mu.Lock()
 	defer cl.mu.Unlock()
 	for _, v := range cl.histories[group].versions {
@@ -101,7 +101,7 @@ func TestWatchOfARandomHistory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &told{}
+	g := &replica{}
 	for range 300 {
 		switch n := cl.nodes[rnd.IntN(3)]; rnd.IntN(12) {
 		case 0:
@@ -145,7 +145,7 @@ func TestSlowWatchHoldsTheNewestStateOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &told{}
+	g := &replica{}
 	g.take(t, next(t, w))
 	r := openRing(t, c) // tells about how far the node's streams are
 	var last uint64
@@ -154,8 +154,8 @@ func TestSlowWatchHoldsTheNewestStateOnly(t *testing.T) {
 	}
 	wait(t, r, last)
 	for range 3 { // what a node says of its state comes after that state
-		said := w.fresh.since()
-		eventually(t, "the node says that its state is current", func() bool { return w.fresh.since().After(said) })
+		said := w.staleness.since()
+		eventually(t, "the node says that its state is current", func() bool { return w.staleness.since().After(said) })
 	}
 	e := next(t, w)
 	for e.Revision < last {
@@ -217,7 +217,7 @@ func TestWatchChecksTheFirstDeltaOfAResume(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &told{}
+	g := &replica{}
 	g.take(t, next(t, w))
 	cl.nodes[0].srv.Stop()
 	cl.mu.Lock()
@@ -272,13 +272,13 @@ func TestWatchPrefix(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	groups := map[string]*told{}
+	groups := map[string]*replica{}
 	until := func(group string, revision uint64) {
 		t.Helper()
 		for groups[group] == nil || groups[group].revision != revision {
 			e := next(t, w)
 			if groups[e.Group] == nil {
-				groups[e.Group] = &told{}
+				groups[e.Group] = &replica{}
 			}
 			groups[e.Group].take(t, e)
 			if !e.Unknown {
@@ -458,21 +458,21 @@ func TestTrackerTakesNoDeltaOverAGap(t *testing.T) {
 			From: from, Revision: revision, Fingerprint: in.fingerprint(), Config: fakeConfig(),
 		}}}
 	}
-	if _, err := tr.take(t.Context(), delta(0, 5)); !errors.Is(err, errGap) {
+	if _, err := tr.stepOf(t.Context(), delta(0, 5)); !errors.Is(err, errGap) {
 		t.Errorf("without a state: %v", err)
 	}
 	tr.commit(&step{revision: 5})
 	tr.inputs = in
 	for _, d := range [][2]uint64{{4, 6}, {6, 7}, {5, 5}, {5, 4}} {
-		if _, err := tr.take(t.Context(), delta(d[0], d[1])); !errors.Is(err, errGap) {
+		if _, err := tr.stepOf(t.Context(), delta(d[0], d[1])); !errors.Is(err, errGap) {
 			t.Errorf("%v at 5: %v", d, err)
 		}
 	}
-	if s, err := tr.take(t.Context(), delta(5, 6)); err != nil || s.revision != 6 {
+	if s, err := tr.stepOf(t.Context(), delta(5, 6)); err != nil || s.revision != 6 {
 		t.Errorf("%+v, %v", s, err)
 	}
 	tr.resync = true
-	if _, err := tr.take(t.Context(), delta(5, 6)); !errors.Is(err, errGap) {
+	if _, err := tr.stepOf(t.Context(), delta(5, 6)); !errors.Is(err, errGap) {
 		t.Errorf("when a snapshot is due: %v", err)
 	}
 }

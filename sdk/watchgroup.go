@@ -8,17 +8,17 @@ import (
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
-// GroupEvent tells how a group changed since the last event of the watch.
+// GroupEvent is how a group changed since the last event of the watch.
 type GroupEvent struct {
 	Group string
-	// Reset: forget what was known of the group; Put is all of it. The first
-	// event is one, and each that follows a gap in what the nodes remember.
+	// Reset: Put has all members of the group and replaces earlier events. The first
+	// event is a Reset, and so is one after a gap in the nodes' history.
 	Reset bool
-	// Rebuilt: the cluster lost its log, and the group went back with it. The
-	// event is a Reset, or says Unknown.
+	// Rebuilt: the cluster lost its log, and the group went back. The event is a
+	// Reset or Unknown.
 	Rebuilt bool
-	// Unknown: the group does not exist, or not any more: then Rebuilt is not set.
-	// It may come to exist later, and then has revisions above Index.
+	// Unknown: the group does not exist, or was deleted: then Rebuilt is not set. If
+	// it is created later, it has revisions above Index.
 	Unknown bool
 
 	// From is the revision of the event before, Revision that of the group
@@ -26,42 +26,42 @@ type GroupEvent struct {
 	From     uint64
 	Revision uint64
 	Index    uint64
-	// Fingerprint of what the group's ring is built from now.
+	// Fingerprint of the inputs of the group's ring.
 	Fingerprint uint64
 	// VirtualNodes and Bound are the ring's parameters.
 	VirtualNodes int
 	Bound        int
-	// Put has the members that are new or changed, ordered by id, and Removed
-	// the ids of those that are gone; some of these may never have been shown.
+	// Put has the members that are new or changed, ordered by id, and Removed the
+	// ids of those that left; some of these were in no event.
 	Put     []Member
 	Removed []string
 
-	// Err: the watch has got nothing for some time, and why; it goes on trying.
-	// Recovered: that is over. Such an event, which may also be the first, tells of
-	// no change, and that of a prefix names no group.
+	// Err: the watch gets nothing, for this reason, and keeps trying. Recovered: the
+	// outage is over. Such an event has no change and may be the first one; for a
+	// prefix it names no group.
 	Err       error
 	Recovered bool
 }
 
-// changesKept bounds the names of changes that wait for a slow consumer: twice
-// the group's members, and that many. Beyond, the consumer gets all members.
+// changesKept bounds the names of changes that wait for a slow consumer: twice the
+// group's members plus this. Beyond the bound the consumer gets all members.
 const changesKept = 1024
 
-// groupCell is the newest state of a group and what of it was not yet shown.
+// groupCell is the newest state of a group and the changes not yet shown.
 type groupCell struct {
 	group   string
 	last    *step // the newest, without its members
 	members []Member
 	shown   uint64 // revision
 
-	news, reset, rebuilt bool
-	changed              map[string]bool // ids, unless reset
+	pending, reset, rebuilt bool
+	changed                 map[string]bool // ids, unless reset
 }
 
-// apply takes a step over.
+// apply makes the step's state the newest.
 func (g *groupCell) apply(s *step) {
 	g.members = s.after(g.members)
-	g.news = true
+	g.pending = true
 	g.rebuilt = g.rebuilt || s.rebuilt
 	g.reset = g.reset || s.reset || s.unknown
 	if !g.reset {
@@ -80,13 +80,13 @@ func (g *groupCell) apply(s *step) {
 		g.changed = nil
 	}
 	last := *s
-	last.put, last.removed, last.added, last.gone = nil, nil, nil, nil
+	last.put, last.removed, last.added, last.left = nil, nil, nil, nil
 	g.last = &last
 }
 
-// event returns what was not yet shown.
+// event returns the changes not yet shown.
 func (g *groupCell) event() (GroupEvent, bool) {
-	if !g.news {
+	if !g.pending {
 		return GroupEvent{}, false
 	}
 	s := g.last
@@ -106,18 +106,18 @@ func (g *groupCell) event() (GroupEvent, bool) {
 	}
 	slices.Sort(e.Removed)
 	g.shown = s.revision
-	g.news, g.reset, g.rebuilt, g.changed = false, false, false, nil
+	g.pending, g.reset, g.rebuilt, g.changed = false, false, false, nil
 	return e, true
 }
 
-// outage is the event that no node gives the watch, or with nil that one does again.
+// outage is the event of an outage, or with nil of its end.
 func (g *groupCell) outage(err error) GroupEvent {
 	return GroupEvent{Group: g.group, From: g.shown, Revision: g.shown, Err: err, Recovered: err == nil}
 }
 
-// Watch follows one group, which need not exist yet. The first event is the
-// group as it is, or that it is unknown; the next ones come as soon as the node
-// has applied a change. The watch ends with ctx.
+// Watch follows one group, which need not exist yet. The first event is the whole
+// group, or Unknown; the next ones come as soon as the node has applied a change.
+// The watch ends with ctx.
 func (c *Client) Watch(ctx context.Context, group string) (*Watch[GroupEvent], error) {
 	if err := c.ready("watch", &registrypb.MembersRequest{Group: group}); err != nil {
 		return nil, err
@@ -126,14 +126,14 @@ func (c *Client) Watch(ctx context.Context, group string) (*Watch[GroupEvent], e
 	return newWatch(ctx, c, cell.event, cell.outage, func(ctx context.Context, w *Watch[GroupEvent]) error {
 		t := &tracker{c: c, group: group}
 		f := &follower{
-			c: c, what: "group " + group, every: c.cfg.progress, request: t.request, trouble: w.trouble,
+			c: c, what: "group " + group, every: c.cfg.progress, request: t.request, reportOutage: w.reportOutage,
 			progress: func(asOf time.Time) {
-				if t.started() {
-					w.fresh.confirm(asOf)
+				if t.hasState() {
+					w.staleness.confirm(asOf)
 				}
 			},
-			take: func(ctx context.Context, s *session, e *registrypb.WatchEvent) error {
-				st, err := t.take(ctx, e)
+			handle: func(ctx context.Context, s *session, e *registrypb.WatchEvent) error {
+				st, err := t.stepOf(ctx, e)
 				if err != nil || st == nil {
 					t.report(s, err)
 					return err

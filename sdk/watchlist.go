@@ -12,9 +12,9 @@ import (
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
-// GroupsEvent tells how the list of groups changed since the last event.
+// GroupsEvent is how the list of groups changed since the last event.
 type GroupsEvent struct {
-	// Reset: forget the groups that were known; Groups has all.
+	// Reset: Groups has all groups and replaces earlier events.
 	Reset bool
 	// Rebuilt: the cluster lost its log; the event is a Reset.
 	Rebuilt bool
@@ -22,11 +22,11 @@ type GroupsEvent struct {
 	Index uint64
 	// Groups whose configuration, size or revision changed, ordered by name.
 	Groups []Group
-	// Removed has the names of groups that are gone.
+	// Removed has the names of deleted groups.
 	Removed []string
 
-	// Err: the watch has got nothing for some time, and why; it goes on trying.
-	// Recovered: that is over. Such an event tells of no change.
+	// Err: the watch gets nothing, for this reason, and keeps trying. Recovered: the
+	// outage is over. Such an event has no change.
 	Err       error
 	Recovered bool
 }
@@ -36,12 +36,12 @@ type NodesEvent struct {
 	// Rebuilt: the cluster lost its log.
 	Rebuilt bool
 	Index   uint64
-	// Leader is the id of the leader as of the log.
+	// Leader is the id of the leader, from the log.
 	Leader string
 	Nodes  []Node
 
-	// Err: the watch has got nothing for some time, and why; it goes on trying.
-	// Recovered: that is over. Such an event lists what was known before.
+	// Err: the watch gets nothing, for this reason, and keeps trying. Recovered: the
+	// outage is over. Such an event repeats the last list.
 	Err       error
 	Recovered bool
 }
@@ -55,8 +55,8 @@ type Node struct {
 	Version string
 }
 
-// floor is the applied index below which no list is believed.
-type floor struct {
+// minIndex is the applied index below which no list is accepted.
+type minIndex struct {
 	c       *Client
 	index   uint64
 	rebuilt bool
@@ -64,24 +64,24 @@ type floor struct {
 
 // check returns errBehind for a list of an older index, unless the leader says
 // that the log is shorter than it was.
-func (f *floor) check(ctx context.Context, index uint64) error {
-	if index >= f.index {
+func (m *minIndex) check(ctx context.Context, index uint64) error {
+	if index >= m.index {
 		return nil
 	}
 	var r Receipt
-	if _, err := f.c.Groups(ctx, Linearizable(), WithReceipt(&r)); err != nil {
-		return fmt.Errorf("%w, and the leader cannot be asked: %w", errBehind, err)
+	if _, err := m.c.Groups(ctx, Linearizable(), WithReceipt(&r)); err != nil {
+		return fmt.Errorf("%w, and the leader did not answer: %w", errBehind, err)
 	}
-	if r.Index >= f.index || index < r.Index {
+	if r.Index >= m.index || index < r.Index {
 		return errBehind
 	}
-	f.rebuilt = true
+	m.rebuilt = true
 	return nil
 }
 
-func (f *floor) commit(index uint64) {
-	f.index, f.rebuilt = index, false
-	f.c.observe(index)
+func (m *minIndex) commit(index uint64) {
+	m.index, m.rebuilt = index, false
+	m.c.observe(index)
 }
 
 // WatchGroups follows the list of groups, without their members. The first
@@ -90,94 +90,94 @@ func (c *Client) WatchGroups(ctx context.Context) (*Watch[GroupsEvent], error) {
 	if err := c.open(); err != nil {
 		return nil, err
 	}
-	l := &groupList{groups: map[string]Group{}, news: map[string]bool{}}
+	l := &groupList{groups: map[string]Group{}, changed: map[string]bool{}}
 	outage := func(err error) GroupsEvent { return GroupsEvent{Index: l.index, Err: err, Recovered: err == nil} }
 	return newWatch(ctx, c, l.event, outage, func(ctx context.Context, w *Watch[GroupsEvent]) error {
-		fl := &floor{c: c}
+		lowest := &minIndex{c: c}
 		f := listFollower(c, "groups", &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Groups{Groups: true}}, w)
-		f.take = func(ctx context.Context, s *session, e *registrypb.WatchEvent) error {
+		f.handle = func(ctx context.Context, s *session, e *registrypb.WatchEvent) error {
 			list := e.GetGroups()
 			if list == nil {
 				return nil
 			}
-			if err := fl.check(ctx, list.GetIndex()); err != nil {
+			if err := lowest.check(ctx, list.GetIndex()); err != nil {
 				return err
 			}
-			w.change(func() { l.apply(list, s.events == 0, fl.rebuilt) })
-			fl.commit(list.GetIndex())
+			w.change(func() { l.apply(list, s.events == 0, lowest.rebuilt) })
+			lowest.commit(list.GetIndex())
 			return nil
 		}
 		return f.run(ctx)
 	})
 }
 
-// listFollower makes a follower for a watch that starts over on every stream.
+// listFollower makes a follower for a watch that gets the whole list on every stream.
 func listFollower[T any](c *Client, what string, req *registrypb.WatchRequest, w *Watch[T]) *follower {
 	return &follower{
-		c: c, what: what, every: c.cfg.progress, progress: func(asOf time.Time) { w.fresh.confirm(asOf) }, trouble: w.trouble,
+		c: c, what: what, every: c.cfg.progress, progress: func(asOf time.Time) { w.staleness.confirm(asOf) }, reportOutage: w.reportOutage,
 		request: func() *registrypb.WatchRequest { return &registrypb.WatchRequest{Target: req.Target} },
 	}
 }
 
-// groupList is the newest list of groups and what of it was not yet shown.
+// groupList is the newest list of groups and the changes not yet shown.
 type groupList struct {
 	groups map[string]Group
 	index  uint64
 
-	started, told  bool
+	started, shown bool
 	reset, rebuilt bool
-	news           map[string]bool
+	changed        map[string]bool
 }
 
-// apply takes a list over; complete, it has all groups there are.
+// apply applies an event; a complete one has all groups.
 func (l *groupList) apply(list *registrypb.GroupList, complete, rebuilt bool) {
 	l.started, l.index = true, list.GetIndex()
 	l.rebuilt = l.rebuilt || rebuilt
 	l.reset = l.reset || rebuilt
-	gone := map[string]bool{}
+	removed := map[string]bool{}
 	if complete {
 		for name := range l.groups {
-			gone[name] = true
+			removed[name] = true
 		}
 	}
 	for _, name := range list.GetRemoved() {
-		gone[name] = true
+		removed[name] = true
 	}
 	for _, g := range list.GetGroups() {
-		delete(gone, g.GetName())
+		delete(removed, g.GetName())
 		if now := groupFromProto(g); l.groups[now.Name] != now {
 			l.groups[now.Name] = now
-			l.news[now.Name] = true
+			l.changed[now.Name] = true
 		}
 	}
-	for name := range gone {
+	for name := range removed {
 		delete(l.groups, name)
-		l.news[name] = true
+		l.changed[name] = true
 	}
-	if len(l.news) > 2*len(l.groups)+changesKept {
+	if len(l.changed) > 2*len(l.groups)+changesKept {
 		l.reset = true
 	}
 	if l.reset {
-		clear(l.news)
+		clear(l.changed)
 	}
 }
 
 func (l *groupList) event() (GroupsEvent, bool) {
-	if !l.started || l.told && !l.reset && len(l.news) == 0 {
+	if !l.started || l.shown && !l.reset && len(l.changed) == 0 {
 		return GroupsEvent{}, false
 	}
-	e := GroupsEvent{Reset: l.reset || !l.told, Rebuilt: l.rebuilt, Index: l.index}
+	e := GroupsEvent{Reset: l.reset || !l.shown, Rebuilt: l.rebuilt, Index: l.index}
 	for _, name := range slices.Sorted(maps.Keys(l.groups)) {
-		if e.Reset || l.news[name] {
+		if e.Reset || l.changed[name] {
 			e.Groups = append(e.Groups, l.groups[name])
 		}
-		delete(l.news, name)
+		delete(l.changed, name)
 	}
 	if !e.Reset {
-		e.Removed = slices.Sorted(maps.Keys(l.news))
+		e.Removed = slices.Sorted(maps.Keys(l.changed))
 	}
-	clear(l.news)
-	l.told, l.reset, l.rebuilt = true, false, false
+	clear(l.changed)
+	l.shown, l.reset, l.rebuilt = true, false, false
 	return e, true
 }
 
@@ -186,21 +186,21 @@ func (c *Client) WatchNodes(ctx context.Context) (*Watch[NodesEvent], error) {
 	return c.watchNodes(ctx, c.cfg.progress)
 }
 
-// watchNodes asks for a word at least that often.
+// watchNodes sets how often a node confirms an unchanged list.
 func (c *Client) watchNodes(ctx context.Context, every time.Duration) (*Watch[NodesEvent], error) {
 	if err := c.open(); err != nil {
 		return nil, err
 	}
 	var last NodesEvent
-	var news, rebuilt bool
+	var pending, rebuilt bool
 	poll := func() (NodesEvent, bool) {
-		if !news {
+		if !pending {
 			return NodesEvent{}, false
 		}
 		e := last
 		e.Rebuilt = rebuilt
 		e.Nodes = slices.Clone(last.Nodes)
-		news, rebuilt = false, false
+		pending, rebuilt = false, false
 		return e, true
 	}
 	outage := func(err error) NodesEvent {
@@ -209,23 +209,23 @@ func (c *Client) watchNodes(ctx context.Context, every time.Duration) (*Watch[No
 		return e
 	}
 	return newWatch(ctx, c, poll, outage, func(ctx context.Context, w *Watch[NodesEvent]) error {
-		fl := &floor{c: c}
+		lowest := &minIndex{c: c}
 		f := listFollower(c, "nodes", &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Nodes{Nodes: true}}, w)
 		f.every = every
-		f.take = func(ctx context.Context, s *session, e *registrypb.WatchEvent) error {
+		f.handle = func(ctx context.Context, s *session, e *registrypb.WatchEvent) error {
 			list := e.GetNodes()
 			if list == nil {
 				return nil
 			}
-			if err := fl.check(ctx, list.GetIndex()); err != nil {
+			if err := lowest.check(ctx, list.GetIndex()); err != nil {
 				return err
 			}
 			w.change(func() {
 				now := nodesFromProto(list)
 				same := now.Leader == last.Leader && slices.Equal(now.Nodes, last.Nodes) && last.Index != 0
-				last, news, rebuilt = now, news || !same || fl.rebuilt, rebuilt || fl.rebuilt
+				last, pending, rebuilt = now, pending || !same || lowest.rebuilt, rebuilt || lowest.rebuilt
 			})
-			fl.commit(list.GetIndex())
+			lowest.commit(list.GetIndex())
 			return nil
 		}
 		return f.run(ctx)
@@ -240,9 +240,9 @@ func nodesFromProto(l *registrypb.NodeList) NodesEvent {
 	return e
 }
 
-// WatchPrefix follows all groups whose names start with prefix, those that come
-// to exist included; without a prefix, all groups. Each event is of one group,
-// and the order is kept within a group. The watch ends with ctx.
+// WatchPrefix follows all groups whose names start with prefix, new ones included;
+// an empty prefix means all groups. Each event is of one group, and events of one
+// group are in order. The watch ends with ctx.
 func (c *Client) WatchPrefix(ctx context.Context, prefix string) (*Watch[GroupEvent], error) {
 	if err := c.open(); err != nil {
 		return nil, err
@@ -257,23 +257,23 @@ func (c *Client) WatchPrefix(ctx context.Context, prefix string) (*Watch[GroupEv
 // prefixWatch has a tracker for each group. Cells and queue are guarded by the
 // mutex of the watch.
 type prefixWatch struct {
-	c        *Client
-	prefix   string
-	trackers map[string]*tracker
-	cells    map[string]*groupCell
-	queue    []*groupCell // with news, each once
-	cluster  string       // of the newest snapshot
-	gone     uint64       // index of the newest deletion in that cluster
+	c            *Client
+	prefix       string
+	trackers     map[string]*tracker
+	cells        map[string]*groupCell
+	queue        []*groupCell // with pending, each once
+	cluster      string       // of the newest snapshot
+	lastDeletion uint64       // index of the newest deletion in that cluster
 }
 
-// What a new stream is told of what is known already: a request has a limit.
+// Bounds of the known groups in the request of a new stream.
 const (
 	maxKnownGroups = 10_000
 	maxKnownBytes  = 512 << 10
 )
 
-// request goes on from what is known of the groups, as far as there is room:
-// the others start with a snapshot, and so do those of a cluster that is no more.
+// request resumes from the known groups, within the bounds. Other groups start with
+// a snapshot, and so do those of another cluster id.
 func (p *prefixWatch) request() *registrypb.WatchRequest {
 	r := &registrypb.WatchRequest{Target: &registrypb.WatchRequest_Prefix{Prefix: p.prefix}, ClusterId: p.cluster}
 	room := maxKnownBytes
@@ -306,7 +306,7 @@ func (p *prefixWatch) event() (GroupEvent, bool) {
 func (p *prefixWatch) run(ctx context.Context, w *Watch[GroupEvent]) error {
 	f := listFollower(p.c, "groups "+p.prefix+"*", nil, w)
 	f.request = p.request
-	f.take = func(ctx context.Context, s *session, e *registrypb.WatchEvent) error {
+	f.handle = func(ctx context.Context, s *session, e *registrypb.WatchEvent) error {
 		if s.events == 0 && len(p.trackers) > 0 {
 			if err := p.vanished(ctx, w); err != nil {
 				return err
@@ -324,18 +324,18 @@ func (p *prefixWatch) run(ctx context.Context, w *Watch[GroupEvent]) error {
 func (p *prefixWatch) take(ctx context.Context, s *session, name string, e *registrypb.WatchEvent, w *Watch[GroupEvent]) error {
 	t := p.trackers[name]
 	if t == nil && e.GetUnknownGroup() != "" {
-		return nil // it was never shown, or that it is gone was: see vanished
+		return nil // never shown, or its deletion was shown by vanished
 	}
 	if t == nil {
-		if err := p.returned(ctx, name, e.GetSnapshot()); err != nil {
+		if err := p.checkReturned(ctx, name, e.GetSnapshot()); err != nil {
 			return err
 		}
 		t = &tracker{c: p.c, group: name}
 		p.trackers[name] = t
 	}
-	st, err := t.take(ctx, e)
+	st, err := t.stepOf(ctx, e)
 	t.report(s, err)
-	if errors.Is(err, errGap) { // a new stream begins with the group as a whole
+	if errors.Is(err, errGap) { // a new stream begins with a snapshot
 		t.resync = true
 	}
 	if err != nil || st == nil {
@@ -343,7 +343,7 @@ func (p *prefixWatch) take(ctx context.Context, s *session, name string, e *regi
 	}
 	if st.reset && st.cluster != "" {
 		if p.cluster != st.cluster {
-			p.gone = 0
+			p.lastDeletion = 0
 		}
 		p.cluster = st.cluster
 	}
@@ -358,7 +358,7 @@ func (p *prefixWatch) apply(t *tracker, st *step, w *Watch[GroupEvent]) {
 			cell = &groupCell{group: t.group}
 			p.cells[t.group] = cell
 		}
-		if !cell.news {
+		if !cell.pending {
 			p.queue = append(p.queue, cell)
 		}
 		cell.apply(st)
@@ -368,14 +368,14 @@ func (p *prefixWatch) apply(t *tracker, st *step, w *Watch[GroupEvent]) {
 		delete(p.trackers, t.group)
 	}
 	if st.deleted {
-		p.gone = max(p.gone, st.index)
+		p.lastDeletion = max(p.lastDeletion, st.index)
 	}
 }
 
-// returned refuses a group that was not known, of a node that may be behind the
-// newest deletion, if the leader does not know it: it is one that was deleted.
-func (p *prefixWatch) returned(ctx context.Context, name string, s *registrypb.GroupSnapshot) error {
-	if s.GetIndex() >= p.gone || s.GetClusterId() != p.cluster {
+// checkReturned refuses a new group of a node that may be behind the newest deletion
+// if the leader does not know the group: it was deleted.
+func (p *prefixWatch) checkReturned(ctx context.Context, name string, s *registrypb.GroupSnapshot) error {
+	if s.GetIndex() >= p.lastDeletion || s.GetClusterId() != p.cluster {
 		return nil
 	}
 	_, _, err := p.c.Group(ctx, name, Linearizable())
@@ -383,14 +383,14 @@ func (p *prefixWatch) returned(ctx context.Context, name string, s *registrypb.G
 		return errBehind
 	}
 	if err != nil {
-		return fmt.Errorf("%w, and the leader cannot be asked: %w", errBehind, err)
+		return fmt.Errorf("%w, and the leader did not answer: %w", errBehind, err)
 	}
 	return nil
 }
 
-// vanished shows the groups that no longer exist: a new stream tells only of those
-// that do. Each is dated by the page of the leader's list that it would be on, since
-// at the index of an earlier page it may still have existed.
+// vanished shows the groups that no longer exist: a new stream reports only existing
+// ones. The index of each deletion is that of the page of the leader's list that
+// lacks the group, since at an earlier page's index it may still have existed.
 func (p *prefixWatch) vanished(ctx context.Context, w *Watch[GroupEvent]) error {
 	known := slices.Sorted(maps.Keys(p.trackers))
 	missing := map[string]*registrypb.Receipt{}
@@ -407,7 +407,7 @@ func (p *prefixWatch) vanished(ctx context.Context, w *Watch[GroupEvent]) error 
 		}
 	})
 	if err != nil {
-		return fmt.Errorf("%w, and the leader cannot be asked: %w", errBehind, err)
+		return fmt.Errorf("%w, and the leader did not answer: %w", errBehind, err)
 	}
 	for name, r := range missing {
 		t := p.trackers[name]

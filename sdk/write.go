@@ -11,8 +11,8 @@ import (
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
-// write makes a call that takes effect at most once: all its attempts, at
-// whatever node, have one request id.
+// write makes a call that takes effect at most once: all its attempts, on any node,
+// have the same request id.
 func write[Req registrypb.Write, Resp interface{ GetIndex() uint64 }](
 	ctx context.Context, c *Client, op string, req Req,
 	method func(registrypb.RegistryClient, context.Context, Req, ...grpc.CallOption) (Resp, error),
@@ -35,19 +35,19 @@ func write[Req registrypb.Write, Resp interface{ GetIndex() uint64 }](
 		c.observe(resp.GetIndex())
 		var e *Error
 		if maxAge > 0 && !cl.unknown && errors.As(err, &e) && e.Field == "since" && e.Reason == reasonInvalidArgument {
-			continue // the leader forgot more than usual, and nothing was done
+			continue // the leader's deduplication begins later; nothing was done
 		}
 		return resp, err
 	}
 }
 
-// sinceAge is how old an index may be that a write names as observed before it.
-// With the time of a call, 10 s by default, it is what a leader remembers.
+// sinceAge is how old the index may be that a write names as observed before it.
+// Added to the duration of a call it must be within the leader's deduplication.
 const sinceAge = 5 * time.Second
 
-// since returns an index that the cluster had applied at most maxAge ago. If the
-// client has seen none, it asks for one: without it, a later attempt could not be
-// told from a call that a leader has forgotten.
+// since returns an index that the client observed at most maxAge ago, and asks for
+// one if there is none: a leader needs it to tell a repeated attempt from a request
+// that its deduplication no longer has.
 func (c *Client) since(ctx context.Context, op string, maxAge time.Duration) (uint64, error) {
 	if seen := c.seen.Load(); seen > 0 && time.Since(c.began)-time.Duration(c.seenAt.Load()) < maxAge {
 		return seen, nil

@@ -18,37 +18,33 @@ import (
 	"github.com/werbenhu/registry/sdk"
 )
 
-// Owner guards a service against requests that are not for it: those that a
-// router sent by an older ring. It decides by the service's own
-// [sdk.Ring].
+// Owner refuses requests that are not for the service, because a router used an older
+// ring. It decides by the service's own [sdk.Ring].
 //
-// A request comes with a key and, from a router that has a ring as well, with
-// the Route that it took. Let R be the route's revision, 0 without a route, and
-// S the revision of the service's own ring.
+// A request has a key and, from a router with a ring, a [Route]. Let R be the route's
+// revision, 0 without a route, and S the revision of the service's own ring.
 //
 //  1. S < R: the service may be behind. It waits for S ≥ R, a second at most, and
-//     then gives up with [sdk.ErrNotReady]: it cannot know.
+//     then refuses with [sdk.ErrNotReady].
 //  2. The two are of different clusters, or S = R and the fingerprints differ: one
-//     of the two is broken: ErrNotReady as well. A cluster that is not known is not
-//     compared.
-//  3. The member that serves the key in the service's own ring, at S ≥ R, is the
-//     service: it accepts. It is another: *MisdirectedError names it. That is the
-//     key's owner, or while the owner is held for a restart its fallback.
+//     of the two is wrong, and the service refuses with ErrNotReady. An unknown
+//     cluster is not compared.
+//  3. Otherwise, at S ≥ R, one member serves the key in the service's own ring: the
+//     key's owner, or the fallback of a held owner. If that is the service, it
+//     accepts; if not, *MisdirectedError names that member.
 //
-// So for any one S at most one member accepts a key, whatever routers believe;
-// and S ≥ R: once a router knows of a revision, none of its requests is accepted
-// by a ring older than that.
+// So for any one S at most one member accepts a key, and with S ≥ R no request is
+// accepted by a ring older than the router's.
 //
-// That is an order by revision and not by time. A service that has not heard of
-// revision 12 accepts at 11 what its successor accepts at 12, from routers that
-// know as little, for as long as it hears nothing. A service that must not do
-// that for long gives its ring a maximum age, [sdk.WithMaxAge]: out of touch, it then
-// refuses with [sdk.ErrStale], and two accept one key for no longer than that and the
-// time that a request takes. One that must not do it at all stores the revision
-// that Accept returns beside its data, and there refuses what is older.
+// That is an order by revision and not by time. A service that has not received
+// revision 12 still accepts at 11 what its successor accepts at 12, from routers that
+// are as far behind. [sdk.WithMaxAge] limits that: a ring without contact refuses with
+// [sdk.ErrStale], and two members accept one key for no longer than the maximum age
+// and the duration of a request. To exclude it, store the revision that Accept returns
+// with the data, and refuse writes with an older one.
 //
-// Requests that went to a next owner because the one before could not be reached
-// are misdirected too, unless WithFallbacks says otherwise.
+// Requests that went to a next owner because the owner could not be reached are
+// misdirected too, unless WithFallbacks allows them.
 type Owner struct {
 	ring *sdk.Ring
 	id   string
@@ -65,25 +61,24 @@ type ownerOptions struct {
 	scheme    string
 }
 
-// WithPatience bounds how long a request waits for a ring that is behind the
-// router's; a second by default.
-func WithPatience(d time.Duration) OwnerOption { return func(o *ownerOptions) { o.wait = d } }
+// WithWaitTimeout bounds how long a request waits while the service's ring is behind
+// the router's; a second by default.
+func WithWaitTimeout(d time.Duration) OwnerOption { return func(o *ownerOptions) { o.wait = d } }
 
-// WithFallbacks accepts requests that passed over up to n owners, if the
-// service is among those and the next. Two members may then accept one key at
-// one revision: an owner that one router cannot reach, and the next.
+// WithFallbacks accepts requests that skipped up to n owners, if the service is among
+// those or the next one. Two members may then accept one key at one revision: an
+// owner that one router cannot reach, and the next one.
 func WithFallbacks(n int) OwnerOption { return func(o *ownerOptions) { o.fallbacks = n } }
 
-// WithRouteRequired refuses requests without a route. Without this option,
-// such a request is checked by the service's own ring alone.
+// WithRouteRequired refuses requests without a route. By default they are checked by
+// the service's own ring alone.
 func WithRouteRequired() OwnerOption { return func(o *ownerOptions) { o.require = true } }
 
-// WithRedirect makes Handler answer a misdirected request with a redirect, 307,
-// to the same path at the owner's address, for clients that follow those. The
-// scheme is http or https.
+// WithRedirect makes Handler answer a misdirected request with a redirect, 307, to the
+// same path at the owner's address. The scheme is http or https.
 func WithRedirect(scheme string) OwnerOption { return func(o *ownerOptions) { o.scheme = scheme } }
 
-// NewOwner guards the member of the ring's group that has the id.
+// NewOwner makes the Owner of the member with that id in the ring's group.
 func NewOwner(ring *sdk.Ring, id string, opts ...OwnerOption) *Owner {
 	o := &Owner{ring: ring, id: id, opts: ownerOptions{wait: time.Second}}
 	for _, opt := range opts {
@@ -94,10 +89,10 @@ func NewOwner(ring *sdk.Ring, id string, opts ...OwnerOption) *Owner {
 
 // MisdirectedError: the key has another owner. Nothing was done.
 type MisdirectedError struct {
-	// Route is that of the ring that says so.
+	// Route is that of the ring that decided.
 	Route Route
-	// Owner is the member that serves the key: its owner, or the fallback of one
-	// that is held. Of one that was told over the network, ID and Addr are known.
+	// Owner is the member that serves the key: its owner, or the fallback of a held
+	// one. Over the network it has only ID and Addr.
 	Owner sdk.Member
 }
 
@@ -115,9 +110,9 @@ func (o *Owner) Check(ctx context.Context, route *Route, key string) error {
 	return err
 }
 
-// Accept is Check, and says by which ring of the service it accepted. The
-// revision may serve as a fencing token, as long as the cluster is the same: for
-// two members that accept one key it differs, and the later owner's is the higher.
+// Accept is Check and returns the route of the ring that it accepted by. Within one
+// cluster its revision is a fencing token: two members that accept one key have
+// different ones, and the later owner's is higher.
 func (o *Owner) Accept(ctx context.Context, route *Route, key string) (Route, error) {
 	if route == nil && o.opts.require {
 		return Route{}, invalid(RouteHeader, "required", "the request has no route")
@@ -149,7 +144,7 @@ func (o *Owner) Accept(ctx context.Context, route *Route, key string) (Route, er
 	return Route{}, &MisdirectedError{Route: OfView(v), Owner: serving[0]}
 }
 
-// reach returns a view that is at least as new as the route, of its cluster.
+// reach returns a view that is at least as new as the route.
 func (o *Owner) reach(ctx context.Context, route *Route) (*sdk.View, error) {
 	v := o.ring.View()
 	if v.Err() == nil && sameCluster(v.ClusterID(), route.ClusterID) && v.Revision() < route.Revision {
@@ -173,17 +168,17 @@ func (o *Owner) reach(ctx context.Context, route *Route) (*sdk.View, error) {
 	return v, nil
 }
 
-// sameCluster compares two cluster ids; an empty one is not known.
+// sameCluster compares two cluster ids; an empty one is unknown and matches.
 func sameCluster(a, b string) bool { return a == b || a == "" || b == "" }
 
 func notReady(message string) error {
 	return &sdk.Error{Op: "owner", Reason: sdk.Reason(registrypb.ErrorDetail_NOT_READY), Code: codes.Unavailable, Message: message}
 }
 
-// Handler guards next. key tells the key of a request; one without a key is
-// refused with 400. A misdirected request gets 421 Misdirected Request, with
-// the owner in OwnerHeader and the route of the ring in RouteHeader; one that
-// the service cannot decide on gets 503. In both cases nothing was done.
+// Handler passes the service's requests to next. key returns the key of a request;
+// without a key the answer is 400. A misdirected request gets 421 Misdirected
+// Request, with the owner in OwnerHeader and the ring's route in RouteHeader; one that
+// cannot be decided gets 503. In both cases nothing was done.
 func (o *Owner) Handler(key KeyFunc, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		k := key(r)
@@ -219,7 +214,7 @@ func (o *Owner) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	http.Redirect(w, r, u.String(), http.StatusTemporaryRedirect)
 }
 
-// httpStatus is what an error of this package is in an HTTP answer.
+// httpStatus returns the HTTP status of an error.
 func httpStatus(err error) int {
 	switch {
 	case errors.Is(err, sdk.ErrInvalidArgument), errors.Is(err, errNoKey):
@@ -234,8 +229,8 @@ func httpStatus(err error) int {
 
 func ownerValue(m sdk.Member) string { return url.PathEscape(m.ID) + ";" + m.Addr }
 
-// Misdirected returns what an HTTP answer of status 421, or a redirect, says
-// about the owner; nil if it says nothing.
+// Misdirected returns the owner that an HTTP answer of status 421, or a redirect,
+// names; nil if it names none.
 func Misdirected(resp *http.Response) *MisdirectedError {
 	if resp.StatusCode != http.StatusMisdirectedRequest && resp.StatusCode != http.StatusTemporaryRedirect {
 		return nil
@@ -249,11 +244,10 @@ func Misdirected(resp *http.Response) *MisdirectedError {
 	return &MisdirectedError{Route: *route, Owner: sdk.Member{ID: id, Addr: addr}}
 }
 
-// UnaryInterceptor guards a gRPC server's unary calls. key tells the key of a
-// call, by its metadata or its request; calls without a key are refused with
-// InvalidArgument. A misdirected call gets FailedPrecondition, of which
-// MisdirectedCall makes a *MisdirectedError again; one that the service cannot
-// decide on gets Unavailable. In both cases nothing was done.
+// UnaryInterceptor checks a gRPC server's unary calls. key returns the key of a call,
+// from its metadata or its request; calls without a key are InvalidArgument. A
+// misdirected call gets FailedPrecondition, which MisdirectedCall converts back; one
+// that cannot be decided gets Unavailable. In both cases nothing was done.
 func (o *Owner) UnaryInterceptor(key func(ctx context.Context, req any) string) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 		if err := o.checkCall(ctx, key(ctx, req)); err != nil {
@@ -263,8 +257,8 @@ func (o *Owner) UnaryInterceptor(key func(ctx context.Context, req any) string) 
 	}
 }
 
-// StreamInterceptor is UnaryInterceptor for streams. The key is of the whole
-// stream, and it is checked when the stream is opened.
+// StreamInterceptor is UnaryInterceptor for streams. A stream has one key, which is
+// checked when the stream is opened.
 func (o *Owner) StreamInterceptor(key func(ctx context.Context) string) grpc.StreamServerInterceptor {
 	return func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 		if err := o.checkCall(ss.Context(), key(ss.Context())); err != nil {
@@ -320,8 +314,8 @@ func (e *MisdirectedError) status() *status.Status {
 	return detailed
 }
 
-// MisdirectedCall returns what the error of a gRPC call says about the owner;
-// nil if it says nothing.
+// MisdirectedCall returns the owner that the error of a gRPC call names; nil if it
+// names none.
 func MisdirectedCall(err error) *MisdirectedError {
 	st, ok := status.FromError(err)
 	if !ok || st.Code() != codes.FailedPrecondition {

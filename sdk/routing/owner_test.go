@@ -129,7 +129,7 @@ func TestOwnerThatIsBehindWaits(t *testing.T) {
 		t.Fatal(m, err)
 	}
 	began := time.Now()
-	if err := NewOwner(owner, from, WithPatience(50*time.Millisecond)).Check(t.Context(), &route, key); !errors.Is(err, sdk.ErrNotReady) {
+	if err := NewOwner(owner, from, WithWaitTimeout(50*time.Millisecond)).Check(t.Context(), &route, key); !errors.Is(err, sdk.ErrNotReady) {
 		t.Errorf("behind the router: %v", err)
 	}
 	if d := time.Since(began); d < 50*time.Millisecond || d > 5*time.Second {
@@ -137,11 +137,11 @@ func TestOwnerThatIsBehindWaits(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := NewOwner(owner, from, WithPatience(time.Hour)).Check(ctx, &route, key); !errors.Is(err, context.Canceled) {
+	if err := NewOwner(owner, from, WithWaitTimeout(time.Hour)).Check(ctx, &route, key); !errors.Is(err, context.Canceled) {
 		t.Errorf("caller is gone: %v", err)
 	}
 	checked := make(chan error)
-	go func() { checked <- NewOwner(owner, to, WithPatience(within)).Check(t.Context(), &route, key) }()
+	go func() { checked <- NewOwner(owner, to, WithWaitTimeout(within)).Check(t.Context(), &route, key) }()
 	cl.nodes[1].unpin()
 	if err := <-checked; err != nil {
 		t.Errorf("after it caught up: %v", err)
@@ -162,7 +162,7 @@ func TestOwnerOfAnotherCluster(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	own := NewOwner(ring, m.ID, WithPatience(20*time.Millisecond))
+	own := NewOwner(ring, m.ID, WithWaitTimeout(20*time.Millisecond))
 	for _, at := range []uint64{revision, revision - 1, 1} {
 		route := OfView(ring.View())
 		route.ClusterID, route.Revision = "cluster-2", at
@@ -255,7 +255,7 @@ func TestOneOwnerAtARevision(t *testing.T) {
 			host := rings[2+rnd.IntN(2)]
 			bare[key] = note(bare[key], m.ID)
 			route, own := OfView(v), host.View()
-			err = NewOwner(host, m.ID, WithPatience(time.Millisecond)).Check(t.Context(), &route, key)
+			err = NewOwner(host, m.ID, WithWaitTimeout(time.Millisecond)).Check(t.Context(), &route, key)
 			if err != nil {
 				refused++
 				continue

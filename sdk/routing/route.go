@@ -15,19 +15,18 @@ import (
 	"github.com/werbenhu/registry/sdk"
 )
 
-// RouteHeader is the HTTP header, and in lower case the gRPC metadata, that
-// tells an owner which ring a request was routed with:
+// RouteHeader is the HTTP header, and in lower case the gRPC metadata, with the ring
+// that a request was routed with:
 //
 //	Registry-Ring: v2;41f2a6c09be7d35841f2a6c09be7d358;webservice-group;120;63a9843e583371c6
 //	Registry-Ring: v2;41f2a6c09be7d35841f2a6c09be7d358;webservice-group;120;63a9843e583371c6;1
 //
-// They are the version of this form; the id of the cluster, empty if the router
-// does not know it, and the group, each escaped as in a URL's path; the revision,
-// and the ring's fingerprint in hexadecimal; and for a request that went to a next
-// owner, because those before it could not be reached, how many of [sdk.View.Serving]
-// were passed over. One that went to the fallback of a held owner passed over
-// nobody. Version 1 named no cluster, and its fingerprint was of another kind: it
-// is refused.
+// The fields are the version of this form; the id of the cluster, empty if unknown,
+// and the group, each escaped as in a URL's path; the revision; the ring's fingerprint
+// in hexadecimal; and, for a request to a next owner because earlier ones could not be
+// reached, how many of [sdk.View.Serving] were skipped. The fallback of a held owner
+// does not count as skipped. Version 1 had no cluster and another fingerprint, and is
+// refused.
 const RouteHeader = "Registry-Ring"
 
 const (
@@ -35,24 +34,23 @@ const (
 	routeForm    = routeVersion + ";cluster;group;revision;fingerprint"
 )
 
-// OwnerHeader names a member in an HTTP answer: the one that answered, or, with
-// status 421, the one that owns the key. It is the id, escaped as in a URL's
-// path, a semicolon and the address.
+// OwnerHeader is the member that answered an HTTP request, or, with status 421, the
+// one that serves the key: the id, escaped as in a URL's path, a semicolon and the
+// address.
 const OwnerHeader = "Registry-Owner"
 
-// Route says which ring a request was routed with.
+// Route is the ring that a request was routed with.
 type Route struct {
-	// ClusterID is the id of the cluster that the revision is of; empty if it is
-	// not known.
+	// ClusterID is the id of the revision's cluster; empty if unknown.
 	ClusterID   string
 	Group       string
 	Revision    uint64
 	Fingerprint uint64
-	// Fallback is how many owners were passed over; 0 for the owner.
+	// Fallback is how many owners were skipped; 0 for the owner.
 	Fallback int
 }
 
-// OfView returns the route of what the view matches.
+// OfView returns the route of the view's answers.
 func OfView(v *sdk.View) Route {
 	return Route{ClusterID: v.ClusterID(), Group: v.Group(), Revision: v.Revision(), Fingerprint: v.Fingerprint()}
 }
@@ -71,7 +69,7 @@ func (r Route) String() string {
 	return s
 }
 
-// maxFallback bounds what a header may say.
+// maxFallback is the largest Fallback in a header.
 const maxFallback = 1000
 
 // ParseRoute reads a header's value. Errors are [sdk.ErrInvalidArgument].
@@ -83,11 +81,11 @@ func ParseRoute(s string) (Route, error) {
 	case len(s) > 1024:
 		return Route{}, badRoute(s, "it is longer than 1024 bytes")
 	case parts[0] != routeVersion && (len(parts) == 3 || len(parts) == 4):
-		return Route{}, badRoute(s, "its form is that of version 1, which named no cluster; this is version 2")
+		return Route{}, badRoute(s, "it has the form of version 1, which has no cluster; want version 2")
 	case parts[0] != routeVersion:
 		return Route{}, badRoute(s, "it does not begin with its version, "+routeVersion)
 	case len(parts) < 5 || len(parts) > 6 || parts[2] == "":
-		return Route{}, badRoute(s, "it has not the parts of one")
+		return Route{}, badRoute(s, "it does not have the fields of a route")
 	}
 	if r.ClusterID, err = url.PathUnescape(parts[1]); err != nil {
 		return Route{}, badRoute(s, "its cluster is not escaped as in a path")
@@ -96,21 +94,21 @@ func ParseRoute(s string) (Route, error) {
 		return Route{}, badRoute(s, "its group is not escaped as in a path")
 	}
 	if r.Revision, err = strconv.ParseUint(parts[3], 10, 64); err != nil {
-		return Route{}, badRoute(s, "its revision is no number")
+		return Route{}, badRoute(s, "its revision is not a number")
 	}
 	if r.Fingerprint, err = strconv.ParseUint(parts[4], 16, 64); err != nil {
-		return Route{}, badRoute(s, "its fingerprint is no hexadecimal number")
+		return Route{}, badRoute(s, "its fingerprint is not a hexadecimal number")
 	}
 	if len(parts) == 6 {
 		if r.Fallback, err = strconv.Atoi(parts[5]); err != nil || r.Fallback < 0 || r.Fallback > maxFallback {
-			return Route{}, badRoute(s, fmt.Sprintf("it passed over no number of members up to %d", maxFallback))
+			return Route{}, badRoute(s, fmt.Sprintf("its number of skipped members is not in 0–%d", maxFallback))
 		}
 	}
 	return r, nil
 }
 
 func badRoute(s, why string) error {
-	return invalid(RouteHeader, routeForm, fmt.Sprintf("%q is no route: %s", shorten(s), why))
+	return invalid(RouteHeader, routeForm, fmt.Sprintf("%q is not a route: %s", shorten(s), why))
 }
 
 func invalid(field, limit, message string) error {

@@ -15,10 +15,10 @@ import (
 	"github.com/werbenhu/registry/sdk"
 )
 
-// KeyFunc tells the key of an HTTP request; empty if it has none.
+// KeyFunc returns the key of an HTTP request; empty if it has none.
 type KeyFunc func(*http.Request) string
 
-// errNoKey: a request without a key belongs to nobody.
+// errNoKey: a request has no key.
 var errNoKey = errors.New("registry: the request has no key")
 
 // KeyFromHeader takes the key from a header.
@@ -65,16 +65,15 @@ func FirstKey(fs ...KeyFunc) KeyFunc {
 	}
 }
 
-// Transport is an http.RoundTripper that sends each request to the member that
-// owns its key, whatever host the request names, with the route in RouteHeader
-// and the member that answered in the answer's OwnerHeader.
+// Transport is an http.RoundTripper that sends each request to the member that owns
+// its key, whatever host the request names. The request has the route in RouteHeader,
+// and the answer has the member in OwnerHeader. Requests for a held owner go to its
+// fallback.
 //
-// While the owner is held for a restart, requests go to its fallback.
-//
-// An owner that says 421, because its ring is newer, is believed: the transport
-// waits a moment for its own ring to get there and sends the request again,
-// twice at most. Nothing was done, so this is safe for every method; a body has
-// to be there again, though (GetBody, or not yet read).
+// After a 421 from a member with a newer ring, the transport waits up to a second for
+// its own ring to reach that revision and sends the request again, twice at most. The
+// member did nothing, so this is safe for every method; the body must be repeatable
+// (GetBody, or not yet read).
 type Transport struct {
 	// Ring and Key are required.
 	Ring *sdk.Ring
@@ -83,18 +82,17 @@ type Transport struct {
 	// process, which connects to members directly, whatever proxy the
 	// environment names, and keeps up to 256 idle connections to each for 90 s.
 	Base http.RoundTripper
-	// Fallbacks is how many next owners are tried, one after the other, when
-	// the owner cannot be reached. A request goes on to the next only if that
-	// is safe: the connection did not come about, so nothing was sent, or the
-	// method is idempotent (GET, HEAD, OPTIONS, TRACE, PUT, DELETE); and if
-	// its body is there again.
+	// Fallbacks is how many next owners are tried, one after the other, when the
+	// owner cannot be reached. A request goes to the next only if that is safe: no
+	// connection was established, so nothing was sent, or the method is idempotent
+	// (GET, HEAD, OPTIONS, TRACE, PUT, DELETE); and if its body is repeatable.
 	Fallbacks int
 }
 
-// defaultBase is http.DefaultTransport but for two things. A member is in the
-// network that the registry is in, where a proxy has no business. And it gets
-// requests by the hundred, so that two idle connections, the default of
-// net/http, would be closed and made anew all the time.
+// defaultBase is http.DefaultTransport with two differences. It uses no proxy, because
+// members are in the network of the registry. And it keeps more idle connections than
+// net/http's default of two, which under hundreds of requests would always be
+// reopened.
 var defaultBase = &http.Transport{
 	DialContext:           (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 	ForceAttemptHTTP2:     true,
@@ -112,8 +110,8 @@ func (t *Transport) base() http.RoundTripper {
 	return defaultBase
 }
 
-// CloseIdleConnections closes the connections of Base that no request is on;
-// those of the default base also where other Transports made them.
+// CloseIdleConnections closes the idle connections of Base; the default base is shared
+// with other Transports.
 func (t *Transport) CloseIdleConnections() {
 	if c, ok := t.base().(interface{ CloseIdleConnections() }); ok {
 		c.CloseIdleConnections()
@@ -130,7 +128,7 @@ const (
 // RoundTrip implements http.RoundTripper. Errors of the ring are those of
 // [sdk.Ring.Match].
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	body := holdBody(req)
+	body := newRepeatableBody(req)
 	defer body.release()
 	key := t.Key(req)
 	if key == "" {
@@ -145,8 +143,8 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 }
 
-// misdirected tells whether to send a request again, by a newer ring.
-func (t *Transport) misdirected(ctx context.Context, resp *http.Response, body *heldBody) bool {
+// misdirected reports whether to send a request again by a newer ring.
+func (t *Transport) misdirected(ctx context.Context, resp *http.Response, body *repeatableBody) bool {
 	if resp.StatusCode != http.StatusMisdirectedRequest || !body.again() {
 		return false
 	}
@@ -160,12 +158,12 @@ func (t *Transport) misdirected(ctx context.Context, resp *http.Response, body *
 }
 
 func drain(b io.ReadCloser) {
-	_, _ = io.CopyN(io.Discard, b, 64<<10) // so that the connection is used again
+	_, _ = io.CopyN(io.Discard, b, 64<<10) // so that the connection is reused
 	_ = b.Close()
 }
 
 // try sends a request to the owner, or to the next ones.
-func (t *Transport) try(req *http.Request, body *heldBody, key string) (*http.Response, error) {
+func (t *Transport) try(req *http.Request, body *repeatableBody, key string) (*http.Response, error) {
 	v := t.Ring.View()
 	var buf [4]sdk.Member
 	owners, err := v.Serving(buf[:0], key, 1+max(t.Fallbacks, 0))
@@ -191,7 +189,7 @@ func (t *Transport) try(req *http.Request, body *heldBody, key string) (*http.Re
 	return nil, errors.Join(errs...)
 }
 
-// unreachableError: no answer came from a member.
+// unreachableError: a member sent no answer.
 type unreachableError struct {
 	member sdk.Member
 	err    error
@@ -202,14 +200,14 @@ func (e *unreachableError) Error() string {
 }
 func (e *unreachableError) Unwrap() error { return e.err }
 
-func (t *Transport) send(req *http.Request, body *heldBody, m sdk.Member, route Route) (*http.Response, error) {
+func (t *Transport) send(req *http.Request, body *repeatableBody, m sdk.Member, route Route) (*http.Response, error) {
 	out := req.Clone(req.Context())
 	out.URL.Host = m.Addr
 	if out.URL.Scheme == "" {
 		out.URL.Scheme = "http"
 	}
 	if out.Host == req.URL.Host {
-		out.Host = "" // not named by the caller, but by the URL that is not used
+		out.Host = "" // from the URL, which is not used
 	}
 	route.SetHeader(out.Header)
 	var err error
@@ -223,7 +221,7 @@ func (t *Transport) send(req *http.Request, body *heldBody, m sdk.Member, route 
 	return resp, err
 }
 
-// repeatable tells whether a request that failed may be sent to another member.
+// repeatable reports whether a failed request may be sent to another member.
 func repeatable(method string, err error) bool {
 	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "dial" {
 		return true // nothing was sent
@@ -231,10 +229,10 @@ func repeatable(method string, err error) bool {
 	return slices.Contains([]string{"", "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"}, method)
 }
 
-// heldBody lets a request's body be sent more than once: where it can be made
-// again, and where no byte of it was read. A transport closes a body even if it
-// did not get to read it, which must not close it for the next one.
-type heldBody struct {
+// repeatableBody lets a request's body be sent more than once: if GetBody makes it
+// again, or if no byte of it was read. A transport also closes a body that it did not
+// read; that must not close it for the next attempt.
+type repeatableBody struct {
 	orig io.ReadCloser // nil without a body
 	make func() (io.ReadCloser, error)
 
@@ -242,11 +240,11 @@ type heldBody struct {
 	opened bool
 	read   bool
 	closed bool // by a transport
-	freed  bool // no further attempt comes
+	freed  bool // no attempt follows
 }
 
-func holdBody(req *http.Request) *heldBody {
-	b := &heldBody{make: req.GetBody}
+func newRepeatableBody(req *http.Request) *repeatableBody {
+	b := &repeatableBody{make: req.GetBody}
 	if req.Body != nil && req.Body != http.NoBody {
 		b.orig = req.Body
 	}
@@ -254,7 +252,7 @@ func holdBody(req *http.Request) *heldBody {
 }
 
 // open returns the body for an attempt.
-func (b *heldBody) open() (io.ReadCloser, error) {
+func (b *repeatableBody) open() (io.ReadCloser, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.orig == nil {
@@ -267,16 +265,15 @@ func (b *heldBody) open() (io.ReadCloser, error) {
 	return (*bodyReader)(b), nil
 }
 
-// again tells whether there is a body for another attempt.
-func (b *heldBody) again() bool {
+// again reports whether there is a body for another attempt.
+func (b *repeatableBody) again() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.orig == nil || !b.read || b.make != nil
 }
 
-// release closes the body if the attempts are through with it; otherwise the
-// last of them does.
-func (b *heldBody) release() {
+// release closes the body if no attempt uses it; otherwise the last attempt does.
+func (b *repeatableBody) release() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.freed = true
@@ -285,7 +282,7 @@ func (b *heldBody) release() {
 	}
 }
 
-type bodyReader heldBody
+type bodyReader repeatableBody
 
 func (r *bodyReader) Read(p []byte) (int, error) {
 	r.mu.Lock()
@@ -311,13 +308,13 @@ func NewProxy(t *Transport) *httputil.ReverseProxy {
 	return &httputil.ReverseProxy{
 		Transport: t,
 		Rewrite: func(r *httputil.ProxyRequest) {
-			r.Out.URL.Scheme, r.Out.URL.Host = "http", "owner" // which the transport replaces
+			r.Out.URL.Scheme, r.Out.URL.Host = "http", "owner" // replaced by the transport
 			r.Out.Host = r.In.Host
 			r.SetXForwarded()
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			if r.Context().Err() != nil && errors.Is(err, context.Canceled) {
-				return // the caller is gone
+				return // the caller has gone
 			}
 			http.Error(w, err.Error(), httpStatus(err))
 		},

@@ -191,7 +191,7 @@ func TestTransportClosesTheBody(t *testing.T) {
 	}
 }
 
-func TestHeldBody(t *testing.T) {
+func TestRepeatableBody(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		steps string // o open, r read, c close by a transport, f release
@@ -201,7 +201,7 @@ func TestHeldBody(t *testing.T) {
 		{"answered before it was read", "ofc", 1}, {"read", "orc", 1}, {"read and released", "orcf", 1}, {"second attempt", "ocorc", 1},
 	} {
 		body := &countingBody{Reader: strings.NewReader("x")}
-		b := holdBody(&http.Request{Body: body})
+		b := newRepeatableBody(&http.Request{Body: body})
 		var open io.ReadCloser
 		for _, step := range tt.steps {
 			switch step {

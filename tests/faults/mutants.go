@@ -221,7 +221,7 @@ var mutants = []Mutant{
 	},
 	{
 		Name: "ring-age", Off: "a local ring is confirmed when it is published, not when its state came",
-		Edits: []Edit{{"sdk/ring.go", "!r.fresh.claim(folded, asOf)", "!r.fresh.claim(folded*0, asOf)"}},
+		Edits: []Edit{{"sdk/ring.go", "!r.staleness.confirmState(received, asOf)", "!r.staleness.confirmState(received*0, asOf)"}},
 		Tests: []Test{{"sdk", "TestAgeCountsThePublishedRing"}},
 		Note:  "The load has no local rings; TestReceiptsUnderPartitionAndChurn has them under faults.",
 	},
