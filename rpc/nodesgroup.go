@@ -53,7 +53,7 @@ func (n *nodesGroupSource) poll(frames []frame) ([]frame, <-chan struct{}, error
 }
 
 // Level is the watch's, once all that it gave was sent.
-func (n *nodesGroupSource) Level() (uint64, bool) {
-	index, ok := n.NodesWatch.Level()
+func (n *nodesGroupSource) Progress() (uint64, bool) {
+	index, ok := n.NodesWatch.Progress()
 	return index, ok && !n.pending()
 }

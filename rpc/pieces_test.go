@@ -138,7 +138,7 @@ func TestSnapshotOfALargeGroup(t *testing.T) {
 		if s.GetMore() != (len(ids) < members) || s.Revision != 9000 {
 			t.Errorf("piece %d: revision %d, more %t, %d members so far", i, s.Revision, s.GetMore(), len(ids))
 		}
-		if _, level := a.Level(); level == s.GetMore() {
+		if _, level := a.Progress(); level == s.GetMore() {
 			t.Errorf("piece %d: the watcher has everything: %t", i, level)
 		}
 		if i == 40 {
@@ -253,7 +253,7 @@ func TestListOfManyGroups(t *testing.T) {
 			got++
 		}
 		more = l.GetMore()
-		if _, level := src.Level(); level == more {
+		if _, level := src.Progress(); level == more {
 			t.Errorf("after %d groups the watcher has everything: %t", got, level)
 		}
 	}

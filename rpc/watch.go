@@ -32,7 +32,7 @@ type source interface {
 	poll(frames []frame) ([]frame, <-chan struct{}, error)
 	// Level returns the applied index up to which everything was sent with the
 	// frames of the last poll; ok is false when more is to come.
-	Level() (index uint64, ok bool)
+	Progress() (index uint64, ok bool)
 }
 
 // Watch implements the public service. It sends on the caller's own goroutine
@@ -91,7 +91,7 @@ func (w *watcher) next(ctx context.Context) ([]frame, error) {
 			w.late = true
 		default:
 		}
-		if index, ok := w.Level(); ok && w.late {
+		if index, ok := w.Progress(); ok && w.late {
 			frames = append(frames, w.progress(index))
 			w.late = false
 			w.timer.Reset(w.every)
@@ -206,8 +206,8 @@ func (g *groupSource) poll(frames []frame) ([]frame, <-chan struct{}, error) {
 }
 
 // Level is the watch's, once all that it gave was sent.
-func (g *groupSource) Level() (uint64, bool) {
-	index, ok := g.GroupWatch.Level()
+func (g *groupSource) Progress() (uint64, bool) {
+	index, ok := g.GroupWatch.Progress()
 	return index, ok && !g.pending()
 }
 
@@ -234,8 +234,8 @@ func (p *prefixSource) poll(frames []frame) ([]frame, <-chan struct{}, error) {
 }
 
 // Level is the watch's, once all that it gave was sent.
-func (p *prefixSource) Level() (uint64, bool) {
-	index, ok := p.PrefixWatch.Level()
+func (p *prefixSource) Progress() (uint64, bool) {
+	index, ok := p.PrefixWatch.Progress()
 	return index, ok && !p.pending()
 }
 
@@ -281,8 +281,8 @@ func (g *groupsSource) next() frame {
 }
 
 // Level is the watch's, once the list was sent.
-func (g *groupsSource) Level() (uint64, bool) {
-	index, ok := g.GroupsWatch.Level()
+func (g *groupsSource) Progress() (uint64, bool) {
+	index, ok := g.GroupsWatch.Progress()
 	return index, ok && g.list == nil
 }
 

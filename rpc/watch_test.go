@@ -29,7 +29,7 @@ func (s *slowSource) poll(frames []frame) ([]frame, <-chan struct{}, error) {
 	return frames, nil, nil
 }
 
-func (s *slowSource) Level() (uint64, bool) {
+func (s *slowSource) Progress() (uint64, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return 7, s.settled

@@ -10,7 +10,7 @@ import (
 	"github.com/werbenhu/registry/fsm"
 )
 
-// lastUpdate keeps what the machine told last.
+// lastUpdate keeps the machine's last update.
 type lastUpdate struct{ *fsm.Update }
 
 func (l *lastUpdate) Applied(u *fsm.Update) { l.Update = u }
@@ -63,7 +63,7 @@ func BenchmarkApplyBesideWatchers(b *testing.B) {
 	b.ReportMetric(float64(took[len(took)*99/100]), "p99-ns")
 }
 
-// drain takes what a watcher is told until done is closed.
+// drain polls a watcher until done is closed.
 func drain(w *GroupWatch, done <-chan struct{}) {
 	for {
 		_, wake := w.Poll()
@@ -78,7 +78,7 @@ func drain(w *GroupWatch, done <-chan struct{}) {
 	}
 }
 
-// With as many names remembered as may be, a change costs no copy of them.
+// When the list of names is full, a change does not copy it.
 func TestNamesAreNotCopiedForEveryChange(t *testing.T) {
 	var last lastUpdate
 	c := newCluster(t, &last)
@@ -96,6 +96,6 @@ func TestNamesAreNotCopiedForEveryChange(t *testing.T) {
 		t.Errorf("%d bytes are allocated for a change", each)
 	}
 	if len(c.hub.names) != hubNames || cap(c.hub.names) > 4*hubNames {
-		t.Errorf("%d names are remembered, with room for %d", len(c.hub.names), cap(c.hub.names))
+		t.Errorf("%d names are kept, with room for %d", len(c.hub.names), cap(c.hub.names))
 	}
 }

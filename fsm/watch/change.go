@@ -7,9 +7,8 @@ import (
 	"github.com/werbenhu/registry/ring"
 )
 
-// Change is one step of a group, from one revision to a later one: what one or
-// several entries of the log that were applied together made of it. It never
-// changes, and holds no state of the machine.
+// Change is the change of a group from one revision to a later one, by entries that
+// were applied together. It is immutable, and refers to no state of the machine.
 type Change struct {
 	Group string
 	// From is the revision before, 0 for a new group, and FromFingerprint the
@@ -18,15 +17,15 @@ type Change struct {
 	Revision, Fingerprint uint64
 	Index                 uint64 // applied, with the group at Revision
 	Params                ring.Params
-	// Removed goes before Put: a member that went and came again may be in both.
-	// Both are ordered by id.
+	// Removed is to be applied before Put: a member that was removed and added again
+	// is in both. Both are ordered by id.
 	Removed []string
 	Put     []*fsm.Member
 
 	encoded once
 }
 
-// newChange is the change of a group that exists after it.
+// newChange makes the change of a group that was not deleted.
 func newChange(g *fsm.GroupChange, index uint64) *Change {
 	c := &Change{
 		Group: g.Next.Name, Revision: g.Next.Revision, Fingerprint: g.Next.Fingerprint(), Index: index,
@@ -38,12 +37,12 @@ func newChange(g *fsm.GroupChange, index uint64) *Change {
 	return c
 }
 
-// Encoded returns what encode makes of the change; it is called once.
+// Encoded returns the result of encode, which is called once for a change.
 func (c *Change) Encoded(encode func(*Change) any) any {
 	return c.encoded.get(func() any { return encode(c) })
 }
 
-// size counts members, and about the bytes that remembering them costs.
+// size returns the number of members, and about the memory of the change.
 func (c *Change) size() (members, bytes int) {
 	for _, m := range c.Put {
 		bytes += len(m.ID) + len(m.Addr)
@@ -55,7 +54,7 @@ func (c *Change) size() (members, bytes int) {
 	return members, bytes + members*128
 }
 
-// once keeps one value that is computed at the first call.
+// once keeps a value that the first call computes.
 type once struct {
 	sync.Once
 	value any

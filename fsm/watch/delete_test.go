@@ -7,8 +7,7 @@ import (
 	"time"
 )
 
-// A watcher of a group is told that it was deleted, and sees it come back as a
-// whole, whatever revision it had before.
+// A watcher of a group gets its deletion, and a snapshot when it is created again.
 func TestGroupWatchSeesDeletionAndReturn(t *testing.T) {
 	c := newCluster(t)
 	c.apply(put("web", "a"))
@@ -22,8 +21,8 @@ func TestGroupWatchSeesDeletionAndReturn(t *testing.T) {
 	if !step.Unknown || step.Index != 3 {
 		t.Errorf("got %+v, want that it is unknown at 3", step)
 	}
-	if index, ok := w.Level(); !ok || index != 3 {
-		t.Errorf("level %d, %t", index, ok)
+	if index, ok := w.Progress(); !ok || index != 3 {
+		t.Errorf("progress %d, %t", index, ok)
 	}
 	wake = asleep(t, w.Poll)
 	c.apply(putAt("web", "b", "10.0.0.2:80"))
@@ -33,8 +32,8 @@ func TestGroupWatchSeesDeletionAndReturn(t *testing.T) {
 	took(t, w, "web 4→5 +c")
 }
 
-// One that does not look meanwhile is given the group as it is. One that resumes
-// from before the deletion, too: the revisions before lead nowhere.
+// A watcher that does not poll meanwhile gets a snapshot, and so does one that resumes
+// from before the deletion.
 func TestGroupWatchMissesADeletion(t *testing.T) {
 	c := newCluster(t)
 	c.apply(put("web", "a"))
@@ -50,7 +49,7 @@ func TestGroupWatchMissesADeletion(t *testing.T) {
 	took(t, c.hub.Group(before), "web at 3: a")
 }
 
-// Deleted and made again by entries that were applied together, a group changed.
+// A group that one call of Apply deletes and creates again is a change.
 func TestGroupMadeAgainAtOnce(t *testing.T) {
 	c := newCluster(t)
 	c.apply(put("web", "a"), put("web", "b"))
@@ -60,7 +59,7 @@ func TestGroupMadeAgainAtOnce(t *testing.T) {
 	took(t, w, "web 2→5 +b +c -a -b")
 }
 
-// Those who watch many groups are told of one that goes, and of it again.
+// Watchers of many groups get the deletion of one, and its creation.
 func TestPrefixSeesDeletions(t *testing.T) {
 	c := newCluster(t)
 	c.apply(put("w1", "a"))
@@ -78,7 +77,7 @@ func TestPrefixSeesDeletions(t *testing.T) {
 	tookPrefix(t, w, "")
 }
 
-// The list names groups that went, each once, and not those that it never had.
+// The list has each deleted group once, and none that it never had.
 func TestListSeesDeletions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t)

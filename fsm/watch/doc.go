@@ -1,11 +1,11 @@
-// Package watch tells of the changes of a state machine. A [Hub] observes the
-// machine and remembers each group's last changes; a watcher holds a position in
-// them and asks for what comes next.
+// Package watch serves watchers of a state machine. A [Hub] observes the machine and
+// keeps a history of each group's last changes; a watcher holds a position in it and
+// polls for the next step.
 //
 //	hub := watch.NewHub(fsm.New().State())
 //	m := fsm.New(hub)
 //	defer hub.Close()
-//	w := hub.Group(watch.Known{Group: "web"}) // it knows nothing: the first step is the group as a whole
+//	w := hub.Group(watch.Known{Group: "web"}) // it has nothing: the first step is a snapshot
 //	for {
 //		step, wake := w.Poll()
 //		if wake == nil {
@@ -17,15 +17,14 @@
 //
 // # Promises
 //
-// A watcher is told of a change when it was applied, in the order of the log, and
-// of every change once. One whose position is not remembered any more, or that
-// names a fingerprint which the group did not have at its revision, is given the
-// group as a whole and goes on from there. One whose group is deleted is told so,
-// and is given the group as a whole when it is made again.
+// A watcher gets every applied change once, in the order of the log. It gets a
+// snapshot if its position is older than the history, or names a fingerprint that
+// the group did not have at that revision. After its group is deleted it gets that,
+// and a snapshot when the group is created again.
 //
-// A change is encoded once for all watchers, and so is each piece of a snapshot for
-// those who send it at one time. A watcher holds a revision and no
-// changes, so one that does not read costs nothing and delays nobody. Each group
-// has a lock of its own: a change does not wait for those who watch another
-// group alone. Those who watch many take the hub's lock.
+// A change is encoded once for all watchers, and each piece of a snapshot once for
+// those that send it at the same time. A watcher holds a revision and no changes, so
+// a slow one costs nothing and delays nobody. Each group has its own lock, so a
+// change does not wait for the watchers of other groups; watchers of many groups
+// take the hub's lock.
 package watch

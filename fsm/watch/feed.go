@@ -8,10 +8,9 @@ import (
 	"github.com/werbenhu/registry/fsm"
 )
 
-// Bounds of the changes that a group remembers for watchers that are a little
-// behind, and for those that resume. With twice feedGroups groups or more each
-// has its part of what so many may remember, so that all of them together stay
-// bounded, but feedLeast small changes at least.
+// Bounds of a group's history, for watchers that are behind and that resume. With
+// twice feedGroups groups or more, each has its share of feedGroups histories, but at
+// least feedLeast small changes.
 const (
 	feedChanges = 1024
 	feedMembers = 16 << 10
@@ -20,35 +19,35 @@ const (
 	feedLeast   = 4
 )
 
-// changesAtOnce bounds the changes that a watcher takes at a time: while it is
-// blocked in sending them, it keeps them from being forgotten.
+// changesAtOnce bounds the changes that a watcher takes at a time: they stay in memory
+// while it sends them.
 const changesAtOnce = 16
 
-// feed is the last changes of a group. A group without a feed has had no change
-// since the hub was made or restored, and no watcher.
+// feed is the history of a group: its last changes. A group without a feed has had
+// no change since the hub was made or restored, and no watcher.
 //
 //	changes  12 → 15 → 16 → 20
 //	a watcher at 15 gets 15→16, 16→20
-//	one at 14, at 3, which is forgotten, or at 15 with another fingerprint than
-//	the group had there, gets the whole group at 20
+//	a watcher at 14, at 3, which is no longer kept, or at 15 with another
+//	fingerprint than the group had there, gets a snapshot of 20
 type feed struct {
 	mu    sync.Mutex // after Hub.mu; guards the rest, except snapshot
-	head  Known      // what the group has now
+	head  Known      // the group's current position
 	index uint64     // of the last change
-	gone  bool       // the group was deleted or the hub restored: there may be another feed
+	ended bool       // the group was deleted or the hub restored: there may be another feed
 
-	changes []*Change // appended to; what was appended is never written again
+	changes []*Change // elements are never written again
 	members int       // in changes
 	bytes   int       // of them
 	dropped int       // elements before changes that its array still holds
-	// wake is closed at the next change; nil while nobody waits.
+	// wake is closed at the next change; nil without waiters.
 	wake chan struct{}
-	// snapshot is the last that was made, while someone sends it. Hub.mu guards it.
+	// snapshot is the last one that was made, while it is sent. Hub.mu guards it.
 	snapshot weak.Pointer[Snapshot]
 }
 
-// publish adds a change; there are so many groups. It returns the channel of
-// those who wait, nil for nobody, which the caller closes.
+// publish adds a change. It returns the channel that watchers wait on, or nil, for
+// the caller to close. groups is the number of groups.
 func (f *feed) publish(c *Change, groups int) (wake chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -62,17 +61,17 @@ func (f *feed) publish(c *Change, groups int) (wake chan struct{}) {
 	}
 	f.changes = f.changes[drop:]
 	if f.dropped += drop; f.dropped > len(f.changes) {
-		f.changes, f.dropped = slices.Clone(f.changes), 0 // lets go of what was dropped
+		f.changes, f.dropped = slices.Clone(f.changes), 0 // releases the dropped ones
 	}
 	return take(&f.wake)
 }
 
-// end lets go of the changes: idle watchers keep the feed. It returns the channel
-// of those who wait.
+// end releases the changes, because idle watchers keep the feed. It returns the
+// channel that they wait on.
 func (f *feed) end() (wake chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.gone, f.changes = true, nil
+	f.ended, f.changes = true, nil
 	return take(&f.wake)
 }
 
@@ -87,9 +86,9 @@ func (f *feed) count(c *Change, sign int) {
 	f.bytes += sign * bytes
 }
 
-// after returns the changes that lead on from a revision at which the group had
-// the fingerprint, at most changesAtOnce; ok is false when none is known to. The
-// slice is shared: it is not to be changed.
+// after returns the changes that follow a revision at which the group had the
+// fingerprint, at most changesAtOnce; ok is false if they are not in the history. The
+// slice is shared and must not be changed.
 func (f *feed) after(revision, fingerprint uint64) (changes []*Change, ok bool) {
 	for i := len(f.changes) - 1; i >= 0; i-- {
 		if c := f.changes[i]; c.From == revision {
@@ -103,8 +102,8 @@ func (f *feed) after(revision, fingerprint uint64) (changes []*Change, ok bool) 
 // waiting returns the channel that is closed at the next change.
 func (f *feed) waiting() <-chan struct{} { return wait(&f.wake) }
 
-// whole returns a snapshot of the group, shared with those who send it now.
-func (f *feed) whole(g *fsm.Group, index uint64) *Snapshot {
+// snapshotOf returns a snapshot of the group, shared by the watchers that send it now.
+func (f *feed) snapshotOf(g *fsm.Group, index uint64) *Snapshot {
 	if s := f.snapshot.Value(); s != nil && s.Group.Revision == g.Revision {
 		return s
 	}

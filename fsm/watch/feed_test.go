@@ -12,8 +12,8 @@ func step(from, to uint64) *Change {
 	return &Change{From: from, FromFingerprint: from + 1e6, Revision: to, Fingerprint: to + 1e6}
 }
 
-// Changes lead on from a revision; one that was none, or that had another
-// fingerprint, leads nowhere.
+// The history continues from its revisions, and not from others or from another
+// fingerprint.
 func TestFeedChainsOrStartsOver(t *testing.T) {
 	var f feed
 	for _, c := range []*Change{step(0, 12), step(12, 15), step(15, 16)} {
@@ -24,46 +24,46 @@ func TestFeedChainsOrStartsOver(t *testing.T) {
 			t.Errorf("after %d: %d changes, %t, want %d", from, len(changes), ok, want)
 		}
 		if _, ok := f.after(from, from); ok {
-			t.Errorf("after %d: a way from another fingerprint", from)
+			t.Errorf("after %d: it continues from another fingerprint", from)
 		}
 	}
 	if _, ok := f.after(14, 14+1e6); ok {
-		t.Error("a way was found from a revision that never was")
+		t.Error("it continues from a revision that never was")
 	}
 	wake := f.waiting()
 	if again := f.waiting(); again != wake {
-		t.Error("two who wait have two channels")
+		t.Error("two waiters have two channels")
 	}
 	if got := f.publish(step(16, 17), 1); got != wake {
-		t.Error("who waits is not woken by the next change")
+		t.Error("a waiter is not woken by the next change")
 	}
 	if got := f.publish(step(17, 18), 1); got != nil {
 		t.Error("woken twice")
 	}
 }
 
-// What is remembered is bounded in number.
+// A history is bounded in changes.
 func TestFeedIsBoundedInNumber(t *testing.T) {
 	var f feed
 	for i := range uint64(3 * feedChanges) {
 		f.publish(step(i, i+1), 1)
 	}
 	if len(f.changes) != feedChanges {
-		t.Errorf("%d changes are remembered, want %d", len(f.changes), feedChanges)
+		t.Errorf("%d changes are kept, want %d", len(f.changes), feedChanges)
 	}
 	if cap(f.changes) > 4*feedChanges {
 		t.Errorf("room for %d changes", cap(f.changes))
 	}
 	last := uint64(3 * feedChanges)
 	if c, ok := f.after(last-feedChanges, last-feedChanges+1e6); !ok || len(c) != changesAtOnce {
-		t.Errorf("the oldest leads on by %d changes, %t", len(c), ok)
+		t.Errorf("the oldest is followed by %d changes, %t", len(c), ok)
 	}
 	if _, ok := f.after(last-feedChanges-1, last-feedChanges-1+1e6); ok {
-		t.Error("a change that is forgotten leads on")
+		t.Error("it continues from a dropped change")
 	}
 }
 
-// It is bounded in members, too.
+// It is bounded in members.
 func TestFeedIsBoundedInMembers(t *testing.T) {
 	var f feed
 	for i := range uint64(64) {
@@ -72,11 +72,11 @@ func TestFeedIsBoundedInMembers(t *testing.T) {
 		f.publish(c, 1)
 	}
 	if n := len(f.changes); n != 9 {
-		t.Errorf("%d changes of a little more than a tenth of the bound are remembered", n)
+		t.Errorf("%d changes of a little more than a tenth of the bound are kept", n)
 	}
 }
 
-// And in bytes; the newest change is remembered whatever its size.
+// It is bounded in bytes; the newest change is kept whatever its size.
 func TestFeedIsBoundedInBytes(t *testing.T) {
 	var f feed
 	change := func(i uint64, n int) *Change {
@@ -88,7 +88,7 @@ func TestFeedIsBoundedInBytes(t *testing.T) {
 		f.publish(change(i+1, feedBytes/100), 1)
 	}
 	if n := len(f.changes); n < 90 || n > 100 {
-		t.Errorf("%d changes of a hundredth of the bound are remembered", n)
+		t.Errorf("%d changes of a hundredth of the bound are kept", n)
 	}
 	f.publish(change(feedChanges, 2*feedBytes), 1)
 	if n := len(f.changes); n != 1 || cap(f.changes) > 8 {
@@ -100,7 +100,7 @@ func TestFeedIsBoundedInBytes(t *testing.T) {
 	}
 }
 
-// All groups together remember no more than some of them might.
+// The histories of all groups together are bounded.
 func TestManyGroupsRememberLessEach(t *testing.T) {
 	for groups, want := range map[int]int{
 		1: feedChanges, 2*feedGroups - 1: feedChanges, 2 * feedGroups: feedChanges / 2, fsm.MaxGroups: feedLeast,
@@ -113,11 +113,11 @@ func TestManyGroupsRememberLessEach(t *testing.T) {
 			f.publish(c, groups)
 		}
 		if n := len(f.changes); n != want {
-			t.Errorf("%d groups: %d changes are remembered, want %d", groups, n, want)
+			t.Errorf("%d groups: %d changes are kept, want %d", groups, n, want)
 		}
 		from := uint64(last - want)
 		if _, ok := f.after(from, from+1e6); !ok {
-			t.Errorf("%d groups: they lead nowhere", groups)
+			t.Errorf("%d groups: they do not continue", groups)
 		}
 	}
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/werbenhu/registry/fsm"
 )
 
-// A watcher that knows nothing starts with the whole group, and is led on; one of
-// a group that does not exist is told so, once.
+// A watcher without a position gets a snapshot and then changes; of a group that does
+// not exist it gets that, once.
 func TestGroupWatchStartsAndGoesOn(t *testing.T) {
 	c := newCluster(t)
 	w := c.hub.Group(Known{Group: "web"})
@@ -34,8 +34,8 @@ func TestGroupWatchStartsAndGoesOn(t *testing.T) {
 	}
 }
 
-// A watcher that knows a revision is led on from it where the group had its
-// fingerprint there, and starts over otherwise.
+// A watcher resumes from a revision if the group had its fingerprint there, and starts
+// over otherwise.
 func TestGroupWatchProvesWhatIsKnown(t *testing.T) {
 	c := newCluster(t)
 	c.apply(put("web", "a"))
@@ -61,15 +61,15 @@ func TestGroupWatchProvesWhatIsKnown(t *testing.T) {
 		t.Run(tt.what, func(t *testing.T) {
 			w := c.hub.Group(Known{"web", tt.revision, tt.fingerprint})
 			took(t, w, tt.want)
-			if index, ok := w.Level(); !ok || index != c.index {
-				t.Errorf("level %d, %t", index, ok)
+			if index, ok := w.Progress(); !ok || index != c.index {
+				t.Errorf("progress %d, %t", index, ok)
 			}
 		})
 	}
 }
 
-// Entries that are applied together make one step of what is left of them; a
-// revision between them is no revision of the feed.
+// Entries that are applied together make one change; a revision between them is not
+// in the history.
 func TestEntriesAppliedTogetherMakeOneStep(t *testing.T) {
 	c := newCluster(t)
 	c.apply(put("web", "a"))
@@ -82,13 +82,13 @@ func TestEntriesAppliedTogetherMakeOneStep(t *testing.T) {
 	took(t, w, "web 7→9 +a -a") // it went and came again
 }
 
-// A watcher that is far behind takes the changes a few at a time, and all. It is
-// level with the last of them, and not before.
+// A watcher that is far behind takes all changes, a few at a time. It has progress
+// with the last of them, and not before.
 func TestStepsAreSmall(t *testing.T) {
 	c := newCluster(t)
 	c.apply(put("web", "m"))
 	w := c.hub.Group(c.known("web"))
-	asleep(t, w.Poll) // level
+	asleep(t, w.Poll) // progress
 	const more = 5*changesAtOnce + 3
 	for i := range more {
 		c.apply(put("web", itoa(i)))
@@ -103,8 +103,8 @@ func TestStepsAreSmall(t *testing.T) {
 			t.Fatalf("a step of %d changes", n)
 		}
 		taken += len(step.Changes)
-		if _, ok := w.Level(); ok != (taken == more) {
-			t.Errorf("after %d of %d changes: level %t", taken, more, ok)
+		if _, ok := w.Progress(); ok != (taken == more) {
+			t.Errorf("after %d of %d changes: progress %t", taken, more, ok)
 		}
 	}
 	if taken != more {
@@ -112,7 +112,7 @@ func TestStepsAreSmall(t *testing.T) {
 	}
 }
 
-// A watcher that fell behind what is remembered is given the whole group.
+// A watcher older than the history gets a snapshot.
 func TestOverrunStartsOver(t *testing.T) {
 	c := newCluster(t)
 	c.apply(put("web", "a"))
@@ -125,7 +125,7 @@ func TestOverrunStartsOver(t *testing.T) {
 	took(t, w, "web at "+itoa(int(c.index))+": a")
 }
 
-// A restore wakes every watcher; each is led on from what it has, or starts over.
+// A restore wakes every watcher; each continues from its position, or starts over.
 func TestGroupWatchGoesOnAfterARestore(t *testing.T) {
 	from := newCluster(t)
 	from.apply(put("web", "a"))
@@ -158,8 +158,8 @@ func TestGroupWatchGoesOnAfterARestore(t *testing.T) {
 	took(t, w, "") // it has that
 	restore(&other)
 	took(t, w, "web at 3: a b c")
-	if index, ok := w.Level(); !ok || index != c.m.State().Index() {
-		t.Errorf("level %d, %t", index, ok)
+	if index, ok := w.Progress(); !ok || index != c.m.State().Index() {
+		t.Errorf("progress %d, %t", index, ok)
 	}
 	took(t, unknown, "new at 4: x")
 	c.index = c.m.State().Index()
@@ -176,9 +176,9 @@ func TestGroupWatchGoesOnAfterARestore(t *testing.T) {
 	took(t, w, "web unknown")
 }
 
-// Under lasting change a watcher that keeps up is level at every poll: with the
-// state's index, also where it is told nothing.
-func TestLevelUnderLastingChange(t *testing.T) {
+// Under lasting change a watcher that keeps up has progress at every poll, with the
+// state's index, also without a step.
+func TestProgressUnderLastingChange(t *testing.T) {
 	c := newCluster(t)
 	w, p, none := c.hub.Group(Known{Group: "web"}), c.hub.Prefix("w"), c.hub.Group(Known{Group: "none"})
 	for i := range 100 {
@@ -188,17 +188,16 @@ func TestLevelUnderLastingChange(t *testing.T) {
 		w.Poll()
 		p.Poll()
 		none.Poll()
-		for name, level := range map[string]func() (uint64, bool){"group": w.Level, "prefix": p.Level, "unknown group": none.Level} {
-			if index, ok := level(); !ok || index != c.index {
-				t.Fatalf("%s: level %d, %t, want %d", name, index, ok, c.index)
+		for name, progress := range map[string]func() (uint64, bool){"group": w.Progress, "prefix": p.Progress, "unknown group": none.Progress} {
+			if index, ok := progress(); !ok || index != c.index {
+				t.Fatalf("%s: progress %d, %t, want %d", name, index, ok, c.index)
 			}
 		}
 	}
 }
 
-// A level is the index of what the watcher was told, also while changes are
-// applied: neither ahead of it nor behind.
-func TestLevelWhileChangesAreApplied(t *testing.T) {
+// Progress is the index of the watcher's last step, also while changes are applied.
+func TestProgressWhileChangesAreApplied(t *testing.T) {
 	c := newCluster(t)
 	c.apply(put("web", "a"))
 	const last = 2000
@@ -208,8 +207,8 @@ func TestLevelWhileChangesAreApplied(t *testing.T) {
 		all.Go(func() {
 			for w.known.Revision < last { // each entry makes a revision of the group
 				w.Poll()
-				if index, ok := w.Level(); ok && index != w.known.Revision {
-					t.Errorf("level %d at revision %d", index, w.known.Revision)
+				if index, ok := w.Progress(); ok && index != w.known.Revision {
+					t.Errorf("progress %d at revision %d", index, w.known.Revision)
 					return
 				}
 			}
@@ -247,7 +246,7 @@ func TestGroupsAreLockedByThemselves(t *testing.T) {
 	whileLocked(&c.hub.feeds["web"].mu, func() { c.apply(put("db", "b")) })
 }
 
-// Each change, and each piece of a snapshot that several send, is encoded once.
+// Each change, and each piece of a snapshot that several watchers send, is encoded once.
 func TestOneEncodingForAll(t *testing.T) {
 	c := newCluster(t)
 	c.apply(put("web", "a"))
@@ -292,11 +291,11 @@ func TestOneEncodingForAll(t *testing.T) {
 	runtime.KeepAlive(held)
 	runtime.GC()
 	if gone.Value() != nil {
-		t.Error("a piece that nobody sends is kept")
+		t.Error("a piece without a sender is kept")
 	}
 }
 
-// A watcher that does not poll keeps no change and no state alive.
+// A watcher that does not poll keeps no change and no state in memory.
 func TestIdleWatcherHoldsNothing(t *testing.T) {
 	c := newCluster(t)
 	c.apply(put("web", "a"))
@@ -336,7 +335,7 @@ func TestIdleWatcherHoldsNothing(t *testing.T) {
 	runtime.KeepAlive(p)
 }
 
-// Nobody is woken after Close, which waits for those who are being woken.
+// Close waits for wakes that have begun, and nobody is woken after it.
 func TestCloseOfTheHub(t *testing.T) {
 	c := newCluster(t)
 	var wakes []<-chan struct{}

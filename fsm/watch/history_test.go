@@ -14,7 +14,7 @@ import (
 	"github.com/werbenhu/registry/fsm/fsmpb"
 )
 
-// model is what a watcher's steps add up to: ids to modified indexes, by group.
+// model is the sum of a watcher's steps: ids to modified indexes, by group.
 type model struct {
 	t       *testing.T
 	name    string
@@ -61,16 +61,16 @@ func (g *model) check(s *fsm.State) {
 			want[m.ID] = m.ModifiedIndex
 		}
 		if at != (Known{name, group.Revision, group.Fingerprint()}) || !maps.Equal(want, g.members[name]) {
-			g.t.Errorf("%s: level, with %+v %v, want revision %d %v", g.name, at, g.members[name], group.Revision, want)
+			g.t.Errorf("%s: progress, with %+v %v, want revision %d %v", g.name, at, g.members[name], group.Revision, want)
 		}
 	}
 }
 
 // watcher is polled when it is woken, and not otherwise.
 type watcher struct {
-	poll  func() ([]Step, <-chan struct{})
-	level func() (uint64, bool)
-	model model
+	poll     func() ([]Step, <-chan struct{})
+	progress func() (uint64, bool)
+	model    model
 }
 
 // run polls until the watcher has all of the final state, which is there when
@@ -83,7 +83,7 @@ func (w *watcher) run(quiet <-chan struct{}, final func() *fsm.State) {
 			w.model.take(s)
 		}
 		if quiet == nil {
-			if index, ok := w.level(); ok && index >= final().Index() {
+			if index, ok := w.progress(); ok && index >= final().Index() {
 				w.model.check(final())
 				return
 			}
@@ -95,24 +95,24 @@ func (w *watcher) run(quiet <-chan struct{}, final func() *fsm.State) {
 		case <-wake:
 		case <-quiet:
 			quiet, late = nil, time.After(20*time.Second)
-			if index, ok := w.level(); ok && index >= final().Index() {
+			if index, ok := w.progress(); ok && index >= final().Index() {
 				w.model.check(final())
 				return
 			}
 			select { // from here on no wake-up may be missing
 			case <-wake:
 			case <-late:
-				w.model.t.Errorf("%s: nobody told it of the newest state", w.model.name)
+				w.model.t.Errorf("%s: it was not woken for the newest state", w.model.name)
 				return
 			}
 		case <-late:
-			w.model.t.Errorf("%s: nobody told it of the newest state", w.model.name)
+			w.model.t.Errorf("%s: it was not woken for the newest state", w.model.name)
 			return
 		}
 	}
 }
 
-// newWatcher knows nothing, or what a group has now, or what it never had.
+// newWatcher has no position, a current one, or one that never was.
 func newWatcher(t *testing.T, c *cluster, rnd *rand.Rand, groups []string) *watcher {
 	group := groups[rnd.IntN(len(groups))]
 	w := &watcher{model: model{t: t, at: map[string]Known{}, members: map[string]map[string]uint64{}}}
@@ -128,7 +128,7 @@ func newWatcher(t *testing.T, c *cluster, rnd *rand.Rand, groups []string) *watc
 	w.model.name = fmt.Sprintf("watcher that knew %+v", known)
 	if rnd.IntN(2) == 0 {
 		g := c.hub.Group(known)
-		w.level = g.Level
+		w.progress = g.Progress
 		w.poll = func() ([]Step, <-chan struct{}) {
 			step, wake := g.Poll()
 			if wake != nil {
@@ -143,26 +143,26 @@ func newWatcher(t *testing.T, c *cluster, rnd *rand.Rand, groups []string) *watc
 		all = append(all, known)
 	}
 	p := c.hub.Prefix("w", all...)
-	w.poll, w.level = p.Poll, p.Level
+	w.poll, w.progress = p.Poll, p.Progress
 	w.model.name += ", of a prefix"
 	return w
 }
 
-// dawdle lets others run for a while.
-func dawdle(rnd *rand.Rand, most int) {
+// yield lets other goroutines run for a while.
+func yield(rnd *rand.Rand, most int) {
 	for range rnd.IntN(most) {
 		runtime.Gosched()
 	}
 }
 
-// slowObserver widens the gap between a state and the news of it.
+// slowObserver delays the notification of a state.
 type slowObserver struct{ rnd *rand.Rand }
 
-func (o slowObserver) Applied(*fsm.Update) { dawdle(o.rnd, 200) }
-func (o slowObserver) Restored(*fsm.State) { dawdle(o.rnd, 200) }
+func (o slowObserver) Applied(*fsm.Update) { yield(o.rnd, 200) }
+func (o slowObserver) Restored(*fsm.State) { yield(o.rnd, 200) }
 
-// Whatever happens, and whenever a watcher came: what it is told adds up, and it
-// is woken for all that it has to be told.
+// Under random changes and restores, the steps of every watcher add up to the state,
+// and it is woken for each.
 func TestWatchersOfARandomHistory(t *testing.T) {
 	rnd := random(t)
 	rounds := 40
@@ -213,7 +213,7 @@ func watchersRound(t *testing.T, rnd *rand.Rand) {
 			w := newWatcher(t, c, rnd, groups)
 			all.Go(func() { w.run(quiet, func() *fsm.State { return final }) })
 		default:
-			dawdle(rnd, 3000)
+			yield(rnd, 3000)
 		}
 	}
 	// The groups exist in the end, whatever was restored.

@@ -8,31 +8,31 @@ import (
 	"github.com/werbenhu/registry/fsm"
 )
 
-// hubNames bounds the names of changed groups that the hub remembers for those
-// who watch many.
+// hubNames bounds the names of changed groups that the hub keeps for watchers of many
+// groups.
 const hubNames = 4096
 
 // Hub observes a state machine: it is an fsm.Observer.
 type Hub struct {
-	// applied is the state's index, stored after all feeds lead there.
+	// applied is the state's index, stored after all feeds have its changes.
 	applied atomic.Uint64
 
 	mu    sync.Mutex // before feed.mu; guards the rest
-	state *fsm.State // the newest that all feeds lead to
+	state *fsm.State // the newest of which all feeds have the changes
 	feeds map[string]*feed
 
 	names []string // of the last changed groups
-	next  uint64   // number of changes of groups ever
+	total uint64   // changes of groups so far
 	wakes wakes    // closed and replaced at the next change
 
 	closed bool
-	wg     sync.WaitGroup // wakes on their way
+	wg     sync.WaitGroup // goroutines that wake watchers
 }
 
-// wakes are channels that many may wait on; nil while nobody does.
+// wakes are channels that watchers wait on; nil while none does.
 type wakes struct {
 	any     chan struct{} // a group changed
-	created chan struct{} // groups came, or all were replaced
+	created chan struct{} // groups were created, or the state was replaced
 	nodes   chan struct{} // nodes or the leader changed
 }
 
@@ -41,7 +41,7 @@ func NewHub(empty *fsm.State) *Hub {
 	return &Hub{state: empty, feeds: make(map[string]*feed)}
 }
 
-// Applied takes over what the machine did.
+// Applied adds the changes to the feeds and wakes the watchers.
 func (h *Hub) Applied(u *fsm.Update) {
 	changes := make([]*Change, len(u.Groups)) // nil: the group was deleted
 	created := false
@@ -67,9 +67,9 @@ func (h *Hub) Applied(u *fsm.Update) {
 	}
 	h.applied.Store(u.State.Index())
 	if over := len(h.names) - hubNames; over > 0 {
-		h.names = h.names[over:] // append lets go of the rest
+		h.names = h.names[over:] // append releases the rest in time
 	}
-	h.next += uint64(len(changes))
+	h.total += uint64(len(changes))
 	if len(changes) > 0 {
 		wake = append(wake, take(&h.wakes.any))
 	}
@@ -82,7 +82,7 @@ func (h *Hub) Applied(u *fsm.Update) {
 	h.wakeLocked(wake)
 }
 
-// Restored drops what led to the state before.
+// Restored drops the history of the previous state.
 func (h *Hub) Restored(s *fsm.State) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -93,12 +93,12 @@ func (h *Hub) Restored(s *fsm.State) {
 	}
 	h.applied.Store(s.Index())
 	h.feeds = make(map[string]*feed)
-	h.names, h.next = nil, h.next+hubNames+1 // those who watch many groups have missed some
+	h.names, h.total = nil, h.total+hubNames+1 // watchers of many groups have missed some
 	h.wakeLocked(wake)
 }
 
-// Close waits for the watchers that are being woken. Those that wait are woken
-// no more: they have contexts.
+// Close waits for the goroutines that wake watchers. It wakes nobody: watchers have
+// contexts.
 func (h *Hub) Close() {
 	h.mu.Lock()
 	h.closed = true
@@ -106,8 +106,8 @@ func (h *Hub) Close() {
 	h.wg.Wait()
 }
 
-// wakeLocked closes channels that many may wait on beside the goroutine that
-// applies: that takes a while for thousands.
+// wakeLocked closes the channels on another goroutine than Apply's, because that takes
+// a while for thousands of watchers.
 func (h *Hub) wakeLocked(wake []chan struct{}) {
 	wake = slices.DeleteFunc(wake, func(c chan struct{}) bool { return c == nil })
 	if len(wake) == 0 || h.closed {
@@ -129,9 +129,8 @@ func (h *Hub) feed(g *fsm.Group) *feed {
 	return f
 }
 
-// dropLocked ends the feed of a group that was deleted. It returns the channel of
-// those who wait, nil for nobody. A group of the name that is made again has
-// another feed, which leads on from no revision of this one.
+// dropLocked ends the feed of a deleted group. It returns the channel that its
+// watchers wait on, or nil. A group that is created again has another feed.
 func (h *Hub) dropLocked(group string) (wake chan struct{}) {
 	f := h.feeds[group]
 	if f == nil {
@@ -141,24 +140,24 @@ func (h *Hub) dropLocked(group string) (wake chan struct{}) {
 	return f.end()
 }
 
-// changedSince returns the names of the groups that changed after the first
-// seen changes; ok is false when some of them are forgotten.
+// changedSince returns the names of the groups that changed after the first seen
+// changes; ok is false if some of them are no longer kept.
 func (h *Hub) changedSince(seen uint64) (names []string, ok bool) {
-	missed := h.next - seen
+	missed := h.total - seen
 	if missed > uint64(len(h.names)) {
 		return nil, false
 	}
 	return slices.Clone(h.names[uint64(len(h.names))-missed:]), true
 }
 
-// take returns a channel and forgets it.
+// take returns a channel and replaces it by nil.
 func take(c *chan struct{}) chan struct{} {
 	taken := *c
 	*c = nil
 	return taken
 }
 
-// wait returns a channel that the next take gets.
+// wait returns the channel that the next take returns.
 func wait(c *chan struct{}) <-chan struct{} {
 	if *c == nil {
 		*c = make(chan struct{})

@@ -7,34 +7,34 @@ import (
 	"github.com/werbenhu/registry/fsm"
 )
 
-// ListPause is the least time between two lists of one GroupsWatch: while
-// thousands of groups change, one that only lists them is told ten times a second.
+// ListPause is the least time between two lists of one GroupsWatch, because thousands
+// of groups may change all the time.
 const ListPause = 100 * time.Millisecond
 
 // GroupsWatch follows the list of groups. It is for one goroutine.
 type GroupsWatch struct {
-	hub    *Hub
-	seen   uint64
-	known  map[string]bool
-	paused <-chan struct{} // closed when the next list may be given
-	level  level
+	hub      *Hub
+	seen     uint64
+	known    map[string]bool
+	paused   <-chan struct{} // closed when the next list is due
+	progress progress
 }
 
-// Groups returns a watcher that has seen nothing.
+// Groups returns a watcher without a position.
 func (h *Hub) Groups() *GroupsWatch { return &GroupsWatch{hub: h} }
 
-// List is the groups that changed, all of them in the first list, and the names
-// of those that are gone.
+// List is the changed groups, or all in the first list, and the names of deleted
+// ones.
 type List struct {
 	State   *fsm.State
 	Groups  []*fsm.Group
 	Removed []string
 }
 
-// Poll returns the next list, or a channel that is closed when to look again.
+// Poll returns the next list, or a channel that is closed when to poll again.
 // The first list may be empty.
 func (w *GroupsWatch) Poll() (*List, <-chan struct{}) {
-	w.level = level{}
+	w.progress = progress{}
 	if w.paused != nil {
 		select {
 		case <-w.paused:
@@ -46,9 +46,9 @@ func (w *GroupsWatch) Poll() (*List, <-chan struct{}) {
 	w.hub.mu.Lock()
 	names, ok := w.hub.changedSince(w.seen)
 	s, wake := w.hub.state, wait(&w.hub.wakes.any)
-	w.seen = w.hub.next
+	w.seen = w.hub.total
 	w.hub.mu.Unlock()
-	w.level.reach(s)
+	w.progress.reach(s)
 	list := w.list(s, names, ok)
 	if list == nil {
 		return nil, wake
@@ -59,8 +59,8 @@ func (w *GroupsWatch) Poll() (*List, <-chan struct{}) {
 	return list, nil
 }
 
-// list is what to tell of the named groups, or of all when names are missing;
-// nil for nothing.
+// list returns the changes of the named groups, or of all if the names are not
+// complete; nil if there are none.
 func (w *GroupsWatch) list(s *fsm.State, names []string, complete bool) *List {
 	l := &List{State: s}
 	if w.known == nil || !complete {
@@ -94,34 +94,34 @@ func (w *GroupsWatch) list(s *fsm.State, names []string, complete bool) *List {
 	return l
 }
 
-// Level returns the applied index up to which the watcher has been given
-// everything, as of the last Poll; ok is false when more is to come.
-func (w *GroupsWatch) Level() (index uint64, ok bool) { return w.level.index, w.level.ok }
+// Progress returns the applied index up to which the watcher has every change, as of
+// the last Poll; ok is false if more follow.
+func (w *GroupsWatch) Progress() (index uint64, ok bool) { return w.progress.index, w.progress.ok }
 
 // NodesWatch follows the nodes and the leader. It is for one goroutine.
 type NodesWatch struct {
-	hub   *Hub
-	last  fsm.NodesVersion
-	begun bool
-	level level
+	hub      *Hub
+	last     fsm.NodesVersion
+	started  bool
+	progress progress
 }
 
-// Nodes returns a watcher that has seen nothing.
+// Nodes returns a watcher without a position.
 func (h *Hub) Nodes() *NodesWatch { return &NodesWatch{hub: h} }
 
-// Poll returns the state if its nodes or its leader are not those of the last
-// one that it returned, or a channel that is closed when to look again.
+// Poll returns the state if its nodes or its leader differ from those of the last
+// one that it returned, or a channel that is closed when to poll again.
 func (w *NodesWatch) Poll() (*fsm.State, <-chan struct{}) {
 	w.hub.mu.Lock()
 	defer w.hub.mu.Unlock()
 	s := w.hub.state
-	w.level.reach(s)
-	if w.begun && w.last == s.NodesVersion() {
+	w.progress.reach(s)
+	if w.started && w.last == s.NodesVersion() {
 		return nil, wait(&w.hub.wakes.nodes)
 	}
-	w.begun, w.last = true, s.NodesVersion()
+	w.started, w.last = true, s.NodesVersion()
 	return s, nil
 }
 
-// Level returns the applied index up to which the watcher has been given everything.
-func (w *NodesWatch) Level() (index uint64, ok bool) { return w.level.index, w.level.ok }
+// Progress returns the applied index up to which the watcher has every change.
+func (w *NodesWatch) Progress() (index uint64, ok bool) { return w.progress.index, w.progress.ok }

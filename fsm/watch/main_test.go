@@ -64,7 +64,7 @@ func (c *cluster) apply(cmds ...*fsmpb.Command) {
 	}
 }
 
-// known is what the group has now.
+// known is the group's current position.
 func (c *cluster) known(group string) Known {
 	g := c.m.State().Group(group)
 	return Known{Group: group, Revision: g.Revision, Fingerprint: g.Fingerprint()}
@@ -86,14 +86,14 @@ func deleteGroup(group string) *fsmpb.Command {
 	return &fsmpb.Command{Op: &fsmpb.Command_DeleteGroup{DeleteGroup: &fsmpb.DeleteGroup{Group: group, Force: true}}}
 }
 
-// check is an entry that nobody sees.
+// check is an entry without a visible change.
 func check() *fsmpb.Command {
 	return &fsmpb.Command{Op: &fsmpb.Command_Check{Check: &fsmpb.Check{}}}
 }
 
 func itoa(n int) string { return strconv.Itoa(n) }
 
-// took checks all steps that a watcher has now.
+// took checks all steps that are due for a watcher.
 func took(t *testing.T, w *GroupWatch, want string) {
 	t.Helper()
 	var got []string
@@ -127,7 +127,7 @@ func tookPrefix(t *testing.T, w *PrefixWatch, want string) {
 	}
 }
 
-// words tells a step: web unknown, web at 3: a b, web 3→4 +c -a.
+// words describes a step: web unknown, web at 3: a b, web 3→4 +c -a.
 func words(s Step) string {
 	switch {
 	case s.Unknown:
@@ -159,11 +159,11 @@ func woken(t *testing.T, wake <-chan struct{}) {
 	select {
 	case <-wake:
 	case <-time.After(10 * time.Second):
-		t.Fatal("nobody told the watcher")
+		t.Fatal("the watcher was not woken")
 	}
 }
 
-// asleep checks that a watcher has nothing, and returns what wakes it.
+// asleep checks that no step is due, and returns the channel that wakes the watcher.
 func asleep[T any](t *testing.T, poll func() (T, <-chan struct{})) <-chan struct{} {
 	t.Helper()
 	step, wake := poll()
@@ -172,7 +172,7 @@ func asleep[T any](t *testing.T, poll func() (T, <-chan struct{})) <-chan struct
 	}
 	select {
 	case <-wake:
-		t.Fatal("woken with nothing to tell")
+		t.Fatal("woken without a step")
 	default:
 	}
 	return wake

@@ -13,18 +13,18 @@ const stepsAtOnce = 16
 // PrefixWatch follows all groups whose names start with a prefix. It is for one
 // goroutine.
 type PrefixWatch struct {
-	hub     *Hub
-	prefix  string
-	seen    uint64
-	started bool
-	groups  map[string]*GroupWatch
-	queue   []string // groups to look at
-	queued  map[string]bool
-	level   level
+	hub      *Hub
+	prefix   string
+	seen     uint64
+	started  bool
+	groups   map[string]*GroupWatch
+	queue    []string // groups to look at
+	queued   map[string]bool
+	progress progress
 }
 
-// Prefix returns a watcher that goes on from what it knows of groups. Of those
-// that do not exist it is told, too.
+// Prefix returns a watcher that resumes from positions in groups. It also gets which
+// of these groups do not exist.
 func (h *Hub) Prefix(prefix string, known ...Known) *PrefixWatch {
 	w := &PrefixWatch{hub: h, prefix: prefix, groups: make(map[string]*GroupWatch), queued: make(map[string]bool)}
 	for _, k := range known {
@@ -33,15 +33,15 @@ func (h *Hub) Prefix(prefix string, known ...Known) *PrefixWatch {
 	return w
 }
 
-// Poll returns the next steps, few at a time, or a channel that is closed when
-// to look again.
+// Poll returns the next steps, few at a time, or a channel that is closed when to
+// poll again.
 func (w *PrefixWatch) Poll() ([]Step, <-chan struct{}) {
-	w.level = level{}
+	w.progress = progress{}
 	for {
 		s, wake := w.look()
 		steps := w.steps()
 		if len(w.queue) == 0 {
-			w.level.reach(s)
+			w.progress.reach(s)
 		}
 		if len(steps) > 0 {
 			return steps, nil
@@ -56,7 +56,7 @@ func (w *PrefixWatch) Poll() ([]Step, <-chan struct{}) {
 func (w *PrefixWatch) look() (s *fsm.State, wake <-chan struct{}) {
 	w.hub.mu.Lock()
 	names, ok := w.hub.changedSince(w.seen)
-	w.seen, s, wake = w.hub.next, w.hub.state, wait(&w.hub.wakes.any)
+	w.seen, s, wake = w.hub.total, w.hub.state, wait(&w.hub.wakes.any)
 	w.hub.mu.Unlock()
 	if !ok || !w.started {
 		names = w.all(s)
@@ -71,7 +71,7 @@ func (w *PrefixWatch) look() (s *fsm.State, wake <-chan struct{}) {
 	return s, wake
 }
 
-// all names the groups there are and those that this watcher knows of.
+// all returns the names of all groups, and of those that this watcher has.
 func (w *PrefixWatch) all(s *fsm.State) []string {
 	var names []string
 	for g := range s.GroupsFrom(w.prefix) {
@@ -89,7 +89,7 @@ func (w *PrefixWatch) all(s *fsm.State) []string {
 	return names
 }
 
-// steps takes groups off the queue, each for as long as there are steps of it.
+// steps takes groups off the queue, each after its last step.
 func (w *PrefixWatch) steps() []Step {
 	var steps []Step
 	for len(w.queue) > 0 && len(steps) < stepsAtOnce {
@@ -102,19 +102,19 @@ func (w *PrefixWatch) steps() []Step {
 		step, wake := g.Poll()
 		if wake == nil {
 			steps = append(steps, step)
-			if !g.level.ok {
+			if !g.progress.ok {
 				continue
 			}
 		}
 		w.queue = w.queue[1:]
 		delete(w.queued, name)
-		if g.told {
-			delete(w.groups, name) // it does not exist any more
+		if g.unknownSent {
+			delete(w.groups, name) // it does not exist
 		}
 	}
 	return steps
 }
 
-// Level returns the applied index up to which the watcher has been given
-// everything, as of the last Poll; ok is false when more is to come.
-func (w *PrefixWatch) Level() (index uint64, ok bool) { return w.level.index, w.level.ok }
+// Progress returns the applied index up to which the watcher has every change, as of
+// the last Poll; ok is false if more follow.
+func (w *PrefixWatch) Progress() (index uint64, ok bool) { return w.progress.index, w.progress.ok }

@@ -11,8 +11,8 @@ import (
 	"github.com/werbenhu/registry/fsm/fsmpb"
 )
 
-// A watcher that knows groups is told of what changed in them, of those that
-// are gone, and of those that it does not know.
+// A watcher that resumes gets the changes of its groups, the deleted ones, and the
+// groups that it does not have.
 func TestPrefixGoesOnFromKnownGroups(t *testing.T) {
 	c := newCluster(t)
 	for _, g := range []string{"w1", "w2", "w3", "w4", "x1"} {
@@ -24,8 +24,8 @@ func TestPrefixGoesOnFromKnownGroups(t *testing.T) {
 	c.apply(put("w2", "b"))
 	w := c.hub.Prefix("w", known...)
 	tookPrefix(t, w, "w2 2→6 +b; w3 at 3: a; w4 at 4: a; w9 unknown")
-	if index, ok := w.Level(); !ok || index != c.index {
-		t.Errorf("level %d, %t, want %d", index, ok, c.index)
+	if index, ok := w.Progress(); !ok || index != c.index {
+		t.Errorf("progress %d, %t, want %d", index, ok, c.index)
 	}
 	wake := asleep(t, w.Poll)
 	c.apply(put("w9", "a"))
@@ -37,7 +37,7 @@ func TestPrefixGoesOnFromKnownGroups(t *testing.T) {
 	tookPrefix(t, w, "w1 1→9 +b; w3 3→10 +b")
 }
 
-// It takes few steps at a time, and is level with the last of them.
+// It takes few steps at a time, and has progress with the last of them.
 func TestPrefixStepsAreFew(t *testing.T) {
 	c := newCluster(t)
 	const groups = 3*stepsAtOnce + 1
@@ -51,13 +51,13 @@ func TestPrefixStepsAreFew(t *testing.T) {
 			t.Fatalf("%d steps after %d", len(steps), taken)
 		}
 		taken += len(steps)
-		if _, ok := w.Level(); ok != (taken == groups) {
-			t.Errorf("after %d of %d steps: level %t", taken, groups, ok)
+		if _, ok := w.Progress(); ok != (taken == groups) {
+			t.Errorf("after %d of %d steps: progress %t", taken, groups, ok)
 		}
 	}
 }
 
-// One that fell behind the names that are remembered looks at all groups.
+// A watcher older than the list of changed names looks at all groups.
 func TestPrefixOverrun(t *testing.T) {
 	c := newCluster(t)
 	for i := range 4 {
@@ -72,7 +72,8 @@ func TestPrefixOverrun(t *testing.T) {
 	tookPrefix(t, w, "w1 2→5 +b")
 }
 
-// A restore leads a prefix on, tells it of groups that are gone, and wakes it.
+// A restore wakes a watcher of a prefix, which gets the changes and the groups that do
+// not exist.
 func TestPrefixGoesOnAfterARestore(t *testing.T) {
 	from := newCluster(t)
 	from.apply(put("w1", "a"))
@@ -94,7 +95,7 @@ func TestPrefixGoesOnAfterARestore(t *testing.T) {
 	tookPrefix(t, w, "w2 unknown; w3 at 2: a")
 }
 
-// names tells a list of groups.
+// names describes a list of groups.
 func names(l *List) (all []string) {
 	for _, g := range l.Groups {
 		all = append(all, g.Name)
@@ -102,8 +103,8 @@ func names(l *List) (all []string) {
 	return append(all, l.Removed...)
 }
 
-// The first list is there at once, also an empty one; the next come at most ten
-// times a second, with all that changed meanwhile, each group once.
+// The first list comes at once, also an empty one; later ones come at most ten times a
+// second, with all changed groups, each once.
 func TestGroupsAreListedAtMostTenTimesASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t)
@@ -123,11 +124,11 @@ func TestGroupsAreListedAtMostTenTimesASecond(t *testing.T) {
 				if got := names(l); !slices.IsSorted(got) || len(got) == 0 || len(got) > 3 {
 					t.Errorf("list of %v", got)
 				}
-				if index, ok := w.Level(); !ok || index != c.index {
-					t.Errorf("level %d, %t", index, ok)
+				if index, ok := w.Progress(); !ok || index != c.index {
+					t.Errorf("progress %d, %t", index, ok)
 				}
-			} else if _, ok := w.Level(); ok {
-				t.Error("level while changes are held back")
+			} else if _, ok := w.Progress(); ok {
+				t.Error("progress while changes are held back")
 			}
 			time.Sleep(time.Millisecond)
 		}
@@ -142,8 +143,8 @@ func TestGroupsAreListedAtMostTenTimesASecond(t *testing.T) {
 				continue
 			}
 			if got != nil {
-				if index, ok := w.Level(); ok && index != c.index {
-					t.Errorf("level %d of %d", index, c.index)
+				if index, ok := w.Progress(); ok && index != c.index {
+					t.Errorf("progress %d of %d", index, c.index)
 				}
 			}
 			select {
@@ -154,14 +155,13 @@ func TestGroupsAreListedAtMostTenTimesASecond(t *testing.T) {
 		if l, wake := w.Poll(); l != nil || wake == nil {
 			t.Errorf("%+v with no change", l)
 		}
-		if index, ok := w.Level(); !ok || index != c.index {
-			t.Errorf("level %d, %t, want %d", index, ok, c.index)
+		if index, ok := w.Progress(); !ok || index != c.index {
+			t.Errorf("progress %d, %t, want %d", index, ok, c.index)
 		}
 	})
 }
 
-// A restore, and falling behind, makes a list of all groups, and of those that
-// are gone.
+// After a restore, or when it is behind, a watcher gets all groups and the removed ones.
 func TestGroupsAfterARestore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		from := newCluster(t)
@@ -188,7 +188,7 @@ func TestGroupsAfterARestore(t *testing.T) {
 	})
 }
 
-// A watcher of nodes is told of nodes and leaders, and of nothing else.
+// A watcher of nodes gets changes of nodes and leaders, and of nothing else.
 func TestNodesWatch(t *testing.T) {
 	c := newCluster(t)
 	c.apply(check())
@@ -197,10 +197,10 @@ func TestNodesWatch(t *testing.T) {
 		t.Helper()
 		s, wake := w.Poll()
 		if s == nil || wake != nil {
-			t.Fatal("nothing to tell")
+			t.Fatal("no change")
 		}
-		if index, ok := w.Level(); !ok || index != s.Index() {
-			t.Errorf("level %d, %t", index, ok)
+		if index, ok := w.Progress(); !ok || index != s.Index() {
+			t.Errorf("progress %d, %t", index, ok)
 		}
 		return s
 	}
@@ -213,8 +213,8 @@ func TestNodesWatch(t *testing.T) {
 	default:
 	}
 	asleep(t, w.Poll)
-	if index, ok := w.Level(); !ok || index != c.index {
-		t.Errorf("level %d, %t, want %d", index, ok, c.index)
+	if index, ok := w.Progress(); !ok || index != c.index {
+		t.Errorf("progress %d, %t, want %d", index, ok, c.index)
 	}
 	set := &fsmpb.Command{Op: &fsmpb.Command_SetNode{SetNode: &fsmpb.SetNode{Node: &fsmpb.Node{Id: "n1", Bind: "n:1", Addr: "n:2"}}}}
 	c.apply(set)

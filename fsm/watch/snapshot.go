@@ -7,8 +7,8 @@ import (
 	"github.com/werbenhu/registry/fsm"
 )
 
-// Snapshot is a group as a whole, at one applied index. It is sent in pieces: a
-// group may be larger than memory has room for twice.
+// Snapshot is a whole group at an applied index. It is sent in pieces, because memory
+// may not have room for a large group twice.
 type Snapshot struct {
 	Group *fsm.Group
 	Index uint64
@@ -17,8 +17,8 @@ type Snapshot struct {
 	pieces map[string]weak.Pointer[Piece]
 }
 
-// Piece is some members of a snapshot that follow each other. It is kept for as
-// long as somebody holds it: those who send a snapshot at one time share its pieces.
+// Piece is a range of the members of a snapshot. It is kept while a watcher holds it:
+// watchers that send a snapshot at the same time share its pieces.
 //
 //	members  a b c d e
 //	pieces   after "": a b, more · after "b": c d, more · after "d": e
@@ -26,7 +26,7 @@ type Piece struct {
 	Snapshot *Snapshot
 	After    string // id of the member before the first; empty: none
 
-	// What the function that was given to Snapshot.Piece made of it.
+	// Set by the encode function of Snapshot.Piece.
 	Encoded any
 	End     string // id of its last member
 	More    bool   // another piece follows, after End
@@ -34,8 +34,8 @@ type Piece struct {
 	encoded sync.Once
 }
 
-// Piece returns the piece that begins after a member. encode sets Encoded, End
-// and More; it is called once for those who hold the piece at one time, and has to
+// Piece returns the piece that begins after a member. encode sets Encoded, End and
+// More; it is called once for all that hold the piece at the same time, and has to
 // end equal pieces at the same member.
 func (s *Snapshot) Piece(after string, encode func(*Piece)) *Piece {
 	p := s.piece(after)
