@@ -18,7 +18,7 @@ import (
 	"github.com/werbenhu/registry/store"
 )
 
-// statusTimeout bounds the wait for one node's word in a status.
+// statusTimeout bounds the wait for one node's status.
 const statusTimeout = 2 * time.Second
 
 func nodeStatus(st store.Status) *registrypb.NodeStatus {
@@ -29,7 +29,8 @@ func nodeStatus(st store.Status) *registrypb.NodeStatus {
 	return n
 }
 
-// ownStatus is this node's, with the asked group's ring, which is built for that.
+// ownStatus is this node's status, with the ring of the requested group, which it
+// builds.
 func (s *Server) ownStatus(ctx context.Context, st store.Status, group string) *registrypb.NodeStatus {
 	n := nodeStatus(st)
 	state := s.store.State()
@@ -49,8 +50,8 @@ func (s *Server) ownStatus(ctx context.Context, st store.Status, group string) *
 	return n
 }
 
-// Status implements the public service: every node of this node's
-// configuration is asked at the same time.
+// Status implements the public service: it queries all nodes of the configuration
+// concurrently.
 func (s *Server) Status(ctx context.Context, req *registrypb.StatusRequest) (*registrypb.StatusResponse, error) {
 	st := s.store.Status()
 	resp := &registrypb.StatusResponse{Cluster: st.Cluster, ClusterId: s.store.ClusterID(), Leader: st.LeaderID, Term: st.Term}
@@ -61,14 +62,14 @@ func (s *Server) Status(ctx context.Context, req *registrypb.StatusRequest) (*re
 			wg.Go(func() { resp.Nodes[i] = s.ownStatus(ctx, st, req.Group) })
 			continue
 		}
-		wg.Go(func() { resp.Nodes[i] = s.askStatus(ctx, server, req.Group) })
+		wg.Go(func() { resp.Nodes[i] = s.peerStatus(ctx, server, req.Group) })
 	}
 	wg.Wait()
 	slices.SortFunc(resp.Nodes, func(a, b *registrypb.NodeStatus) int { return cmp.Compare(a.Id, b.Id) })
 	return resp, nil
 }
 
-func (s *Server) askStatus(ctx context.Context, server raft.Server, group string) *registrypb.NodeStatus {
+func (s *Server) peerStatus(ctx context.Context, server raft.Server, group string) *registrypb.NodeStatus {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
 	c, err := s.peers.client(string(server.Address))
@@ -88,8 +89,8 @@ func (s *Server) askStatus(ctx context.Context, server raft.Server, group string
 	return n
 }
 
-// Join implements the public service: the node at the address is told to join
-// this cluster, so it must be waiting for it.
+// Join implements the public service: it invites the node at the address, which must
+// be waiting to join.
 func (s *Server) Join(ctx context.Context, req *registrypb.JoinRequest) (*registrypb.JoinResponse, error) {
 	if err := fsm.ValidateAddr("bind", req.Bind); err != nil {
 		return nil, toStatus(err)
@@ -97,12 +98,12 @@ func (s *Server) Join(ctx context.Context, req *registrypb.JoinRequest) (*regist
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	self := s.store.Self()
-	// An operator's address is not a peer's yet: its connection goes with the call.
+	// The address is not a peer's yet, so its connection is closed after the call.
 	conn, err := dialNode(req.Bind)
 	if err != nil {
 		return nil, toStatus(err)
 	}
-	defer func() { _ = conn.Close() }() // nothing is under way any more
+	defer func() { _ = conn.Close() }() // no call uses it
 	c := peerpb.NewPeerClient(conn)
 	h, err := hello(ctx, c, req.Bind)
 	switch {
@@ -132,7 +133,7 @@ func (s *Server) remove(ctx context.Context, req *registrypb.RemoveRequest) (*re
 	return &registrypb.RemoveResponse{}, nil
 }
 
-// Transfer implements the public service; it answers when the new leader is known.
+// Transfer implements the public service; it returns when the new leader is known.
 func (s *Server) Transfer(ctx context.Context, req *registrypb.TransferRequest) (*registrypb.TransferResponse, error) {
 	cluster, forwarded := forwardedTo(ctx)
 	if forwarded {
@@ -144,8 +145,8 @@ func (s *Server) Transfer(ctx context.Context, req *registrypb.TransferRequest) 
 		resp, err := s.transfer(ctx, req)
 		return resp, toStatus(err)
 	}
-	// One hop and no second attempt: it would hand over again.
-	// It goes on when the leader changes, which is its purpose.
+	// One hop and no retry, which would transfer again. A change of the leader does not
+	// end the call: it is its purpose.
 	leader, _ := s.store.Leader()
 	resp, _, err := forwardTo[registrypb.TransferResponse](ctx, s, leader, registrypb.Cluster_Transfer_FullMethodName, req)
 	return resp, toStatus(err)
@@ -164,8 +165,8 @@ func (s *Server) transfer(ctx context.Context, req *registrypb.TransferRequest) 
 		select {
 		case <-changes:
 		case <-ctx.Done():
-			// Not one of the store's errors: a second attempt would hand over again.
-			return nil, fmt.Errorf("handed over, and no new leader is known yet: %w", context.Cause(ctx))
+			// Not one of the store's errors, which are retried: a retry would transfer again.
+			return nil, fmt.Errorf("leadership was given up, and no new leader is known yet: %w", context.Cause(ctx))
 		}
 	}
 }

@@ -39,7 +39,8 @@ func memberToWire(m *fsm.Member) *registrypb.Member {
 	return out
 }
 
-// stateToLog is the state + 1, 0 for none, checked for being one at all.
+// stateToLog returns the state + 1, or 0 for none. The log's validation checks the
+// upper bound.
 func stateToLog(s *registrypb.MemberState) (uint32, error) {
 	if s == nil {
 		return 0, nil

@@ -1,5 +1,5 @@
 // Package rpc serves the registry's API: the public gRPC calls, HTTP and health
-// on the client port, and what nodes ask each other on the bind port. Package
+// on the client port, and the calls between nodes on the bind port. Package
 // registry puts it together with a store; clients use package sdk.
 //
 //	peers := rpc.NewPeers()
@@ -10,9 +10,9 @@
 //	server.ServeClients(grpcListener, httpListener)
 //
 // Reads are answered from this node's state. Writes and heartbeats go to the
-// leader in one hop: a node that does not lead sends the same call to the
-// leader's bind port, marked, and a marked call is never sent on.
+// leader in one hop: a follower forwards the call to the leader's bind port with a
+// mark, and a marked call is never forwarded again.
 //
-// Every error carries a gRPC code and a registrypb.ErrorDetail; clients decide
-// by the detail's reason.
+// Every error has a gRPC code and a registrypb.ErrorDetail; clients decide by the
+// detail's reason.
 package rpc

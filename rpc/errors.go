@@ -13,7 +13,7 @@ import (
 	"github.com/werbenhu/registry/store"
 )
 
-// errStale: the node heard from the leader longer ago than the caller allows.
+// errStale: the state is older than max_staleness.
 var errStale = errors.New("answer would be too old")
 
 // errEmptyGroup: no member of the group has points.
@@ -28,7 +28,7 @@ type wireError struct {
 	reason registrypb.ErrorDetail_Reason
 }
 
-// wireErrors is searched in order: what a write became comes before why.
+// wireErrors is searched in order: outcome errors come before their causes.
 var wireErrors = []wireError{
 	{fsm.ErrInvalid, codes.InvalidArgument, registrypb.ErrorDetail_INVALID_ARGUMENT},
 	{store.ErrOutcomeUnknown, codes.Unknown, registrypb.ErrorDetail_OUTCOME_UNKNOWN},
@@ -56,8 +56,8 @@ var wireErrors = []wireError{
 	{context.DeadlineExceeded, codes.DeadlineExceeded, registrypb.ErrorDetail_UNSPECIFIED},
 }
 
-// toStatus turns an error of this module into one for the wire. An error that
-// came over the wire passes as it is.
+// toStatus converts an error of this module for the wire. An error from the wire stays
+// as it is.
 func toStatus(err error) error {
 	if err == nil {
 		return nil
@@ -93,12 +93,12 @@ func toStatus(err error) error {
 	return st.Err()
 }
 
-// reasonOf is the reason that an error from the wire carries.
+// reasonOf returns the reason of an error from the wire.
 func reasonOf(err error) registrypb.ErrorDetail_Reason {
 	return detailOf(err).GetReason()
 }
 
-// detailOf is the detail that an error from the wire carries; nil: none.
+// detailOf returns the detail of an error from the wire, or nil.
 func detailOf(err error) *registrypb.ErrorDetail {
 	st, ok := status.FromError(err)
 	if !ok {
@@ -112,7 +112,7 @@ func detailOf(err error) *registrypb.ErrorDetail {
 	return nil
 }
 
-// peerError is one of the store's errors that another node answered with.
+// peerError is one of the store's errors, from another node.
 type peerError struct {
 	is  error
 	msg string
@@ -121,7 +121,7 @@ type peerError struct {
 func (e *peerError) Error() string { return e.msg }
 func (e *peerError) Unwrap() error { return e.is }
 
-// fromPeer turns what another node answered into the store's errors.
+// fromPeer converts another node's error into one of the store's.
 func fromPeer(err error) error {
 	switch reasonOf(err) {
 	case registrypb.ErrorDetail_NO_LEADER:

@@ -17,15 +17,15 @@ import (
 	"github.com/werbenhu/registry/store"
 )
 
-// forwardedKey marks a call that has made its one hop; its value is the id of
-// the cluster that the call is for.
+// forwardedKey is the metadata key of a forwarded call; the value is the id of the
+// cluster that it is for.
 const forwardedKey = "registry-forwarded"
 
-// leaderWait bounds how long a write waits for a leader that can be reached;
-// after it the client may try another node, which may see more.
+// leaderWait bounds the time that a write waits for a reachable leader; then the client
+// may try another node, which may reach it.
 const leaderWait = 3 * time.Second
 
-// leaderRetry is the pause between two attempts.
+// leaderRetry is the delay between two attempts.
 const leaderRetry = 25 * time.Millisecond
 
 func forwardedTo(ctx context.Context) (cluster string, forwarded bool) {
@@ -36,11 +36,10 @@ func forwardedTo(ctx context.Context) (cluster string, forwarded bool) {
 	return "", false
 }
 
-// onLeader runs a call where the leader is: here, or by one hop. Attempts that
-// had no effect are repeated for a while, because leaders change. So are those
-// whose outcome is unknown: writes are deduplicated by their request id, and a
-// repeated Remove at worst finds its own work done. The error in the end says
-// which of the two it was.
+// onLeader runs a call on the leader: here, or by one hop. It retries for leaderWait,
+// because leaders change. It also retries when the outcome is unknown: writes are
+// deduplicated by their request id, and a second Remove does no harm. The final error
+// is ErrOutcomeUnknown if any attempt's outcome was unknown.
 func onLeader[Req proto.Message, Resp any](ctx context.Context, s *Server, method string, req Req, local func(context.Context, Req) (*Resp, error)) (*Resp, error) {
 	if cluster, ok := forwardedTo(ctx); ok {
 		if err := s.store.IsTarget("", cluster); err != nil {
@@ -56,7 +55,7 @@ func onLeader[Req proto.Message, Resp any](ctx context.Context, s *Server, metho
 	defer cancel()
 	var unknown error
 	for {
-		resp, err := local(wait, req) // also checks the request where this node does not lead
+		resp, err := local(wait, req) // a follower validates the request, too
 		if errors.Is(err, store.ErrNotLeader) {
 			resp, err = forward[Resp](wait, s, method, req)
 		}
@@ -64,7 +63,7 @@ func onLeader[Req proto.Message, Resp any](ctx context.Context, s *Server, metho
 		switch {
 		case err == nil:
 			return resp, nil
-		case !retriable(err) && isWrite && unknown != nil && !aboutCommand(err):
+		case !retriable(err) && isWrite && unknown != nil && !rejected(err):
 			return nil, toStatus(fmt.Errorf("%w: %w", store.ErrOutcomeUnknown, stripStatus(err)))
 		case !retriable(err):
 			return nil, toStatus(err)
@@ -83,10 +82,10 @@ func onLeader[Req proto.Message, Resp any](ctx context.Context, s *Server, metho
 	}
 }
 
-// forward sends the call to the leader.
+// forward sends the call to the leader, until another one is known.
 func forward[Resp any](ctx context.Context, s *Server, method string, req proto.Message) (*Resp, error) {
 	term := s.term.Load()
-	// A leader that hangs answers nobody: the call goes on to its successor.
+	// A hung leader does not answer: the call is retried at its successor.
 	hop, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(term.ctx, cancel)()
@@ -102,8 +101,8 @@ func forward[Resp any](ctx context.Context, s *Server, method string, req proto.
 	return nil, err
 }
 
-// forwardTo makes the one hop. sent is false only when the request cannot have
-// left; the error then is that nothing was done.
+// forwardTo makes the one hop. sent is false only if the request was not sent, so that
+// it had no effect.
 func forwardTo[Resp any](ctx context.Context, s *Server, leader, method string, req proto.Message) (resp *Resp, sent bool, err error) {
 	if leader == "" || leader == s.store.Self().Bind {
 		return nil, false, fmt.Errorf("%w: none is known", store.ErrNotLeader)
@@ -121,7 +120,7 @@ func forwardTo[Resp any](ctx context.Context, s *Server, leader, method string, 
 	return resp, true, err
 }
 
-// leaderTerm is a stretch of one leader, as this node sees it.
+// leaderTerm is the time of one leader, as this node sees it.
 type leaderTerm struct {
 	leader string          // bind address; empty while none is known
 	ctx    context.Context // ends with it
@@ -133,7 +132,7 @@ func (s *Server) beginTerm(leader string) (end context.CancelFunc) {
 	return end
 }
 
-// followLeader keeps s.term.
+// followLeader updates s.term.
 func (s *Server) followLeader() {
 	changes, stop := s.store.LeaderChanges()
 	defer stop()
@@ -142,7 +141,7 @@ func (s *Server) followLeader() {
 	for {
 		if leader, _ := s.store.Leader(); s.term.Load().leader != leader {
 			before := end
-			end = s.beginTerm(leader) // first: who loads an ended one gives up at once
+			end = s.beginTerm(leader) // first, so that no call starts with an ended context
 			before()
 		}
 		select {
@@ -153,9 +152,9 @@ func (s *Server) followLeader() {
 	}
 }
 
-// retriable says whether another attempt may go better.
+// retriable reports whether another attempt may succeed.
 func retriable(err error) bool {
-	if forgotten(err) {
+	if outcomeLost(err) {
 		return false
 	}
 	if errors.Is(err, store.ErrNotLeader) || errors.Is(err, store.ErrBusy) || errors.Is(err, store.ErrOutcomeUnknown) {
@@ -170,14 +169,14 @@ func retriable(err error) bool {
 	return false
 }
 
-// forgotten says that no attempt can find out what became of an earlier one.
-func forgotten(err error) bool {
+// outcomeLost reports that no attempt can find out the outcome of an earlier one.
+func outcomeLost(err error) bool {
 	d := detailOf(err)
 	return errors.Is(err, store.ErrForgotten) || d.GetReason() == registrypb.ErrorDetail_OUTCOME_UNKNOWN && d.GetField() != ""
 }
 
-// aboutCommand says whether the leader decided about the command itself.
-func aboutCommand(err error) bool {
+// rejected reports whether the leader refused the command itself.
+func rejected(err error) bool {
 	switch reasonOf(toStatus(err)) {
 	case registrypb.ErrorDetail_UNSPECIFIED, registrypb.ErrorDetail_MEMBERSHIP, registrypb.ErrorDetail_NOT_READY, registrypb.ErrorDetail_OUTCOME_UNKNOWN:
 		return false
@@ -185,8 +184,8 @@ func aboutCommand(err error) bool {
 	return true
 }
 
-// outcomeUnknown says whether the attempt may have had an effect. A connection
-// that broke may have carried the request.
+// outcomeUnknown reports whether the attempt may have had an effect, as when its
+// connection broke.
 func outcomeUnknown(err error) bool {
 	if errors.Is(err, store.ErrOutcomeUnknown) {
 		return true
@@ -201,7 +200,7 @@ func outcomeUnknown(err error) bool {
 	return false
 }
 
-// stripStatus keeps the text of an error from the wire without its status.
+// stripStatus returns the text of an error from the wire without its status.
 func stripStatus(err error) error {
 	if st, ok := status.FromError(err); ok {
 		return errors.New(st.Message())
@@ -209,7 +208,7 @@ func stripStatus(err error) error {
 	return err
 }
 
-// pause waits between two attempts; false when ctx ended.
+// pause waits for d; false if ctx ended.
 func pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

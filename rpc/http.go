@@ -17,13 +17,13 @@ import (
 	"github.com/werbenhu/registry/fsm"
 )
 
-// What scrapes may take of a node.
+// Limits of scrapes.
 const (
 	maxScrapes    = 4
 	scrapeTimeout = 10 * time.Second
 )
 
-// metricsLog says what a scrape could not collect.
+// metricsLog logs the errors of scrapes.
 type metricsLog struct{ log *slog.Logger }
 
 func (l metricsLog) Println(v ...any) { l.log.Error("metrics", "error", fmt.Sprint(v...)) }
@@ -71,32 +71,32 @@ func (h *httpServer) close() error {
 	return nil
 }
 
-// livez says that the process answers.
+// livez reports that the process answers.
 func (h *httpServer) livez(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok") }
 
-// readyz says whether the node answers reads, and why not. A node without a
-// leader answers, because that is what a registry is for when a quorum is lost;
-// who wants it out of balancing then says how old its answers may be: max_lag.
+// readyz reports whether the node answers reads, and why not. A node without a leader
+// is ready, because it still answers reads. A load balancer that should not use it
+// then sets max_lag.
 func (h *httpServer) readyz(w http.ResponseWriter, r *http.Request) {
 	if err := h.server.store.Serving(); err != nil {
 		writeText(w, http.StatusServiceUnavailable, err.Error())
 		return
 	}
-	limit, asked, err := maxLag(r.URL.RawQuery)
+	limit, limited, err := maxLag(r.URL.RawQuery)
 	if err != nil {
 		writeText(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	if lag := h.server.store.Lag(); asked && lag > limit {
-		writeText(w, http.StatusServiceUnavailable, fmt.Sprintf("last word from the leader %s ago", lag.Round(time.Millisecond)))
+	if lag := h.server.store.Lag(); limited && lag > limit {
+		writeText(w, http.StatusServiceUnavailable, fmt.Sprintf("last contact with the leader %s ago", lag.Round(time.Millisecond)))
 		return
 	}
 	writeText(w, http.StatusOK, "ok")
 }
 
-// maxLag reads the query of a readiness probe. What it does not understand is
-// an error: a probe with a slip of the pen would find every node ready.
-func maxLag(query string) (limit time.Duration, asked bool, err error) {
+// maxLag parses the query of a readiness probe. Unknown parameters are errors:
+// otherwise a misspelt probe would find every node ready.
+func maxLag(query string) (limit time.Duration, limited bool, err error) {
 	values, err := url.ParseQuery(query)
 	if err != nil {
 		return 0, false, &fsm.FieldError{Field: "query", Limit: "max_lag=DURATION", Got: strconv.Quote(query)}
@@ -108,13 +108,13 @@ func maxLag(query string) (limit time.Duration, asked bool, err error) {
 		if limit, err = time.ParseDuration(given[0]); err != nil || limit < 0 {
 			return 0, false, &fsm.FieldError{Field: "max_lag", Limit: "a duration, for instance 10s", Got: strconv.Quote(given[0])}
 		}
-		asked = true
+		limited = true
 	}
-	return limit, asked, nil
+	return limit, limited, nil
 }
 
 func writeText(w http.ResponseWriter, code int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(code)
-	_, _ = w.Write([]byte(text + "\n")) // the client is gone, then
+	_, _ = w.Write([]byte(text + "\n")) // the error is that of a closed connection
 }

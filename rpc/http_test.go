@@ -8,8 +8,7 @@ import (
 	"github.com/werbenhu/registry/fsm"
 )
 
-// A readiness probe that is not understood is refused: it would find a node
-// ready that is not.
+// An invalid readiness probe is refused: it might find a node ready that is not.
 func TestMaxLag(t *testing.T) {
 	for query, want := range map[string]struct {
 		limit time.Duration

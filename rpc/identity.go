@@ -14,15 +14,15 @@ import (
 	"github.com/werbenhu/registry/store"
 )
 
-// errWrongCluster: the call names another cluster than this node's.
+// errWrongCluster: the call is for another cluster.
 var errWrongCluster = errors.New("wrong cluster")
 
-// identity names the cluster in the header of every answer, and refuses calls
-// for another cluster before they reach a handler. A node that is of no cluster
-// yet has a name and no id; its handlers say that it is not ready.
+// identity sets the cluster in the header of every answer, and refuses calls for
+// another cluster before they reach a handler. Before a node joins a cluster, it has
+// a name and no id, and its handlers answer NOT_READY.
 type identity struct {
 	store *store.Store
-	own   atomic.Pointer[ownIdentity] // as it was at the last call
+	own   atomic.Pointer[ownIdentity] // of the last call
 }
 
 type ownIdentity struct {
@@ -31,7 +31,7 @@ type ownIdentity struct {
 	header  metadata.MD // shared by all answers: gRPC copies it
 }
 
-func (i *identity) now() *ownIdentity {
+func (i *identity) current() *ownIdentity {
 	id := i.store.ClusterID()
 	if own := i.own.Load(); own != nil && own.ID == id {
 		return own
@@ -43,8 +43,8 @@ func (i *identity) now() *ownIdentity {
 	return own
 }
 
-// admit returns an error for a call that names another cluster.
-func (o *ownIdentity) admit(ctx context.Context) error {
+// check refuses a call for another cluster.
+func (o *ownIdentity) check(ctx context.Context) error {
 	for _, v := range metadata.ValueFromIncomingContext(ctx, registrypb.ClusterHeader) {
 		if v == o.encoded {
 			continue
@@ -61,22 +61,22 @@ func (o *ownIdentity) admit(ctx context.Context) error {
 }
 
 func (i *identity) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	own := i.now()
+	own := i.current()
 	if err := grpc.SetHeader(ctx, own.header); err != nil {
 		return nil, err
 	}
-	if err := own.admit(ctx); err != nil {
+	if err := own.check(ctx); err != nil {
 		return nil, toStatus(err)
 	}
 	return handler(ctx, req)
 }
 
 func (i *identity) stream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	own := i.now()
+	own := i.current()
 	if err := stream.SetHeader(own.header); err != nil {
 		return err
 	}
-	if err := own.admit(stream.Context()); err != nil {
+	if err := own.check(stream.Context()); err != nil {
 		return toStatus(err)
 	}
 	return handler(srv, stream)

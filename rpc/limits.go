@@ -40,22 +40,20 @@ import (
 const (
 	// MaxRequest bounds one request.
 	MaxRequest = 1 << 20
-	// MaxAnswer bounds one message of an answer: what gRPC's clients take unless
-	// they are told otherwise.
+	// MaxAnswer bounds one message of an answer: the default limit of gRPC's clients.
 	MaxAnswer = 4 << 20
-	// MaxPiece is where pages end, and the pieces of events.
+	// MaxPiece bounds pages, and the pieces of events.
 	MaxPiece = 1 << 20
 )
 
-// maxPage bounds the elements that a page may be asked for.
+// maxPage bounds page_size.
 const maxPage = 10_000
 
-// messageHead is more than all of an answer takes besides its list.
+// messageHead is more than the size of an answer without its list.
 const messageHead = 1 << 10
 
-// Limits are the bounds of what is sent, in bytes. Zero: MaxAnswer and MaxPiece;
-// smaller ones let tests do with small groups. An element of a list always fits
-// into MaxPiece.
+// Limits bound messages that are sent, in bytes. Zero: MaxAnswer and MaxPiece. Tests
+// set smaller ones. One element of a list always fits into MaxPiece.
 type Limits struct{ Answer, Piece int }
 
 func (l Limits) withDefaults() Limits {
@@ -73,9 +71,9 @@ func (l Limits) tooLarge(field, limit, got string) error {
 	return &fsm.FieldError{Field: field, Limit: fmt.Sprintf("%s %d bytes", limit, l.Answer), Got: got}
 }
 
-const tooMuch = "so small that the answer is at most" // of n, and of the number of keys
+const answerLimit = "so small that the answer is at most" // of n, and of the number of keys
 
-// memberSize is at least what a member takes in a message.
+// memberSize is an upper bound of a member's size in a message.
 func memberSize(m *fsm.Member) int {
 	size := 128 + len(m.ID) + len(m.Addr)
 	for _, p := range m.Meta {
@@ -88,8 +86,8 @@ func groupSize(g *fsm.Group) int { return 64 + len(g.Name) }
 
 func nameSize(name string) int { return 8 + len(name) }
 
-// fitting counts the first elements that fit into room, at least one of any, and
-// takes their sizes off it.
+// fitting returns the number of first elements that fit into room, at least one if
+// there are any, and subtracts their sizes.
 func fitting[T any](list []T, size func(T) int, room *int) (n int) {
 	for ; n < len(list); n++ {
 		need := size(list[n])
@@ -101,7 +99,7 @@ func fitting[T any](list []T, size func(T) int, room *int) (n int) {
 	return n
 }
 
-// moreOf marks pieces: nil for an event that is one message.
+// moreOf returns the field more of a piece: nil for an event in one message.
 func moreOf(first, more bool) *bool {
 	if first && !more {
 		return nil

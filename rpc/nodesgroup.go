@@ -8,8 +8,8 @@ import (
 	"github.com/werbenhu/registry/fsm/watch"
 )
 
-// nodesRing is the ring of the group of the cluster's nodes, which changes too
-// seldom for a place in the cache of rings.
+// nodesRing is the ring of the group of the cluster's nodes. It changes too rarely for
+// the cache of rings.
 type nodesRing struct {
 	of   fsm.NodesVersion
 	view *rings.View
@@ -32,8 +32,8 @@ func (s *Server) view(ctx context.Context, state *fsm.State, g *fsm.Group, fresh
 	return kept.view, rings.Staleness{Index: state.Index()}, nil
 }
 
-// nodesGroupSource tells of the cluster's nodes as of a group: as a whole at each
-// change of theirs, or of the leader.
+// nodesGroupSource is the watch of the group of the cluster's nodes: a snapshot at each
+// change of a node or of the leader.
 type nodesGroupSource struct {
 	*watch.NodesWatch
 	outbox
@@ -52,7 +52,7 @@ func (n *nodesGroupSource) poll(frames []frame) ([]frame, <-chan struct{}, error
 	return frames, nil, err
 }
 
-// Level is the watch's, once all that it gave was sent.
+// Progress is the watch's, once its steps were sent.
 func (n *nodesGroupSource) Progress() (uint64, bool) {
 	index, ok := n.NodesWatch.Progress()
 	return index, ok && !n.pending()

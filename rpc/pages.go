@@ -12,12 +12,12 @@ import (
 	"github.com/werbenhu/registry/fsm"
 )
 
-// page says how much of a list an answer has room for.
+// page is the room of an answer for a list.
 type page struct {
 	limits Limits
 	paged  bool // the caller takes pages
-	count  int  // elements that there is room for yet
-	room   int  // bytes
+	count  int  // most elements
+	room   int  // bytes left
 	taken  int
 }
 
@@ -35,7 +35,7 @@ func (s *Server) page(size uint32, token string) (page, error) {
 	return p, nil
 }
 
-// take makes room for one more element; false when the page is full. The first
+// take takes the room of one more element; false if the page is full. The first
 // element always fits.
 func (p *page) take(size int) bool {
 	if p.taken > 0 && (p.count == p.taken || size > p.room) {
@@ -46,7 +46,7 @@ func (p *page) take(size int) bool {
 	return true
 }
 
-// full is the error of a list that is too large for a caller who takes no pages.
+// full returns the error for a caller that takes no pages.
 func (p *page) full() error {
 	if p.paged {
 		return nil

@@ -116,7 +116,7 @@ func TestKeptPagesGrowOld(t *testing.T) {
 	})
 }
 
-// A client finds out that it has to start over, whatever it was told before.
+// The error of a page that has expired tells the client to start over.
 func TestExpiredPageIsAnErrorOfItsOwn(t *testing.T) {
 	err := toStatus(fmt.Errorf("%w: group %q, revision %d", errPageExpired, "web", 7))
 	if d := detailOf(err); status.Code(err) != codes.Aborted || d.GetReason() != registrypb.ErrorDetail_REVISION_MISMATCH || d.GetField() != "page_token" {

@@ -27,7 +27,7 @@ const RaftPrefix = "R"
 // GRPCPrefix is how a gRPC connection starts: no HTTP/1.1 method does.
 const GRPCPrefix = "PRI "
 
-// DialRaft opens a raft connection. The name is resolved at each call.
+// DialRaft opens a raft connection. It resolves the name at each call.
 func DialRaft(address string, timeout time.Duration) (net.Conn, error) {
 	c, err := net.DialTimeout("tcp", address, timeout)
 	if err != nil {
@@ -39,8 +39,8 @@ func DialRaft(address string, timeout time.Duration) (net.Conn, error) {
 	return c, nil
 }
 
-// Peers asks other nodes over their bind ports, over one connection to each.
-// It implements store.Peers.
+// Peers calls other nodes on their bind ports, over one connection to each. It
+// implements store.Peers.
 type Peers struct {
 	mu     sync.Mutex // guards the rest
 	conns  map[string]*grpc.ClientConn
@@ -49,7 +49,7 @@ type Peers struct {
 
 var _ store.Peers = (*Peers)(nil)
 
-// NewPeers returns Peers without connections; they are made when needed.
+// NewPeers returns Peers without connections; it connects when needed.
 func NewPeers() *Peers { return &Peers{conns: make(map[string]*grpc.ClientConn)} }
 
 // Close closes the connections.
@@ -82,8 +82,8 @@ func (p *Peers) conn(bind string) (*grpc.ClientConn, error) {
 	return c, nil
 }
 
-// dialNode returns a connection of its own; the address stays a name until it
-// is dialled. Nodes are reached directly, whatever proxy the environment names.
+// dialNode returns a new connection, which resolves the name at each dial. It uses no
+// proxy.
 func dialNode(bind string) (*grpc.ClientConn, error) {
 	c, err := grpc.NewClient("passthrough:///"+bind,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -119,7 +119,7 @@ func (p *Peers) Hello(ctx context.Context, bind string) (store.Hello, error) {
 func hello(ctx context.Context, c peerpb.PeerClient, bind string) (store.Hello, error) {
 	h, err := c.Hello(ctx, &peerpb.HelloRequest{})
 	if err != nil {
-		return store.Hello{}, fmt.Errorf("ask %s who it is: %w", bind, notANode(bind, err))
+		return store.Hello{}, fmt.Errorf("hello to %s: %w", bind, notANode(bind, err))
 	}
 	out := store.Hello{
 		Cluster: h.Cluster, ID: h.Id, Bind: h.Bind, Addr: h.Addr, Version: h.Version,
@@ -218,7 +218,7 @@ func (p *Peers) State(ctx context.Context, node store.Target, atLeast uint64) (i
 	return &stateReader{stream: stream, cancel: cancel}, nil
 }
 
-// stateReader reads the chunks of a stream as one.
+// stateReader reads the chunks of a stream.
 type stateReader struct {
 	stream grpc.ServerStreamingClient[peerpb.StateResponse]
 	cancel context.CancelFunc
@@ -257,7 +257,7 @@ func (p *Peers) Join(ctx context.Context, bind string, n store.Hello) (string, e
 	return r.GetClusterId(), fromPeer(notANode(bind, err))
 }
 
-// notANode explains the answer of a port that is not for nodes.
+// notANode explains the error of a port that is not for nodes.
 func notANode(bind string, err error) error {
 	if status.Code(err) != codes.Unimplemented {
 		return err

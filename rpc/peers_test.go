@@ -21,8 +21,8 @@ func (helloServer) Hello(context.Context, *peerpb.HelloRequest) (*peerpb.HelloRe
 	return &peerpb.HelloResponse{Id: "n2"}, nil
 }
 
-// A node reaches the others directly, also where the environment names a proxy:
-// here one that refuses connections, and an address that is not exempt from it.
+// A node dials the others without the proxy of the environment, here one that refuses
+// connections, and an address that is not exempt from it.
 func TestPeersAreReachedWithoutAProxy(t *testing.T) {
 	t.Setenv("HTTPS_PROXY", "http://127.0.0.1:1")
 	t.Setenv("NO_PROXY", "none.example")

@@ -11,7 +11,7 @@ import (
 	"github.com/werbenhu/registry/store"
 )
 
-// peerServer answers other nodes.
+// peerServer answers the calls of other nodes.
 type peerServer struct {
 	peerpb.UnimplementedPeerServer
 	server *Server
@@ -63,7 +63,7 @@ func (p *peerServer) Check(ctx context.Context, req *peerpb.CheckRequest) (*peer
 // stateChunk is the size of one message of a state.
 const stateChunk = 64 << 10
 
-// State sends what WriteState writes, in chunks.
+// State sends the state in chunks.
 func (p *peerServer) State(req *peerpb.StateRequest, stream grpc.ServerStreamingServer[peerpb.StateResponse]) error {
 	if err := p.store().IsTarget(req.Id, req.ClusterId); err != nil {
 		return toStatus(err)
@@ -82,7 +82,7 @@ type chunkWriter struct {
 	stream grpc.ServerStreamingServer[peerpb.StateResponse]
 }
 
-// Write sends a copy: gRPC may hold a message after Send returned.
+// Write sends a copy: gRPC may use a message after Send returned.
 func (w chunkWriter) Write(p []byte) (int, error) {
 	for chunk := range slices.Chunk(slices.Clone(p), stateChunk) {
 		if err := w.stream.Send(&peerpb.StateResponse{Data: chunk}); err != nil {

@@ -10,11 +10,11 @@ import (
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
-// encoder makes frames of steps, each of them once for all watchers.
+// encoder encodes steps, each once for all watchers.
 type encoder struct {
 	cluster string
 	limits  Limits
-	// The methods of these names: values that are made once.
+	// The methods of these names, as values that are allocated once.
 	encodeChange func(*watch.Change) any
 	encodePiece  func(*watch.Piece)
 }
@@ -25,7 +25,7 @@ func newEncoder(cluster string, limits Limits) *encoder {
 	return e
 }
 
-// change makes one frame or more of a delta.
+// change encodes a delta as one or more frames.
 func (e *encoder) change(c *watch.Change) any {
 	var frames []frame
 	put, removed := c.Put, c.Removed
@@ -50,7 +50,7 @@ func (e *encoder) change(c *watch.Change) any {
 	return frames
 }
 
-// piece makes a frame of some members of a group.
+// piece encodes a piece of a snapshot as a frame.
 func (e *encoder) piece(p *watch.Piece) {
 	g := p.Snapshot.Group
 	snap := &registrypb.GroupSnapshot{
@@ -69,7 +69,7 @@ func (e *encoder) piece(p *watch.Piece) {
 	p.Encoded = encode(&registrypb.WatchEvent{Event: &registrypb.WatchEvent_Snapshot{Snapshot: snap}})
 }
 
-// encode cannot fail: what it is given was made from a validated state.
+// encode cannot fail: the event was made from a validated state.
 func encode(e *registrypb.WatchEvent) frame {
 	data, err := proto.Marshal(e)
 	if err != nil {
@@ -78,23 +78,22 @@ func encode(e *registrypb.WatchEvent) frame {
 	return newFrame(data)
 }
 
-// outbox holds the steps that a watcher is about to be sent. It gives a piece of a
-// snapshot at a time: a watcher that is blocked keeps that one from being forgotten,
-// and the state of the group that the snapshot is of.
+// outbox holds the steps that are sent next. It encodes one piece of a snapshot at a
+// time, so a blocked watcher keeps one piece and the group's state in memory.
 type outbox struct {
 	*encoder
-	whole bool // the watcher does not put pieces together
-	steps []watch.Step
-	next  int          // of steps
-	piece *watch.Piece // the last that was given: kept while it is sent
+	single bool // the watcher takes an event as one message
+	steps  []watch.Step
+	next   int          // of steps
+	piece  *watch.Piece // the last one: kept while it is sent
 }
 
 func (o *outbox) put(steps ...watch.Step) { o.steps, o.next = append(o.steps[:0], steps...), 0 }
 
 func (o *outbox) pending() bool { return o.next < len(o.steps) }
 
-// take appends the frames that come next: one piece of a large snapshot, or what is
-// small up to about that size.
+// take appends the next frames: one piece of a large snapshot, or small steps up to
+// about that size.
 func (o *outbox) take(frames []frame) ([]frame, error) {
 	var err error
 	for begin, sent := len(frames), 0; o.pending() && err == nil && sent < o.limits.Piece/2; {
@@ -109,7 +108,7 @@ func (o *outbox) take(frames []frame) ([]frame, error) {
 	return frames, err
 }
 
-// step appends the frames of the next step, of a snapshot those of one piece.
+// step appends the frames of the next step, or one piece of a snapshot.
 func (o *outbox) step(frames []frame) ([]frame, error) {
 	step := o.steps[o.next]
 	if step.Snapshot != nil {
@@ -123,7 +122,7 @@ func (o *outbox) step(frames []frame) ([]frame, error) {
 	}
 	for _, c := range step.Changes {
 		parts := c.Encoded(o.encodeChange).([]frame)
-		if len(parts) > 1 && o.whole {
+		if len(parts) > 1 && o.single {
 			f, err := o.join(parts)
 			if err != nil {
 				return frames, err
@@ -137,7 +136,7 @@ func (o *outbox) step(frames []frame) ([]frame, error) {
 }
 
 func (o *outbox) snapshot(frames []frame, s *watch.Snapshot) ([]frame, error) {
-	if !o.whole {
+	if !o.single {
 		return append(frames, o.pieceOf(s)), nil
 	}
 	var parts []frame
@@ -152,7 +151,7 @@ func (o *outbox) snapshot(frames []frame, s *watch.Snapshot) ([]frame, error) {
 	return append(frames, f), err
 }
 
-// pieceOf returns the next piece of the snapshot that is the next step.
+// pieceOf returns the next piece of a snapshot.
 func (o *outbox) pieceOf(s *watch.Snapshot) frame {
 	after := ""
 	if o.piece != nil && o.piece.Snapshot == s {
@@ -165,8 +164,8 @@ func (o *outbox) pieceOf(s *watch.Snapshot) frame {
 	return o.piece.Encoded.(frame)
 }
 
-// join makes one message of pieces: in protobuf, messages that follow each other
-// are one, with the lists appended and the last value of each other field.
+// join makes one message of pieces: concatenated protobuf messages are one, with the
+// lists appended and the last value of each other field.
 func (e *encoder) join(parts []frame) (frame, error) {
 	if len(parts) == 1 {
 		return parts[0], nil
@@ -185,7 +184,7 @@ func (e *encoder) tooLarge() error {
 	return e.limits.tooLarge("pieces", "set where an event is more than", "false")
 }
 
-// listPiece takes what fits into a message off a list of groups.
+// listPiece encodes the groups that fit into a message, and removes them from the list.
 func (e *encoder) listPiece(l *watch.List, first bool) (f frame, more bool) {
 	room := e.limits.Piece - messageHead
 	n := fitting(l.Groups, groupSize, &room)

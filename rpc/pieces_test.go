@@ -17,7 +17,7 @@ import (
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
-// watched is a machine with what is told of its changes.
+// watched is a machine with a hub.
 type watched struct {
 	t     *testing.T
 	m     *fsm.Machine
@@ -64,7 +64,7 @@ func deregister(group, id string) *fsmpb.Command {
 	return &fsmpb.Command{Op: &fsmpb.Command_Deregister{Deregister: &fsmpb.Deregister{Group: group, Id: id}}}
 }
 
-// fill registers members with as much metadata as there may be.
+// fill registers members with the most metadata.
 func (w *watched) fill(group string, members int, at string) {
 	value := strings.Repeat("x", fsm.MaxMetaBytes-1)
 	for first := 0; first < members; first += 1024 {
@@ -79,7 +79,7 @@ func (w *watched) fill(group string, members int, at string) {
 func (w *watched) watch(whole bool) *groupSource {
 	return &groupSource{
 		GroupWatch: w.hub.Group(watch.Known{Group: "web"}), counts: metrics.New().Watches,
-		outbox: outbox{encoder: newEncoder("c", Limits{}.withDefaults()), whole: whole},
+		outbox: outbox{encoder: newEncoder("c", Limits{}.withDefaults()), single: whole},
 	}
 }
 
@@ -92,7 +92,7 @@ func decode(t *testing.T, f frame) *registrypb.WatchEvent {
 	return e
 }
 
-// heap is what is in use after a collection, in bytes.
+// heap is the heap in use after a collection, in bytes.
 func heap() int {
 	runtime.GC()
 	runtime.GC() // what the first one's finalizers let go of
@@ -101,8 +101,8 @@ func heap() int {
 	return int(m.HeapAlloc)
 }
 
-// A group of 74 MB is sent in pieces of 1 MiB at most, which those who send it at
-// one time share. One who is blocked in the middle holds one of them.
+// A group of 74 MB is sent in pieces of 1 MiB at most, which watchers share. A blocked
+// watcher holds one of them.
 func TestSnapshotOfALargeGroup(t *testing.T) {
 	const members = 9000
 	w := newWatched(t)
@@ -159,7 +159,7 @@ func TestSnapshotOfALargeGroup(t *testing.T) {
 	runtime.KeepAlive(b)
 }
 
-// What many entries make that are applied together is sent in pieces, too.
+// A large delta is sent in pieces, too.
 func TestLargeDelta(t *testing.T) {
 	w := newWatched(t)
 	var cmds []*fsmpb.Command
@@ -196,8 +196,8 @@ func TestLargeDelta(t *testing.T) {
 	}
 }
 
-// Who does not put pieces together is sent an event as one message, or told which
-// field would help.
+// A watcher without pieces gets an event as one message, or an error that names the
+// field.
 func TestWatchWithoutPieces(t *testing.T) {
 	w := newWatched(t)
 	w.fill("web", 400, "10.0.0.1:80")
@@ -260,14 +260,14 @@ func TestListOfManyGroups(t *testing.T) {
 	if got != groups {
 		t.Errorf("%d groups", got)
 	}
-	src = &groupsSource{GroupsWatch: w.hub.Groups(), encoder: src.encoder, whole: true}
+	src = &groupsSource{GroupsWatch: w.hub.Groups(), encoder: src.encoder, single: true}
 	var field *fsm.FieldError
 	if _, _, err := src.poll(nil); !errors.As(err, &field) || field.Field != "pieces" {
 		t.Errorf("as one message: %v", err)
 	}
 }
 
-// A message is never larger than what was counted for it.
+// A message is never larger than its counted size.
 func TestSizesAreUpperBounds(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)

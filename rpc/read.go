@@ -13,8 +13,8 @@ import (
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
-// state returns this node's state as fresh as the options ask, and the index
-// that they asked for.
+// state returns this node's state, as fresh as the options require, and the required
+// index.
 func (s *Server) state(ctx context.Context, opts *registrypb.ReadOptions) (*fsm.State, uint64, error) {
 	if err := s.store.Serving(); err != nil {
 		return nil, 0, err
@@ -27,7 +27,7 @@ func (s *Server) state(ctx context.Context, opts *registrypb.ReadOptions) (*fsm.
 			return nil, 0, &fsm.FieldError{Field: "max_staleness", Limit: "0 or more", Got: max.AsDuration().String()}
 		}
 		if lag := s.store.Lag(); lag > max.AsDuration() {
-			return nil, 0, fmt.Errorf("%w: last word from the leader %s ago, at most %s allowed", errStale, lag, max.AsDuration())
+			return nil, 0, fmt.Errorf("%w: last contact with the leader %s ago, at most %s allowed", errStale, lag, max.AsDuration())
 		}
 	}
 	index := opts.MinIndex
@@ -51,16 +51,16 @@ func (s *Server) Index(ctx context.Context, req *registrypb.IndexRequest) (*regi
 	return &registrypb.IndexResponse{Index: state.Index()}, nil
 }
 
-// answer is what a read is answered from.
+// answer is the source of an answer.
 type answer struct {
 	state *fsm.State
 	group *fsm.Group
 	view  *rings.View
 	lag   time.Duration // the node's, or the ring's if that is longer
-	index uint64        // up to which the ring has everything; 0: all of the state
+	index uint64        // up to which the ring has every change; 0: the state's
 }
 
-// ring returns a group and its ring, as fresh as the options ask.
+// ring returns a group and its ring, as fresh as the options require.
 func (s *Server) ring(ctx context.Context, name string, opts *registrypb.ReadOptions) (answer, error) {
 	if err := fsm.ValidateName("group", name); err != nil {
 		return answer{}, err
@@ -83,8 +83,8 @@ func (s *Server) ring(ctx context.Context, name string, opts *registrypb.ReadOpt
 	return a, err
 }
 
-// ringReceipt says what an answer from a ring was computed from. A ring that is a
-// moment behind the state says so by its own index, and by the lag.
+// ringReceipt returns the receipt of an answer from a ring: if the ring is behind the
+// state, with the ring's index and lag.
 func (s *Server) ringReceipt(a answer) *registrypb.Receipt {
 	r := &registrypb.Receipt{
 		Index: a.state.Index(), Revision: a.view.Revision, Fingerprint: a.view.Fingerprint,
@@ -99,7 +99,7 @@ func (s *Server) ringReceipt(a answer) *registrypb.Receipt {
 	return r
 }
 
-// receipt says what an answer from the state was computed from; g may be nil.
+// receipt returns the receipt of an answer from the state; g may be nil.
 func (s *Server) receipt(state *fsm.State, g *fsm.Group) *registrypb.Receipt {
 	r := &registrypb.Receipt{Index: state.Index(), Lag: durationpb.New(s.store.Lag()), Node: s.store.ID(), ClusterId: s.store.ClusterID()}
 	if g != nil {
@@ -121,7 +121,7 @@ func checkOwners(n uint32) (int, error) {
 func (s *Server) Match(ctx context.Context, req *registrypb.MatchRequest) (*registrypb.MatchResponse, error) {
 	n, err := checkOwners(req.N)
 	if err == nil && req.Key == nil {
-		err = &fsm.FieldError{Field: "key", Limit: "set; the empty key is a key as well", Got: "none"}
+		err = &fsm.FieldError{Field: "key", Limit: "set; the empty key is valid", Got: "none"}
 	}
 	if err == nil {
 		err = fsm.ValidateKey(req.Key)
@@ -150,7 +150,7 @@ func (s *Server) Match(ctx context.Context, req *registrypb.MatchRequest) (*regi
 		room -= memberSize(view.Member(f))
 	}
 	if room < 0 {
-		return nil, toStatus(s.limits.tooLarge("n", tooMuch, fmt.Sprint(n)))
+		return nil, toStatus(s.limits.tooLarge("n", answerLimit, fmt.Sprint(n)))
 	}
 	return resp, nil
 }
@@ -173,22 +173,22 @@ func (s *Server) MatchMany(ctx context.Context, req *registrypb.MatchManyRequest
 	many.room = s.limits.Answer - messageHead - maxIndexSize*len(req.Keys)*(n+1)
 	for i, key := range req.Keys {
 		if i%64 == 0 && ctx.Err() != nil {
-			return nil, toStatus(ctx.Err()) // nobody waits any more
+			return nil, toStatus(ctx.Err()) // the caller has gone
 		}
 		if !many.add(string(key), n) {
 			return nil, toStatus(fmt.Errorf("%w: %q", errEmptyGroup, req.Group))
 		}
 		if many.room < 0 && len(req.Keys) > 1 {
-			return nil, toStatus(s.limits.tooLarge("keys", tooMuch, fmt.Sprint(len(req.Keys))))
+			return nil, toStatus(s.limits.tooLarge("keys", answerLimit, fmt.Sprint(len(req.Keys))))
 		}
 	}
 	if many.room < 0 {
-		return nil, toStatus(s.limits.tooLarge("n", tooMuch, fmt.Sprint(n)))
+		return nil, toStatus(s.limits.tooLarge("n", answerLimit, fmt.Sprint(n)))
 	}
 	return many.resp, nil
 }
 
-// fallback is the ring's, asked for only where the owner is held.
+// fallback returns the ring's fallback if the owner is held, or -1.
 func fallback(view *rings.View, owner int, key string) int {
 	if view.Member(owner).State != ring.Held {
 		return -1
@@ -196,22 +196,22 @@ func fallback(view *rings.View, owner int, key string) int {
 	return view.Ring.Fallback(key)
 }
 
-// manyMatcher collects the owners of keys, and each of them once.
+// manyMatcher collects the owners of keys, each once.
 type manyMatcher struct {
 	view  *rings.View
 	resp  *registrypb.MatchManyResponse
-	place map[int]uint32 // ring index → index in resp.Members
+	index map[int]uint32 // ring index → index in resp.Members
 	buf   []int
-	room  int // bytes that are left
+	room  int // bytes left
 }
 
-// maxIndexSize is what an index into the members of an answer takes: there are at
-// most 100,000.
+// maxIndexSize is the size of an index into the members of an answer, of which there
+// are at most 100,000.
 const maxIndexSize = 3
 
 func newManyMatcher(view *rings.View, keys, n int) *manyMatcher {
 	return &manyMatcher{
-		view: view, place: make(map[int]uint32),
+		view: view, index: make(map[int]uint32),
 		resp: &registrypb.MatchManyResponse{Owners: make([]uint32, 0, keys*n)},
 	}
 }
@@ -227,24 +227,24 @@ func (m *manyMatcher) add(key string, n int) bool {
 	for _, o := range m.buf {
 		m.resp.Owners = append(m.resp.Owners, m.member(o))
 	}
-	standIn := fallback(m.view, m.buf[0], key)
-	if standIn >= 0 && m.resp.Fallbacks == nil {
+	f := fallback(m.view, m.buf[0], key)
+	if f >= 0 && m.resp.Fallbacks == nil {
 		m.resp.Fallbacks = make([]uint32, before, cap(m.resp.Owners)) // 0 for the keys before
 	}
-	if standIn >= 0 {
-		m.resp.Fallbacks = append(m.resp.Fallbacks, m.member(standIn)+1)
+	if f >= 0 {
+		m.resp.Fallbacks = append(m.resp.Fallbacks, m.member(f)+1)
 	} else if m.resp.Fallbacks != nil {
 		m.resp.Fallbacks = append(m.resp.Fallbacks, 0)
 	}
 	return true
 }
 
-// member returns the place in the answer of the member with a ring index.
+// member returns the index in the answer of the member with a ring index.
 func (m *manyMatcher) member(o int) uint32 {
-	at, known := m.place[o]
+	at, known := m.index[o]
 	if !known {
 		at = uint32(len(m.resp.Members))
-		m.place[o] = at
+		m.index[o] = at
 		m.resp.Members = append(m.resp.Members, memberToWire(m.view.Member(o)))
 		m.room -= memberSize(m.view.Member(o))
 	}

@@ -22,23 +22,23 @@ import (
 	"github.com/werbenhu/registry/store"
 )
 
-// maxHeaders bounds what a call's headers may take, in bytes.
+// maxHeaders bounds the headers of a call, in bytes.
 const maxHeaders = 32 << 10
 
-// Config says what the servers serve.
+// Config of a Server.
 type Config struct {
 	Store  *store.Store
 	Peers  *Peers
 	Logger *slog.Logger
-	// Metrics counts calls; nil: nobody sees the counts.
+	// Metrics counts calls; nil: the counts are not exported.
 	Metrics *metrics.Node
-	// Gatherer is what GET /metrics answers; nil: there is no such page.
+	// Gatherer serves GET /metrics; nil: there is no such page.
 	Gatherer prometheus.Gatherer
-	// Limits of what is sent; zero: the defaults.
+	// Limits of messages that are sent; zero: the defaults.
 	Limits Limits
 }
 
-// Server answers on both ports.
+// Server serves both ports.
 type Server struct {
 	registrypb.UnimplementedRegistryServer
 	registrypb.UnimplementedClusterServer
@@ -59,14 +59,14 @@ type Server struct {
 	term      atomic.Pointer[leaderTerm]
 	nodesRing atomic.Pointer[nodesRing]
 
-	serving atomic.Pointer[context.Context] // ends when the node's state turns out to be wrong
+	serving atomic.Pointer[context.Context] // ends when the node stops serving
 
 	ctx    context.Context // ends with Close: streams end with it
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 }
 
-// New returns a server that serves nothing yet.
+// New returns a server without listeners.
 func New(cfg Config) *Server {
 	s := &Server{store: cfg.Store, peers: cfg.Peers, log: cfg.Logger, health: health.NewServer(), metrics: cfg.Metrics, limits: cfg.Limits.withDefaults()}
 	if s.metrics == nil {
@@ -85,8 +85,8 @@ func New(cfg Config) *Server {
 	registrypb.RegisterRegistryServer(s.nodes, s)
 	registrypb.RegisterClusterServer(s.nodes, s)
 	peerpb.RegisterPeerServer(s.nodes, &peerServer{server: s})
-	calls.Know(clientCalls, metrics.ClientPort, s.clients)
-	calls.Know(nodeCalls, metrics.NodePort, s.nodes)
+	calls.AddMethods(clientCalls, metrics.ClientPort, s.clients)
+	calls.AddMethods(nodeCalls, metrics.NodePort, s.nodes)
 	s.http = newHTTPServer(s, cfg.Gatherer)
 	s.setHealth(grpc_health_v1.HealthCheckResponse_NOT_SERVING)
 	s.term.Store(&leaderTerm{ctx: s.ctx})
@@ -127,8 +127,8 @@ func (s *Server) logEnd(what string, err error) {
 	}
 }
 
-// followReadiness tells the health service when the node answers, and ends the
-// watches of a node that stops answering because its state is wrong.
+// followReadiness updates the health service, and ends the watches when the node stops
+// serving because its state is wrong.
 func (s *Server) followReadiness() {
 	end := func(error) {}
 	defer func() { end(nil) }()
@@ -163,8 +163,8 @@ func (s *Server) setHealth(to grpc_health_v1.HealthCheckResponse_ServingStatus) 
 	}
 }
 
-// Drain takes the node out of balancing and waits, for at most d, until the
-// calls of clients that are under way are answered.
+// Drain sets health to not serving and waits, for at most d, until the clients' calls
+// in progress are answered.
 func (s *Server) Drain(d time.Duration) {
 	s.health.Shutdown()
 	s.cancel()

@@ -15,31 +15,31 @@ import (
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
-// Limits of how often a watcher without news is told how fresh its stream is.
+// Limits of the interval of progress events.
 const (
 	defaultProgress = 5 * time.Second
 	minProgress     = time.Second
 	maxProgress     = time.Hour
 )
 
-// maxKnown bounds the groups that a watch of a prefix goes on from.
+// maxKnown bounds the groups that a watch of a prefix resumes.
 const maxKnown = 10_000
 
-// source yields what a watcher is to be sent next, and what it has been sent.
+// source yields the next frames of a watcher, and its progress.
 type source interface {
-	// poll appends frames, few at a time, or returns a channel that is closed
-	// when to ask again. An error ends the watch.
+	// poll appends frames, few at a time, or returns a channel that is closed when to
+	// poll again. An error ends the watch.
 	poll(frames []frame) ([]frame, <-chan struct{}, error)
-	// Level returns the applied index up to which everything was sent with the
-	// frames of the last poll; ok is false when more is to come.
+	// Progress returns the applied index up to which the watcher has every change with
+	// the frames of the last poll; ok is false if more follow.
 	Progress() (index uint64, ok bool)
 }
 
-// Watch implements the public service. It sends on the caller's own goroutine
-// and holds a position instead of a queue: a watcher that does not read blocks
-// only itself, and is sent a snapshot if it fell too far behind meanwhile. It
-// keeps the few frames from being forgotten that it is about to send, of a snapshot
-// one piece and the group's state, and what grpc holds for a stream, 64 KiB.
+// Watch implements the public service. It sends on the caller's goroutine and holds a
+// position instead of a queue: a watcher that does not read blocks only itself, and
+// gets a snapshot if it falls behind the history. It keeps in memory the few frames
+// that it sends next, of a snapshot one piece and the group's state, and gRPC's buffer
+// of a stream, 64 KiB.
 func (s *Server) Watch(req *registrypb.WatchRequest, stream grpc.ServerStreamingServer[registrypb.WatchEvent]) error {
 	src, every, err := s.watchSource(req)
 	if err != nil {
@@ -50,7 +50,7 @@ func (s *Server) Watch(req *registrypb.WatchRequest, stream grpc.ServerStreaming
 	defer context.AfterFunc(s.ctx, func() { cancel(errStopping) })()
 	defer s.whileServing(cancel)()
 	// The first progress is due with the first state.
-	w := &watcher{source: src, progress: s.progress, every: every, timer: time.NewTimer(every), late: true}
+	w := &watcher{source: src, progressFrame: s.progressFrame, interval: every, timer: time.NewTimer(every), due: true}
 	defer w.timer.Stop()
 	for {
 		frames, err := w.next(ctx)
@@ -66,19 +66,18 @@ func (s *Server) Watch(req *registrypb.WatchRequest, stream grpc.ServerStreaming
 	}
 }
 
-// watcher is one stream: its source, and when it is told how fresh it is.
+// watcher is one stream: its source, and its progress events.
 type watcher struct {
 	source
-	progress func(index uint64) frame
-	every    time.Duration
-	timer    *time.Timer
-	late     bool // progress is due
-	frames   []frame
+	progressFrame func(index uint64) frame
+	interval      time.Duration
+	timer         *time.Timer
+	due           bool // a progress event is
+	frames        []frame
 }
 
-// next waits for what is to be sent: news, and progress where it is due and the
-// watcher has everything up to some index. Under lasting change that is so
-// whenever it keeps up.
+// next waits for the next frames, and adds a progress event if that is due and the
+// watcher has every change up to some index, as it has whenever it keeps up.
 func (w *watcher) next(ctx context.Context) ([]frame, error) {
 	clear(w.frames)
 	for ctx.Err() == nil {
@@ -88,32 +87,32 @@ func (w *watcher) next(ctx context.Context) ([]frame, error) {
 		}
 		select {
 		case <-w.timer.C:
-			w.late = true
+			w.due = true
 		default:
 		}
-		if index, ok := w.Progress(); ok && w.late {
-			frames = append(frames, w.progress(index))
-			w.late = false
-			w.timer.Reset(w.every)
+		if index, ok := w.Progress(); ok && w.due {
+			frames = append(frames, w.progressFrame(index))
+			w.due = false
+			w.timer.Reset(w.interval)
 		}
 		if len(frames) > 0 {
 			w.frames = frames
 			return frames, nil
 		}
 		if wake == nil {
-			continue // news that make no frame
+			continue // a step without a frame
 		}
 		select {
 		case <-wake:
 		case <-w.timer.C:
-			w.late = true
+			w.due = true
 		case <-ctx.Done():
 		}
 	}
 	return nil, context.Cause(ctx)
 }
 
-// whileServing cancels what streams from a state that turns out to be wrong.
+// whileServing cancels a stream when the node stops serving.
 func (s *Server) whileServing(cancel context.CancelCauseFunc) (stop func() bool) {
 	serving := s.serving.Load()
 	return context.AfterFunc(*serving, func() { cancel(context.Cause(*serving)) })
@@ -130,8 +129,8 @@ func (s *Server) watchSource(req *registrypb.WatchRequest) (source, time.Duratio
 	if err := s.store.Serving(); err != nil {
 		return nil, 0, err
 	}
-	// The cluster's id is known by now: the node serves.
-	hub, out := s.store.Watches(), outbox{encoder: newEncoder(s.store.ClusterID(), s.limits), whole: !req.Pieces}
+	// A node that serves knows the cluster's id.
+	hub, out := s.store.Watches(), outbox{encoder: newEncoder(s.store.ClusterID(), s.limits), single: !req.Pieces}
 	switch target := req.Target.(type) {
 	case *registrypb.WatchRequest_Group:
 		if err := fsm.ValidateName("group", target.Group); err != nil {
@@ -149,14 +148,14 @@ func (s *Server) watchSource(req *registrypb.WatchRequest) (source, time.Duratio
 		}
 		return &prefixSource{hub.Prefix(target.Prefix, known...), out, s.metrics.Watches}, every, nil
 	case *registrypb.WatchRequest_Groups:
-		return &groupsSource{GroupsWatch: hub.Groups(), encoder: out.encoder, whole: out.whole}, every, nil
+		return &groupsSource{GroupsWatch: hub.Groups(), encoder: out.encoder, single: out.single}, every, nil
 	case *registrypb.WatchRequest_Nodes:
 		return nodesSource{hub.Nodes()}, every, nil
 	}
 	return nil, 0, &fsm.FieldError{Field: "target", Limit: "group, prefix, groups or nodes", Got: "none"}
 }
 
-// known is what the watcher has of a group: nothing that is of another cluster.
+// known is the watcher's position in a group: none if it is of another cluster.
 func (s *Server) known(req *registrypb.WatchRequest, group string, revision, fingerprint uint64) watch.Known {
 	if req.ClusterId != "" && req.ClusterId != s.store.ClusterID() {
 		return watch.Known{Group: group}
@@ -186,8 +185,8 @@ func (s *Server) knownOfPrefix(req *registrypb.WatchRequest, prefix string) ([]w
 type groupSource struct {
 	*watch.GroupWatch
 	outbox
-	counts *metrics.Watches
-	anew   bool // the watcher knows nothing of the group
+	counts  *metrics.Watches
+	initial bool // the watcher has no position
 }
 
 func (g *groupSource) poll(frames []frame) ([]frame, <-chan struct{}, error) {
@@ -197,15 +196,15 @@ func (g *groupSource) poll(frames []frame) ([]frame, <-chan struct{}, error) {
 		if wake != nil {
 			return frames, wake, nil
 		}
-		g.counts.Step(len(step.Changes), step.Snapshot != nil, g.anew)
-		g.anew = false
+		g.counts.Step(len(step.Changes), step.Snapshot != nil, g.initial)
+		g.initial = false
 		g.put(step)
 	}
 	frames, err := g.take(frames)
 	return frames, nil, err
 }
 
-// Level is the watch's, once all that it gave was sent.
+// Progress is the watch's, once its steps were sent.
 func (g *groupSource) Progress() (uint64, bool) {
 	index, ok := g.GroupWatch.Progress()
 	return index, ok && !g.pending()
@@ -225,7 +224,7 @@ func (p *prefixSource) poll(frames []frame) ([]frame, <-chan struct{}, error) {
 			return frames, wake, nil
 		}
 		for _, step := range steps {
-			p.counts.Step(len(step.Changes), false, false) // of its snapshots many begin a group
+			p.counts.Step(len(step.Changes), false, false) // most snapshots are of new groups
 		}
 		p.put(steps...)
 	}
@@ -233,19 +232,20 @@ func (p *prefixSource) poll(frames []frame) ([]frame, <-chan struct{}, error) {
 	return frames, nil, err
 }
 
-// Level is the watch's, once all that it gave was sent.
+// Progress is the watch's, once its steps were sent.
 func (p *prefixSource) Progress() (uint64, bool) {
 	index, ok := p.PrefixWatch.Progress()
 	return index, ok && !p.pending()
 }
 
-// groupsSource lists groups. The first list has all there are, and may be empty.
+// groupsSource is the watch of the list of groups. The first list has all, and may be
+// empty.
 type groupsSource struct {
 	*watch.GroupsWatch
 	*encoder
-	whole bool
-	list  *watch.List // what of it is not sent yet; nil without one
-	begun bool        // a piece of the list was sent
+	single bool
+	list   *watch.List // the rest that is not sent yet; nil without one
+	begun  bool        // a piece of the list was sent
 }
 
 func (g *groupsSource) poll(frames []frame) ([]frame, <-chan struct{}, error) {
@@ -256,7 +256,7 @@ func (g *groupsSource) poll(frames []frame) ([]frame, <-chan struct{}, error) {
 		}
 		g.list, g.begun = list, false
 	}
-	if !g.whole {
+	if !g.single {
 		return append(frames, g.next()), nil, nil
 	}
 	var parts []frame
@@ -280,7 +280,7 @@ func (g *groupsSource) next() frame {
 	return f
 }
 
-// Level is the watch's, once the list was sent.
+// Progress is the watch's, once the list was sent.
 func (g *groupsSource) Progress() (uint64, bool) {
 	index, ok := g.GroupsWatch.Progress()
 	return index, ok && g.list == nil
@@ -300,7 +300,7 @@ func (n nodesSource) poll(frames []frame) ([]frame, <-chan struct{}, error) {
 	return append(frames, encode(&registrypb.WatchEvent{Event: &registrypb.WatchEvent_Nodes{Nodes: list}})), nil, nil
 }
 
-func (s *Server) progress(index uint64) frame {
+func (s *Server) progressFrame(index uint64) frame {
 	return encode(&registrypb.WatchEvent{Event: &registrypb.WatchEvent_Progress{Progress: &registrypb.Progress{
 		Index: index, Lag: durationpb.New(s.store.Lag()),
 	}}})

@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// slowSource has news when it is told to, and is level when it is told to be.
+// slowSource has the frames and the progress that the test sets.
 type slowSource struct {
 	mu      sync.Mutex // guards the rest
-	news    []frame
+	frames  []frame
 	wake    chan struct{}
 	settled bool
 }
@@ -21,11 +21,11 @@ type slowSource struct {
 func (s *slowSource) poll(frames []frame) ([]frame, <-chan struct{}, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.news) == 0 {
+	if len(s.frames) == 0 {
 		return frames, s.wake, nil
 	}
-	frames = append(frames, s.news...)
-	s.news = nil
+	frames = append(frames, s.frames...)
+	s.frames = nil
 	return frames, nil, nil
 }
 
@@ -35,24 +35,24 @@ func (s *slowSource) Progress() (uint64, bool) {
 	return 7, s.settled
 }
 
-// tell makes the source level, with news.
-func (s *slowSource) tell(news ...frame) {
+// send sets frames, and progress with them.
+func (s *slowSource) send(frames ...frame) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.news, s.settled = news, true
+	s.frames, s.settled = frames, true
 	wake := s.wake
 	s.wake = make(chan struct{})
 	close(wake)
 }
 
-// A watcher is told how fresh it is at every interval, whether there is news or
-// not; but not while a change is on its way to it that it does not have.
-func TestProgressWaitsForWhatIsUnderWay(t *testing.T) {
+// A watcher gets progress at every interval, with changes or without; but not while it
+// lacks a change.
+func TestProgressWaitsForPendingChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src := &slowSource{wake: make(chan struct{}), settled: true}
 		w := &watcher{
-			source: src, progress: func(index uint64) frame { return newFrame([]byte("progress " + strconv.FormatUint(index, 10))) },
-			every: time.Second, timer: time.NewTimer(time.Second),
+			source: src, progressFrame: func(index uint64) frame { return newFrame([]byte("progress " + strconv.FormatUint(index, 10))) },
+			interval: time.Second, timer: time.NewTimer(time.Second),
 		}
 		start := time.Now()
 		next := func() string {
@@ -67,35 +67,35 @@ func TestProgressWaitsForWhatIsUnderWay(t *testing.T) {
 			}
 			return all
 		}
-		w.late = true // as at the start of a stream
+		w.due = true // as at the start of a stream
 		if got := next(); got != "progress 7 " || time.Since(start) != 0 {
 			t.Errorf("first %q after %v", got, time.Since(start))
 		}
 		if got := next(); got != "progress 7 " || time.Since(start) != time.Second {
 			t.Errorf("%q after %v", got, time.Since(start))
 		}
-		src.settled = false                            // more is to come
+		src.settled = false                            // a change is pending
 		time.AfterFunc(9500*time.Millisecond, func() { // between two ticks
-			src.tell(newFrame([]byte("delta")))
+			src.send(newFrame([]byte("delta")))
 		})
 		if got := next(); got != "delta progress 7 " || time.Since(start) != 10500*time.Millisecond {
 			t.Errorf("%q after %v", got, time.Since(start))
 		}
-		// Under lasting change a watcher that keeps up is told as often.
-		told := 0
+		// Under lasting change a watcher that keeps up gets it as often.
+		events := 0
 		for began := time.Now(); time.Since(began) < 10*time.Second; {
-			time.AfterFunc(10*time.Millisecond, func() { src.tell(newFrame([]byte("delta"))) })
+			time.AfterFunc(10*time.Millisecond, func() { src.send(newFrame([]byte("delta"))) })
 			if strings.HasSuffix(next(), "progress 7 ") {
-				told++
+				events++
 			}
 		}
-		if told < 9 || told > 10 {
-			t.Errorf("told %d times in ten seconds", told)
+		if events < 9 || events > 10 {
+			t.Errorf("%d events in ten seconds", events)
 		}
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(time.Millisecond, func() { cancel(errStopping) })
 		var err error
-		for err == nil { // what the last round told may still come
+		for err == nil { // frames of the last round may still come
 			_, err = w.next(ctx)
 		}
 		if err != errStopping {

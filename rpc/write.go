@@ -36,8 +36,7 @@ func write[Req registrypb.Write, Resp any](ctx context.Context, s *Server, metho
 	})
 }
 
-// identify gives a request id to a write of a client that sent none: it covers
-// this node's attempts.
+// identify sets a request id if the client sent none: it covers this node's attempts.
 func (s *Server) identify(ctx context.Context, req registrypb.Write) {
 	if _, forwarded := forwardedTo(ctx); forwarded || len(req.GetRequestId()) > 0 {
 		return
@@ -47,8 +46,8 @@ func (s *Server) identify(ctx context.Context, req registrypb.Write) {
 	req.SetAttempt(id, s.store.State().Index(), false)
 }
 
-// requestHash is of the method and of the values as the caller sent them,
-// before defaults: it stays the same where a default changes.
+// requestHash hashes the method and the values as the caller sent them, so a change of
+// a default does not change it.
 func requestHash(method string, req registrypb.Write) uint64 {
 	id, since, again := req.GetRequestId(), req.GetSince(), req.GetAgain()
 	req.SetAttempt(nil, 0, false)
@@ -117,8 +116,8 @@ func (s *Server) heartbeat(ctx context.Context, req *registrypb.HeartbeatRequest
 	return &registrypb.HeartbeatResponse{Lost: lost, Term: term, LeaderAddr: s.store.ClientAddr()}, nil
 }
 
-// HeartbeatStream implements the public service. A stream ends when the node
-// stops; its client goes to another.
+// HeartbeatStream implements the public service. A stream ends when the node stops; its
+// client connects to another.
 func (s *Server) HeartbeatStream(stream grpc.BidiStreamingServer[registrypb.HeartbeatRequest, registrypb.HeartbeatResponse]) error {
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)
@@ -207,7 +206,7 @@ func updateCommand(req *registrypb.UpdateMemberRequest) (*fsmpb.Command, error) 
 		return nil, err
 	}
 	if req.Hold != nil {
-		if op.HoldMs = req.Hold.AsDuration().Milliseconds(); op.HoldMs == 0 { // which the log takes for none
+		if op.HoldMs = req.Hold.AsDuration().Milliseconds(); op.HoldMs == 0 { // which is none in the log
 			return nil, &fsm.FieldError{Field: "hold", Limit: "1s to 24h", Got: req.Hold.AsDuration().String()}
 		}
 	}

@@ -13,11 +13,11 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Port is where a call came in: the label port.
+// Port is the port of a call: the label port.
 type Port string
 
-// The two ports. A write that a node sends on to the leader counts on both: on
-// the client port of the one and on the nodes' port of the other.
+// The two ports. A write that is forwarded to the leader counts on both: on the client
+// port of the follower and on the nodes' port of the leader.
 const (
 	ClientPort Port = "client"
 	NodePort   Port = "node"
@@ -60,56 +60,57 @@ type call struct {
 	streams prometheus.Gauge
 }
 
-// Interceptors counts the calls of a server's services. The methods are known
-// beforehand, so a call finds its metrics without a lock.
+// Interceptors count the calls of a server's services. The methods are added before it
+// serves, so a call finds its metrics without a lock.
 type Interceptors struct {
 	calls map[string]*call
 }
 
-// Interceptors returns those of a port; Know tells them the services.
+// Interceptors returns interceptors without methods; see AddMethods.
 func (c *Calls) Interceptors() *Interceptors { return &Interceptors{calls: make(map[string]*call)} }
 
-// Know makes the metrics of a server's methods, before it serves.
-func (c *Calls) Know(i *Interceptors, port Port, server *grpc.Server) {
+// AddMethods makes the metrics of a server's methods. It is called before the server
+// serves.
+func (c *Calls) AddMethods(i *Interceptors, port Port, server *grpc.Server) {
 	for service, info := range server.GetServiceInfo() {
 		for _, m := range info.Methods {
 			full := "/" + service + "/" + m.Name
 			by := prometheus.Labels{"port": string(port), "method": path.Ext(service)[1:] + "/" + m.Name}
-			one := &call{total: c.total.MustCurryWith(by)}
-			one.ok = one.total.WithLabelValues(codes.OK.String())
+			metrics := &call{total: c.total.MustCurryWith(by)}
+			metrics.ok = metrics.total.WithLabelValues(codes.OK.String())
 			if m.IsClientStream || m.IsServerStream {
-				one.streams = c.streams.With(by)
+				metrics.streams = c.streams.With(by)
 			} else {
-				one.seconds = c.seconds.With(by)
+				metrics.seconds = c.seconds.With(by)
 			}
-			i.calls[full] = one
+			i.calls[full] = metrics
 		}
 	}
 }
 
 // Unary is a grpc.UnaryServerInterceptor.
 func (i *Interceptors) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	one := i.calls[info.FullMethod]
-	if one == nil {
+	metrics := i.calls[info.FullMethod]
+	if metrics == nil {
 		return handler(ctx, req)
 	}
 	start := time.Now()
 	resp, err := handler(ctx, req)
-	one.seconds.Observe(time.Since(start).Seconds())
-	one.ended(err)
+	metrics.seconds.Observe(time.Since(start).Seconds())
+	metrics.ended(err)
 	return resp, err
 }
 
 // Stream is a grpc.StreamServerInterceptor.
 func (i *Interceptors) Stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	one := i.calls[info.FullMethod]
-	if one == nil {
+	metrics := i.calls[info.FullMethod]
+	if metrics == nil {
 		return handler(srv, stream)
 	}
-	one.streams.Inc()
-	defer one.streams.Dec()
+	metrics.streams.Inc()
+	defer metrics.streams.Dec()
 	err := handler(srv, stream)
-	one.ended(err)
+	metrics.ended(err)
 	return err
 }
 
@@ -121,7 +122,7 @@ func (c *call) ended(err error) {
 	c.total.WithLabelValues(status.Code(err).String()).Inc()
 }
 
-// HTTP counts the requests that a mux answers, by the mux's own patterns.
+// HTTP counts the requests of a mux, by the mux's patterns.
 func (c *Calls) HTTP(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, route := mux.Handler(r)
@@ -134,7 +135,7 @@ func (c *Calls) HTTP(mux *http.ServeMux) http.Handler {
 	})
 }
 
-// recorder notes the code of a response.
+// recorder records the code of a response.
 type recorder struct {
 	http.ResponseWriter
 	code int

@@ -10,8 +10,8 @@ import (
 	"github.com/werbenhu/registry/store"
 )
 
-// Node is the metrics of one node. It is made before the node's store, which
-// tells it how long things take, and registered when the store is open.
+// Node has the metrics of one node. It is made before the node's store, which reports
+// durations to it, and registered when the store is open.
 type Node struct {
 	applied   prometheus.Histogram
 	entries   prometheus.Counter
@@ -21,23 +21,23 @@ type Node struct {
 	snapBytes prometheus.Gauge
 	restored  *prometheus.HistogramVec
 
-	// Calls counts what clients and nodes ask for.
+	// Calls counts the calls of clients and nodes.
 	Calls *Calls
-	// Watches counts what watchers are sent.
+	// Watches counts the events that watchers get.
 	Watches *Watches
 
 	registered []prometheus.Collector
 	registerer prometheus.Registerer
 }
 
-// Buckets in seconds: what takes microseconds, and what waits for disks and
+// Buckets in seconds: for work of microseconds, and for work that waits for disks or
 // other nodes.
 var (
 	shortBuckets = []float64{1e-5, 2.5e-5, 1e-4, 2.5e-4, 1e-3, 2.5e-3, 1e-2, 2.5e-2, 0.1, 0.5, 2.5}
 	callBuckets  = []float64{1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1, 2.5, 5, 10}
 )
 
-// New returns metrics that are registered nowhere yet.
+// New returns metrics that are not registered.
 func New() *Node {
 	outcome := []string{"outcome"}
 	return &Node{
@@ -48,7 +48,7 @@ func New() *Node {
 			Name: "registry_fsm_applied_entries_total", Help: "Log entries given to the state machine.",
 		}),
 		written: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "registry_write_seconds", Help: "Time from the proposal of an entry by this leader to its answer, by what became of it.", Buckets: callBuckets,
+			Name: "registry_write_seconds", Help: "Time from the proposal of an entry by this leader to its answer, by outcome.", Buckets: callBuckets,
 		}, outcome),
 		confirmed: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "registry_leadership_check_seconds", Help: "Time of one leadership check, which may serve many heartbeats and reads.", Buckets: callBuckets,
@@ -67,7 +67,7 @@ func New() *Node {
 	}
 }
 
-// Instruments is what the store tells.
+// Instruments are the store's hooks.
 func (n *Node) Instruments() store.Instruments {
 	snapshot := observer(n.snapshots, failed)
 	return store.Instruments{
@@ -90,9 +90,9 @@ func (n *Node) Instruments() store.Instruments {
 // Values of the label outcome.
 const (
 	outcomeOK      = "ok"
-	outcomeRefused = "refused" // the state machine answered with an error: nothing changed
-	outcomeUnknown = "unknown" // it may take effect
-	outcomeFailed  = "failed"  // it was not done
+	outcomeRefused = "refused" // the state machine returned an error: no effect
+	outcomeUnknown = "unknown" // it may have an effect
+	outcomeFailed  = "failed"  // no effect
 )
 
 func writeOutcome(err error) string {
@@ -107,7 +107,7 @@ func writeOutcome(err error) string {
 
 func failed(error) string { return outcomeFailed }
 
-// observer observes by outcome; what went well takes no look-up.
+// observer observes by outcome, without a look-up if there is no error.
 func observer(h *prometheus.HistogramVec, not func(error) string) func(time.Duration, error) {
 	ok := h.WithLabelValues(outcomeOK)
 	return func(took time.Duration, err error) {
@@ -119,9 +119,8 @@ func observer(h *prometheus.HistogramVec, not func(error) string) func(time.Dura
 	}
 }
 
-// Register registers the metrics of an open store; Close takes them back. A
-// registerer takes one node: for several, give each one with a label of its
-// own (prometheus.WrapRegistererWith).
+// Register registers the metrics of an open store, until Close. A registerer takes one
+// node: for several, give each its own label (prometheus.WrapRegistererWith).
 func (n *Node) Register(to prometheus.Registerer, s *store.Store) error {
 	n.registerer = to
 	all := append([]prometheus.Collector{
@@ -138,7 +137,7 @@ func (n *Node) Register(to prometheus.Registerer, s *store.Store) error {
 	return nil
 }
 
-// Close unregisters what Register registered.
+// Close unregisters the metrics.
 func (n *Node) Close() {
 	for _, c := range n.registered {
 		n.registerer.Unregister(c)
@@ -146,7 +145,7 @@ func (n *Node) Close() {
 	n.registered = nil
 }
 
-// Describe tells of everything that is registered.
+// Describe sends the descriptions of all metrics.
 func (n *Node) Describe(out chan<- *prometheus.Desc) {
 	for _, c := range n.registered {
 		c.Describe(out)

@@ -32,7 +32,7 @@ func interceptors(tb testing.TB) (*Node, *Interceptors) {
 	i := n.Calls.Interceptors()
 	server := grpc.NewServer()
 	grpc_health_v1.RegisterHealthServer(server, health.NewServer())
-	n.Calls.Know(i, ClientPort, server)
+	n.Calls.AddMethods(i, ClientPort, server)
 	return n, i
 }
 
@@ -51,7 +51,7 @@ func TestCallsAreCountedByCode(t *testing.T) {
 	}
 	_, err := i.Unary(t.Context(), nil, &grpc.UnaryServerInfo{FullMethod: "/of/nobody"}, func(context.Context, any) (any, error) { return nil, nil })
 	if err != nil || testutil.CollectAndCount(n.Calls.total) != 5 { // three codes, and OK of two streams
-		t.Errorf("a method of nobody: %v, %d series", err, testutil.CollectAndCount(n.Calls.total))
+		t.Errorf("an unknown method: %v, %d series", err, testutil.CollectAndCount(n.Calls.total))
 	}
 }
 
@@ -70,7 +70,7 @@ func TestStreamsAreCountedWhileTheyAreOpen(t *testing.T) {
 	}
 }
 
-// What clients ask for makes no series: routes are the server's own.
+// Unknown paths make no series: routes are the mux's patterns.
 func TestRoutesAreBounded(t *testing.T) {
 	n := New()
 	mux := http.NewServeMux()
@@ -125,7 +125,7 @@ func TestWatchersAreCounted(t *testing.T) {
 	}
 }
 
-// BenchmarkCall is what counting costs a unary call, beside the call alone.
+// BenchmarkCall compares a unary call with counting and without.
 func BenchmarkCall(b *testing.B) {
 	_, i := interceptors(b)
 	info := &grpc.UnaryServerInfo{FullMethod: checkMethod}
@@ -146,7 +146,7 @@ func BenchmarkCall(b *testing.B) {
 	})
 }
 
-// BenchmarkInstruments is what one applied batch and one write cost.
+// BenchmarkInstruments measures the instruments of a batch and of a write.
 func BenchmarkInstruments(b *testing.B) {
 	to := New().Instruments()
 	b.ReportAllocs()

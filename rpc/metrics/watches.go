@@ -2,16 +2,16 @@ package metrics
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// Watches counts what watchers are sent. The number of open watches is that of
-// the method's open streams.
+// Watches counts the events of watchers. The number of watchers is that of the method's
+// open streams.
 type Watches struct {
 	// Events that were sent.
 	Events prometheus.Counter
-	// Behind counts the times that a watcher was sent several steps at once
-	// because it had not taken the first when the next came.
+	// Behind counts the times that a watcher got several changes at once, because it had
+	// not taken the first before the next was applied.
 	Behind prometheus.Counter
-	// Resets counts the times that a watcher was started over with a snapshot
-	// because no known steps led from where it was.
+	// Resets counts the times that a watcher started over with a snapshot because its
+	// position was not in the history.
 	Resets prometheus.Counter
 }
 
@@ -21,7 +21,7 @@ func newWatches() *Watches {
 	}
 	return &Watches{
 		Events: counter("registry_watch_events_total", "Events sent to watchers."),
-		Behind: counter("registry_watch_behind_total", "Times that a watcher was sent several steps at once because it was behind."),
+		Behind: counter("registry_watch_behind_total", "Times that a watcher got several changes at once because it was behind."),
 		Resets: counter("registry_watch_resets_total", "Times that a watcher had to start over with a snapshot."),
 	}
 }
@@ -30,11 +30,11 @@ func (w *Watches) collectors() []prometheus.Collector {
 	return []prometheus.Collector{w.Events, w.Behind, w.Resets}
 }
 
-// Step notes what a watcher of one group is sent: how many changes, or the
-// whole group, which is a reset unless the watcher begins anew.
-func (w *Watches) Step(changes int, whole, anew bool) {
+// Step counts a step of a watcher of one group: a number of changes, or a snapshot,
+// which is a reset unless the watcher had no position.
+func (w *Watches) Step(changes int, snapshot, initial bool) {
 	switch {
-	case whole && !anew:
+	case snapshot && !initial:
 		w.Resets.Inc()
 	case changes > 1:
 		w.Behind.Inc()
