@@ -1,6 +1,7 @@
 package docs_test
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -141,4 +142,64 @@ func TestEveryPromiseNamesATest(t *testing.T) {
 	if rows < 15 {
 		t.Errorf("%d promises", rows)
 	}
+}
+
+// ARCHITECTURE.md leads to files, declarations, packages and tests that exist. It
+// writes a declaration as path/file.go:name or path/file.go:name,name.
+func TestArchitectureNamesWhatExists(t *testing.T) {
+	text := fenced.ReplaceAllString(read(t, "ARCHITECTURE.md"), "")
+	files, names := 0, 0
+	for _, m := range regexp.MustCompile("`([\\w/]+\\.go)(?::([\\w,]+))?`").FindAllStringSubmatch(text, -1) {
+		source, err := os.ReadFile(filepath.Join(root, m[1]))
+		if err != nil {
+			t.Errorf("%s: %v", m[0], err)
+			continue
+		}
+		files++
+		for name := range strings.FieldsFuncSeq(m[2], func(r rune) bool { return r == ',' }) {
+			// A function, method, type, constant or variable; the last two may be in a group.
+			declared := regexp.MustCompile(`(?m)^((func (\([^)]*\) )?|type |const |var )` + name + `\b|\t` + name + ` +=)`)
+			if names++; !declared.Match(source) {
+				t.Errorf("%s: %s does not declare %s", m[0], m[1], name)
+			}
+		}
+	}
+	packages := 0
+	for _, m := range regexp.MustCompile("`((?:cmd|docs|examples|fsm|registrytest|ring|rpc|sdk|store|tests)(?:/[a-z]+)*)`").FindAllStringSubmatch(text, -1) {
+		packages++
+		if info, err := os.Stat(filepath.Join(root, m[1])); err != nil || !info.IsDir() {
+			t.Errorf("no package %s", m[1])
+		}
+	}
+	tests := testFunctions(t)
+	for _, name := range regexp.MustCompile("`(Test\\w+)`").FindAllStringSubmatch(text, -1) {
+		if !tests[name[1]] {
+			t.Errorf("no test %s", name[1])
+		}
+	}
+	if files < 80 || names < 80 || packages < 20 {
+		t.Errorf("%d files, %d names and %d packages were found", files, names, packages)
+	}
+}
+
+// testFunctions are the names of the tests of all modules.
+func testFunctions(t *testing.T) map[string]bool {
+	t.Helper()
+	tests, function := make(map[string]bool), regexp.MustCompile(`(?m)^func (Test\w+)\(`)
+	err := filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, "_test.go") {
+			source, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			for _, m := range function.FindAllSubmatch(source, -1) {
+				tests[string(m[1])] = true
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tests
 }
