@@ -73,7 +73,7 @@ func matcher(b *testing.B, named bool) registrypb.RegistryClient {
 			return handler(ctx, req)
 		}))
 		i := new(identity)
-		if err := i.give(newConfig(nil)); err != nil {
+		if err := i.configure(newConfig(nil)); err != nil {
 			b.Fatal(err)
 		}
 		dial = append(dial, grpc.WithChainUnaryInterceptor(i.unary))
