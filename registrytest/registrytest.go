@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -74,10 +75,12 @@ func Start(t testing.TB, opts ...Option) *Cluster {
 		t: t, logger: o.logger, beats: newBeats(),
 		configs: make([]registry.Config, o.nodes), nodes: make([]*registry.Node, o.nodes), stopped: make([]bool, o.nodes),
 	}
-	t.Cleanup(c.stopAll)
+	data := t.TempDir()
+	t.Cleanup(c.stopAll) // before the folder is removed: cleanups run last to first
 	for i := range c.configs {
 		cfg := registry.DefaultConfig()
-		cfg.ID, cfg.Bind, cfg.Addr, cfg.DataDir = fmt.Sprintf("node-%d", i+1), "127.0.0.1:0", "127.0.0.1:0", t.TempDir()
+		cfg.ID, cfg.Bind, cfg.Addr = fmt.Sprintf("node-%d", i+1), "127.0.0.1:0", "127.0.0.1:0"
+		cfg.DataDir = filepath.Join(data, cfg.ID)
 		cfg.Logger, cfg.MinFreeDisk = o.logger.With("node", cfg.ID), 0
 		for _, change := range o.change {
 			change(&cfg)
