@@ -16,7 +16,7 @@ import (
 	"github.com/werbenhu/registry/store/storetest/seed"
 )
 
-// leading makes the node with that id lead.
+// leading makes a node lead.
 func leading(t *testing.T, c *storetest.Cluster, id string) *storetest.Node {
 	t.Helper()
 	if first := c.Leader(); first.ID != id {
@@ -27,9 +27,9 @@ func leading(t *testing.T, c *storetest.Cluster, id string) *storetest.Node {
 	return c.LeaderOf(id)
 }
 
-// A node that was away while the others changed the configuration is needed for
-// the majority, and does not know the only node that can lead.
-func TestNodeThatWasAwayElectsOneItDoesNotKnow(t *testing.T) {
+// A node that was down during changes of members is needed for the majority, and the
+// only node that can lead is not in its configuration.
+func TestNodeElectsALeaderOutsideItsConfiguration(t *testing.T) {
 	t.Parallel()
 	c := storetest.New(t)
 	c.Three()
@@ -50,8 +50,8 @@ func TestNodeThatWasAwayElectsOneItDoesNotKnow(t *testing.T) {
 	c.AwaitSame()
 }
 
-// The configuration after the removal would have no majority that runs. The
-// leader's log would hold it all the same, and nobody would be elected.
+// The configuration after the removal would have no running majority. It would be in
+// the leader's log all the same, and no leader could be elected.
 func TestRemovalThatLeavesNoMajorityIsRefused(t *testing.T) {
 	t.Parallel()
 	c := storetest.New(t)
@@ -72,36 +72,36 @@ func TestRemovalThatLeavesNoMajorityIsRefused(t *testing.T) {
 	c.Write(register("web", "b", time.Minute))
 }
 
-// slowPeers tells when a node is asked what it has applied.
-type slowPeers struct {
+// appliedPeers reports calls of Applied.
+type appliedPeers struct {
 	store.Peers
-	asked chan string
+	called chan string
 }
 
-func (p slowPeers) Applied(ctx context.Context, node store.Target) (uint64, error) {
+func (p appliedPeers) Applied(ctx context.Context, node store.Target) (uint64, error) {
 	index, err := p.Peers.Applied(ctx, node)
 	select {
-	case p.asked <- node.ID:
+	case p.called <- node.ID:
 	default:
 	}
 	return index, err
 }
 
 // A change waits for a voter that answers and is behind.
-func TestChangeWaitsForWhoIsBehind(t *testing.T) {
+func TestChangeWaitsForAVoterThatIsBehind(t *testing.T) {
 	t.Parallel()
-	asked := make(chan string)
+	called := make(chan string)
 	c := storetest.New(t)
-	c.Together(4, func(cfg *store.Config) { cfg.Peers = slowPeers{c.UncutPeers(cfg.BindAdvertise), asked} })
+	c.Together(4, func(cfg *store.Config) { cfg.Peers = appliedPeers{c.UncutPeers(cfg.BindAdvertise), called} })
 	leader := leading(t, c, "n1")
 	c.AwaitKnown()
-	c.Net.Cut(leader.Bind, storetest.BindOf("n2")) // entries do not reach it, questions do
+	c.Net.Cut(leader.Bind, storetest.BindOf("n2")) // entries do not reach it, calls do
 	written := c.Write(register("web", "a", time.Minute))
 	removed := make(chan error, 1)
 	go func() { removed <- leader.RemoveNode(c.Context(), "n4") }()
-	for again := 0; again < 3; { // so that it is known to wait
+	for again := 0; again < 3; { // until it has polled several times
 		select {
-		case id := <-asked:
+		case id := <-called:
 			if id == "n2" {
 				again++
 			}
@@ -125,16 +125,16 @@ type churn struct {
 	c    *storetest.Cluster
 	rand *rand.Rand
 
-	voters []string // of the configuration that was acknowledged last
-	maybe  []string // nodes that joined and may be voters by now
+	voters []string // of the last acknowledged configuration
+	maybe  []string // joined nodes that may be voters by now
 	down   []string
 	next   int
 
 	forming sync.WaitGroup
 }
 
-// runs says that a majority of every configuration runs that may be the present one.
-func (h *churn) runs() bool {
+// hasMajority reports whether every configuration that may be current has a running majority.
+func (h *churn) hasMajority() bool {
 	for with := range 1 << len(h.maybe) {
 		all := slices.Clone(h.voters)
 		for i, id := range h.maybe {
@@ -161,7 +161,7 @@ func (h *churn) start(id string) {
 	h.down = slices.DeleteFunc(h.down, func(other string) bool { return other == id })
 	n := h.c.Open(id)
 	peers := binds(h.known()...)
-	h.forming.Go(func() { // one that was killed just after it joined has to join again
+	h.forming.Go(func() { // a node that was killed right after its join has to join again
 		if err := n.Store.Form(h.t.Context(), store.Formation{Peers: peers}); err != nil {
 			h.t.Logf("form %s: %v", id, err)
 		}
@@ -176,7 +176,7 @@ func (h *churn) up() []string {
 	return slices.DeleteFunc(h.known(), func(id string) bool { return slices.Contains(h.down, id) })
 }
 
-// disturb kills one that runs and starts others, down to a bare majority.
+// disturb kills a running node and starts others, and keeps a majority running.
 func (h *churn) disturb() {
 	if up := h.up(); len(up) > 0 && h.rand.IntN(3) > 0 {
 		h.kill(h.any(up))
@@ -184,12 +184,12 @@ func (h *churn) disturb() {
 	if len(h.down) > 0 && h.rand.IntN(4) == 0 {
 		h.start(h.any(h.down))
 	}
-	for !h.runs() {
+	for !h.hasMajority() {
 		h.start(h.any(h.down))
 	}
 }
 
-// join takes in a new node and, more often than not, waits until it votes.
+// join adds a node and, in two of three cases, waits until it is a voter.
 func (h *churn) join() {
 	h.next++
 	id := fmt.Sprintf("n%d", h.next)
@@ -200,12 +200,12 @@ func (h *churn) join() {
 		h.t.Fatalf("join: %v", err)
 	}
 	if h.rand.IntN(3) > 0 {
-		h.settleVoters()
+		h.awaitAllVoters()
 	}
 }
 
-// settleVoters waits until all that joined vote.
-func (h *churn) settleVoters() {
+// awaitAllVoters waits until all joined nodes are voters.
+func (h *churn) awaitAllVoters() {
 	for _, id := range slices.Clone(h.maybe) {
 		if slices.Contains(h.down, id) {
 			h.start(id)
@@ -218,9 +218,9 @@ func (h *churn) settleVoters() {
 	h.voters, h.maybe = h.known(), nil
 }
 
-// remove takes out a node, until that is done or refused.
+// remove removes a node, until that is done or refused.
 func (h *churn) remove() {
-	h.settleVoters()
+	h.awaitAllVoters()
 	id := h.any(h.voters)
 	for range 20 {
 		leader := h.c.Leader()
@@ -241,8 +241,8 @@ func (h *churn) remove() {
 	h.t.Fatalf("%s could not be removed", id)
 }
 
-// Whatever changes were acknowledged and whoever was down meanwhile: while a
-// majority of the voters runs, there is a leader.
+// Whatever changes were acknowledged and whichever nodes were down: while a majority of
+// the voters runs, there is a leader.
 func TestRandomChangesKeepALeader(t *testing.T) {
 	t.Parallel()
 	rnd := seed.Rand(t)

@@ -10,9 +10,9 @@ import (
 	"github.com/werbenhu/registry/store/storetest"
 )
 
-// In a cluster that was idle, followers apply a write when the leader does, and
-// not with raft's next idle round, 50 to 100 ms later.
-func TestFollowersLearnOfACommitAtOnce(t *testing.T) {
+// In an idle cluster followers apply a write right after the leader, and not with raft's
+// next heartbeat 50 to 100 ms later.
+func TestFollowersApplyACommitAtOnce(t *testing.T) {
 	c := storetest.New(t, func(cfg *store.Config) { cfg.ElectionTimeout = 2 * time.Second })
 	nodes := c.Three()
 	leader := c.Leader()

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// rounds is a check that a test answers by hand.
+// rounds is a check whose results come from the test.
 type rounds struct {
 	started int
 	answer  chan error
@@ -45,9 +45,9 @@ func (c *confirmer) ask(ctx context.Context, l *leadership) *call {
 	return a
 }
 
-// Who asks while a round runs gets the next one: the one that runs may have
-// asked its quorum before.
-func TestConfirmationStartsAfterTheQuestion(t *testing.T) {
+// A call during a round waits for the next one: the current round may have asked its
+// quorum before the call.
+func TestConfirmationStartsAfterTheCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, c := newRounds(t.Context())
 		l, stop := lead(t.Context())

@@ -25,8 +25,8 @@ import (
 
 func few(cfg *store.Config) { cfg.SnapshotThreshold = 8 }
 
-// written starts a node that is all of its cluster, writes so much that it has
-// two snapshots and a log after them, and stops it.
+// written starts a single node, writes until it has two snapshots and a log after them,
+// and stops it.
 func written(t *testing.T, c *storetest.Cluster) *storetest.Node {
 	t.Helper()
 	n := c.Start("n1", store.Formation{})
@@ -43,7 +43,7 @@ func written(t *testing.T, c *storetest.Cluster) *storetest.Node {
 	return n
 }
 
-// content is the digest of the members alone: a restart is a new term.
+// content is the digest of the members only: a restart begins a new term.
 func content(n *storetest.Node) (sum uint64) {
 	for g := range n.State().Groups {
 		sum += g.Digest()
@@ -51,7 +51,7 @@ func content(n *storetest.Node) (sum uint64) {
 	return sum
 }
 
-// snapshotsOf are the snapshots' folders, the oldest first.
+// snapshotsOf are the directories of the snapshots, the oldest first.
 func snapshotsOf(t *testing.T, n *storetest.Node) []string {
 	t.Helper()
 	found, err := filepath.Glob(filepath.Join(n.Dir, "snapshots", "*-*-*"))
@@ -83,8 +83,8 @@ func cut(t *testing.T, path string, to int64) {
 	}
 }
 
-// The log reaches back to the older of two snapshots: with the newer one
-// damaged the node starts from that one, with the same state.
+// The log reaches back to the older of two snapshots: if the newer one is damaged, the
+// node starts from the older one, with the same state.
 func TestDamagedNewestSnapshotIsNotNeeded(t *testing.T) {
 	t.Parallel()
 	for name, damage := range map[string]func(t *testing.T, snapshot string){
@@ -130,14 +130,14 @@ func TestDamagedNewestSnapshotIsNotNeeded(t *testing.T) {
 	}
 }
 
-// A folder that is not raft's is left alone.
-func TestForeignFolderBesideSnapshots(t *testing.T) {
+// A directory that is no snapshot is ignored.
+func TestOtherDirectoryBesideSnapshots(t *testing.T) {
 	t.Parallel()
 	c := storetest.New(t, few)
 	n := written(t, c)
 	want := content(n)
-	foreign := filepath.Join(n.Dir, "snapshots", "lost+found")
-	if err := os.Mkdir(foreign, 0o700); err != nil {
+	other := filepath.Join(n.Dir, "snapshots", "lost+found")
+	if err := os.Mkdir(other, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	n = c.Start("n1", store.Formation{})
@@ -145,12 +145,12 @@ func TestForeignFolderBesideSnapshots(t *testing.T) {
 	if got := content(n); got != want {
 		t.Errorf("members have digest %016x, want %016x", got, want)
 	}
-	if _, err := os.Stat(foreign); err != nil {
+	if _, err := os.Stat(other); err != nil {
 		t.Error(err)
 	}
 }
 
-// wantUnusable wants a refusal that says what to do.
+// wantUnusable requires a refusal that says what to do.
 func wantUnusable(t *testing.T, err error) {
 	t.Helper()
 	if !errors.Is(err, store.ErrDataDir) || !strings.Contains(fmt.Sprint(err), "registry cluster remove n") {
@@ -169,8 +169,7 @@ func TestAllSnapshotsDamagedIsRefused(t *testing.T) {
 	wantUnusable(t, err)
 }
 
-// logKinds are the places that a log may be in, in segments so small that a
-// test fills some.
+// logKinds are the kinds of log, with segments so small that a test fills some.
 var logKinds = map[string]func(*store.Config){
 	raftlog.Bolt: func(cfg *store.Config) { cfg.LogStore = raftlog.Bolt },
 	raftlog.WAL: func(cfg *store.Config) {
@@ -209,8 +208,7 @@ func editLast(t *testing.T, n *storetest.Node, edit func(b *bbolt.Bucket, key, v
 	})
 }
 
-// logDamage does something to the log of a node that does not run; before is an
-// older copy of its directory.
+// logDamage damages the log of a stopped node; before is an older copy of its directory.
 type logDamage func(t *testing.T, n *storetest.Node, before string)
 
 func remove(t *testing.T, path string) {
@@ -220,7 +218,7 @@ func remove(t *testing.T, path string) {
 	}
 }
 
-// replace puts back what is at a path in an older copy of the directory.
+// replace restores a file from an older copy of the directory.
 func replace(t *testing.T, n *storetest.Node, before, name string) {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(before, name))
@@ -270,7 +268,7 @@ func segmentsOf(t *testing.T, dir string) []string {
 	return found
 }
 
-// tailOf is the last segment, and what of it is in use.
+// tailOf is the last segment, and its length without the zeros at the end.
 func tailOf(t *testing.T, n *storetest.Node) (path string, used int) {
 	t.Helper()
 	all := segmentsOf(t, n.Dir)
@@ -343,8 +341,7 @@ var walDamages = map[string]logDamage{
 	"votes' file cut": func(t *testing.T, n *storetest.Node, _ string) { cut(t, filepath.Join(n.Dir, "raft.db"), 5000) },
 }
 
-// A log that is damaged, or not the last one that was written, is refused, and
-// the advice that the node gives works.
+// A log that is damaged or an older copy is refused, and the advice in the error works.
 func TestDamagedLogIsRefusedAndTheAdviceWorks(t *testing.T) {
 	t.Parallel()
 	for kind, damages := range map[string]map[string]logDamage{raftlog.Bolt: boltDamages, raftlog.WAL: walDamages} {
@@ -383,7 +380,7 @@ func testDamagedLog(t *testing.T, kind func(*store.Config), damage logDamage) {
 		t.Error("the start that was refused changed the segments")
 	}
 
-	// As it says: remove, and start empty under a new id.
+	// As the error says: remove the node, and start an empty one.
 	c.Await("the removal", func() bool {
 		err := c.Leader().RemoveNode(c.Context(), n.ID)
 		return err == nil || errors.Is(err, store.ErrUnknownNode) // removed before, with an unknown outcome
@@ -394,7 +391,7 @@ func testDamagedLog(t *testing.T, kind func(*store.Config), damage logDamage) {
 	c.AwaitSame()
 }
 
-// segmentBytes is all that is in the segments' folder, if there is one.
+// segmentBytes is the content of the directory of segments, if there is one.
 func segmentBytes(t *testing.T, dir string) map[string][]byte {
 	t.Helper()
 	paths, err := filepath.Glob(filepath.Join(dir, "wal", "*"))
@@ -416,8 +413,7 @@ func idsOf(nodes []*storetest.Node) (ids []string) {
 	return ids
 }
 
-// An entry that is damaged while the node runs ends it when it is read, and
-// not the cluster.
+// A damaged entry ends the node that reads it, and the cluster continues.
 func TestDamagedEntryEndsTheNodeThatReadsIt(t *testing.T) {
 	t.Parallel()
 	eachLog(t, testDamagedEntry)
@@ -443,25 +439,25 @@ func testDamagedEntry(t *testing.T, kind func(*store.Config)) {
 		if n.IsLeader() {
 			return true
 		}
-		_ = c.Leader().Transfer(c.Context(), n.ID) // again, if it did not come to it
+		_ = c.Leader().Transfer(c.Context(), n.ID) // retried
 		return n.IsLeader()
 	})
-	// A node that is new needs the entry.
-	fresh := c.Open("n4")
-	go func() { _ = fresh.Store.Form(t.Context(), store.Formation{Peers: []string{n.Bind}}) }()
+	// A new node needs the entry.
+	joining := c.Open("n4")
+	go func() { _ = joining.Store.Form(t.Context(), store.Formation{Peers: []string{n.Bind}}) }()
 	awaitEnd(t, c, n)
 	if err := n.Failure(); !errors.Is(err, store.ErrCorrupt) || !strings.Contains(err.Error(), fmt.Sprintf("log entry %d", first+2)) {
 		t.Errorf("failure: %v", err)
 	}
 	n.Kill()
 	c.Write(register("web", "z", time.Minute))
-	c.AwaitReady(fresh)
+	c.AwaitReady(joining)
 	_, err := c.TryOpen(n.ID)
 	wantUnusable(t, err)
 }
 
-// A byte that changed anywhere on the disk of a stopped node either does not
-// matter or is refused; it never makes another state, and never a panic.
+// A changed byte anywhere on the disk of a stopped node either does not matter or is
+// refused; it never results in another state or a panic.
 func TestAnyByteMayChange(t *testing.T) {
 	t.Parallel()
 	eachLog(t, testAnyByte)
@@ -499,7 +495,7 @@ func testAnyByte(t *testing.T, kind func(*store.Config)) {
 	t.Logf("%d started with the same members, %d were refused", same, refused)
 }
 
-// logFiles are those of the log among the files of a data directory.
+// logFiles are the files of the log among the files of a data directory.
 func logFiles(files []string) (out []string) {
 	for _, path := range files {
 		if filepath.Base(path) == "raft.db" || filepath.Base(filepath.Dir(path)) == "wal" {
@@ -509,8 +505,8 @@ func logFiles(files []string) (out []string) {
 	return out
 }
 
-// flipOne copies a data directory and changes one byte of it. Half of the time
-// it takes a byte that is in use.
+// flipOne copies a data directory and changes one byte, half of the time in a file of the
+// log.
 func flipOne(t *testing.T, r *rand.Rand, from, to string) (where string) {
 	t.Helper()
 	if err := os.CopyFS(to, os.DirFS(from)); err != nil {

@@ -116,8 +116,7 @@ func TestUnfinishedSnapshotsAreRemoved(t *testing.T) {
 	}
 }
 
-// A directory of the first format is refused with both formats named: its log
-// would be applied to another state than the nodes had.
+// A directory of the first format is refused, and the error names both formats.
 func TestDataDirOfAnOlderFormatIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	ident, err := openDataDir(dir, "n1", "c", "")
@@ -127,7 +126,7 @@ func TestDataDirOfAnOlderFormatIsRefused(t *testing.T) {
 	if again, err := openDataDir(dir, "n1", "c", ""); err != nil || again.Incarnation != ident.Incarnation {
 		t.Fatalf("its own format: %+v, %v", again, err)
 	}
-	ident.Format = 0 // as the first format has it
+	ident.Format = 0 // as in the first format
 	if err := ident.save(dir); err != nil {
 		t.Fatal(err)
 	}
@@ -137,8 +136,7 @@ func TestDataDirOfAnOlderFormatIsRefused(t *testing.T) {
 	}
 }
 
-// A directory keeps its log where it began, and says so to whom wants it
-// elsewhere.
+// A directory keeps its kind of log, and another kind is refused.
 func TestDataDirKeepsItsLogKind(t *testing.T) {
 	for _, tc := range []struct{ began, kind, other string }{
 		{"", raftlog.WAL, raftlog.Bolt}, {raftlog.WAL, raftlog.WAL, raftlog.Bolt}, {raftlog.Bolt, raftlog.Bolt, raftlog.WAL},
@@ -160,8 +158,7 @@ func TestDataDirKeepsItsLogKind(t *testing.T) {
 	}
 }
 
-// A directory that is older than the choice has its log in raft.db, and one
-// with its log there can be read by an older version.
+// An older version can read a directory with its log in raft.db.
 func TestDataDirWithoutALogKind(t *testing.T) {
 	dir := t.TempDir()
 	if _, err := openDataDir(dir, "n1", "test", raftlog.Bolt); err != nil {

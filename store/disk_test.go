@@ -18,7 +18,7 @@ import (
 	"github.com/werbenhu/registry/store/storetest"
 )
 
-// freeDisks is what is free on each node's disk.
+// freeDisks is the free space on each node's disk.
 type freeDisks struct {
 	mu   sync.Mutex
 	free map[string]uint64
@@ -44,16 +44,16 @@ func roomy() *freeDisks {
 	return &freeDisks{free: map[string]uint64{"n1": 1 << 30, "n2": 1 << 30, "n3": 1 << 30}}
 }
 
-// refusesNewMembers waits until the leader does, or does not.
+// refusesNewMembers waits until the leader refuses new members, or accepts them.
 func refusesNewMembers(c *storetest.Cluster, leader *storetest.Node, want bool) (err error) {
 	c.Await("the leader to follow the disks", func() bool {
-		_, err = leader.Write(c.Context(), register("web", rand.Text(), time.Minute)) // one that was never there
+		_, err = leader.Write(c.Context(), register("web", rand.Text(), time.Minute)) // a new member
 		return want && errors.Is(err, store.ErrDiskLow) || !want && err == nil
 	})
 	return err
 }
 
-// wantRestToWork writes what goes on while disks run full.
+// wantRestToWork checks what is not refused while a disk is low.
 func wantRestToWork(t *testing.T, c *storetest.Cluster, leader *storetest.Node, lease uint64) {
 	t.Helper()
 	if lost, _, err := leader.Renew(c.Context(), []uint64{lease}); err != nil || len(lost) > 0 {
@@ -76,7 +76,7 @@ func wantRestToWork(t *testing.T, c *storetest.Cluster, leader *storetest.Node, 
 	}
 }
 
-func TestLeaderWithALowDiskTakesNoMembers(t *testing.T) {
+func TestLeaderWithALowDiskRefusesMembers(t *testing.T) {
 	t.Parallel()
 	d := roomy()
 	c := storetest.New(t, d.of)
@@ -95,8 +95,8 @@ func TestLeaderWithALowDiskTakesNoMembers(t *testing.T) {
 	if st := leader.Status(); len(st.Alarms) != 1 || !strings.Contains(st.Alarms[0], "disk") || !st.Ready {
 		t.Errorf("status: ready %v, alarms %q", st.Ready, st.Alarms)
 	}
-	d.set(leader.ID, 105<<20) // above the mark, but not by enough
-	c.Await("another look", func() bool {
+	d.set(leader.ID, 105<<20) // above the mark, but not enough
+	c.Await("another check", func() bool {
 		var low *store.DiskLowError
 		return errors.As(leader.LowDisk(), &low) && low.Free == 105<<20
 	})
@@ -107,8 +107,8 @@ func TestLeaderWithALowDiskTakesNoMembers(t *testing.T) {
 	}
 }
 
-// One follower stops nothing; two of three do, because the third alone writes
-// nothing.
+// One low follower stops nothing; two of three nodes do, because the third is no
+// majority.
 func TestFollowersDisksCountAsAMajority(t *testing.T) {
 	t.Parallel()
 	d := roomy()
@@ -158,7 +158,7 @@ func TestFullDiskSaysWhatToDo(t *testing.T) {
 	c.AwaitReady(c.Start("n1", store.Formation{}))
 }
 
-// fullLog writes until a test gives it an error.
+// fullLog fails its writes once err is set.
 type fullLog struct {
 	raft.LogStore
 	err atomic.Pointer[fs.PathError]

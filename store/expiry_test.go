@@ -15,13 +15,13 @@ import (
 // departures records, on the test's own clock, when a member was first removed on any
 // node.
 type departures struct {
-	mu   sync.Mutex // guards gone
-	gone map[uint64]time.Time
-	seen chan struct{}
+	mu      sync.Mutex // guards removed
+	removed map[uint64]time.Time
+	seen    chan struct{}
 }
 
 func newDepartures() *departures {
-	return &departures{gone: make(map[uint64]time.Time), seen: make(chan struct{}, 1000)}
+	return &departures{removed: make(map[uint64]time.Time), seen: make(chan struct{}, 1000)}
 }
 
 func (d *departures) Applied(u *fsm.Update) {
@@ -31,8 +31,8 @@ func (d *departures) Applied(u *fsm.Update) {
 		if c.Next != nil {
 			continue
 		}
-		if _, known := d.gone[c.Prev.LeaseID]; !known {
-			d.gone[c.Prev.LeaseID] = time.Now()
+		if _, known := d.removed[c.Prev.LeaseID]; !known {
+			d.removed[c.Prev.LeaseID] = time.Now()
 		}
 		select {
 		case d.seen <- struct{}{}:
@@ -46,7 +46,7 @@ func (d *departures) Restored(*fsm.State) {}
 func (d *departures) at(lease uint64) (time.Time, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	t, ok := d.gone[lease]
+	t, ok := d.removed[lease]
 	return t, ok
 }
 
@@ -80,8 +80,8 @@ func elapse(t *testing.T, until time.Time) {
 func TestLeaseExpiresOnTime(t *testing.T) {
 	t.Parallel()
 	const ttl = time.Second
-	gone := newDepartures()
-	c := storetest.New(t, gone.observe)
+	removed := newDepartures()
+	c := storetest.New(t, removed.observe)
 	n := c.Start("n1", store.Formation{})
 	start := time.Now()
 	lease := c.Write(register("web", "a", ttl)).LeaseID
@@ -90,8 +90,8 @@ func TestLeaseExpiresOnTime(t *testing.T) {
 	if lost, _, err := n.Renew(c.Context(), []uint64{lease}); err != nil || len(lost) > 0 {
 		t.Fatalf("lost %v, %v", lost, err)
 	}
-	if at := gone.await(c.Context(), t, lease); at.Before(sent.Add(ttl)) {
-		t.Errorf("gone %s after the renewal was sent, before its TTL of %s", at.Sub(sent), ttl)
+	if at := removed.await(c.Context(), t, lease); at.Before(sent.Add(ttl)) {
+		t.Errorf("removed %s after the renewal was sent, before its TTL of %s", at.Sub(sent), ttl)
 	}
 	if lost, _, err := n.Renew(c.Context(), []uint64{lease}); err != nil || len(lost) != 1 {
 		t.Errorf("a renewal of an expired lease: lost %v, %v", lost, err)
@@ -102,8 +102,8 @@ func TestLeaseExpiresOnTime(t *testing.T) {
 func TestLeaderChangeGivesTheFullTTL(t *testing.T) {
 	t.Parallel()
 	const ttl = 2 * time.Second
-	gone := newDepartures()
-	c := storetest.New(t, gone.observe)
+	removed := newDepartures()
+	c := storetest.New(t, removed.observe)
 	c.Three()
 	start := time.Now()
 	lease := c.Write(register("web", "a", ttl)).LeaseID
@@ -112,8 +112,8 @@ func TestLeaderChangeGivesTheFullTTL(t *testing.T) {
 	if err := c.Leader().Transfer(c.Context(), ""); err != nil {
 		t.Fatal(err)
 	}
-	if at := gone.await(c.Context(), t, lease); at.Before(changed.Add(ttl)) {
-		t.Errorf("gone %s after the leader changed, want %s", at.Sub(changed), ttl)
+	if at := removed.await(c.Context(), t, lease); at.Before(changed.Add(ttl)) {
+		t.Errorf("removed %s after the leader changed, want %s", at.Sub(changed), ttl)
 	}
 	c.AwaitSame()
 }
@@ -123,8 +123,8 @@ func TestLeaderChangeGivesTheFullTTL(t *testing.T) {
 func TestNoRenewedLeaseExpires(t *testing.T) {
 	t.Parallel()
 	const ttl = time.Second
-	gone := newDepartures()
-	c := storetest.New(t, gone.observe)
+	removed := newDepartures()
+	c := storetest.New(t, removed.observe)
 	c.Three()
 	rounds := 4
 	if testing.Short() {
@@ -138,7 +138,7 @@ func TestNoRenewedLeaseExpires(t *testing.T) {
 	acked := time.Now()
 	var renewals atomic.Int32
 	early := func() {
-		if at, ok := gone.at(lease); ok && at.Before(acked.Add(ttl)) {
+		if at, ok := removed.at(lease); ok && at.Before(acked.Add(ttl)) {
 			t.Errorf("lease %d went %s after its last acknowledged renewal", lease, at.Sub(acked))
 		}
 	}
@@ -185,7 +185,7 @@ func TestNoRenewedLeaseExpires(t *testing.T) {
 	client.Wait()
 	t.Logf("%d renewals", renewals.Load())
 	// Without renewals the lease expires.
-	gone.await(c.Context(), t, lease)
+	removed.await(c.Context(), t, lease)
 	early()
 }
 

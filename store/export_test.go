@@ -20,7 +20,7 @@ import (
 	"github.com/werbenhu/registry/store/raftlog"
 )
 
-// after lets fake time pass.
+// after lets virtual time pass.
 func after(d time.Duration) { <-time.After(d) }
 
 // Snapshot writes a snapshot and shortens the log, as the node does by itself
@@ -33,13 +33,13 @@ func (s *Store) BreakLog() error { return s.files.Close() }
 // Incarnation is the id of the data directory.
 func (s *Store) Incarnation() string { return s.incarnation }
 
-// WrapLog puts a fault before the log.
+// WrapLog injects a fault into the log.
 func WrapLog(cfg *Config, wrap func(raft.LogStore) raft.LogStore) { cfg.wrapLog = wrap }
 
 // FailedCloseLimit bounds the Close of a node that failed.
 const FailedCloseLimit = failedCloseLimit
 
-// DiskFree sets what a node believes to be free on its disk.
+// DiskFree sets the free disk space that a node sees.
 func DiskFree(cfg *Config, free func() uint64) {
 	cfg.diskFree = func(string) (uint64, error) { return free(), nil }
 }
@@ -47,11 +47,11 @@ func DiskFree(cfg *Config, free func() uint64) {
 // RecordNode writes a node's metadata only.
 func (s *Store) RecordNode(ctx context.Context, n Hello) error { return s.recordNode(ctx, n) }
 
-// PendingExpiries is the number of leases whose expiry is on its way.
+// PendingExpiries is the number of leases whose expiry is proposed.
 func (s *Store) PendingExpiries() int { return s.leases.Expiring() }
 
-// Corrupt changes this node's state without the log's knowledge, as a fault of
-// the memory, the processor or the program would.
+// Corrupt changes this node's state outside the log, as a hardware or software fault
+// would.
 func (s *Store) Corrupt(cmd *fsmpb.Command) error {
 	data, err := fsm.Encode(cmd)
 	if err != nil {
@@ -63,17 +63,17 @@ func (s *Store) Corrupt(cmd *fsmpb.Command) error {
 	return s.machine.Apply([]fsm.Entry{{Index: at, Term: s.Term(), Data: data}})[0].Err
 }
 
-// Scrub verifies the state now, and waits for what follows from it.
+// Scrub verifies the state now, and waits until the finding was handled.
 func (s *Store) Scrub() {
 	done := make(chan struct{})
 	s.integrity.scrubNow <- done
 	<-done
 }
 
-// MaxReinstalls within an hour are not taken for bad luck.
+// MaxReinstalls is how many reinstallations within an hour a node survives.
 const MaxReinstalls = maxReinstalls
 
-// DamageEntry changes the term of an entry on the disk, behind the cache.
+// DamageEntry changes the term of an entry on disk, not in the cache.
 func (s *Store) DamageEntry(index uint64) error {
 	if s.ident.Load().logKind() == raftlog.WAL {
 		return s.damageSegments(index)
@@ -121,7 +121,7 @@ func SegmentSize(cfg *Config, bytes int) { cfg.segmentSize = bytes }
 
 // LogRange is the first and the last index of the log.
 func (s *Store) LogRange() (first, last uint64) {
-	first, _ = s.files.Entries().FirstIndex() // a test would see 0
+	first, _ = s.files.Entries().FirstIndex() // 0 on an error
 	last, _ = s.files.Entries().LastIndex()
 	return first, last
 }
@@ -129,7 +129,7 @@ func (s *Store) LogRange() (first, last uint64) {
 // ForeignCall is what a raft call from another cluster does.
 func (s *Store) ForeignCall(cluster string) { s.foreignCall(cluster) }
 
-// MigrateLogSteps is MigrateLog with a function that is told of each step.
+// MigrateLogSteps is MigrateLog with a function that is called after each step.
 func MigrateLogSteps(dir, to string, segmentSize int, step func(what string)) (LogMove, error) {
 	return migration{dir: dir, to: to, log: slog.New(slog.DiscardHandler), segmentSize: segmentSize, batch: 20, step: step}.run()
 }
@@ -137,11 +137,11 @@ func MigrateLogSteps(dir, to string, segmentSize int, step func(what string)) (L
 // IdleLimit is how long a raft connection may be silent.
 func IdleLimit(cfg *Config, limit time.Duration) { cfg.idleLimit = limit }
 
-// RaftLogger is what raft logs with.
+// RaftLogger is the logger of raft.
 func RaftLogger(out *slog.Logger) hclog.Logger { return newRaftLogger(out) }
 
-// ProposeUnheard has raft write a command so many times, and waits for nothing.
-func (s *Store) ProposeUnheard(times int, cmd *fsmpb.Command) error {
+// ProposeAsync proposes a command so many times, without waiting.
+func (s *Store) ProposeAsync(times int, cmd *fsmpb.Command) error {
 	data, err := fsm.Encode(cmd)
 	for range times {
 		s.raft.Apply(data, 0)
@@ -152,5 +152,5 @@ func (s *Store) ProposeUnheard(times int, cmd *fsmpb.Command) error {
 // SnapshotLoop is how many snapshots without an entry are an alarm.
 const SnapshotLoop = snapshotLoop
 
-// GotSnapshot is what the state machine tells of a snapshot that it took.
+// GotSnapshot simulates an installed snapshot.
 func (s *Store) GotSnapshot(index uint64) { s.gotSnapshot(index) }

@@ -10,8 +10,7 @@ import (
 	"github.com/werbenhu/registry/store/rafttransport"
 )
 
-// HeartbeatHandlers are what raft's heartbeats can be handled with; the tests
-// compare them.
+// HeartbeatHandlers are the handlers of heartbeats that the tests compare.
 var HeartbeatHandlers = map[string]func(*Config){
 	"own": func(*Config) {},
 	// Every heartbeat waits for raft's main loop.
@@ -28,7 +27,7 @@ var HeartbeatHandlers = map[string]func(*Config){
 	"guarded": func(c *Config) { c.heartbeats = guarded(func() {}) },
 }
 
-// GuardedHeartbeats runs between between the check and raft's handler.
+// GuardedHeartbeats runs between after the check and before raft's handler.
 func GuardedHeartbeats(c *Config, between func()) { c.heartbeats = guarded(between) }
 
 func guarded(between func()) func(*rafttransport.Transport, func(raft.RPC)) func(raft.RPC) {
@@ -44,10 +43,10 @@ func guarded(between func()) func(*rafttransport.Transport, func(raft.RPC)) func
 	}
 }
 
-// WrapStable puts a fault before the store of terms and votes.
+// WrapStable injects a fault into the store of terms and votes.
 func WrapStable(cfg *Config, wrap func(raft.StableStore) raft.StableStore) { cfg.wrapStable = wrap }
 
-// Caller returns raft's transport of one that knows a cluster's id.
+// Caller returns a raft transport that uses a cluster's id.
 func Caller(cluster string, dial func(string, time.Duration) (net.Conn, error)) *raft.NetworkTransport {
 	return raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream:  rafttransport.NewStreams(rafttransport.StreamsConfig{Listener: noListener{}, Dial: dial, ClusterID: func() string { return cluster }}),

@@ -12,9 +12,9 @@ import (
 	"github.com/werbenhu/registry/store/storetest"
 )
 
-// withTail makes a cluster whose first node is down and has a long tail of
-// entries that were never committed, while the others went on with fewer and
-// have only a snapshot of where the tail begins.
+// withTail returns a cluster whose first node is down and has a long tail of uncommitted
+// entries, while the others have fewer entries, and only a snapshot of the index where
+// the tail begins.
 func withTail(t *testing.T, edit ...func(*store.Config)) *storetest.Cluster {
 	t.Helper()
 	c := storetest.New(t, func(cfg *store.Config) {
@@ -28,7 +28,7 @@ func withTail(t *testing.T, edit ...func(*store.Config)) *storetest.Cluster {
 	c.Write(register("web", "a", time.Minute))
 	c.AwaitSame()
 	c.Net.Isolate(n1.Bind)
-	if err := n1.ProposeUnheard(400, register("tail", "m", time.Minute)); err != nil {
+	if err := n1.ProposeAsync(400, register("tail", "m", time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	c.LeaderOf("n2", "n3")
@@ -43,9 +43,9 @@ func withTail(t *testing.T, edit ...func(*store.Config)) *storetest.Cluster {
 	return c
 }
 
-// A node whose log goes beyond a snapshot that it was sent, with entries that
-// conflict with what follows the snapshot, gets rid of them and follows.
-func TestNodeWithATailThatConflictsFollows(t *testing.T) {
+// A node whose log goes beyond an installed snapshot, with entries that conflict with
+// those after the snapshot, removes them and follows.
+func TestNodeWithAConflictingTailFollows(t *testing.T) {
 	t.Parallel()
 	c := withTail(t)
 	n1 := c.Start("n1", store.Formation{})
@@ -57,11 +57,11 @@ func TestNodeWithATailThatConflictsFollows(t *testing.T) {
 	c.Await("an answer", func() bool { return n1.Serving() == nil })
 	n1.Kill()
 	c.Write(register("web", "z", time.Minute))
-	c.AwaitReady(c.Start("n1", store.Formation{})) // what it stored passes the checks of a start
+	c.AwaitReady(c.Start("n1", store.Formation{})) // its log passes the verification at start
 	c.AwaitSame()
 }
 
-// stalledObserver stops the state machine when it sees a group.
+// stalledObserver blocks the state machine once a group exists.
 type stalledObserver struct {
 	group   string
 	release chan struct{}
@@ -75,9 +75,8 @@ func (o stalledObserver) Applied(u *fsm.Update) {
 
 func (stalledObserver) Restored(*fsm.State) {}
 
-// A node that hears its leader and applies nothing is not ready, and its lag
-// does not say otherwise.
-func TestNodeThatDoesNotFollowSaysSo(t *testing.T) {
+// A node that receives heartbeats and applies nothing is not ready, and its lag grows.
+func TestNodeThatDoesNotFollowIsNotReady(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
 	c := storetest.New(t)
@@ -95,7 +94,7 @@ func TestNodeThatDoesNotFollowSaysSo(t *testing.T) {
 	if st := n.Status(); st.Ready || len(st.Alarms) == 0 || st.Lag < 3*time.Second {
 		t.Errorf("ready %v, alarms %q, lag %v", st.Ready, st.Alarms, st.Lag)
 	}
-	release <- struct{}{} // as often as it waits
+	release <- struct{}{} // each time it blocks
 	c.Await("the node to follow again", func() bool {
 		select {
 		case release <- struct{}{}:

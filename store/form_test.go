@@ -19,8 +19,8 @@ func binds(ids ...string) (out []string) {
 	return out
 }
 
-// Three nodes that expect each other, in every order of starting: each looks
-// for the others before the next is there.
+// Three nodes form a cluster in every order of starting: each calls the others before
+// the next one starts.
 func TestExpectInAnyOrder(t *testing.T) {
 	t.Parallel()
 	orders := [][]string{{"n1", "n2", "n3"}, {"n1", "n3", "n2"}, {"n2", "n1", "n3"}, {"n2", "n3", "n1"}, {"n3", "n1", "n2"}, {"n3", "n2", "n1"}}
@@ -29,14 +29,14 @@ func TestExpectInAnyOrder(t *testing.T) {
 	}
 	for _, order := range orders {
 		t.Run(strings.Join(order, ","), func(t *testing.T) {
-			asked := make(chan string, 100)
+			called := make(chan string, 100)
 			c := storetest.New(t)
-			watch := func(cfg *store.Config) { cfg.Peers = &helloWatch{Peers: c.Peers(cfg.BindAdvertise), asked: asked} }
+			watch := func(cfg *store.Config) { cfg.Peers = &helloWatch{Peers: c.Peers(cfg.BindAdvertise), called: called} }
 			var all sync.WaitGroup
 			for _, id := range order {
 				n := c.Open(id, watch)
 				all.Go(func() { n.Form(store.Formation{Peers: binds("n1", "n2", "n3"), Expect: 3}) })
-				<-asked
+				<-called
 			}
 			all.Wait()
 			c.AwaitVoters("n1", "n2", "n3")
@@ -49,22 +49,22 @@ func TestExpectInAnyOrder(t *testing.T) {
 	}
 }
 
-// helloWatch says when a node asks another who it is.
+// helloWatch reports calls of Hello.
 type helloWatch struct {
 	store.Peers
-	asked chan string
+	called chan string
 }
 
 func (w *helloWatch) Hello(ctx context.Context, bind string) (store.Hello, error) {
 	select {
-	case w.asked <- bind:
+	case w.called <- bind:
 	default:
 	}
 	return w.Peers.Hello(ctx, bind)
 }
 
-// A peer that does not answer may be in a cluster already, or make another one
-// with the rest: nothing is formed without it.
+// A peer that does not answer may belong to a cluster, or form another one: no cluster
+// is formed without it.
 func TestExpectWaitsForEveryPeer(t *testing.T) {
 	t.Parallel()
 	c := storetest.New(t)
@@ -119,7 +119,7 @@ func TestExpectRefusals(t *testing.T) {
 			store.Formation{Peers: binds("n2")}, "cluster",
 		},
 		{
-			"joining nobody",
+			"joining a peer that is down",
 			func(*storetest.Cluster) {},
 			store.Formation{Peers: binds("n2"), JoinTimeout: 300 * time.Millisecond}, "-join-timeout",
 		},
@@ -139,8 +139,8 @@ func TestExpectRefusals(t *testing.T) {
 	}
 }
 
-// A node that expects others finds their cluster and joins it.
-func TestExpectJoinsWhatIsThere(t *testing.T) {
+// A node with Expect joins an existing cluster of its peers.
+func TestExpectJoinsAnExistingCluster(t *testing.T) {
 	t.Parallel()
 	c := storetest.New(t)
 	c.Together(2)
@@ -148,7 +148,7 @@ func TestExpectJoinsWhatIsThere(t *testing.T) {
 	c.AwaitVoters("n1", "n2", "n3")
 }
 
-// A node that knows itself by another name as well counts once.
+// A peer address that is an alias of the node itself does not count.
 func TestOwnAliasIsNoPeer(t *testing.T) {
 	t.Parallel()
 	c := storetest.New(t)

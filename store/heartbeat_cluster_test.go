@@ -18,11 +18,11 @@ import (
 	"github.com/werbenhu/registry/store/storetest/seed"
 )
 
-// stalledDisk holds up each write of the log for a time that can be set.
+// stalledDisk delays each write of the log.
 type stalledDisk struct {
 	raft.LogStore
 	stall   atomic.Int64 // nanoseconds
-	waiting atomic.Int32 // writes that are held up
+	waiting atomic.Int32 // delayed writes
 }
 
 func (d *stalledDisk) StoreLogs(logs []*raft.Log) error {
@@ -34,7 +34,7 @@ func (d *stalledDisk) StoreLogs(logs []*raft.Log) error {
 	return d.LogStore.StoreLogs(logs)
 }
 
-// disks are the nodes' disks, by id.
+// disks are the disks of the nodes, by id.
 type disks map[string]*stalledDisk
 
 func newDisks() disks { return disks{"n1": {}, "n2": {}, "n3": {}} }
@@ -78,8 +78,8 @@ func (s *unknownPeer) heartbeat(term uint64) (resp raft.AppendEntriesResponse, e
 	return resp, err
 }
 
-// A newer leader's heartbeat that comes while a leader writes its log waits for
-// the write: until then the term that the entries were given stands.
+// A newer leader's heartbeat during a write of the log waits for the write: until then
+// the term does not change.
 func TestNewerHeartbeatDuringAWrite(t *testing.T) {
 	for name, rises := range map[string]bool{"own": false, "channel": false, "unguarded": true} {
 		t.Run(name, func(t *testing.T) {
@@ -93,7 +93,7 @@ func TestNewerHeartbeatDuringAWrite(t *testing.T) {
 				var all sync.WaitGroup
 				defer all.Wait()
 				ctx, cancel := context.WithCancel(c.Context())
-				defer cancel() // raft may never answer an entry of a leader that was deposed meanwhile
+				defer cancel() // raft may never answer an entry of a deposed leader
 				all.Go(func() { _, _ = leader.Write(ctx, setGroup("web", 64)) })
 				c.Await("the write", func() bool { return disk.waiting.Load() == 1 })
 				disk.stall.Store(0)
@@ -116,11 +116,11 @@ func TestNewerHeartbeatDuringAWrite(t *testing.T) {
 	}
 }
 
-// heldTerms holds back the writing of one term until it is let go.
+// heldTerms blocks the write of one term until free is closed.
 type heldTerms struct {
 	raft.StableStore
 	hold atomic.Uint64 // term
-	held chan struct{} // closed when it is held
+	held chan struct{} // closed when it blocks
 	free chan struct{}
 }
 
@@ -133,9 +133,9 @@ func (h *heldTerms) SetUint64(key []byte, value uint64) error {
 	return h.StableStore.SetUint64(key, value)
 }
 
-// Why raft's handler is not used for heartbeats of the current term either: one
-// that passed the check while the node followed can lower its term when the
-// node has stood for election meanwhile. When raft mends this, this test fails.
+// Why raft's handler is not used even for heartbeats of the current term: a heartbeat
+// that passed the check on a follower can lower the term of a node that campaigned
+// meanwhile. When raft fixes this, this test fails.
 func TestGuardedHeartbeatLowersTheTerm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		passed, candidate := make(chan struct{}), make(chan struct{})
@@ -165,13 +165,13 @@ func TestGuardedHeartbeatLowersTheTerm(t *testing.T) {
 		old := c.LeaderOf("n2", "n3")
 		term := old.Term()
 		armed.Store(true)
-		<-passed               // a heartbeat of the term is in the handler's hands
-		c.Net.Isolate(n1.Bind) // nobody answers it
+		<-passed               // a heartbeat of the term is in the handler
+		c.Net.Isolate(n1.Bind) // its campaign fails
 		old.Kill()
 		terms.hold.Store(term)
-		c.Await("n1 to stand for election", func() bool { return n1.Status().Role == "candidate" })
+		c.Await("n1 to campaign", func() bool { return n1.Status().Role == "candidate" })
 		close(candidate)
-		<-terms.held // the handler has judged by the old term and is about to write it
+		<-terms.held // the handler has compared with the old term and is about to write it
 		c.Net.Join(n1.Bind)
 		c.Await("n1's new term", func() bool { return n1.Term() > term })
 		close(terms.free)
@@ -182,8 +182,8 @@ func TestGuardedHeartbeatLowersTheTerm(t *testing.T) {
 	})
 }
 
-// stalledRun writes for 20 s of virtual time to a cluster whose disks hold up
-// every write, and counts the terms and the writes that were acknowledged.
+// stalledRun writes for 20 s of virtual time to a cluster with stalled disks, and counts
+// the elections and the acknowledged writes.
 func stalledRun(t *testing.T, handler string, writers int, stall, timeout time.Duration) (terms uint64, acked int64) {
 	synctest.Test(t, func(t *testing.T) {
 		disks := newDisks()
@@ -220,9 +220,9 @@ func stalledRun(t *testing.T, handler string, writers int, stall, timeout time.D
 	return terms, acked
 }
 
-// drain has a node lead and commit a write, and so all that it had queued when it
-// lost the leadership: raft never answers what is queued when it stops, and whoever
-// waits for that stays behind.
+// drain makes a node lead and commit a write, and with it all that it had queued when it
+// lost leadership: raft never answers entries that are queued when it stops, and their
+// waiters would leak.
 func drain(t *testing.T, c *storetest.Cluster, n *storetest.Node) {
 	t.Helper()
 	for range 100 {
@@ -240,8 +240,8 @@ func drain(t *testing.T, c *storetest.Cluster, n *storetest.Node) {
 	t.Fatalf("%s never led", n.ID)
 }
 
-// A disk that takes longer than the election timeout for each write slows the
-// cluster down and costs no leader.
+// Writes that take longer than the election timeout slow the cluster down and cause no
+// election.
 func TestStalledDisksCauseNoElection(t *testing.T) {
 	const stall, timeout = 600 * time.Millisecond, 500 * time.Millisecond
 	if terms, acked := stalledRun(t, "own", 8, stall, timeout); terms != 0 || acked == 0 {
@@ -252,7 +252,7 @@ func TestStalledDisksCauseNoElection(t *testing.T) {
 	}
 }
 
-var measure = flag.Bool("measure", false, "print the figures that the settings were chosen by")
+var measure = flag.Bool("measure", false, "print the figures that the settings are based on")
 
 // The table in ARCHITECTURE.md.
 func TestMeasureHeartbeatHandlers(t *testing.T) {
@@ -269,7 +269,7 @@ func TestMeasureHeartbeatHandlers(t *testing.T) {
 	}
 }
 
-// risingTerms notes a term that is lower than one written before.
+// risingTerms counts terms that are lower than the previous one.
 type risingTerms struct {
 	raft.StableStore
 	last  atomic.Uint64
@@ -283,8 +283,8 @@ func (r *risingTerms) SetUint64(key []byte, value uint64) error {
 	return r.StableStore.SetUint64(key, value)
 }
 
-// No node's term ever falls, with elections, stalls, transfers and writes at
-// the same time. For the race detector, too.
+// No node's term ever falls during concurrent elections, stalls, transfers and writes.
+// For the race detector, too.
 func TestTermsOnlyRise(t *testing.T) {
 	t.Parallel()
 	r := seed.Rand(t)
@@ -334,9 +334,8 @@ func TestTermsOnlyRise(t *testing.T) {
 	}
 }
 
-// A node that was cut off asks before it stands for election, so it comes back
-// with the term it had and costs no leader. Raft does without asking, silently,
-// when the transport cannot carry the question.
+// With pre-vote a node that was cut off keeps its term and deposes no leader when it
+// returns. raft silently omits the pre-vote if the transport does not support it.
 func TestCutOffNodeKeepsItsTerm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := storetest.New(t)

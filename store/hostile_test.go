@@ -15,9 +15,9 @@ import (
 	"github.com/werbenhu/registry/store/storetest"
 )
 
-// Messages that would end the process, now or when they are applied, or poison
-// its term for ever, from one who knows the cluster's id.
-func TestNodeOutlivesBadMessages(t *testing.T) {
+// An unknown peer with the cluster id sends messages that would end the process, at once
+// or when they are applied, or set the term to the maximum.
+func TestNodeSurvivesBadMessages(t *testing.T) {
 	t.Parallel()
 	c := storetest.New(t)
 	c.Three()
@@ -37,14 +37,14 @@ func TestNodeOutlivesBadMessages(t *testing.T) {
 				RPCHeader: header, Term: term, PrevLogEntry: last, PrevLogTerm: term, Entries: []*raft.Log{entry}, LeaderCommitIndex: last + 1,
 			}, &resp)
 			if err == nil || resp.Success {
-				t.Errorf("%s to %s: taken: %+v", name, n.ID, resp)
+				t.Errorf("%s to %s: accepted: %+v", name, n.ID, resp)
 			}
 		}
 		var snap raft.InstallSnapshotResponse
 		if err := s.InstallSnapshot(raft.ServerID(n.ID), raft.ServerAddress(n.Bind), &raft.InstallSnapshotRequest{
 			RPCHeader: header, SnapshotVersion: 1, Term: term, LastLogIndex: last, LastLogTerm: term, Configuration: []byte{0xc1}, Size: 1,
 		}, &snap, strings.NewReader("x")); err == nil {
-			t.Errorf("a snapshot to %s: taken", n.ID)
+			t.Errorf("a snapshot to %s: accepted", n.ID)
 		}
 		var vote raft.RequestVoteResponse
 		if err := s.RequestVote(raft.ServerID(n.ID), raft.ServerAddress(n.Bind), &raft.RequestVoteRequest{
@@ -60,9 +60,8 @@ func TestNodeOutlivesBadMessages(t *testing.T) {
 	}
 }
 
-// Connections that say the cluster's id and nothing more take no place that a
-// peer needs, and cost no leader.
-func TestSilentStreamsKeepNobodyOut(t *testing.T) {
+// Silent connections with the cluster id keep no peer out and cause no election.
+func TestSilentStreamsKeepNoPeerOut(t *testing.T) {
 	t.Parallel()
 	c := storetest.New(t)
 	c.Three()
@@ -80,7 +79,7 @@ func TestSilentStreamsKeepNobodyOut(t *testing.T) {
 			}
 		}
 	}
-	for _, n := range c.Nodes() { // each can still be reached anew
+	for _, n := range c.Nodes() { // each accepts a new connection
 		if _, err := newUnknownPeer(t, c, n).heartbeat(0); err != nil {
 			t.Errorf("%s: %v", n.ID, err)
 		}
@@ -92,9 +91,9 @@ func TestSilentStreamsKeepNobodyOut(t *testing.T) {
 	}
 }
 
-// A leader whose followers answer heartbeats and take no entries leads nowhere:
-// it ends, so that another may try.
-func TestLeaderWithoutProgressEnds(t *testing.T) {
+// A leader whose followers answer heartbeats and store no entries fails, so that another
+// node can lead.
+func TestLeaderWithoutProgressFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		disks := newDisks()
 		c := storetest.New(t, disks.edit, func(cfg *store.Config) {
@@ -124,7 +123,7 @@ func TestLeaderWithoutProgressEnds(t *testing.T) {
 		select {
 		case <-leader.Failed():
 		case <-time.After(time.Minute):
-			t.Error("the node leads on")
+			t.Error("the node still leads")
 		}
 		if took := time.Since(began); !errors.Is(leader.Failure(), store.ErrStuck) || took > 20*time.Second {
 			t.Errorf("failed after %s with %v", took, leader.Failure())

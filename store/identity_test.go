@@ -8,8 +8,8 @@ import (
 	"github.com/werbenhu/registry/store/rafttransport"
 )
 
-// A question for a node must not be answered by whoever is at its address now.
-func TestQuestionsForOthers(t *testing.T) {
+// A node refuses calls for another node.
+func TestCallsForOtherNodes(t *testing.T) {
 	s := &Store{cfg: Config{ID: "n1"}}
 	s.ident.Store(&identity{ClusterID: strings.Repeat("a", rafttransport.ClusterIDSize)})
 	own, other := s.ClusterID(), strings.Repeat("b", rafttransport.ClusterIDSize)
@@ -18,15 +18,15 @@ func TestQuestionsForOthers(t *testing.T) {
 		ok          bool
 	}{
 		{"n1", own, true},
-		{"", own, true}, // for whichever node of the cluster
+		{"", own, true}, // any node of the cluster
 		{"n2", own, false},
 		{"n1", other, false},
-		{"n1", "", false}, // of a node that belongs to none
+		{"n1", "", false}, // from a node without a cluster
 		{"", other, false},
 	} {
 		err := s.IsTarget(tt.id, tt.cluster)
 		if (err == nil) != tt.ok || err != nil && !errors.Is(err, ErrMembership) {
-			t.Errorf("a question for %q of cluster id %q: %v", tt.id, tt.cluster, err)
+			t.Errorf("a call for %q of cluster id %q: %v", tt.id, tt.cluster, err)
 		}
 	}
 }

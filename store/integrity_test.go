@@ -15,10 +15,10 @@ import (
 	"github.com/werbenhu/registry/store/storetest"
 )
 
-// checkOften has the nodes compare their states at once.
+// checkOften makes the nodes compare their states often.
 func checkOften(c *store.Config) { c.CheckInterval = 50 * time.Millisecond }
 
-// awaitEnd waits until the node gave up.
+// awaitEnd waits until the node fails.
 func awaitEnd(t *testing.T, c *storetest.Cluster, n *storetest.Node) {
 	t.Helper()
 	select {
@@ -28,7 +28,7 @@ func awaitEnd(t *testing.T, c *storetest.Cluster, n *storetest.Node) {
 	}
 }
 
-// awaitDiverged waits until the node found out that its state is wrong.
+// awaitDiverged waits until the node finds its state wrong.
 func awaitDiverged(c *storetest.Cluster, n *storetest.Node) error {
 	var err error
 	c.Await("the node to find its state wrong", func() bool {
@@ -38,8 +38,8 @@ func awaitDiverged(c *storetest.Cluster, n *storetest.Node) error {
 	return err
 }
 
-// holdState keeps a node's reinstallation back until release is closed, so that
-// a test can look at the node meanwhile.
+// holdState blocks a node's reinstallation until release is closed, so that a test can
+// examine the node meanwhile.
 type holdState struct {
 	store.Peers
 	release chan struct{}
@@ -54,12 +54,12 @@ func (p holdState) State(ctx context.Context, node store.Target, atLeast uint64)
 	}
 }
 
-// A follower or a leader whose state is not what the log says is outvoted,
-// answers nothing, does not lead, and answers again with the right state.
+// A follower or a leader with a wrong state finds that, answers nothing, does not lead,
+// and answers again with the right state.
 func TestWrongStateIsFoundAndReinstalled(t *testing.T) {
 	t.Parallel()
-	for _, who := range []string{"follower", "leader"} {
-		t.Run(who, func(t *testing.T) {
+	for _, role := range []string{"follower", "leader"} {
+		t.Run(role, func(t *testing.T) {
 			t.Parallel()
 			release := make(chan struct{})
 			c := storetest.New(t, checkOften)
@@ -68,13 +68,13 @@ func TestWrongStateIsFoundAndReinstalled(t *testing.T) {
 			})
 			c.Write(register("web", "a", time.Minute))
 			culprit := c.Leader()
-			if who == "follower" {
+			if role == "follower" {
 				culprit = follower(c)
 			}
 			if err := culprit.Corrupt(register("web", "ghost", time.Minute)); err != nil {
 				t.Fatal(err)
 			}
-			c.Write(register("web", "b", time.Minute)) // moves the log: a check entry follows
+			c.Write(register("web", "b", time.Minute)) // a check entry follows
 			err := awaitDiverged(c, culprit)
 			if !errors.Is(err, store.ErrDiverged) || !strings.Contains(err.Error(), "state digest at index") {
 				t.Errorf("finding: %v", err)
@@ -92,7 +92,7 @@ func TestWrongStateIsFoundAndReinstalled(t *testing.T) {
 				t.Errorf("a heartbeat on it: %v", err)
 			}
 			if err := culprit.WriteState(c.Context(), 0, &bytes.Buffer{}); !errors.Is(err, store.ErrDiverged) {
-				t.Errorf("it gives its state away: %v", err)
+				t.Errorf("it sends its state: %v", err)
 			}
 			var others []string
 			for _, n := range c.Nodes() {
@@ -109,7 +109,7 @@ func TestWrongStateIsFoundAndReinstalled(t *testing.T) {
 			}
 			c.Write(register("web", "e", time.Minute))
 			c.AwaitSame()
-			// Its own disk does not bring the wrong state back.
+			// After a restart from its own disk the state is right.
 			culprit.Stop()
 			c.AwaitReady(c.Start(culprit.ID, store.Formation{}))
 			c.AwaitSame()
@@ -117,31 +117,31 @@ func TestWrongStateIsFoundAndReinstalled(t *testing.T) {
 	}
 }
 
-// heldAsk keeps a node's questions back until it has noted another mark.
-type heldAsk struct {
+// heldChecks delays a node's check requests until it has recorded another mark.
+type heldChecks struct {
 	store.Peers
-	asks func() *storetest.Node
+	node func() *storetest.Node
 	hold *atomic.Bool
 }
 
-func (p heldAsk) Check(ctx context.Context, node store.Target, q store.CheckRequest) (store.CheckResponse, error) {
+func (p heldChecks) Check(ctx context.Context, target store.Target, req store.CheckRequest) (store.CheckResponse, error) {
 	if p.hold.Load() {
-		if _, err := p.asks().Machine().WaitMark(ctx, q.Index); err != nil {
+		if _, err := p.node().Machine().WaitMark(ctx, req.Index); err != nil {
 			return store.CheckResponse{}, err
 		}
 	}
-	return p.Peers.Check(ctx, node, q)
+	return p.Peers.Check(ctx, target, req)
 }
 
-// What was noted of the wrong state is not held against the one that replaced it.
-func TestReinstalledStateIsNotJudgedByTheOldOne(t *testing.T) {
+// Marks of the wrong state do not count against the state that replaced it.
+func TestMarksOfTheReplacedStateDoNotCount(t *testing.T) {
 	t.Parallel()
 	c := storetest.New(t, checkOften)
 	var hold atomic.Bool
 	var culprit *storetest.Node
 	c.Together(3, func(cfg *store.Config) {
 		if cfg.ID == "n1" {
-			cfg.Peers = heldAsk{Peers: c.Peers(cfg.BindAdvertise), asks: func() *storetest.Node { return culprit }, hold: &hold}
+			cfg.Peers = heldChecks{Peers: c.Peers(cfg.BindAdvertise), node: func() *storetest.Node { return culprit }, hold: &hold}
 		}
 	})
 	c.Write(register("web", "a", time.Minute))
@@ -158,7 +158,7 @@ func TestReinstalledStateIsNotJudgedByTheOldOne(t *testing.T) {
 	if err := culprit.Corrupt(register("web", "ghost", time.Minute)); err != nil {
 		t.Fatal(err)
 	}
-	c.Await("the node to find its state wrong", func() bool { // the log moves on meanwhile
+	c.Await("the node to find its state wrong", func() bool { // entries are applied meanwhile
 		c.Write(register("web", "b", time.Minute))
 		return culprit.Metrics().Wrong > before
 	})
@@ -174,7 +174,7 @@ func TestReinstalledStateIsNotJudgedByTheOldOne(t *testing.T) {
 	}
 }
 
-// Without check entries nothing is found: the test above would fail.
+// Without check entries a wrong state is not found.
 func TestNoChecksFindNothing(t *testing.T) {
 	t.Parallel()
 	c := storetest.New(t, func(cfg *store.Config) { cfg.CheckInterval = -1 })
@@ -194,8 +194,7 @@ func TestNoChecksFindNothing(t *testing.T) {
 	}
 }
 
-// The nodes compare at every moment that the log moved, and an idle cluster
-// writes nothing.
+// A check entry follows the last entry, and an idle cluster writes no more.
 func TestIdleClusterWritesNoChecks(t *testing.T) {
 	t.Parallel()
 	c := storetest.New(t, checkOften)
@@ -220,7 +219,7 @@ func TestIdleClusterWritesNoChecks(t *testing.T) {
 	}
 }
 
-// With two nodes nobody can tell who is right: both go on and say so.
+// Two nodes have no majority: both continue and report the difference.
 func TestTieIsReported(t *testing.T) {
 	t.Parallel()
 	c := storetest.New(t, checkOften)
@@ -245,16 +244,16 @@ func TestTieIsReported(t *testing.T) {
 	}
 }
 
-// otherRings answers for a while as if every ring of the others differed from
-// the asker's.
+// otherRings changes the digests of rings in check responses, until the state is
+// requested.
 type otherRings struct {
 	store.Peers
-	lie *atomic.Bool
+	active *atomic.Bool
 }
 
-func (p otherRings) Check(ctx context.Context, node store.Target, q store.CheckRequest) (store.CheckResponse, error) {
-	a, err := p.Peers.Check(ctx, node, q)
-	if p.lie.Load() {
+func (p otherRings) Check(ctx context.Context, target store.Target, req store.CheckRequest) (store.CheckResponse, error) {
+	a, err := p.Peers.Check(ctx, target, req)
+	if p.active.Load() {
 		for i := range a.Rings {
 			a.Rings[i].Digest++
 		}
@@ -263,39 +262,38 @@ func (p otherRings) Check(ctx context.Context, node store.Target, q store.CheckR
 }
 
 func (p otherRings) State(ctx context.Context, node store.Target, atLeast uint64) (io.ReadCloser, error) {
-	p.lie.Store(false)
+	p.active.Store(false)
 	return p.Peers.State(ctx, node, atLeast)
 }
 
-// A ring that the others have otherwise is found although the states agree.
+// A ring that differs from the others' is found although the states agree.
 func TestWrongRingIsFoundAndReinstalled(t *testing.T) {
 	t.Parallel()
 	c := storetest.New(t, checkOften)
-	lie := &atomic.Bool{}
+	active := &atomic.Bool{}
 	c.Together(3, func(cfg *store.Config) {
 		if cfg.ID == "n1" {
-			cfg.Peers = otherRings{Peers: c.Peers(cfg.BindAdvertise), lie: lie}
+			cfg.Peers = otherRings{Peers: c.Peers(cfg.BindAdvertise), active: active}
 		}
 	})
 	c.Write(register("web", "a", time.Minute))
 	c.AwaitSame() // all have the ring of web
-	lie.Store(true)
+	active.Store(true)
 	c.Write(register("other", "b", time.Minute))
 	n := c.Node("n1")
-	c.Await("n1 to ask for another's state", func() bool { return !lie.Load() })
+	c.Await("n1 to request another's state", func() bool { return !active.Load() })
 	c.Await("n1 to answer again", func() bool { return n.Serving() == nil })
 	c.Write(register("web", "c", time.Minute))
 	c.AwaitSame()
 }
 
-// damage changes the memory of web's member a, when nothing else of the node
-// that reads it is under way.
+// damage changes member a of web in memory, once no ring is built from it.
 func damage(c *storetest.Cluster, n *storetest.Node) {
 	c.Await("the rings", func() bool { return n.Rings().Stats().Pending == 0 })
 	member(n.State(), "web", "a").Addr = "elsewhere:1"
 }
 
-// Memory that changed by itself is found without the other nodes.
+// Corrupted memory is found without the other nodes.
 func TestDamagedMemoryIsFound(t *testing.T) {
 	t.Parallel()
 	c := storetest.New(t)
@@ -309,9 +307,8 @@ func TestDamagedMemoryIsFound(t *testing.T) {
 	c.AwaitSame()
 }
 
-// A node that is all of its cluster has nobody to ask: it ends, and makes its
-// state anew when it starts.
-func TestDamagedMemoryEndsALonelyNode(t *testing.T) {
+// The only node of a cluster fails, and rebuilds its state when it starts again.
+func TestDamagedMemoryEndsASingleNode(t *testing.T) {
 	t.Parallel()
 	c := storetest.New(t)
 	n := c.Start("n1", store.Formation{})
@@ -331,8 +328,9 @@ func TestDamagedMemoryEndsALonelyNode(t *testing.T) {
 	}
 }
 
-// A node that lags does not keep one waiting that needs a state: others are asked.
-func TestLaggingNodeGivesNoState(t *testing.T) {
+// A node that lags refuses to send its state within peerTimeout, so that the caller tries
+// another node.
+func TestLaggingNodeSendsNoState(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := storetest.New(t)
 		n := c.Start("n1", store.Formation{})
@@ -346,8 +344,8 @@ func TestLaggingNodeGivesNoState(t *testing.T) {
 	})
 }
 
-// A node that is wrong again and again has failing hardware: it ends.
-func TestReinstallingEnds(t *testing.T) {
+// A node whose state is wrong again and again fails.
+func TestTooManyReinstallationsEndTheNode(t *testing.T) {
 	t.Parallel()
 	c := storetest.New(t)
 	c.Three()

@@ -7,18 +7,18 @@ import (
 	"github.com/werbenhu/registry/store/storetest"
 )
 
-// A leader that is cut off is no longer fresh after an election timeout, before
-// and after it steps down, and its lag grows until it is back.
+// The lag of a leader that is cut off grows after an election timeout, before and after
+// it steps down, until the heal.
 func TestLagGrowsWithoutAQuorum(t *testing.T) {
 	t.Parallel()
 	c := storetest.New(t)
 	c.Three()
 	c.AwaitSame()
 	old := c.Leader()
-	c.Await("a fresh leader", func() bool { return old.Lag() == 0 })
+	c.Await("a leader without a lag", func() bool { return old.Lag() == 0 })
 	for _, n := range others(c, old) {
 		node := c.Node(n)
-		c.Await("a fresh follower", func() bool { return node.Lag() < time.Second })
+		c.Await("a follower with a small lag", func() bool { return node.Lag() < time.Second })
 	}
 	cut := time.Now()
 	c.Net.Isolate(old.Bind)
@@ -35,5 +35,5 @@ func TestLagGrowsWithoutAQuorum(t *testing.T) {
 		t.Errorf("the lag fell to %s while the node is cut off", lag)
 	}
 	c.Net.Heal()
-	c.Await("the old leader is fresh again", func() bool { return old.Lag() < 500*time.Millisecond })
+	c.Await("the old leader's lag to fall", func() bool { return old.Lag() < 500*time.Millisecond })
 }

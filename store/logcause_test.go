@@ -21,13 +21,13 @@ import (
 	"github.com/werbenhu/registry/store/storetest"
 )
 
-// logLines keeps what is logged, by level, and tells of a message.
+// logLines collects log lines by level, and signals one message.
 type logLines struct {
 	mu    sync.Mutex // guards lines
 	lines map[slog.Level][]string
 
-	of   string        // the message to tell of
-	seen chan struct{} // holds one
+	of   string        // the message to signal
+	seen chan struct{} // buffer of 1
 }
 
 func newLogLines(of string) *logLines {
@@ -62,7 +62,7 @@ func (l *logLines) aboveInfo() string {
 	return strings.Join(slices.Concat(l.lines[slog.LevelWarn], l.lines[slog.LevelError]), "\n")
 }
 
-// A pooled connection that nobody used for idleLimit is closed, in every cluster.
+// A pooled connection that was idle for idleLimit is closed without a warning.
 func TestIdleConnectionsEndWithoutAnError(t *testing.T) {
 	t.Parallel()
 	log := newLogLines("failed to decode incoming command")
@@ -73,7 +73,7 @@ func TestIdleConnectionsEndWithoutAnError(t *testing.T) {
 		cfg.Logger = slog.New(log)
 	})
 	c.Three()
-	if err := c.Leader().Transfer(c.Context(), ""); err != nil { // the old leader needs its connections no more
+	if err := c.Leader().Transfer(c.Context(), ""); err != nil { // the old leader's connections become idle
 		t.Fatal(err)
 	}
 	select {
@@ -86,13 +86,13 @@ func TestIdleConnectionsEndWithoutAnError(t *testing.T) {
 	}
 }
 
-// causedError is like the codec's errors.
+// causedError is like the errors of raft's codec.
 type causedError struct{ cause error }
 
 func (e causedError) Error() string { return "decode error: " + e.cause.Error() }
 func (e causedError) Cause() error  { return e.cause }
 
-// A message has its level by its cause, and what has none that is known keeps it.
+// The level of a message depends on its cause; with an unknown cause it is unchanged.
 func TestLevelsOfRaftsMessages(t *testing.T) {
 	t.Parallel()
 	reset := causedError{&net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.ECONNRESET)}}
@@ -123,7 +123,7 @@ func TestLevelsOfRaftsMessages(t *testing.T) {
 	}
 }
 
-// Votes that are split are no warning; an election that does not end is one.
+// Split votes are no warning; an election that does not end is.
 func TestElectionThatDoesNotEndIsAWarning(t *testing.T) {
 	t.Parallel()
 	log := newLogLines("")
@@ -139,7 +139,7 @@ func TestElectionThatDoesNotEndIsAWarning(t *testing.T) {
 	}
 }
 
-// Raft's keys are logged in the form of all other keys; its values stay as they are.
+// raft's keys are rewritten, its values are not.
 func TestRaftsKeysAreSnakeCase(t *testing.T) {
 	t.Parallel()
 	log := newLogLines("")

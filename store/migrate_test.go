@@ -27,15 +27,15 @@ var moves = map[string]struct{ from, to string }{
 	"to raft.db":  {raftlog.WAL, raftlog.Bolt},
 }
 
-// startsFrom starts a node on a copy of a directory, with the log where it must
-// be by then, and compares its members.
+// startsFrom starts a node on a copy of a directory, with the expected kind of log, and
+// compares its members.
 func startsFrom(t *testing.T, dir, kind string, want uint64) {
 	t.Helper()
 	c := storetest.New(t, few, logKinds[kind], func(cfg *store.Config) { cfg.ElectionTimeout = 50 * time.Millisecond })
 	if err := os.CopyFS(c.DirOf("n1"), os.DirFS(dir)); err != nil {
 		t.Fatal(err)
 	}
-	for range 2 { // the second time what it left is all there is
+	for range 2 { // the second time from what the first left
 		n := c.Start("n1", store.Formation{})
 		c.AwaitReady(n)
 		if got := content(n); got != want {
@@ -54,9 +54,8 @@ func startsFrom(t *testing.T, dir, kind string, want uint64) {
 	}
 }
 
-// copyOpen copies a directory whose log is open. The log of segments starts its
-// next segment in the background, so that a copy is taken again when files
-// changed meanwhile.
+// copyOpen copies a directory with an open log. raft-wal creates the next segment in the
+// background, so the copy is repeated if files changed meanwhile.
 func copyOpen(t *testing.T, dir string) string {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; {
@@ -103,9 +102,9 @@ func boltEntries(t *testing.T, dir string) (entries int) {
 	return entries
 }
 
-// A move that ends at any step leaves the old log or the new one, and can be
-// made again.
-func TestMovedLogIsWholeAtEveryStep(t *testing.T) {
+// A move that is interrupted at any step leaves the old log or the new one, and can be
+// repeated.
+func TestMovedLogIsCompleteAtEveryStep(t *testing.T) {
 	t.Parallel()
 	for name, move := range moves {
 		t.Run(name, func(t *testing.T) {
@@ -148,8 +147,7 @@ func TestMovedLogIsWholeAtEveryStep(t *testing.T) {
 	}
 }
 
-// What an older move left in raft.db, and nothing removed, is not taken for
-// part of the log.
+// The rest of an older move in raft.db does not become part of the log.
 func TestMoveToRaftDBBeginsEmpty(t *testing.T) {
 	t.Parallel()
 	c := storetest.New(t, logKinds[raftlog.WAL])
@@ -164,8 +162,7 @@ func TestMoveToRaftDBBeginsEmpty(t *testing.T) {
 	startsFrom(t, n.Dir, raftlog.Bolt, want)
 }
 
-// A log that was moved is the same for the rest of the cluster, snapshots and
-// all, also after it is moved back.
+// A node with a moved log stays a member, also after its log is moved back.
 func TestNodeWithAMovedLogStaysAMember(t *testing.T) {
 	t.Parallel()
 	for name, move := range moves {
@@ -207,7 +204,7 @@ func TestLogIsNotMovedWhileTheNodeRuns(t *testing.T) {
 	})
 }
 
-// Nothing is moved that a node would not start from.
+// A log that a node would not start from is not moved.
 func TestDamagedLogIsNotMoved(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
@@ -230,7 +227,7 @@ func TestDamagedLogIsNotMoved(t *testing.T) {
 	}
 }
 
-func TestMoveOfWhatIsNoLog(t *testing.T) {
+func TestMoveWithoutALog(t *testing.T) {
 	t.Parallel()
 	for name, dir := range map[string]string{"missing": filepath.Join(t.TempDir(), "x"), "empty": t.TempDir()} {
 		_, err := store.MigrateLog(dir, raftlog.WAL, slog.New(slog.DiscardHandler))
@@ -238,7 +235,7 @@ func TestMoveOfWhatIsNoLog(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if left, _ := os.ReadDir(dir); len(left) > 0 {
-			t.Errorf("%s: it made %v", name, left)
+			t.Errorf("%s: it created %v", name, left)
 		}
 	}
 }

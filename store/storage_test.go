@@ -30,7 +30,7 @@ func TestDirectoryIsLocked(t *testing.T) {
 	c.AwaitReady(n)
 }
 
-// restores counts the snapshots that a node was given.
+// restores counts the snapshots that a node installed.
 type restores struct{ n atomic.Int32 }
 
 func (*restores) Applied(*fsm.Update) {}
@@ -66,7 +66,7 @@ func testFollowerFarBehind(t *testing.T, kind func(*store.Config)) {
 	if seen.n.Load() == 0 {
 		t.Error("the follower caught up without a snapshot")
 	}
-	// And it starts from its own snapshot after that.
+	// Later it starts from its own snapshot.
 	back.Stop()
 	c.AwaitReady(c.Start(behind.ID, store.Formation{}))
 	c.AwaitSame()
@@ -113,7 +113,7 @@ func TestLogMetrics(t *testing.T) {
 	})
 }
 
-// A log that cannot be written ends the node, and the cluster goes on.
+// A failed write of the log ends the node, and the cluster continues.
 func TestStorageFailureEndsTheNode(t *testing.T) {
 	t.Parallel()
 	eachLog(t, testStorageFailure)
@@ -132,7 +132,7 @@ func testStorageFailure(t *testing.T, kind func(*store.Config)) {
 	select {
 	case <-leader.Failed():
 	case <-c.Context().Done():
-		t.Fatal("the node goes on without its log")
+		t.Fatal("the node runs without its log")
 	}
 	if !errors.Is(leader.Failure(), store.ErrStorage) {
 		t.Errorf("failure: %v", leader.Failure())
@@ -142,7 +142,7 @@ func testStorageFailure(t *testing.T, kind func(*store.Config)) {
 	c.AwaitSame()
 }
 
-// hangingLog stops in a write until the test lets it go.
+// hangingLog blocks in a write until thaw is closed.
 type hangingLog struct {
 	raft.LogStore
 	hangs atomic.Bool
@@ -156,8 +156,7 @@ func (l *hangingLog) StoreLogs(logs []*raft.Log) error {
 	return l.LogStore.StoreLogs(logs)
 }
 
-// A disk that hangs ends the node as one that fails does, and its Close does
-// not hang with it.
+// A hanging disk ends the node, and Close does not hang.
 func TestHungDiskEndsTheNode(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -183,7 +182,7 @@ func TestHungDiskEndsTheNode(t *testing.T) {
 	select {
 	case <-n.Failed():
 	case <-c.Context().Done():
-		t.Fatal("the node goes on")
+		t.Fatal("the node still runs")
 	}
 	closed := make(chan error, 1)
 	go func() {
@@ -217,9 +216,9 @@ func TestUnfinishedSnapshotIsRemovedAtStart(t *testing.T) {
 	}
 }
 
-// A leader that hangs in a write is given up when it fails, not when its
-// process is gone: it sends no heartbeats any more.
-func TestHungLeaderIsSucceeded(t *testing.T) {
+// A leader that failed in a hanging write sends no heartbeats, so another node is elected
+// while its process still runs.
+func TestHungLeaderIsReplaced(t *testing.T) {
 	t.Parallel()
 	c := storetest.New(t)
 	disks := make(map[string]*hangingLog)
@@ -242,7 +241,7 @@ func TestHungLeaderIsSucceeded(t *testing.T) {
 	defer thaw()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	_, _ = leader.Write(ctx, setGroup("web", 64)) // its outcome is unknown
+	_, _ = leader.Write(ctx, setGroup("web", 64)) // unknown outcome
 	awaitEnd(t, c, leader)
 	var others []string
 	for _, n := range c.Nodes() {
@@ -250,7 +249,7 @@ func TestHungLeaderIsSucceeded(t *testing.T) {
 			others = append(others, n.ID)
 		}
 	}
-	c.LeaderOf(others...) // while the old one still hangs
+	c.LeaderOf(others...) // while the old leader hangs
 	thaw()
 	leader.Kill()
 	c.Write(setGroup("web", 128))

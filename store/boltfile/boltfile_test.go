@@ -14,8 +14,8 @@ import (
 	"github.com/werbenhu/registry/store/storetest/seed"
 )
 
-// write makes a file with two buckets, one large and one inline, after many
-// transactions, and returns its bytes.
+// write returns the bytes of a file with two buckets, one large and one inline, after
+// many transactions.
 func write(tb testing.TB, entries int) []byte {
 	tb.Helper()
 	path := filepath.Join(tb.TempDir(), "b.db")
@@ -103,9 +103,9 @@ func TestReadsWhatBboltReads(t *testing.T) {
 	}
 }
 
-// The header of a meta page has no checksum, and bbolt does not look at it: a
-// change there does not make the older meta page the one to read.
-func TestHeaderOfAMetaPageDoesNotCount(t *testing.T) {
+// The header of a meta page has no checksum and bbolt ignores it: a change there does not
+// invalidate the page.
+func TestHeaderOfAMetaPageIsIgnored(t *testing.T) {
 	data := write(t, 400)
 	want, err := check(data)
 	if err != nil {
@@ -122,8 +122,8 @@ func TestHeaderOfAMetaPageDoesNotCount(t *testing.T) {
 	}
 }
 
-// What Check accepts, bbolt reads without a panic, and finds the same in it. A
-// panic on one of bbolt's goroutines ends this test's process.
+// bbolt reads an accepted file without a panic, with the same content. A panic on one of
+// bbolt's goroutines ends this test's process.
 func TestAcceptedFilesDoNotPanic(t *testing.T) {
 	r := seed.Rand(t)
 	data := write(t, 400)
@@ -147,15 +147,15 @@ func TestAcceptedFilesDoNotPanic(t *testing.T) {
 		accepted++
 		want, err := open(t, path, bad)
 		if err != nil {
-			t.Fatalf("byte %d: accepted, and bbolt says %v", at, err)
+			t.Fatalf("byte %d: accepted, but bbolt returns %v", at, err)
 		}
 		if fmt.Sprint(got) != fmt.Sprint(want) {
-			t.Fatalf("byte %d: accepted, and bbolt reads something else", at)
+			t.Fatalf("byte %d: accepted, but bbolt reads other content", at)
 		}
 	}
 	t.Logf("%d accepted, %d refused", accepted, refused)
 	if refused < 100 || accepted < 100 {
-		t.Errorf("%d accepted, %d refused: the test says nothing", accepted, refused)
+		t.Errorf("%d accepted, %d refused: the test shows nothing", accepted, refused)
 	}
 }
 

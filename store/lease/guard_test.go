@@ -10,15 +10,15 @@ import (
 	"github.com/werbenhu/registry/fsm"
 )
 
-// guardTable is a lease table with one group, whose members go when they are due.
+// guardTable is a lease table with one group, whose members are removed when they are due.
 type guardTable struct {
 	*Table
-	gone  map[uint64]time.Duration // lease → when, since the start
-	begin time.Time
+	expired map[uint64]time.Duration // lease → when, since the start
+	begin   time.Time
 }
 
 func newGuardTable(members int, ttl time.Duration) *guardTable {
-	g := &guardTable{Table: New(nil), gone: map[uint64]time.Duration{}, begin: time.Now()}
+	g := &guardTable{Table: New(nil), expired: map[uint64]time.Duration{}, begin: time.Now()}
 	g.log = slog.New(slog.DiscardHandler)
 	g.active = true
 	for i := range members {
@@ -27,10 +27,10 @@ func newGuardTable(members int, ttl time.Duration) *guardTable {
 	return g
 }
 
-// run lets virtual time pass; alive members beat three times a TTL, spread
-// over it, and whoever is due leaves.
+// run lets virtual time pass. Members that are alive send three heartbeats per TTL, and
+// members that are due are removed.
 func (g *guardTable) run(d, ttl time.Duration, alive func(id uint64) bool) {
-	members := uint64(len(g.byID) + len(g.gone))
+	members := uint64(len(g.byID) + len(g.expired))
 	step := ttl / 300
 	for tick := range int(d / step) {
 		for id := uint64(tick%100 + 1); id <= members; id += 100 {
@@ -42,7 +42,7 @@ func (g *guardTable) run(d, ttl time.Duration, alive func(id uint64) bool) {
 		for {
 			due, _ := g.Due(1000)
 			for _, e := range due {
-				g.gone[e.LeaseId] = time.Since(g.begin)
+				g.expired[e.LeaseId] = time.Since(g.begin)
 				g.Applied(&fsm.Update{Changes: []fsm.Change{{Group: "g", Prev: &fsm.Member{ID: e.Id, LeaseID: e.LeaseId}}}})
 			}
 			if len(due) < 1000 {
@@ -54,7 +54,7 @@ func (g *guardTable) run(d, ttl time.Duration, alive func(id uint64) bool) {
 
 func (g *guardTable) first() time.Duration {
 	first := time.Hour
-	for _, at := range g.gone {
+	for _, at := range g.expired {
 		first = min(first, at)
 	}
 	return first
@@ -62,7 +62,7 @@ func (g *guardTable) first() time.Duration {
 
 func (g *guardTable) last() time.Duration {
 	last := time.Duration(0)
-	for _, at := range g.gone {
+	for _, at := range g.expired {
 		last = max(last, at)
 	}
 	return last
@@ -70,12 +70,12 @@ func (g *guardTable) last() time.Duration {
 
 const guardTTL = 3 * time.Second
 
-func TestGuardLetsAFewGoAtOnce(t *testing.T) {
+func TestGuardDoesNotDelayAFew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGuardTable(100, guardTTL)
 		g.run(3*guardTTL, guardTTL, func(id uint64) bool { return id > 3 })
-		if len(g.gone) != 3 || g.last() > guardTTL+guardTTL/50 {
-			t.Errorf("%d members went, the last after %s", len(g.gone), g.last())
+		if len(g.expired) != 3 || g.last() > guardTTL+guardTTL/50 {
+			t.Errorf("%d members expired, the last after %s", len(g.expired), g.last())
 		}
 	})
 }
@@ -84,8 +84,8 @@ func TestGuardWaitsForOthersAThirdOfATTL(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGuardTable(100, guardTTL)
 		g.run(3*guardTTL, guardTTL, func(id uint64) bool { return id > 20 })
-		if limit := guardTTL + guardTTL/guardWait + guardTTL/50; len(g.gone) != 20 || g.last() > limit {
-			t.Errorf("%d members went, the last after %s, want 20 within %s", len(g.gone), g.last(), limit)
+		if limit := guardTTL + guardTTL/guardWait + guardTTL/50; len(g.expired) != 20 || g.last() > limit {
+			t.Errorf("%d members expired, the last after %s, want 20 within %s", len(g.expired), g.last(), limit)
 		}
 	})
 }
@@ -95,24 +95,24 @@ func TestGuardHoldsAMassLossForOneMoreTTL(t *testing.T) {
 		g := newGuardTable(1000, guardTTL)
 		dead := func(id uint64) bool { return id > 400 }
 		g.run(guardTTL+guardTTL/2, guardTTL, dead)
-		if len(g.gone) > 20 {
-			t.Fatalf("%d of 1,000 members went before the guard acted", len(g.gone))
+		if len(g.expired) > 20 {
+			t.Fatalf("%d of 1,000 members expired before the guard acted", len(g.expired))
 		}
 		g.run(3*guardTTL, guardTTL, dead)
 		// 100 members a second, after the hold.
-		if limit := 2*guardTTL + guardTTL/guardWait + 4*time.Second + guardTTL/50; len(g.gone) != 400 || g.last() > limit {
-			t.Errorf("%d members went, the last after %s, want 400 within %s", len(g.gone), g.last(), limit)
+		if limit := 2*guardTTL + guardTTL/guardWait + 4*time.Second + guardTTL/50; len(g.expired) != 400 || g.last() > limit {
+			t.Errorf("%d members expired, the last after %s, want 400 within %s", len(g.expired), g.last(), limit)
 		}
 	})
 }
 
-func TestGuardKeepsThoseThatBeatAgain(t *testing.T) {
+func TestGuardKeepsReturnedMembers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGuardTable(1000, guardTTL)
 		partitioned := func(id uint64) bool { return id > 400 || time.Since(g.begin) > guardTTL+guardTTL/2 }
 		g.run(4*guardTTL, guardTTL, partitioned)
-		if len(g.gone) > 20 {
-			t.Errorf("a partition of one and a half TTLs cost %d members", len(g.gone))
+		if len(g.expired) > 20 {
+			t.Errorf("a partition of one and a half TTLs cost %d members", len(g.expired))
 		}
 	})
 }
@@ -121,8 +121,8 @@ func TestGuardIsForLargeGroups(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGuardTable(guardMembers, guardTTL)
 		g.run(2*guardTTL, guardTTL, func(uint64) bool { return false })
-		if len(g.gone) != guardMembers || g.last() > guardTTL+guardTTL/50 {
-			t.Errorf("%d members went, the last after %s", len(g.gone), g.last())
+		if len(g.expired) != guardMembers || g.last() > guardTTL+guardTTL/50 {
+			t.Errorf("%d members expired, the last after %s", len(g.expired), g.last())
 		}
 	})
 }
@@ -132,13 +132,13 @@ func TestAcceptedLossGoesAtOnce(t *testing.T) {
 		g := newGuardTable(1000, guardTTL)
 		dead := func(id uint64) bool { return id > 400 }
 		g.run(guardTTL+guardTTL/10, guardTTL, dead)
-		before := len(g.gone)
+		before := len(g.expired)
 		if n := g.AcceptLoss("g"); n != 400-before {
 			t.Errorf("accepted the loss of %d, want %d", n, 400-before)
 		}
 		g.run(guardTTL/50, guardTTL, dead)
-		if len(g.gone) != 400 {
-			t.Errorf("%d members went, want 400 at once", len(g.gone))
+		if len(g.expired) != 400 {
+			t.Errorf("%d members expired, want 400 at once", len(g.expired))
 		}
 		if n := g.AcceptLoss("g"); n != 0 {
 			t.Errorf("accepted %d more", n)
@@ -152,9 +152,8 @@ func TestAcceptedLossGoesAtOnce(t *testing.T) {
 	})
 }
 
-// Members that go and come back are not lost: a small group that churns stays a
-// small group, and no share of it adds up.
-func TestGuardCountsWhoCameBackAsAlive(t *testing.T) {
+// Members that leave and return are not lost: churn in a small group does not add up.
+func TestGuardDoesNotAddUpChurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGuardTable(15, guardTTL)
 		lease := uint64(15)
@@ -163,7 +162,7 @@ func TestGuardCountsWhoCameBackAsAlive(t *testing.T) {
 			for range 5 { // five are restarted: their old leases end, new ones begin
 				lease++
 				old := lease - 15
-				delete(g.gone, old)
+				delete(g.expired, old)
 				g.Applied(&fsm.Update{Changes: []fsm.Change{{
 					Group: "g",
 					Prev:  &fsm.Member{ID: fmt.Sprint(old), LeaseID: old},
@@ -177,7 +176,7 @@ func TestGuardCountsWhoCameBackAsAlive(t *testing.T) {
 	})
 }
 
-// What an operator changes of a member is no sign of its life.
+// An operator's change of a member is no renewal.
 func TestUpdateIsNoRenewal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGuardTable(1, guardTTL)
@@ -185,8 +184,8 @@ func TestUpdateIsNoRenewal(t *testing.T) {
 		m := &fsm.Member{ID: "0", LeaseID: 1, Epoch: 1, TTL: guardTTL}
 		g.Applied(&fsm.Update{Changes: []fsm.Change{{Group: "g", Prev: m, Next: &fsm.Member{ID: "0", LeaseID: 1, Epoch: 1, TTL: guardTTL, Weight: 5}}}})
 		g.run(guardTTL, guardTTL, func(uint64) bool { return false })
-		if at, gone := g.gone[1]; !gone || at > guardTTL+guardTTL/50 {
-			t.Errorf("gone %t after %s", gone, at)
+		if at, expired := g.expired[1]; !expired || at > guardTTL+guardTTL/50 {
+			t.Errorf("expired %t after %s", expired, at)
 		}
 	})
 }

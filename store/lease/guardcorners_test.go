@@ -11,12 +11,12 @@ import (
 	"github.com/werbenhu/registry/fsm"
 )
 
-// guardLimit is the bound of package doc for one member, from its last beat.
+// guardLimit is the bound for one member from its last heartbeat, see guard.go.
 func guardLimit(ttl time.Duration) time.Duration {
 	return ttl + ttl/guardWait + ttl + guardDrain + ttl/50
 }
 
-// grow adds members from+1 to to in a group of their own.
+// grow adds members from+1 to to in a group.
 func (g *guardTable) grow(group string, from, to int, ttl time.Duration) {
 	for id := from + 1; id <= to; id++ {
 		g.Applied(&fsm.Update{Changes: []fsm.Change{{Group: group, Next: &fsm.Member{ID: fmt.Sprint(id), LeaseID: uint64(id), Epoch: 1, TTL: ttl}}}})
@@ -27,9 +27,9 @@ func (g *guardTable) deregister(id uint64) {
 	g.Applied(&fsm.Update{Changes: []fsm.Change{{Group: "g", Prev: &fsm.Member{ID: fmt.Sprint(id), LeaseID: id}}}})
 }
 
-// goneOf counts those with from < id <= to that went, and the last of them.
-func (g *guardTable) goneOf(from, to uint64) (n int, last time.Duration) {
-	for id, at := range g.gone {
+// expiredOf counts the expired members with from < id <= to, and when the last one expired.
+func (g *guardTable) expiredOf(from, to uint64) (n int, last time.Duration) {
+	for id, at := range g.expired {
 		if id > from && id <= to {
 			n++
 			last = max(last, at)
@@ -38,8 +38,7 @@ func (g *guardTable) goneOf(from, to uint64) (n int, last time.Duration) {
 	return n, last
 }
 
-// The share that the guard takes for a mass loss begins above 30 %, and the
-// group that it protects above 20 members.
+// The guard acts above 30 %, in groups above 20 members.
 func TestGuardBeginsAboveItsLimits(t *testing.T) {
 	for _, c := range []struct {
 		members, dead int
@@ -54,18 +53,18 @@ func TestGuardBeginsAboveItsLimits(t *testing.T) {
 				alive := func(id uint64) bool { return id > uint64(c.dead) }
 				g.run(guardTTL+guardTTL/guardWait+guardTTL/50, guardTTL, alive)
 				atOnce := max(guardAtLeast, c.members*guardAtOnce/100)
-				if c.held && len(g.gone) > atOnce {
-					t.Errorf("%d went before the hold, want at most %d", len(g.gone), atOnce)
+				if c.held && len(g.expired) > atOnce {
+					t.Errorf("%d went before the hold, want at most %d", len(g.expired), atOnce)
 				}
-				if !c.held && len(g.gone) != c.dead {
-					t.Errorf("%d went within TTL and TTL/3, want all %d", len(g.gone), c.dead)
+				if !c.held && len(g.expired) != c.dead {
+					t.Errorf("%d went within TTL and TTL/3, want all %d", len(g.expired), c.dead)
 				}
 				if holds := g.Stats().Holds; holds != map[bool]uint64{true: 1}[c.held] {
 					t.Errorf("%d holds", holds)
 				}
 				g.run(guardLimit(guardTTL)-g.elapsed(), guardTTL, alive)
-				if len(g.gone) != c.dead {
-					t.Errorf("%d went in the end, want %d", len(g.gone), c.dead)
+				if len(g.expired) != c.dead {
+					t.Errorf("%d went in the end, want %d", len(g.expired), c.dead)
 				}
 				if s := g.Stats(); s.Silent != 0 || len(s.Holding) != 0 {
 					t.Errorf("something is left: %+v", s)
@@ -77,8 +76,8 @@ func TestGuardBeginsAboveItsLimits(t *testing.T) {
 
 func (g *guardTable) elapsed() time.Duration { return time.Since(g.begin) }
 
-// Each group is judged by itself: the loss of one neither holds nor lets go
-// another's members.
+// Groups are independent: the loss of one group neither delays nor releases another's
+// members.
 func TestGuardsOfSeveralGroups(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGuardTable(1000, guardTTL)    // half dead
@@ -88,10 +87,10 @@ func TestGuardsOfSeveralGroups(t *testing.T) {
 			return id > 500 && id <= 1000 || id > 1010 && id <= 1100 || id > 1190
 		}
 		g.run(guardTTL+guardTTL/guardWait+guardTTL/50, guardTTL, alive)
-		if n, _ := g.goneOf(1000, 1100); n != 10 {
+		if n, _ := g.expiredOf(1000, 1100); n != 10 {
 			t.Errorf("%d of the small loss went in time, want 10", n)
 		}
-		if n, _ := g.goneOf(0, 1000); n > 20 {
+		if n, _ := g.expiredOf(0, 1000); n > 20 {
 			t.Errorf("%d of the first group went", n)
 		}
 		s := g.Stats()
@@ -105,18 +104,18 @@ func TestGuardsOfSeveralGroups(t *testing.T) {
 			t.Error("nothing accepted")
 		}
 		g.run(guardTTL/50, guardTTL, alive)
-		if n, _ := g.goneOf(1100, 1200); n != 90 {
-			t.Errorf("%d of the accepted loss are gone, want 90", n)
+		if n, _ := g.expiredOf(1100, 1200); n != 90 {
+			t.Errorf("%d of the accepted loss are expired, want 90", n)
 		}
-		if n, _ := g.goneOf(0, 1000); n > 20 {
+		if n, _ := g.expiredOf(0, 1000); n > 20 {
 			t.Errorf("accepting one group's loss let %d of another go", n)
 		}
 	})
 }
 
-// A new leader gives everyone a full TTL, and its guard starts over: each
-// change adds what a loss takes, and no more.
-func TestGuardStartsOverWithANewLeader(t *testing.T) {
+// A new leader gives every lease a full TTL, and its guard starts empty: each change adds
+// at most the bound again.
+func TestGuardStartsEmptyWithANewLeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGuardTable(0, guardTTL)
 		l := newLeaseLog(t)
@@ -138,45 +137,43 @@ func TestGuardStartsOverWithANewLeader(t *testing.T) {
 		if s := l.Status("web"); s.Phase != Idle || s.Members != 100 {
 			t.Errorf("after the change: %+v", s)
 		}
-		began, gone := time.Now(), 0
+		began, expired := time.Now(), 0
 		for time.Since(began) < guardLimit(guardTTL) {
 			due, _ := l.Due(1000)
 			if len(due) > 0 && time.Since(began) < guardTTL {
 				t.Fatalf("%d went %s after the change, before a full TTL", len(due), time.Since(began))
 			}
-			if gone += len(due); len(due) > 0 {
+			if expired += len(due); len(due) > 0 {
 				l.expire(due)
 			}
 			after(10 * time.Millisecond)
 		}
-		if gone != 100 {
-			t.Errorf("%d of 100 went within the bound of one more round", gone)
+		if expired != 100 {
+			t.Errorf("%d of 100 went within the bound of one more round", expired)
 		}
 	})
 }
 
-// Who falls silent for long in a group of others with longer leases is held for
-// its own TTL, not for theirs.
-func TestGuardHoldsNobodyForLongerThanItsOwnTTL(t *testing.T) {
+// In a group of members with longer TTLs, a member is held for its own TTL only.
+func TestGuardHoldsNoMemberForLongerThanItsTTL(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const long = time.Hour
 		g := newGuardTable(0, guardTTL)
 		g.grow("g", 0, 70, long)
 		g.grow("g", 70, 100, guardTTL)
-		// The long ones' deadlines pass first, those of the short a moment later.
+		// The deadlines of the long leases pass first, those of the short ones just after.
 		alive := func(id uint64) bool { return id > 70 && g.elapsed() < long-guardTTL/2 }
 		g.run(long-guardTTL, guardTTL, alive)
 		g.run(guardTTL/2+guardLimit(guardTTL), guardTTL, alive)
-		n, last := g.goneOf(70, 100)
+		n, last := g.expiredOf(70, 100)
 		if limit := long - guardTTL/2 + guardLimit(guardTTL); n != 30 || last > limit {
 			t.Errorf("%d of 30 with a TTL of %s went, the last at %s, want %s", n, guardTTL, last, limit)
 		}
 	})
 }
 
-// A third falls silent at once, and then a few more all the time, faster than
-// any hold ends. Nobody is held for ever: each goes within the bound from its
-// own last beat.
+// A third falls silent at once, and then a few more all the time, faster than any hold
+// ends. Each still expires within the bound from its own last heartbeat.
 func TestGuardIsBoundedUnderWaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const members, first, wave = 1000, 350, 10
@@ -185,13 +182,13 @@ func TestGuardIsBoundedUnderWaves(t *testing.T) {
 			return time.Duration(max(0, int(id)-first)/wave) * guardTTL / 6
 		}
 		g.run(silentFrom(members)+guardLimit(guardTTL), guardTTL, func(id uint64) bool { return g.elapsed() < silentFrom(id) })
-		if len(g.gone) != members {
-			t.Fatalf("%d of %d went", len(g.gone), members)
+		if len(g.expired) != members {
+			t.Fatalf("%d of %d went", len(g.expired), members)
 		}
 		if g.Stats().Holds == 0 {
 			t.Error("the guard never acted: the test shows nothing")
 		}
-		for id, at := range g.gone {
+		for id, at := range g.expired {
 			if waited := at - silentFrom(id); waited > guardLimit(guardTTL) {
 				t.Fatalf("member %d went %s after it fell silent, want at most %s", id, waited, guardLimit(guardTTL))
 			}
@@ -199,8 +196,8 @@ func TestGuardIsBoundedUnderWaves(t *testing.T) {
 	})
 }
 
-// Members that fall silent and come back, over and over, take places in the
-// release without using them. Those that are dead go in time all the same.
+// Members that fall silent and return again and again take slots of the release without
+// using them. The dead ones still expire in time.
 func TestGuardIsBoundedWhileOthersFlap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const ttl, members, dead, late = time.Second, 1000, 50, 600 * time.Millisecond
@@ -220,7 +217,7 @@ func TestGuardIsBoundedWhileOthersFlap(t *testing.T) {
 			after(ttl / members)
 		}
 		flap(20*ttl, 1)
-		before := len(g.gone)
+		before := len(g.expired)
 		flap(guardLimit(ttl), dead+1)
 		left := 0
 		for id := uint64(1); id <= dead; id++ {
@@ -232,13 +229,13 @@ func TestGuardIsBoundedWhileOthersFlap(t *testing.T) {
 			t.Errorf("%d of %d dead are left after %s; %d went before", left, dead, guardLimit(ttl), before)
 		}
 		if s := g.Stats(); s.Returned < 10*members {
-			t.Errorf("too few came back, the test shows nothing: %+v", s)
+			t.Errorf("too few returned, the test shows nothing: %+v", s)
 		}
 	})
 }
 
 // Deregistered members are no loss.
-func TestGuardKnowsDeregistrations(t *testing.T) {
+func TestDeregistrationsAreNoLoss(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGuardTable(100, guardTTL)
 		alive := func(id uint64) bool {
@@ -255,18 +252,18 @@ func TestGuardKnowsDeregistrations(t *testing.T) {
 			g.deregister(100 - id)
 		}
 		g.run(2*guardTTL, guardTTL, alive)
-		if len(g.gone) != 4 || g.Stats().Holds != 0 {
-			t.Errorf("%d of 4 dead went, %d holds", len(g.gone), g.Stats().Holds)
+		if len(g.expired) != 4 || g.Stats().Holds != 0 {
+			t.Errorf("%d of 4 dead went, %d holds", len(g.expired), g.Stats().Holds)
 		}
 	})
 }
 
-// What an operator sees of a loss, in the status and in the log.
-func TestGuardTells(t *testing.T) {
+// The status and the log lines of a loss.
+func TestGuardReportsALoss(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGuardTable(100, guardTTL)
-		var said messages
-		g.log = slog.New(&said)
+		var logged messages
+		g.log = slog.New(&logged)
 		alive := func(id uint64) bool { return id > 50 || id > 40 && g.elapsed() > 2*guardTTL }
 		phase := func(want Phase) {
 			t.Helper()
@@ -284,13 +281,13 @@ func TestGuardTells(t *testing.T) {
 		if s := g.Stats(); s.Returned < 7 || s.Returned+s.Gone != 47 || s.Holds != 1 || s.Silent != 0 {
 			t.Errorf("counted %+v", s)
 		}
-		if len(said) != 3 {
-			t.Errorf("said %q", said)
+		if len(logged) != 3 {
+			t.Errorf("logged %q", logged)
 		}
 	})
 }
 
-// messages keeps what is logged.
+// messages collects log messages.
 type messages []string
 
 func (m *messages) Enabled(context.Context, slog.Level) bool { return true }

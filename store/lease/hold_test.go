@@ -23,7 +23,7 @@ func resuming(id string) *fsmpb.Command {
 	}}}
 }
 
-func TestHeldSeatNeedsNoHeartbeat(t *testing.T) {
+func TestHeldMemberNeedsNoHeartbeat(t *testing.T) {
 	bubble(t, func(t *testing.T, l *leaseLog) {
 		l.register("a", 10*time.Second)
 		after(9 * time.Second)
@@ -41,7 +41,7 @@ func TestHeldSeatNeedsNoHeartbeat(t *testing.T) {
 	})
 }
 
-// No seat goes earlier than a TTL after its last sign of life, held or not.
+// No lease expires earlier than a TTL after its last renewal, held or not.
 func TestHoldIsAtLeastTheTTL(t *testing.T) {
 	bubble(t, func(t *testing.T, l *leaseLog) {
 		l.register("a", 10*time.Second)
@@ -53,9 +53,9 @@ func TestHoldIsAtLeastTheTTL(t *testing.T) {
 	})
 }
 
-// An operator holds a process that is still there: the time counts from its
-// last heartbeat.
-func TestHoldCountsFromTheLastSignOfLife(t *testing.T) {
+// An operator holds a member that still sends heartbeats: the hold counts from the last
+// one.
+func TestHoldCountsFromTheLastHeartbeat(t *testing.T) {
 	bubble(t, func(t *testing.T, l *leaseLog) {
 		id := l.register("a", 3*time.Second)
 		l.apply(holding("a", "", 30*time.Second))
@@ -70,7 +70,7 @@ func TestHoldCountsFromTheLastSignOfLife(t *testing.T) {
 	})
 }
 
-func TestResumedSeatHasItsTTLAgain(t *testing.T) {
+func TestResumedMemberHasItsTTLAgain(t *testing.T) {
 	bubble(t, func(t *testing.T, l *leaseLog) {
 		l.register("a", 10*time.Second)
 		l.apply(holding("a", "", time.Hour))
@@ -96,8 +96,8 @@ func TestReturnEndsTheHold(t *testing.T) {
 	})
 }
 
-// A new leader knows no deadlines: the hold begins again, in full. So does a
-// node that took a snapshot, and a cluster that was down as a whole.
+// A new leader has no deadlines: the full hold begins again. So does it after an
+// installed snapshot, and after a restart of the whole cluster.
 func TestNewLeaderBeginsTheHoldAgain(t *testing.T) {
 	for name, again := range map[string]func(*leaseLog){
 		"new leader": func(l *leaseLog) { l.Follow(); l.Lead(l.machine) },
@@ -118,8 +118,8 @@ func TestNewLeaderBeginsTheHoldAgain(t *testing.T) {
 	}
 }
 
-// An expiry on its way is overtaken by a hold that was acknowledged: the seat
-// stays, and the whole hold is ahead of it.
+// A hold that is applied before a proposed expiry voids the expiry: the member stays for
+// the full hold.
 func TestHoldOvertakesAnExpiry(t *testing.T) {
 	bubble(t, func(t *testing.T, l *leaseLog) {
 		l.register("a", 10*time.Second)
@@ -148,14 +148,14 @@ func heldGroup(n int, hold time.Duration) *guardTable {
 	return g
 }
 
-// Ninety of a hundred are held and do not come back: they go when their holds
-// are over, and nothing makes a mass loss of it.
-func TestGuardDoesNotKeepHeldMembers(t *testing.T) {
+// Ninety of a hundred are held and do not return: they expire at the end of their holds,
+// which is no mass loss.
+func TestGuardDoesNotDelayHeldMembers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := heldGroup(90, 2*guardTTL)
 		g.run(4*guardTTL, guardTTL, func(id uint64) bool { return id > 90 })
-		if limit := 2*guardTTL + guardTTL/50; len(g.gone) != 90 || g.first() < 2*guardTTL || g.last() > limit {
-			t.Errorf("%d members went, between %s and %s, want 90 by %s", len(g.gone), g.first(), g.last(), limit)
+		if limit := 2*guardTTL + guardTTL/50; len(g.expired) != 90 || g.first() < 2*guardTTL || g.last() > limit {
+			t.Errorf("%d members expired, between %s and %s, want 90 by %s", len(g.expired), g.first(), g.last(), limit)
 		}
 		if guard := g.groups["g"]; guard.members != 10 || guard.leases != 10 || guard.silent != 0 {
 			t.Errorf("the guard counts %+v", guard)
@@ -163,19 +163,19 @@ func TestGuardDoesNotKeepHeldMembers(t *testing.T) {
 	})
 }
 
-// Two that die while half the group is held are two of fifty, also when the
-// holds are over: they go at once.
+// Two crashes while half the group is held are two of fifty, also after the end of the
+// holds: they expire at once.
 func TestHeldMembersAreNotLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := heldGroup(50, guardTTL+guardTTL/2)
 		g.run(2*guardTTL, guardTTL, func(id uint64) bool { return id > 52 })
-		if limit := guardTTL + guardTTL/50; len(g.gone) != 52 || g.gone[51] > limit || g.gone[52] > limit {
-			t.Errorf("%d members went, the dead ones after %s and %s", len(g.gone), g.gone[51], g.gone[52])
+		if limit := guardTTL + guardTTL/50; len(g.expired) != 52 || g.expired[51] > limit || g.expired[52] > limit {
+			t.Errorf("%d members expired, the dead ones after %s and %s", len(g.expired), g.expired[51], g.expired[52])
 		}
 	})
 }
 
-// Those that come back count again.
+// Returned members count again.
 func TestGuardCountsReturnedMembers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := heldGroup(100, 10*guardTTL)

@@ -9,7 +9,7 @@ import (
 	"github.com/werbenhu/registry/store/storetest/seed"
 )
 
-// A process that stood still takes the heartbeats that wait before it expires.
+// After a pause of the process leases get time to renew.
 func TestGrace(t *testing.T) {
 	bubble(t, func(t *testing.T, l *leaseLog) {
 		l.register("short", time.Second)
@@ -29,17 +29,17 @@ func TestGrace(t *testing.T) {
 	})
 }
 
-func TestTableRestsUnlessItLeads(t *testing.T) {
+func TestTableIsEmptyUnlessItLeads(t *testing.T) {
 	bubble(t, func(t *testing.T, l *leaseLog) {
 		id := l.register("a", time.Second)
 		l.Follow()
 		if lost := l.Renew([]uint64{id}); len(lost) != 1 || l.Len() != 0 {
-			t.Error("a table that rests holds leases")
+			t.Error("a table that does not lead has leases")
 		}
 		l.register("b", time.Second)
 		after(time.Minute)
-		want(t, "while it rests", l.dueNow(10))
-		// A new leadership: everyone starts with the full TTL.
+		want(t, "while it does not lead", l.dueNow(10))
+		// A new leadership: every lease gets the full TTL.
 		l.Lead(l.machine)
 		after(time.Second - 1)
 		want(t, "just under a TTL after the start", l.dueNow(10))
@@ -48,8 +48,8 @@ func TestTableRestsUnlessItLeads(t *testing.T) {
 	})
 }
 
-// A term's first entry and a restored snapshot start every lease over.
-func TestStartOver(t *testing.T) {
+// A term's first entry and an installed snapshot give every lease its full TTL.
+func TestFullTTLAfterATermStartOrSnapshot(t *testing.T) {
 	for name, event := range map[string]func(l *leaseLog){
 		"term": func(l *leaseLog) {
 			l.term++
@@ -84,10 +84,10 @@ func TestLeaseTableAgainstAMap(t *testing.T) {
 		for range 1000 {
 			name := fmt.Sprint("m", r.IntN(30))
 			switch e := model[name]; {
-			case e == nil || r.IntN(10) == 0: // new, or taken over: an instance that was deregistered is fenced
+			case e == nil || r.IntN(10) == 0: // new, or with another instance: a deregistered one is fenced
 				ttl := time.Duration(1+r.IntN(5)) * time.Second
 				cmd := registration(name, fmt.Sprint(l.index), ttl)
-				cmd.GetRegister().Group = name // each its own, or the mass-loss guard would act
+				cmd.GetRegister().Group = name // a group per member, so that the guard does not act
 				model[name] = &entry{l.apply(cmd).LeaseID, ttl, time.Now().Add(ttl)}
 			case r.IntN(8) == 0:
 				l.apply(&fsmpb.Command{Op: &fsmpb.Command_Deregister{Deregister: &fsmpb.Deregister{Group: name, Id: name}}})

@@ -11,7 +11,7 @@ import (
 	"github.com/werbenhu/registry/fsm/fsmpb"
 )
 
-// leaseLog is a machine with a lease table that follows it.
+// leaseLog is a state machine with a lease table that follows it.
 type leaseLog struct {
 	*Table
 	tb      testing.TB
@@ -55,7 +55,7 @@ func (l *leaseLog) expire(leases []*fsmpb.ExpiredLease) bool {
 	return l.apply(&fsmpb.Command{Op: &fsmpb.Command_Expire{Expire: &fsmpb.Expire{Term: l.term, Leases: leases}}}).Removed
 }
 
-// dueNow takes what is due and returns the members' names, in order.
+// dueNow returns the names of the members that are due, in order.
 func (l *leaseLog) dueNow(limit int) []string {
 	leases, _ := l.Due(limit)
 	var ids []string
@@ -66,7 +66,7 @@ func (l *leaseLog) dueNow(limit int) []string {
 	return ids
 }
 
-// checkHeap fails the test when the queue and the index in it disagree.
+// checkHeap fails the test if the queue is inconsistent.
 func (l *leaseLog) checkHeap() {
 	l.tb.Helper()
 	for i, e := range l.queue {
@@ -83,7 +83,7 @@ func want(t *testing.T, what string, got []string, ids ...string) {
 	}
 }
 
-// bubble runs a test whose time passes only when it waits.
+// bubble runs a test with virtual time.
 func bubble(t *testing.T, f func(t *testing.T, l *leaseLog)) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLeaseLog(t)
@@ -93,10 +93,10 @@ func bubble(t *testing.T, f func(t *testing.T, l *leaseLog)) {
 	})
 }
 
-// after lets fake time pass.
+// after lets virtual time pass.
 func after(d time.Duration) { <-time.After(d) }
 
-func TestLeaseRunsOut(t *testing.T) {
+func TestLeaseExpires(t *testing.T) {
 	bubble(t, func(t *testing.T, l *leaseLog) {
 		l.register("a", 10*time.Second)
 		if _, next := l.Due(10); next != 10*time.Second {
@@ -127,7 +127,7 @@ func TestRenewMovesTheDeadline(t *testing.T) {
 		}
 		want(t, "renewed", l.dueNow(10))
 		if l.byID[id].queuedAt == queued {
-			t.Error("a lease that came up early was not queued again")
+			t.Error("a renewed lease at the head was not queued again")
 		}
 		after(1)
 		want(t, "at the new deadline", l.dueNow(10), "a")
@@ -156,7 +156,7 @@ func TestExpiringLeaseRefusesRenewal(t *testing.T) {
 		after(time.Second)
 		leases, _ := l.Due(10)
 		if lost := l.Renew([]uint64{id}); len(lost) != 1 {
-			t.Fatal("a lease was renewed whose expiry is on its way")
+			t.Fatal("an expiring lease was renewed")
 		}
 		if !l.expire(leases) || l.Len() != 0 {
 			t.Errorf("%d leases after the expiry", l.Len())
@@ -190,18 +190,18 @@ func TestRefreshBumpsTheEpoch(t *testing.T) {
 			t.Fatalf("a refresh changed the lease from %d to %d", id, again)
 		}
 		if l.expire(decided) {
-			t.Fatal("an expiry that was decided before the refresh removed the member")
+			t.Fatal("an expiry from before the refresh removed the member")
 		}
 		if lost := l.Renew([]uint64{id}); len(lost) != 0 {
 			t.Error("the refreshed lease is lost")
 		}
-		l.Retry(decided) // the answer to the void expiry comes late
+		l.Retry(decided) // the result of the void expiry comes late
 		after(3*time.Second - 1)
 		want(t, "with the new TTL", l.dueNow(10))
 		after(1)
-		fresh, _ := l.Due(10)
-		if len(fresh) != 1 || fresh[0].Epoch != decided[0].Epoch+1 {
-			t.Errorf("due %v after epoch %d", fresh, decided[0].Epoch)
+		due, _ := l.Due(10)
+		if len(due) != 1 || due[0].Epoch != decided[0].Epoch+1 {
+			t.Errorf("due %v after epoch %d", due, decided[0].Epoch)
 		}
 	})
 }
@@ -209,11 +209,11 @@ func TestRefreshBumpsTheEpoch(t *testing.T) {
 func TestRemovalAndTakeover(t *testing.T) {
 	bubble(t, func(t *testing.T, l *leaseLog) {
 		old := l.register("a", 5*time.Second)
-		gone := l.register("b", time.Second)
+		other := l.register("b", time.Second)
 		now := l.apply(registration("a", "two", time.Second)).LeaseID
 		l.apply(&fsmpb.Command{Op: &fsmpb.Command_Deregister{Deregister: &fsmpb.Deregister{Group: "web", Id: "b"}}})
-		if lost := l.Renew([]uint64{old, gone, now}); !slices.Equal(lost, []uint64{old, gone}) {
-			t.Errorf("lost %v, want %d and %d", lost, old, gone)
+		if lost := l.Renew([]uint64{old, other, now}); !slices.Equal(lost, []uint64{old, other}) {
+			t.Errorf("lost %v, want %d and %d", lost, old, other)
 		}
 		if l.Len() != 1 || len(l.queue) != 1 {
 			t.Errorf("%d leases, %d queued", l.Len(), len(l.queue))

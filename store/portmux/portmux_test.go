@@ -15,7 +15,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// pipes is a listener whose connections a test makes.
+// pipes is a listener whose connections the test creates.
 type pipes struct {
 	conns  chan net.Conn
 	fail   chan error
@@ -57,7 +57,7 @@ type setup struct {
 
 func (s *setup) Close() error { return s.Mux.Close() }
 
-// bubble runs a mux with three routes; time passes only when the test waits.
+// bubble runs a mux with three routes, in virtual time.
 func bubble(t *testing.T, maxConns int, f func(t *testing.T, s *setup)) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPipes()
@@ -75,7 +75,7 @@ func bubble(t *testing.T, maxConns int, f func(t *testing.T, s *setup)) {
 				t.Errorf("Serve: %v", err)
 			}
 		default:
-			t.Error("Serve goes on after Close")
+			t.Error("Serve runs after Close")
 		}
 	})
 }
@@ -89,8 +89,8 @@ func accept(t *testing.T, l net.Listener) net.Conn {
 	return c
 }
 
-// send writes in pieces and closes. The last piece goes beyond the prefix: a
-// pipe that its other end closed takes no deadline.
+// send writes in pieces and closes. The last piece must go beyond the prefix: a pipe
+// whose other end is closed accepts no deadline.
 func send(c net.Conn, pieces ...string) {
 	for _, p := range pieces {
 		_, _ = c.Write([]byte(p))
@@ -142,7 +142,7 @@ func TestNoRouteAndNoFallback(t *testing.T) {
 		c := p.dial()
 		_, _ = c.Write([]byte("G"))
 		if _, err := c.Read(make([]byte, 1)); err != io.EOF {
-			t.Errorf("a connection that belongs nowhere: %v", err)
+			t.Errorf("a connection without a route: %v", err)
 		}
 		_ = m.Close()
 	})
@@ -163,7 +163,7 @@ func TestSlowAndSilentConnections(t *testing.T) {
 				t.Errorf("%s: %v after %s, want to be closed after %s", name, err, time.Since(start), SniffTimeout)
 			}
 		}
-		// What was handed out has no deadline any more.
+		// An accepted connection has no deadline.
 		<-time.After(2 * SniffTimeout)
 		go send(slow, "y")
 		if got, err := io.ReadAll(c); string(got) != "xy" || err != nil {
@@ -173,7 +173,7 @@ func TestSlowAndSilentConnections(t *testing.T) {
 	})
 }
 
-func TestCloseEndsWhatIsNotHandedOut(t *testing.T) {
+func TestCloseClosesUnacceptedConnections(t *testing.T) {
 	bubble(t, 10, func(t *testing.T, s *setup) {
 		silent, unclaimed, handed := s.dial(), s.dial(), s.dial()
 		_, _ = unclaimed.Write([]byte("R"))
@@ -197,7 +197,7 @@ func TestCloseEndsWhatIsNotHandedOut(t *testing.T) {
 		}
 		go send(handed, "ET")
 		if got, err := io.ReadAll(c); string(got) != "GET" || err != nil {
-			t.Errorf("what was handed out reads %q, %v", got, err)
+			t.Errorf("an accepted connection reads %q, %v", got, err)
 		}
 		if err := s.Close(); err != nil {
 			t.Errorf("second Close: %v", err)
@@ -205,9 +205,9 @@ func TestCloseEndsWhatIsNotHandedOut(t *testing.T) {
 	})
 }
 
-// A connection that was accepted just before Close and starts to be read just
-// after it is closed too; otherwise Serve would wait for its silence to end.
-func TestConnectionThatMeetsClose(t *testing.T) {
+// A connection that is accepted just before Close and read just after it is closed too;
+// otherwise Serve would wait for SniffTimeout.
+func TestConnectionAcceptedDuringClose(t *testing.T) {
 	bubble(t, 10, func(t *testing.T, s *setup) {
 		if err := s.Mux.Close(); err != nil {
 			t.Fatal(err)
@@ -235,9 +235,9 @@ func TestRouteClosesAlone(t *testing.T) {
 	})
 }
 
-func TestPassingAcceptFailure(t *testing.T) {
+func TestTemporaryAcceptFailure(t *testing.T) {
 	bubble(t, 2, func(t *testing.T, s *setup) {
-		for range 5 { // more than there are places: each is given back
+		for range 5 { // more than the limit
 			s.fail <- errors.New("too many open files")
 		}
 		go send(s.dial(), "Rx")

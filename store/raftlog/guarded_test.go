@@ -7,9 +7,9 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// After a snapshot that was sent, what goes beyond it stays; a conflict at the
-// log's first entry still takes all.
-func TestLogKeepsWhatASnapshotDoesNotCover(t *testing.T) {
+// After an installed snapshot the entries beyond it stay; a conflict at the log's first
+// entry still removes all.
+func TestLogKeepsEntriesBeyondASnapshot(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		covered     uint64

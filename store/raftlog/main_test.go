@@ -9,5 +9,5 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// after lets fake time pass.
+// after lets virtual time pass.
 func after(d time.Duration) { <-time.After(d) }

@@ -18,14 +18,14 @@ import (
 
 const testSegmentSize = 1 << 10
 
-// openedWAL opens the log in a directory, which must do.
+// openedWAL opens the log in a directory.
 func openedWAL(t *testing.T, dir string, mark uint64) *walLog {
 	t.Helper()
 	l, err := openWAL(dir, tailMark{Index: mark}, hclog.NewNullLogger(), testSegmentSize)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = l.close() }) // again
+	t.Cleanup(func() { _ = l.close() }) // a second time
 	return l
 }
 
@@ -40,7 +40,7 @@ func closeWAL(t *testing.T, l *walLog) {
 	}
 }
 
-// copied is a directory as a kill would leave it now.
+// copied is a copy of a directory, as after a kill.
 func copied(t *testing.T, dir string) string {
 	t.Helper()
 	to := t.TempDir()
@@ -50,10 +50,10 @@ func copied(t *testing.T, dir string) string {
 	return to
 }
 
-// settle waits until the next segment is there.
-func settle(t *testing.T, l *walLog) {
+// awaitSegment waits until the next segment exists.
+func awaitSegment(t *testing.T, l *walLog) {
 	t.Helper()
-	if err := l.DeleteRange(1<<60, 1<<60); err != nil { // removes nothing, and waits
+	if err := l.DeleteRange(1<<60, 1<<60); err != nil { // removes nothing, but waits
 		t.Fatal(err)
 	}
 }
@@ -88,8 +88,8 @@ func wantLog(t *testing.T, l *walLog, want []*raft.Log) {
 	}
 }
 
-// Appends, truncations at both ends, and logs that begin anew further on, with
-// kills in between, leave what was written.
+// Random appends, truncations at both ends, installed snapshots and kills: the log has
+// what was written.
 func TestWALHoldsWhatWasWritten(t *testing.T) {
 	t.Parallel()
 	r := seed.Rand(t)
@@ -124,7 +124,7 @@ func TestWALHoldsWhatWasWritten(t *testing.T) {
 				want, next = nil, next+uint64(r.IntN(50))
 			}
 		case 3: // a kill
-			settle(t, l)
+			awaitSegment(t, l)
 			dir = copied(t, dir)
 			closeWAL(t, l)
 			mark := uint64(0)
@@ -146,9 +146,8 @@ func TestWALHoldsWhatWasWritten(t *testing.T) {
 	}
 }
 
-// grow writes entries one by one until the log has a number of segments. It
-// returns them, and for each the directory as a kill before it was written would
-// leave it.
+// grow writes entries one by one until the log has a number of segments. It returns them,
+// and for each a copy of the directory from before its write.
 func grow(t *testing.T, dir string, l *walLog, segments int) (all []*raft.Log, before []string) {
 	t.Helper()
 	for i := uint64(1); ; i++ {
@@ -160,7 +159,7 @@ func grow(t *testing.T, dir string, l *walLog, segments int) (all []*raft.Log, b
 		if err := (checkedLog{LogStore: l}).StoreLogs(all[len(all)-1:]); err != nil {
 			t.Fatal(err)
 		}
-		settle(t, l)
+		awaitSegment(t, l)
 	}
 }
 
@@ -178,9 +177,9 @@ func lastSegment(t *testing.T, dir string) (path string, data []byte) {
 	return path, []byte(strings.TrimRight(string(data), "\x00"))
 }
 
-// A write that a kill or a power cut left in any state up to its last byte is no
-// damage: it is as if it had not begun, and the log goes on.
-func TestWALForgetsAnUnfinishedWrite(t *testing.T) {
+// A write that a kill or a power cut interrupted at any byte is no damage: it is cleared,
+// and the log accepts entries.
+func TestWALClearsAnUnfinishedWrite(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	l := openedWAL(t, dir, 0)
@@ -202,7 +201,7 @@ func TestWALForgetsAnUnfinishedWrite(t *testing.T) {
 			for _, torn := range []bool{false, true} {
 				torso := copied(t, before[n])
 				data := slices.Clone(wrote[:got])
-				if torn { // the end reached the disk, and not what lies before it
+				if torn { // only the end reached the disk
 					data = slices.Concat(wrote[:len(old)], make([]byte, got-len(old)), wrote[got:end])
 				}
 				name := filepath.Join(torso, walDir, filepath.Base(path))
@@ -237,8 +236,8 @@ func writeOver(t *testing.T, path string, data []byte) {
 	}
 }
 
-// A node that ended when a segment was full and the next one did not exist yet
-// goes on.
+// A node that ended after a segment was full and before the next one existed starts
+// again.
 func TestWALFinishesAFullSegment(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -263,8 +262,8 @@ func TestWALFinishesAFullSegment(t *testing.T) {
 	wantLog(t, l, append(all, more))
 }
 
-// Without room for the next segment the log takes nothing more, and says why.
-func TestWALWithoutRoomSaysSo(t *testing.T) {
+// Without room for the next segment the log refuses entries with the reason.
+func TestWALWithoutRoomReturnsTheReason(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	l := openedWAL(t, dir, 0)
@@ -284,8 +283,7 @@ func TestWALWithoutRoomSaysSo(t *testing.T) {
 	}
 }
 
-// All entries in segments have a checksum: one without was changed so that its
-// checksum looks empty.
+// Entries in segments must have a checksum: without it they are damaged.
 func TestWALEntriesHaveChecksums(t *testing.T) {
 	t.Parallel()
 	l := openedWAL(t, t.TempDir(), 0)

@@ -9,7 +9,7 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// faultyStore is a raft log and stable store whose writes do what a test says.
+// faultyStore is a raft log and stable store with writes by the test.
 type faultyStore struct {
 	raft.LogStore
 	raft.StableStore
@@ -32,7 +32,7 @@ type namedWrite struct {
 	run  func() error
 }
 
-// namedWrites are all writes that raft does.
+// namedWrites are all kinds of writes.
 func namedWrites(f *faultyStore, stop Watchdog) []namedWrite {
 	logs, stable := &logStore{LogStore: f, Watchdog: stop, keepFrom: func() (uint64, bool) { return 0, false }}, &stableStore{StableStore: f, Watchdog: stop}
 	return []namedWrite{
@@ -52,7 +52,7 @@ func TestFailedWriteIsFatal(t *testing.T) {
 		got = nil
 		err := w.run()
 		if !errors.Is(err, ErrStorage) || !errors.Is(err, full) || !errors.Is(got, full) {
-			t.Errorf("%s: returned %v, fatal was told %v", w.name, err, got)
+			t.Errorf("%s: returned %v, Fatal got %v", w.name, err, got)
 		}
 	}
 }
@@ -64,27 +64,27 @@ func TestHungWriteIsFatal(t *testing.T) {
 				thaw := make(chan struct{})
 				f := &faultyStore{write: func() error { <-thaw; return nil }}
 				defer close(thaw)
-				told := make(chan error, 1)
-				w := namedWrites(f, Watchdog{MaxHang: 10 * time.Second, Fatal: func(err error) { told <- err }})[i]
+				fatal := make(chan error, 1)
+				w := namedWrites(f, Watchdog{MaxHang: 10 * time.Second, Fatal: func(err error) { fatal <- err }})[i]
 				start := time.Now()
 				go func() { _ = w.run() }()
-				if err := <-told; !errors.Is(err, ErrStorage) || time.Since(start) != 10*time.Second {
-					t.Errorf("fatal was told %v after %s, want ErrStorage after 10s", err, time.Since(start))
+				if err := <-fatal; !errors.Is(err, ErrStorage) || time.Since(start) != 10*time.Second {
+					t.Errorf("Fatal got %v after %s, want ErrStorage after 10s", err, time.Since(start))
 				}
 			})
 		})
 	}
 }
 
-// TestStoppedProcessIsNoHungWrite: a process that stood still for long finds
-// its timers due at once, and its disk in order.
-func TestStoppedProcessIsNoHungWrite(t *testing.T) {
+// TestPausedProcessIsNoHungWrite: after a long pause of the process its timers are due at
+// once, which is no hung write.
+func TestPausedProcessIsNoHungWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hung := 0
 		w := startHangWatch(time.Hour, func() { hung++ })
 		defer w.stop()
 		for range hangSteps - 1 {
-			w.tick() // as late as may be
+			w.tick() // however late
 		}
 		if hung != 0 {
 			t.Error("a late timer was taken for a hung write")
@@ -92,7 +92,7 @@ func TestStoppedProcessIsNoHungWrite(t *testing.T) {
 		w.tick()
 		w.tick()
 		if hung != 1 {
-			t.Errorf("told %d times of a write that hangs", hung)
+			t.Errorf("a hanging write was reported %d times", hung)
 		}
 	})
 }
@@ -100,7 +100,7 @@ func TestStoppedProcessIsNoHungWrite(t *testing.T) {
 func TestGoodWritesAndReadsAreNotFatal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &faultyStore{write: func() error { after(9 * time.Second); return nil }}
-		stop := Watchdog{MaxHang: 10 * time.Second, Fatal: func(err error) { t.Errorf("fatal was told %v", err) }}
+		stop := Watchdog{MaxHang: 10 * time.Second, Fatal: func(err error) { t.Errorf("Fatal got %v", err) }}
 		for _, w := range namedWrites(f, stop) {
 			if err := w.run(); err != nil {
 				t.Errorf("%s: %v", w.name, err)
@@ -110,7 +110,7 @@ func TestGoodWritesAndReadsAreNotFatal(t *testing.T) {
 		log := logs.GetLog(1, &raft.Log{})
 		_, get := stable.Get(nil)
 		if log == nil || get == nil {
-			t.Error("a reading error was lost")
+			t.Error("a read error was lost")
 		}
 		after(time.Minute) // no timer is left behind
 	})

@@ -38,7 +38,7 @@ func TestAdmitCandidate(t *testing.T) {
 			wantVote, wantPre = "", "n1"
 		}
 		if string(vote.ID) != wantVote || string(pre.ID) != wantPre {
-			t.Errorf("%s: raft is told %q and %q, want %q and %q", name, vote.ID, pre.ID, wantVote, wantPre)
+			t.Errorf("%s: raft gets %q and %q, want %q and %q", name, vote.ID, pre.ID, wantVote, wantPre)
 		}
 	}
 }

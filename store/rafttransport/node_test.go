@@ -11,13 +11,13 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// fakeNode is a raft that stands still.
+// fakeNode is a node with fixed values.
 type fakeNode struct {
 	term    uint64
 	state   raft.RaftState
 	commit  atomic.Uint64
 	members []raft.Server
-	// Where the log and the snapshot end.
+	// The last entries of the log and the snapshot.
 	last, snapshot EntryID
 	termAt         func(index uint64) (uint64, bool)
 }
@@ -36,5 +36,5 @@ func (n *fakeNode) TermAt(index uint64) (uint64, bool) {
 	return n.termAt(index)
 }
 
-// after lets fake time pass.
+// after lets virtual time pass.
 func after(d time.Duration) { <-time.After(d) }

@@ -20,8 +20,8 @@ func info(sizeLimit uint32) types.SegmentInfo {
 	return types.SegmentInfo{ID: id.Segment, BaseIndex: id.Base, MinIndex: id.Base, Codec: id.Codec, SizeLimit: sizeLimit}
 }
 
-// write makes a segment with batches of 1, 2, 3… entries. It returns its bytes
-// and where each batch ends.
+// write returns the bytes of a segment with batches of 1, 2, 3… entries, and the end of
+// each batch.
 func write(tb testing.TB, batches int, seal bool) (data []byte, ends []int64) {
 	tb.Helper()
 	dir := tb.TempDir()
@@ -76,7 +76,7 @@ func TestFindsTheCommittedPart(t *testing.T) {
 	}
 }
 
-// Wherever a file ends, the batches before that are all there.
+// A truncated file has all batches before its end.
 func TestCutFileKeepsWholeBatches(t *testing.T) {
 	data, ends := write(t, 6, true)
 	for size := range int(ends[len(ends)-1]) + 9 {
@@ -93,9 +93,8 @@ func TestCutFileKeepsWholeBatches(t *testing.T) {
 	}
 }
 
-// Damage is found, or it shortens the log, as it would an unfinished write:
-// which of them, depends on whether the frames after it can still be read. It
-// never leaves more than was written.
+// Damage is found, or it truncates the log like an unfinished write, which depends on
+// whether the frames after it are readable. A changed batch is never accepted.
 func TestChangedBytes(t *testing.T) {
 	data, ends := write(t, 8, false)
 	r := rand.New(rand.NewPCG(1, 2))
@@ -110,20 +109,20 @@ func TestChangedBytes(t *testing.T) {
 		case err != nil:
 			t.Fatalf("byte %d: %v", at, err)
 		case slices.ContainsFunc(ends, func(end int64) bool { return int64(at) > end-frameSize && int64(at) < end-4 }):
-			// Three bytes of a commit frame that nobody reads.
+			// Three unused bytes of a commit frame.
 		case found.End > int64(at):
-			t.Fatalf("byte %d: the batch that it is in counts", at)
+			t.Fatalf("byte %d: its batch is accepted", at)
 		default:
 			shorter++
 		}
 	}
-	t.Logf("%d bytes are damage, %d shorten the log", damaged, shorter)
+	t.Logf("%d bytes are damage, %d truncate the log", damaged, shorter)
 	if damaged < shorter {
 		t.Errorf("only %d of %d bytes are found to be damage", damaged, damaged+shorter)
 	}
 }
 
-func TestSegmentOfAnother(t *testing.T) {
+func TestHeaderOfAnotherSegment(t *testing.T) {
 	data, _ := write(t, 2, false)
 	for _, other := range []ID{{8, 3, 1}, {7, 4, 1}, {7, 3, 2}} {
 		if _, err := Walk(bytes.NewReader(data), int64(len(data)), other); !errors.Is(err, ErrDamaged) {

@@ -111,7 +111,7 @@ var mutants = []Mutant{
 		Name: "old-configuration", Off: "a node votes for one that its old configuration does not know",
 		Edits: []Edit{{"store/rafttransport/candidate.go", "\tmembers := node.Members()\n", "\tvar members []raft.Server // none\n"}},
 		Kinds: []string{"member-changes"}, Runs: 1, Says: regexp.MustCompile("two of three voters"),
-		Tests: []Test{{"store", "TestNodeThatWasAwayElectsOneItDoesNotKnow"}},
+		Tests: []Test{{"store", "TestNodeElectsALeaderOutsideItsConfiguration"}},
 	},
 	{
 		Name: "change-majority", Off: "a change of members is refused while those that there would be lack a majority",
@@ -122,13 +122,13 @@ var mutants = []Mutant{
 	{
 		Name: "after-snapshot", Off: "a node whose log went beyond a snapshot that it was sent follows",
 		Edits: []Edit{{"store/rafttransport/transport.go", "\t\tt.continueAfterSnapshot(node, rpc.Command)\n", ""}},
-		Tests: []Test{{"store", "TestNodeWithATailThatConflictsFollows"}},
+		Tests: []Test{{"store", "TestNodeWithAConflictingTailFollows"}},
 		Note:  "The kinds cannot make a tail that is longer than what the least threshold keeps in the log.",
 	},
 	{
 		Name: "follows", Off: "a node that does not follow is not ready",
 		Edits: []Edit{{"store/integrity.go", "cmp.Or(s.Diverged(), s.follow.err())", "cmp.Or(s.Diverged())"}},
-		Tests: []Test{{"store", "TestNodeThatDoesNotFollowSaysSo"}},
+		Tests: []Test{{"store", "TestNodeThatDoesNotFollowIsNotReady"}},
 		Note:  "No kind keeps a node from applying what it stores.",
 	},
 	{
@@ -140,7 +140,7 @@ var mutants = []Mutant{
 	{
 		Name: "peer-identity", Off: "a node answers only questions that are for it",
 		Edits: []Edit{{"store/identity.go", "if id != \"\" && id != s.cfg.ID {", "if false {"}},
-		Tests: []Test{{"store", "TestQuestionsForOthers"}},
+		Tests: []Test{{"store", "TestCallsForOtherNodes"}},
 		Note:  "Closed window: two nodes of one cluster have to change addresses within the time of one question. Tried: moved-node, 3 runs.",
 	},
 	{
@@ -178,7 +178,7 @@ var mutants = []Mutant{
 	{
 		Name: "unfinished-write", Off: "what a crash left at the end of the log is cleared",
 		Edits: []Edit{{"store/raftlog/wal.go", "cleared, err := clearFrom(f, found.End, size)", "cleared, err := int64(0), error(nil)"}},
-		Tests: []Test{{"store/raftlog", "TestWALForgetsAnUnfinishedWrite"}},
+		Tests: []Test{{"store/raftlog", "TestWALClearsAnUnfinishedWrite"}},
 		Note:  "Closed window: the node has to be killed within the write that fills a segment.",
 	},
 	{
