@@ -143,8 +143,8 @@ func TestElectionThatDoesNotEndIsAWarning(t *testing.T) {
 func TestRaftsKeysAreSnakeCase(t *testing.T) {
 	t.Parallel()
 	log := newLogLines("")
-	store.RaftLogger(slog.New(log)).Info("election", "last-leader-addr", "node-1:7370", "backoff time", "a b")
-	if got := log.lines[slog.LevelInfo]; len(got) != 1 || got[0] != "election last_leader_addr=node-1:7370 backoff_time=a b" {
+	store.RaftLogger(slog.New(log)).Info("election", "last-leader-addr", "node-1:7370", "backoff time", "a b", "votesNeeded", 2)
+	if got := log.lines[slog.LevelInfo]; len(got) != 1 || got[0] != "election last_leader_addr=node-1:7370 backoff_time=a b votes_needed=2" {
 		t.Errorf("logged %q", got)
 	}
 }

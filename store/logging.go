@@ -84,8 +84,8 @@ var slogLevels = map[hclog.Level]slog.Level{
 	hclog.Error: slog.LevelError,
 }
 
-// snakeCase turns raft's keys into keys of the form that the rest of the log has.
-var snakeCase = strings.NewReplacer("-", "_", " ", "_")
+// snakeCase rewrites raft's keys, such as last-leader-addr, to the form of all other keys.
+var snakeCase = strings.NewReplacer("-", "_", " ", "_", "votesNeeded", "votes_needed", "baseIndex", "base_index")
 
 func (l *raftLogger) Log(level hclog.Level, msg string, args ...any) {
 	at, known := slogLevels[l.repeat.levelOf(level, msg, args)]
