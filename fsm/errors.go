@@ -15,8 +15,8 @@ var (
 	ErrUnknownMember = errors.New("unknown member")
 	// ErrConflict: the id is held by another live instance at another address.
 	ErrConflict = errors.New("id is held by another instance")
-	// ErrFenced: this instance was deregistered, or replaced by another.
-	ErrFenced = errors.New("instance may not come back")
+	// ErrFenced: this instance was deregistered, or another one took over its id.
+	ErrFenced = errors.New("registration was ended")
 	// ErrRevisionMismatch: the group is not at the expected revision.
 	ErrRevisionMismatch = errors.New("group is at another revision")
 	// ErrExhausted: a bound on the state would be exceeded.

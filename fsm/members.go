@@ -20,7 +20,7 @@ import (
 func (b *batch) register(c *fsmpb.Register, timeMS int64) Result {
 	instance := string(c.Instance)
 	if b.next.fences.has(c.Group, c.Id, instance) {
-		return Result{Err: fmt.Errorf("%w: it was deregistered or replaced as %q in group %q", ErrFenced, c.Id, c.Group)}
+		return Result{Err: fmt.Errorf("%w: %q in group %q was deregistered, held or taken over by another process; start the service again to register anew", ErrFenced, c.Id, c.Group)}
 	}
 	g := b.group(c.Group)
 	var old *Member

@@ -42,7 +42,7 @@ func checkUpdate(m *Member, c *fsmpb.UpdateMember) error {
 	case m == nil:
 		return fmt.Errorf("%w: %q in group %q", ErrUnknownMember, c.Id, c.Group)
 	case len(c.Instance) > 0 && m.Instance != string(c.Instance):
-		return fmt.Errorf("%w: %q in group %q belongs to another instance", ErrFenced, c.Id, c.Group)
+		return fmt.Errorf("%w: another process registered %q in group %q; start the service again to register anew", ErrFenced, c.Id, c.Group)
 	case len(c.Instance) > 0 && c.HoldMs != 0 && m.State == ring.Draining:
 		// A hold would give it back the keys that it handed over.
 		return &FieldError{Field: "state", Limit: "not draining when its own process asks for a hold", Got: m.State.String()}

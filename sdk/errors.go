@@ -27,7 +27,8 @@ var (
 	ErrUnknownMember = errors.New("registry: unknown member")
 	// ErrConflict: a live process at another address has registered the id.
 	ErrConflict = errors.New("registry: id held by another process")
-	// ErrFenced: this registration was removed or replaced, and cannot be renewed.
+	// ErrFenced: someone deregistered this registration, or another process took
+	// over its id. Client.Register makes a new one.
 	ErrFenced = errors.New("registry: fenced")
 	// ErrNoLeader: the cluster had no leader until the call timed out; nothing was
 	// done.

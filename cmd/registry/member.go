@@ -96,8 +96,8 @@ func deregisterCommand(e *env) *cli.Command {
 		Usage:     "remove a member, whoever holds its id",
 		ArgsUsage: memberArgs,
 		Category:  categoryService,
-		Description: "Its process is told at its next heartbeat and may not come back under the same\n" +
-			"registration. Removing a member that is not there succeeds. If keys would move it\n" +
+		Description: "Its process is told at its next heartbeat and ends; started again, it registers\n" +
+			"anew. Removing a member that is not there succeeds. If keys would move it\n" +
 			"shows them, " + confirmRule,
 		Flags: memberFlags(),
 		Action: func(c *cli.Context) error {

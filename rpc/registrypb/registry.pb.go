@@ -160,7 +160,8 @@ const (
 	ErrorDetail_UNKNOWN_MEMBER ErrorDetail_Reason = 4
 	// The id is held by another live instance at another address.
 	ErrorDetail_CONFLICT ErrorDetail_Reason = 5
-	// This instance was deregistered or replaced and may not come back.
+	// This instance was deregistered, or another one took its id: it cannot
+	// register any more. A process that is started again has a new instance.
 	ErrorDetail_FENCED ErrorDetail_Reason = 6
 	// No leader is known or reachable; nothing was done.
 	ErrorDetail_NO_LEADER ErrorDetail_Reason = 7
@@ -859,7 +860,7 @@ type DeregisterRequest struct {
 	Group string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
 	Id    string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
 	// With an instance, only that instance is removed; without, whoever holds
-	// the id is removed and may not come back under the same instance.
+	// the id is removed, and its instance cannot register any more.
 	Instance []byte `protobuf:"bytes,3,opt,name=instance,proto3" json:"instance,omitempty"`
 	// For a process that ends: if its seat is held for a restart, it stays held.
 	KeepHeld bool `protobuf:"varint,4,opt,name=keep_held,json=keepHeld,proto3" json:"keep_held,omitempty"`
@@ -2097,8 +2098,8 @@ type UpdateMemberRequest struct {
 	// the member stays held for as long as its lease is renewed.
 	Hold *durationpb.Duration `protobuf:"bytes,5,opt,name=hold,proto3" json:"hold,omitempty"`
 	// When set, the change is made only if that instance has the seat. A hold by
-	// its own instance gives the seat up: the instance may not come back, and is
-	// refused while it drains, because it would get its keys back.
+	// its own instance gives the seat up: the instance cannot register any more.
+	// It is refused while it drains, because it would get its keys back.
 	Instance []byte `protobuf:"bytes,6,opt,name=instance,proto3" json:"instance,omitempty"`
 	// See "Deduplication of writes".
 	RequestId     []byte `protobuf:"bytes,7,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`

@@ -139,6 +139,7 @@ func TestPythonClient(t *testing.T) {
 		t.Error("it goes on after an operator deregistered it")
 	}
 	client.says("client.py: FENCED: ", patience)
+	client.says("start the service again to register anew", patience)
 
 	third := run("python-third", "127.0.0.1:8080")
 	third.says("registered, lease", patience)
