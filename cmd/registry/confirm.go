@@ -93,7 +93,24 @@ func confirmMember(e *env, c *cli.Context, l *link, group, id string, edit func(
 	if err := printMoves(e.stderr, diff.Moves); err != nil {
 		return err
 	}
-	return confirm(e, c, fmt.Sprintf("%s of the keys of %s would move", diff.Moved.Percent(), group))
+	return confirm(e, c, fmt.Sprintf("%s of the keys of %s would move", diff.Moved.Percent(), group)+awayEffect(members))
+}
+
+// awayEffect warns when no member would be left that serves.
+func awayEffect(members []ring.Member) string {
+	held := 0
+	for _, m := range members {
+		switch m.State {
+		case ring.Active:
+			return ""
+		case ring.Held:
+			held++
+		}
+	}
+	if held == 0 {
+		return ", and no member would be left that owns keys"
+	}
+	return fmt.Sprintf(", and only %s would be left, which %s not serve", count(held, "held member", "held members"), plural(held, "does", "do"))
 }
 
 // confirmRemove says what is left of the cluster without a node.

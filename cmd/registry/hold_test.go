@@ -151,3 +151,19 @@ func TestEndOfAHeldMember(t *testing.T) {
 		t.Error(out)
 	}
 }
+
+// A change that leaves nobody to serve says so.
+func TestDrainOfTheLastThatServes(t *testing.T) {
+	withWeb(t) // web-3 drains already
+	ok(t, "member", "hold", "-group", "web", "-id", "web-1", "-for", "90s")
+	for _, args := range [][]string{{"member", "drain"}, {"member", "set", "-state", "draining"}, {"deregister"}} {
+		r := execute(t, t.Context(), "", append(args, "-group", "web", "-id", "web-2")...)
+		if r.code != exitCheck || !strings.Contains(r.stderr, "only 1 held member would be left, which does not serve") {
+			t.Errorf("%q: %+v", args, r)
+		}
+	}
+	ok(t, "member", "resume", "-group", "web", "-id", "web-1")
+	if r := execute(t, t.Context(), "", "member", "drain", "-group", "web", "-id", "web-2"); r.code != exitCheck || strings.Contains(r.stderr, "left") {
+		t.Errorf("%+v", r)
+	}
+}
