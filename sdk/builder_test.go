@@ -108,7 +108,7 @@ func TestClaimsOfFreshness(t *testing.T) {
 		f.confirmState(uint64(10+i), at(10+i))
 	}
 	if len(f.pending) > maxConfirmations {
-		t.Errorf("%d claims", len(f.pending))
+		t.Errorf("%d confirmations", len(f.pending))
 	}
 	f.reached(10)
 	since(at(10))

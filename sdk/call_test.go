@@ -228,8 +228,8 @@ func TestNoNodeReachable(t *testing.T) {
 	}
 }
 
-// What several nodes answer alike is told once, with all their addresses.
-func TestOneCauseIsToldOnce(t *testing.T) {
+// The same error of several nodes is reported once, with all their addresses.
+func TestOneCauseIsReportedOnce(t *testing.T) {
 	cl := newFakeCluster(t, 2)
 	c := cl.client(cl.target(), WithCallTimeout(100*time.Millisecond))
 	for _, n := range cl.nodes {
@@ -309,7 +309,7 @@ func TestUnknownOutcome(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 			if name != "said so" && !strings.Contains(err.Error(), "the cluster has no leader, and the change may or may not") {
-				t.Errorf("the lack of a leader is not told: %v", err)
+				t.Errorf("the lack of a leader is not reported: %v", err)
 			}
 		})
 	}

@@ -30,8 +30,8 @@ func TestClusterThatWasFormedAnew(t *testing.T) {
 			r.OnChange(func(c RingChange) { changes.Add(1) })
 			watches := watchAll(t, c)
 			cl.become("fake/cluster-2", cl.nodes...)
-			for what, told := range watches {
-				if err := told(); !errors.Is(err, ErrWrongCluster) {
+			for what, nextErr := range watches {
+				if err := nextErr(); !errors.Is(err, ErrWrongCluster) {
 					t.Errorf("%s: %v", what, err)
 				}
 			}
@@ -76,13 +76,13 @@ func watchAll(t *testing.T, c *Client) map[string]func() error {
 	}
 }
 
-// A node that still is of the cluster before, or of a strange one, is left.
-func TestSnapshotOfAStrangeCluster(t *testing.T) {
+// A watch leaves a node of another cluster.
+func TestSnapshotOfAnotherCluster(t *testing.T) {
 	cl := newFakeWatched(t, 2)
 	cl.write("g", memberIDs(4)...)
 	cl.nodes[0].alter = func(e *registrypb.WatchEvent) *registrypb.WatchEvent {
 		if s := e.GetSnapshot(); s != nil && s.Revision > 103 {
-			s.ClusterId = "strange"
+			s.ClusterId = "other"
 		}
 		return e
 	}
@@ -100,7 +100,7 @@ func TestSnapshotOfAStrangeCluster(t *testing.T) {
 
 // A member that a step leaves with another weight than the node has is noticed
 // at that step, by a plain watch too.
-func TestWatchThrowsAwayWhatDoesNotFit(t *testing.T) {
+func TestWatchDropsStatesWithoutTheirFingerprint(t *testing.T) {
 	cl := newFakeWatched(t, 1)
 	cl.write("g", memberIDs(4)...)
 	wrong := 0

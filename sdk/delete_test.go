@@ -34,7 +34,7 @@ func TestDeleteGroupIsRepeated(t *testing.T) {
 	}
 }
 
-// A deletion is told as one, not as the loss of a cluster, and a node that is behind
+// A deletion is reported as one, not as a lost log, and a node that is behind
 // it does not bring the group back.
 func TestWatchSeesADeletion(t *testing.T) {
 	cl := newFakeWatched(t, 2)
@@ -139,7 +139,7 @@ func TestRingOfADeletedGroup(t *testing.T) {
 		t.Errorf("%+v, %d members at %d", s, len(r.Members()), r.Revision())
 	}
 	if c := <-changes; c.From != first || c.To != deleted || c.Rebuilt || len(c.Moved) == 0 {
-		t.Errorf("told of %+v", c)
+		t.Errorf("change %+v", c)
 	}
 	again := cl.write("g", memberIDs(1)...)
 	wait(t, r, again)

@@ -132,7 +132,7 @@ func TestDiskCopySaysWhichCluster(t *testing.T) {
 	if copied, err := readCopy("g", path); err != nil || copied.view.ClusterID() != "cluster-1" {
 		t.Errorf("the copy: %v", err)
 	}
-	// A client that was told otherwise does not use it.
+	// A client of another cluster does not use it.
 	r = openRing(t, cl.client(cl.target(), fastProgress, WithCluster("fake/cluster-2")), WithDiskCopy(path))
 	if now := r.View(); now.ClusterID() != "cluster-2" || r.Stats().FromDisk {
 		t.Errorf("of %q, %+v", now.ClusterID(), r.Stats())
@@ -266,7 +266,7 @@ func TestDiskCopyAcrossARestart(t *testing.T) {
 }
 
 // The copy is not served once a node has answered, and a node that is behind
-// it is not believed.
+// it is not accepted.
 func TestDiskCopyAgainstNodes(t *testing.T) {
 	path, v := copyOf(t, time.Minute)
 	cl := newFakeWatched(t, 1)

@@ -29,10 +29,10 @@
 // on disk, names, or else the one of its first answer. It keeps that cluster's id
 // for its life. A node of another cluster, at a reused address for instance, is
 // skipped like a node that is down, and its answers are discarded. When no node of
-// the client's cluster is left, calls end with ErrWrongCluster;
-// registrations, watches and rings keep trying, and report it by EventUnreachable,
-// an event and RingStats. A cluster that was formed anew is another cluster, even
-// under the same name: it takes a new Client, without the old copy on disk.
+// the client's cluster is left, calls end with ErrWrongCluster; registrations,
+// watches and rings keep trying, and report it by EventUnreachable, an event and
+// RingStats. A cluster that was formed anew is another cluster, even under the same
+// name: it takes a new Client, without the old copy on disk.
 //
 // Writes are repeated after failures as well: all but Join, Remove and Transfer
 // are idempotent by their own fields. A write whose context ends before the
@@ -71,8 +71,8 @@
 // processor (WithBuildShare): under lasting change one build covers several
 // changes. RingStats.Builds counts builds.
 //
-// Package routing routes HTTP requests by a ring and package grpcring gRPC calls. A
-// service checks there that a request is for it, whatever ring the router had.
+// Package routing routes HTTP requests by a ring, and package grpcring gRPC calls.
+// With routing.Owner a service checks that a request is for it.
 //
 // # What it does not promise
 //
@@ -82,7 +82,7 @@
 //
 // A client that reaches no node cannot tell whether its services are still
 // registered: after a TTL, OnEvent reports EventUnreachable, and work that needs the
-// registration must stop. Two clients may see a change at different times;
-// compare fingerprints of receipts where that matters. Connections are
-// not encrypted unless WithDialOptions says how.
+// registration must stop. Two clients may see a change at different times; compare
+// fingerprints of receipts where that matters. Connections are not encrypted unless
+// WithDialOptions adds credentials.
 package sdk

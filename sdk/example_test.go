@@ -43,7 +43,7 @@ func Example() {
 	}
 }
 
-// A service must know when its seat is no longer its own.
+// A service must know when another process has taken its id.
 func ExampleClient_Register() {
 	client, err := sdk.Dial("127.0.0.1:9800")
 	if err != nil {
@@ -64,7 +64,7 @@ func ExampleClient_Register() {
 		log.Fatal(err)
 	}
 	<-reg.Done()
-	log.Println("the seat is gone:", reg.Err())
+	log.Println("the registration has ended:", reg.Err())
 }
 
 // A receipt tells what an answer was computed from; freshness can be asked for.
@@ -154,14 +154,14 @@ func ExampleClient_Watch() {
 	}
 }
 
-// A service that is restarted keeps its seat: its keys go to the next service
+// A service that restarts stays a member: its keys go to the next service
 // meanwhile, and come back when the id is registered again.
 func ExampleRegistration_Hold() {
 	client, err := sdk.Dial("127.0.0.1:9800")
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer client.Close() // leaves a held seat held
+	defer client.Close() // leaves a held member held
 	reg, err := client.Register(context.Background(), sdk.Service{Group: "webservice-group", ID: "webserver1", Addr: "10.0.0.5:8080"})
 	if err != nil {
 		log.Fatal(err)
@@ -175,7 +175,7 @@ func ExampleRegistration_Hold() {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	if err := reg.Hold(ctx, 30*time.Second); err != nil {
-		log.Print(err) // then Close gives the seat back
+		log.Print(err) // then Close deregisters
 	}
 	_ = srv.Shutdown(ctx)
 }
@@ -201,7 +201,7 @@ func ExampleRegistration_Drain() {
 	}
 }
 
-// Match says of an owner that is held who stands in for it.
+// Match returns the fallback of an owner that is held.
 func ExampleMember_Serving() {
 	client, err := sdk.Dial("127.0.0.1:9800")
 	if err != nil {

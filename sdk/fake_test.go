@@ -253,7 +253,7 @@ func (n *fakeNode) Deregister(ctx context.Context, req *registrypb.DeregisterReq
 	resp := &registrypb.DeregisterResponse{Index: n.cl.index}
 	s := n.cl.registrations[req.GetGroup()+"/"+req.GetId()]
 	if s != nil && len(req.GetInstance()) > 0 {
-		s.fenced[string(req.GetInstance())] = true // whoever holds the seat
+		s.fenced[string(req.GetInstance())] = true // whichever process is registered
 	}
 	if s == nil || s.lease == 0 || req.GetKeepHeld() && s.member.GetHold() != nil || len(req.GetInstance()) > 0 && s.instance != string(req.GetInstance()) {
 		return resp, nil
@@ -461,7 +461,7 @@ func (cl *fakeCluster) set(t *testing.T, id string, s registrypb.MemberState, ho
 	}
 }
 
-// seat returns a member as it is now; nil without one.
+// member returns a member as it is now; nil without one.
 func (cl *fakeCluster) member(group, id string) *registrypb.Member {
 	cl.mu.Lock()
 	defer cl.mu.Unlock()
@@ -491,7 +491,7 @@ func (n *fakeNode) Transfer(ctx context.Context, req *registrypb.TransferRequest
 	return &registrypb.TransferResponse{Leader: req.GetId()}, nil
 }
 
-// expire drops a seat as if its lease had run out.
+// expire removes a member as if its lease had run out.
 func (cl *fakeCluster) expire(group, id string) {
 	cl.mu.Lock()
 	defer cl.mu.Unlock()

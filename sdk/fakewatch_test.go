@@ -172,7 +172,7 @@ func (n *fakeNode) Watch(req *registrypb.WatchRequest, srv registrypb.Registry_W
 	}
 	broken := n.broken
 	n.mu.Unlock()
-	w := &fakeWatch{node: n, req: req, revision: req.Revision, fingerprint: req.Fingerprint, told: map[string]uint64{}}
+	w := &fakeWatch{node: n, req: req, revision: req.Revision, fingerprint: req.Fingerprint, sent: map[string]uint64{}}
 	tick := time.NewTicker(req.ProgressInterval.AsDuration())
 	defer tick.Stop()
 	for first := true; ; {
@@ -226,7 +226,7 @@ type fakeWatch struct {
 	req                   *registrypb.WatchRequest
 	revision, fingerprint uint64
 	unknown, started      bool
-	told                  map[string]uint64 // revisions, for prefixes and lists
+	sent                  map[string]uint64 // revisions, for prefixes and lists
 }
 
 // poll returns what to send, and a channel that is closed at the next change.
@@ -313,9 +313,9 @@ func (w *fakeWatch) list(prefix string) []*registrypb.WatchEvent {
 			out = append(out, w.node.cl.unknownLocked(k.Group))
 		}
 	}
-	for name, revision := range w.told {
+	for name, revision := range w.sent {
 		if revision != 0 && len(w.node.visibleLocked(name)) == 0 {
-			w.told[name] = 0
+			w.sent[name] = 0
 			out = append(out, w.node.cl.unknownLocked(name))
 		}
 	}
@@ -326,10 +326,10 @@ func (w *fakeWatch) list(prefix string) []*registrypb.WatchEvent {
 			continue
 		}
 		v := vs[len(vs)-1]
-		if w.told[name] == v.revision {
+		if w.sent[name] == v.revision {
 			continue
 		}
-		w.told[name] = v.revision
+		w.sent[name] = v.revision
 		list.Groups = append(list.Groups, &registrypb.Group{Name: name, Revision: v.revision, Members: uint32(len(v.members))})
 		out = append(out, &registrypb.WatchEvent{Event: &registrypb.WatchEvent_Snapshot{Snapshot: w.node.cl.snapshotOf(name, v)}})
 	}

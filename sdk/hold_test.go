@@ -59,8 +59,8 @@ func TestHoldGivesTheSeatUp(t *testing.T) {
 	}
 }
 
-// Close leaves a held seat held, whether the process held it or an operator.
-func TestCloseLeavesAHeldSeat(t *testing.T) {
+// Close leaves a held member held, whether the process held it or an operator.
+func TestCloseLeavesAHeldMember(t *testing.T) {
 	t.Parallel()
 	cl := newFakeCluster(t, 1)
 	c := cl.client(cl.target())
@@ -169,7 +169,7 @@ func holding(ms []*registrypb.Member, ids ...string) []*registrypb.Member {
 	return out
 }
 
-// withHeld returns members and a key whose owner is held, and who stands in.
+// withHeld returns members and a key whose owner is held, with its fallback.
 func withHeld(t *testing.T, n int) (ms []*registrypb.Member, key string, owner, fallback string) {
 	t.Helper()
 	ms = memberIDs(n)

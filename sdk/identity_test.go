@@ -74,8 +74,8 @@ func TestOnlyAnotherClusterAnswers(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	for what, told := range watches {
-		if err := told(); !errors.Is(err, ErrWrongCluster) {
+	for what, nextErr := range watches {
+		if err := nextErr(); !errors.Is(err, ErrWrongCluster) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -132,8 +132,8 @@ func TestAnswersOfAnotherClusterAreRefused(t *testing.T) {
 	if _, err := c.Members(testContext(t), "g"); !errors.Is(err, ErrWrongCluster) {
 		t.Errorf("members: %v", err)
 	}
-	for what, told := range watches {
-		if err := told(); !errors.Is(err, ErrWrongCluster) {
+	for what, nextErr := range watches {
+		if err := nextErr(); !errors.Is(err, ErrWrongCluster) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

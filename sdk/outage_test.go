@@ -71,7 +71,7 @@ func TestWatchThatCannotWorkSaysSo(t *testing.T) {
 					e := next(t, w)
 					recovered, shown = recovered || e.Recovered, shown || e.Reset && e.Revision == revision
 					if e.Err != nil {
-						t.Errorf("%s: told twice: %v", name, e.Err)
+						t.Errorf("%s: reported twice: %v", name, e.Err)
 					}
 				}
 			}
@@ -91,7 +91,7 @@ func TestRingThatGetsNothing(t *testing.T) {
 		return nil
 	})
 	cl.nodes[0].breakStreams()
-	eventually(t, "the outage is told", func() bool { return r.Stats().Outage != nil })
+	eventually(t, "the outage is reported", func() bool { return r.Stats().Outage != nil })
 	if s := r.Stats(); !errors.Is(s.Outage, ErrNotReady) || s.Outages != 1 {
 		t.Errorf("%+v", s)
 	}
@@ -99,14 +99,14 @@ func TestRingThatGetsNothing(t *testing.T) {
 	eventually(t, "it is over", func() bool { return r.Stats().Outage == nil })
 }
 
-// An outage is told once, and again for each change of what nodes refuse with.
+// An outage is reported once, and again for each change of the nodes' refusal.
 func TestNoticeOfAnOutage(t *testing.T) {
 	away := &Error{Code: codes.Unavailable}
 	silent := &Error{Message: "did not answer in time"}
 	noLeader, behind := &Error{Reason: reasonNoLeader}, &Error{Reason: reasonNotReady}
 	foreign, full := &Error{Reason: reasonWrongCluster}, &Error{Reason: reasonExhausted}
 	broken := &Error{Code: codes.Internal}
-	for name, tt := range map[string]struct{ causes, told []error }{
+	for name, tt := range map[string]struct{ causes, reported []error }{
 		"nodes come and go":            {[]error{away, noLeader, behind, silent, away}, []error{away}},
 		"the cluster is formed anew":   {[]error{away, silent, foreign, foreign, away, foreign}, []error{away, foreign}},
 		"refused from the start":       {[]error{foreign, away, foreign}, []error{foreign}},
@@ -115,21 +115,21 @@ func TestNoticeOfAnOutage(t *testing.T) {
 		"what is no error of a node's": {[]error{context.Canceled, away}, []error{context.Canceled}},
 	} {
 		var n notice
-		var told []error
+		var reported []error
 		for _, err := range tt.causes {
 			if n.due(err) {
-				told = append(told, err)
+				reported = append(reported, err)
 			}
 		}
-		if !slices.Equal(told, tt.told) {
-			t.Errorf("%s: told %v, want %v", name, told, tt.told)
+		if !slices.Equal(reported, tt.reported) {
+			t.Errorf("%s: reported %v, want %v", name, reported, tt.reported)
 		}
 	}
 }
 
-// Whoever was told that no node can be reached is told that the nodes that came
-// in their place are of another cluster: nothing else would say so.
-func TestClusterFormedAnewIsTold(t *testing.T) {
+// After an outage was reported, nodes of another cluster at the same addresses are
+// reported too: nothing else shows it.
+func TestClusterFormedAnewIsReported(t *testing.T) {
 	cl := newFakeWatched(t, 2)
 	cl.write("g", memberIDs(4)...)
 	c := cl.client(cl.target(), fastProgress, outageSoon)
@@ -144,8 +144,8 @@ func TestClusterFormedAnewIsTold(t *testing.T) {
 		n.breakStreams()
 	}
 	for _, want := range []error{ErrNotReady, ErrWrongCluster} {
-		for what, told := range watches {
-			if err := told(); !errors.Is(err, want) {
+		for what, nextErr := range watches {
+			if err := nextErr(); !errors.Is(err, want) {
 				t.Errorf("%s: %v, want %v", what, err, want)
 			}
 		}

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// Published says when there is another view: after a change, and at the end.
+// Published signals another view: after a change, and at the end.
 func TestRingPublished(t *testing.T) {
 	cl := newFakeWatched(t, 1)
 	cl.write("g", memberIDs(3)...)
@@ -20,7 +20,7 @@ func TestRingPublished(t *testing.T) {
 			select {
 			case <-changed:
 			case <-testContext(t).Done():
-				t.Fatal("the change is not told")
+				t.Fatal("the change is not published")
 			}
 			view, changed = r.Published()
 		}

@@ -62,7 +62,7 @@ func TestRegisterBeatsAndDeregisters(t *testing.T) {
 		}
 	}
 	if cl.held("g", "a") || !cl.held("g", "b") {
-		t.Error("not the one seat was given back")
+		t.Error("the member was not deregistered")
 	}
 	left := make(chan int)
 	c.keeper.post(func() { left <- len(c.keeper.beats) })
@@ -105,7 +105,7 @@ func TestLostLeaseIsRegisteredAgain(t *testing.T) {
 	}
 }
 
-// Two processes never fight for an id: whoever lost the seat ends.
+// Two processes never fight for an id: the registration that lost it ends.
 func TestSeatTakenOver(t *testing.T) {
 	t.Parallel()
 	cl := newFakeCluster(t, 1)
@@ -127,14 +127,14 @@ func TestSeatTakenOver(t *testing.T) {
 		t.Error(err)
 	}
 	if !cl.held("g", "a") || other.Err() != nil {
-		t.Error("the loser took the seat away")
+		t.Error("the loser removed the member")
 	}
 	if n := cl.nodes[0].count("Register"); n != 4 {
 		t.Errorf("%d registrations: the loser goes on", n)
 	}
 }
 
-// A seat that ran out and is another's by now is not taken back, though the
+// An id that expired and was registered by another process is not taken back, though the
 // first registration was allowed to take over.
 func TestConflictAfterLossEnds(t *testing.T) {
 	t.Parallel()
@@ -217,7 +217,7 @@ func TestHeartbeatsChangeNodes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			failed.Store(nil)
 			cl := newFakeCluster(t, 2)
-			cl.leader = cl.nodes[0].addr // as the others go on to believe
+			cl.leader = cl.nodes[0].addr // as the others still say
 			c := cl.client(cl.target())
 			rec := newRecorder()
 			s := service("a", rec.on)
@@ -291,7 +291,7 @@ func TestSlowOnEvent(t *testing.T) {
 	}
 }
 
-// The answer to a beat may cross with the end; nothing is told after it.
+// A late answer to a heartbeat causes no event after the end.
 func TestEndedIsTheLastEvent(t *testing.T) {
 	rec := newRecorder()
 	r := &Registration{service: service("a", rec.on)}
@@ -357,7 +357,7 @@ func TestTenThousandRegistrations(t *testing.T) {
 	cl.mu.Lock()
 	defer cl.mu.Unlock()
 	if len(cl.leases) != 0 {
-		t.Errorf("%d seats still held", len(cl.leases))
+		t.Errorf("%d leases are left", len(cl.leases))
 	}
 }
 
@@ -411,7 +411,7 @@ func TestCloseOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	if cl.held("g", "a") {
-		t.Error("the seat is still held")
+		t.Error("the member is still registered")
 	}
 	if err := <-matched; !errors.Is(err, ErrClosed) {
 		t.Errorf("the call in progress ended with %v", err)
@@ -428,7 +428,7 @@ func TestCloseOrder(t *testing.T) {
 	}
 }
 
-// Close tells which seats it could not give back, and does not wait for ever.
+// Close returns what it could not deregister, and does not wait forever.
 func TestCloseWithoutNodes(t *testing.T) {
 	cl := newFakeCluster(t, 1)
 	c := cl.client(cl.target(), WithCloseTimeout(100*time.Millisecond))
@@ -473,7 +473,7 @@ func TestCloseDuringReregistration(t *testing.T) {
 	}
 }
 
-// A person is told of an outage once, and not of each node that was tried.
+// An outage is logged once, without a line for each attempt.
 func TestOutageIsLoggedOnce(t *testing.T) {
 	t.Parallel()
 	cl := newFakeCluster(t, 2)

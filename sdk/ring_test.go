@@ -55,7 +55,7 @@ func (o *owned) on(c RingChange) {
 	defer o.mu.Unlock()
 	o.calls++
 	if c.From != o.last {
-		o.t.Errorf("told of %d → %d after %d", c.From, c.To, o.last)
+		o.t.Errorf("change %d → %d after %d", c.From, c.To, o.last)
 	}
 	o.last = c.To
 	for i, h := range o.at {
@@ -70,7 +70,7 @@ func (o *owned) on(c RingChange) {
 	}
 }
 
-// is compares what was told with a ring.
+// is compares the changes with a ring.
 func (o *owned) is(r *ring.Ring) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -93,7 +93,7 @@ func (o *owned) reached(revision uint64) bool {
 }
 
 // Whatever nodes do, a ring shows states of the history only, in their order,
-// and ends with the newest; what its watchers are told adds up to it.
+// and ends with the newest; the changes of its watchers add up to it.
 func TestRingFollowsARandomHistory(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -165,11 +165,11 @@ func TestRingFollowsARandomHistory(t *testing.T) {
 	if r.Fingerprint() != want.fingerprint || len(r.Members()) != len(want.members) {
 		t.Errorf("ring %016x of %d members, want %016x of %d", r.Fingerprint(), len(r.Members()), want.fingerprint, len(want.members))
 	}
-	eventually(t, "the last change is told", func() bool { return moved.reached(last) })
+	eventually(t, "the last change is reported", func() bool { return moved.reached(last) })
 	if err := moved.is(r.View().Ring()); err != nil {
 		t.Error(err)
 	}
-	t.Logf("%+v, %d changes told", r.Stats(), moved.calls)
+	t.Logf("%+v, %d changes reported", r.Stats(), moved.calls)
 }
 
 func spoil(e *registrypb.WatchEvent) {
@@ -287,13 +287,13 @@ func TestRingOfNothing(t *testing.T) {
 		t.Error(err)
 	}
 	var before *View
-	told := make(chan RingChange, 1)
-	r.OnChange(func(c RingChange) { told <- c })
+	changes := make(chan RingChange, 1)
+	r.OnChange(func(c RingChange) { changes <- c })
 	wait(t, r, cl.write("g"))
 	if _, err := r.Match("k"); !errors.Is(err, ErrEmptyGroup) {
 		t.Errorf("after the group was emptied: %v", err)
 	}
-	change := <-told
+	change := <-changes
 	before = change.Before
 	if m, err := before.Match("k"); err != nil || m.ID == "" {
 		t.Error(m, err)
@@ -484,11 +484,11 @@ func TestSlowOnChangeIsToldTheSum(t *testing.T) {
 	for i := range 100 {
 		last = cl.write("g", memberIDs(1+i*7%20)...)
 	}
-	wait(t, r, last) // although nobody was told
+	wait(t, r, last) // although no function was called
 	close(gate)
-	eventually(t, "the last change is told", func() bool { return moved.reached(last) })
+	eventually(t, "the last change is reported", func() bool { return moved.reached(last) })
 	if moved.calls > 4 {
-		t.Errorf("told %d times", moved.calls)
+		t.Errorf("called %d times", moved.calls)
 	}
 	if err := moved.is(r.View().Ring()); err != nil {
 		t.Error(err)
@@ -496,7 +496,7 @@ func TestSlowOnChangeIsToldTheSum(t *testing.T) {
 	stop()
 	wait(t, r, cl.write("g", memberIDs(9)...))
 	if !moved.reached(last) {
-		t.Error("told after stop")
+		t.Error("called after stop")
 	}
 }
 

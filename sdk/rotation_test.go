@@ -8,7 +8,7 @@ import (
 )
 
 // A rotation tries the leader first, each node once a round, and nodes that are
-// suspect last; a round in which all are of another cluster is told apart.
+// suspect last; it knows a round in which all are of another cluster.
 func TestRotation(t *testing.T) {
 	c := &Client{cfg: newConfig(nil), pool: newPool([]string{"a:1", "b:1", "c:1"})}
 	c.pool.home, c.pool.current = c.pool.all[0], c.pool.all[0]

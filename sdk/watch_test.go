@@ -18,7 +18,7 @@ import (
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
-// told is a group as the events of a watch make it.
+// replica is a group made from the events of a watch.
 type replica struct {
 	members  map[string]Member
 	revision uint64
@@ -301,7 +301,7 @@ func TestWatchPrefix(t *testing.T) {
 	gone := groups["a-2"].events
 	until("a-1", cl.write("a-1", memberIDs(4)...))
 	if n := groups["a-2"].events; n != gone {
-		t.Errorf("told %d times more that the group is gone", n-gone)
+		t.Errorf("%d more events that the group does not exist", n-gone)
 	}
 	if groups["b-1"] != nil || len(groups["a-2"].members) != 0 {
 		t.Errorf("%+v", groups)

@@ -29,7 +29,7 @@ import (
 
 const virtualNodes = 256
 
-// fakeRegistry is a node with groups that tests write. It tells watchers of
+// fakeRegistry is a node with groups that tests write. It sends watchers
 // each state as a whole.
 type fakeRegistry struct {
 	registrypb.UnimplementedRegistryServer
@@ -145,7 +145,7 @@ func (r *fakeRegistry) Watch(req *registrypb.WatchRequest, s registrypb.Registry
 	r.mu.Lock()
 	r.watches++
 	r.mu.Unlock()
-	told, unknown := req.Revision, false
+	sent, unknown := req.Revision, false
 	tick := time.NewTicker(10 * time.Millisecond) // whatever was asked for: tests have no time
 	defer tick.Stop()
 	for {
@@ -157,8 +157,8 @@ func (r *fakeRegistry) Watch(req *registrypb.WatchRequest, s registrypb.Registry
 		case g == nil && !unknown:
 			unknown = true
 			e = &registrypb.WatchEvent{Event: &registrypb.WatchEvent_UnknownGroup{UnknownGroup: req.GetGroup()}}
-		case g != nil && g.Revision != told:
-			told = g.Revision
+		case g != nil && g.Revision != sent:
+			sent = g.Revision
 			e = &registrypb.WatchEvent{Event: &registrypb.WatchEvent_Snapshot{Snapshot: g}}
 		case !mute:
 			e = &registrypb.WatchEvent{Event: &registrypb.WatchEvent_Progress{Progress: &registrypb.Progress{}}}

@@ -64,7 +64,7 @@ func TestOutageOfAllNodes(t *testing.T) {
 		p := start(t, command{name: "gateway-" + name, program: "gateway", args: []string{
 			"-registries", c.addrs(), "-group", "web", "-addr", local(freePorts(t, 1)[0]), "-disk-copy", path, "-wait", "3s",
 		}})
-		p.refused(1, "no node gave the group web")
+		p.refused(1, "no node sent the group web")
 	}
 
 	pass(t, max(0, ttl+time.Second-time.Since(down))) // beyond every lease
