@@ -8,20 +8,20 @@ import (
 	"unicode/utf8"
 )
 
-// ClusterHeader is the metadata key under which every answer names its cluster,
-// name and id, and under which a request may name the cluster that it is for: by
-// name, by id, or by both. A node refuses a request that names another cluster
-// with the reason WRONG_CLUSTER. The value is what ClusterRef.Encode makes.
+// ClusterHeader is the metadata key of the cluster's name and id in every answer, and
+// of the cluster that a request is for: its name, its id, or both. A node refuses a
+// request for another cluster with the reason WRONG_CLUSTER. The value is that of
+// ClusterRef.Encode.
 const ClusterHeader = "registry-cluster"
 
-// ClusterRef names a cluster. A part that is empty is not known.
+// ClusterRef names a cluster. An empty part is unknown.
 type ClusterRef struct {
 	Name string
 	ID   string // made when the cluster was formed: Receipt.cluster_id
 }
 
-// ParseClusterRef reads NAME, NAME/ID or /ID, as people write them; the parts may
-// be empty, and have at most 255 bytes of UTF-8 each.
+// ParseClusterRef parses NAME, NAME/ID or /ID, without encoding; the parts may be
+// empty, and have at most 255 bytes of UTF-8 each.
 func ParseClusterRef(s string) (ClusterRef, error) {
 	name, id, _ := strings.Cut(s, "/")
 	return ClusterRef{Name: name, ID: id}.checked(s)
@@ -37,7 +37,7 @@ func (r ClusterRef) checked(s string) (ClusterRef, error) {
 // maxPart is the limit on the names of clusters, in bytes; ids have 32.
 const maxPart = 255
 
-// String is what ParseClusterRef reads.
+// String returns the form that ParseClusterRef parses.
 func (r ClusterRef) String() string {
 	if r.ID == "" {
 		return r.Name
@@ -52,7 +52,7 @@ func (r ClusterRef) Encode() string {
 	return ClusterRef{Name: url.PathEscape(r.Name), ID: url.PathEscape(r.ID)}.String()
 }
 
-// DecodeClusterRef reads what Encode made.
+// DecodeClusterRef parses the form of Encode.
 func DecodeClusterRef(s string) (ClusterRef, error) {
 	name, id, _ := strings.Cut(s, "/")
 	name, nameErr := url.PathUnescape(name)
@@ -63,13 +63,13 @@ func DecodeClusterRef(s string) (ClusterRef, error) {
 	return ClusterRef{Name: name, ID: id}.checked(s)
 }
 
-// Differs tells whether the two cannot name the same cluster: a part that both
-// know is not the same.
+// Differs reports whether the two name different clusters: a part that both know
+// differs.
 func (r ClusterRef) Differs(other ClusterRef) bool {
 	return differ(r.Name, other.Name) || differ(r.ID, other.ID)
 }
 
-// Complete is r with what it does not know taken from the other.
+// Complete returns r with its unknown parts taken from the other.
 func (r ClusterRef) Complete(other ClusterRef) ClusterRef {
 	return ClusterRef{Name: cmp.Or(r.Name, other.Name), ID: cmp.Or(r.ID, other.ID)}
 }

@@ -1,5 +1,5 @@
 // Package registrypb is the public API of the registry, generated from
-// registry.proto: what clients call on the client port of any node. Package sdk
+// registry.proto, for the client port of any node. Package sdk
 // calls it for Go programs, with failover, heartbeats and rings; other languages
 // generate their own from the same file.
 //
@@ -8,5 +8,5 @@
 //	answer, err := client.Match(ctx, &registrypb.MatchRequest{Group: "web", Key: []byte("user-id-1")})
 //	fmt.Println(answer.Members[0].Id, answer.Members[0].Addr)
 //
-// An error carries an [ErrorDetail], whose reason is what a client decides by.
+// An error has an [ErrorDetail]; clients decide by its reason.
 package registrypb

@@ -2,7 +2,7 @@ package registrypb
 
 import "google.golang.org/protobuf/proto"
 
-// Write is a request that takes effect once however often it is sent: see
+// Write is a request that takes effect at most once, however often it is sent: see
 // "Deduplication of writes" in registry.proto.
 type Write interface {
 	proto.Message
