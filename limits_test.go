@@ -20,6 +20,7 @@ import (
 	"github.com/werbenhu/registry/rpc"
 	"github.com/werbenhu/registry/rpc/registrypb"
 	"github.com/werbenhu/registry/sdk"
+	"github.com/werbenhu/registry/store/storetest"
 )
 
 // limitedNode is a node, and clients that take no message of more than a piece.
@@ -288,8 +289,8 @@ func TestPagesOfGroups(t *testing.T) {
 
 // 9,000 members with all the metadata that they may have: 74 MB.
 func TestNineThousandMembersWithFullMetadata(t *testing.T) {
-	if testing.Short() {
-		t.Skip("registers 9,000 members")
+	if !storetest.Long() {
+		t.Skip("registers 9,000 members: REGISTRY_LONG_TESTS=1")
 	}
 	n := newLimitedNode(t, rpc.Limits{}, rpc.MaxAnswer)
 	n.fill(t, "web", 9000, 8<<10)

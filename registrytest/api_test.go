@@ -108,6 +108,7 @@ func wantReason(t *testing.T, err error, code codes.Code, want registrypb.ErrorD
 }
 
 func TestEveryNodeAnswersAlike(t *testing.T) {
+	t.Parallel()
 	c := newAPICluster(t)
 	var last uint64
 	for i := range 9 {
@@ -161,6 +162,7 @@ func TestEveryNodeAnswersAlike(t *testing.T) {
 }
 
 func TestFreshness(t *testing.T) {
+	t.Parallel()
 	c := newAPICluster(t)
 	for i := range 30 { // each read on another node than the write
 		r := c.register(t, i%3, func(r *registrypb.RegisterRequest) { r.Id = fmt.Sprintf("m-%d", i) })
@@ -195,6 +197,7 @@ func TestFreshness(t *testing.T) {
 }
 
 func TestLeaseRunsOutUnlessRenewed(t *testing.T) {
+	t.Parallel()
 	c := newAPICluster(t)
 	ttl := func(id string) func(*registrypb.RegisterRequest) {
 		return func(r *registrypb.RegisterRequest) { r.Id, r.Ttl = id, durationpb.New(time.Second) }
@@ -237,6 +240,7 @@ func TestLeaseRunsOutUnlessRenewed(t *testing.T) {
 }
 
 func TestTwoProcessesNeverFightForAnID(t *testing.T) {
+	t.Parallel()
 	c := newAPICluster(t)
 	as := func(instance, addr string, takeOver bool) *registrypb.RegisterRequest {
 		return &registrypb.RegisterRequest{Group: "web", Id: "web-1", Addr: addr, Instance: []byte(instance), TakeOver: takeOver}
@@ -272,6 +276,7 @@ func TestTwoProcessesNeverFightForAnID(t *testing.T) {
 }
 
 func TestGroupsAndMembersChangeOnAnOperatorsWord(t *testing.T) {
+	t.Parallel()
 	c := newAPICluster(t)
 	for i := range 3 {
 		c.register(t, 0, func(r *registrypb.RegisterRequest) { r.Id = fmt.Sprintf("m-%d", i) })
@@ -309,6 +314,7 @@ func TestGroupsAndMembersChangeOnAnOperatorsWord(t *testing.T) {
 }
 
 func TestBadInputNeverReachesTheLog(t *testing.T) {
+	t.Parallel()
 	c := newAPICluster(t)
 	c.register(t, 0, nil)
 	before := c.index(t)
@@ -376,6 +382,7 @@ func (c *apiCluster) indexOf(t *testing.T, group string) uint64 {
 }
 
 func TestClientPortSpeaksHealthReflectionAndHTTP(t *testing.T) {
+	t.Parallel()
 	c := newAPICluster(t)
 	h, err := grpc_health_v1.NewHealthClient(c.conns[0]).Check(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: "registry.v1.Registry"})
 	if err != nil || h.Status != grpc_health_v1.HealthCheckResponse_SERVING {

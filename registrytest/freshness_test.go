@@ -13,6 +13,7 @@ import (
 // TestLeaderWithoutQuorumSaysSo: a node that led and lost both others answers
 // from what it has, says how old that is, and refuses who wants better.
 func TestLeaderWithoutQuorumSaysSo(t *testing.T) {
+	t.Parallel()
 	c := newAPICluster(t)
 	c.register(t, 0, nil)
 	leader := 0

@@ -18,6 +18,7 @@ import (
 // A group goes on an operator's word, at every node: empty, or with its members,
 // which are told; made again, its revisions are above those it had.
 func TestGroupIsDeleted(t *testing.T) {
+	t.Parallel()
 	c := newAPICluster(t)
 	first := c.register(t, 0, func(r *registrypb.RegisterRequest) {
 		r.Group, r.Id, r.Instance, r.Ttl = "web", "web-1", []byte("one"), durationpb.New(time.Hour)
@@ -61,6 +62,7 @@ func TestGroupIsDeleted(t *testing.T) {
 
 // The cluster's nodes are the members of a group that nobody may change.
 func TestNodesAreAGroup(t *testing.T) {
+	t.Parallel()
 	c := newAPICluster(t)
 	client, err := sdk.Dial(c.nodes[0].Addr())
 	if err != nil {
@@ -128,6 +130,7 @@ func TestNodesAreAGroup(t *testing.T) {
 
 // A node that the cluster does not have is not found.
 func TestUnknownNodes(t *testing.T) {
+	t.Parallel()
 	c := newAPICluster(t)
 	for via := range 3 {
 		cluster := registrypb.NewClusterClient(c.conns[via])
@@ -140,6 +143,7 @@ func TestUnknownNodes(t *testing.T) {
 
 // A node that joins is a member at once, and takes keys.
 func TestNodesGroupFollowsTheCluster(t *testing.T) {
+	t.Parallel()
 	first := startNode(t, "n1", nil)
 	waitReady(t, first)
 	client, err := sdk.Dial(first.Addr())

@@ -18,6 +18,7 @@ import (
 	"github.com/werbenhu/registry/ring"
 	"github.com/werbenhu/registry/rpc/registrypb"
 	"github.com/werbenhu/registry/sdk"
+	"github.com/werbenhu/registry/store/storetest"
 )
 
 // model is what a group must be at every revision: its one writer keeps it.
@@ -277,7 +278,7 @@ func TestRandomHistory(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rounds, overrun := 300, 1200
-	if testing.Short() {
+	if !storetest.Long() {
 		rounds, overrun = 120, 0
 	}
 	c := newLastingCluster(t)

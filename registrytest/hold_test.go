@@ -39,6 +39,7 @@ func field(err error) string {
 // Every node says of every key of a held member that it is held, and who stands
 // in; one key or many, asked alone or with its next owners.
 func TestMatchNamesTheFallback(t *testing.T) {
+	t.Parallel()
 	c := newAPICluster(t)
 	var instance []byte
 	for i := range 4 {
@@ -98,6 +99,7 @@ func TestMatchNamesTheFallback(t *testing.T) {
 }
 
 func TestHoldOverTheAPI(t *testing.T) {
+	t.Parallel()
 	c := newAPICluster(t)
 	first := c.register(t, 0, nil)
 	before := c.index(t)

@@ -15,6 +15,7 @@ import (
 	"github.com/werbenhu/registry"
 	"github.com/werbenhu/registry/sdk"
 	"github.com/werbenhu/registry/sdk/routing"
+	"github.com/werbenhu/registry/store/storetest"
 )
 
 var receiptSeed = flag.Uint64("receipt-seed", 0, "seed of TestReceiptsUnderPartitionAndChurn; 0 draws one")
@@ -377,7 +378,7 @@ func TestReceiptsUnderPartitionAndChurn(t *testing.T) {
 		work.Go(func() { c.requests(ctx, rnd(1+i), off, on, fresh) })
 	}
 	events, partitions := rnd(99), 2
-	if testing.Short() {
+	if !storetest.Long() {
 		partitions = 1
 	}
 	for range partitions {
@@ -403,7 +404,7 @@ func TestReceiptsUnderPartitionAndChurn(t *testing.T) {
 	if limit := receiptMaxAge + time.Second; fresh.overlap > limit {
 		t.Errorf("two revisions side by side for %v, want at most %v", fresh.overlap, limit)
 	}
-	if off.twice == 0 || off.older == 0 || on.overlap <= receiptMaxAge && !testing.Short() { // a single cut may find no owner on its side
+	if off.twice == 0 || off.older == 0 || on.overlap <= receiptMaxAge && storetest.Long() { // a single cut may find no owner on its side
 		t.Error("nothing went wrong without receipts, or without a maximum age: the test shows nothing")
 	}
 }

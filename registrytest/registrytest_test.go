@@ -23,6 +23,7 @@ func register(t *testing.T, c *registrytest.Cluster, id string, ttl time.Duratio
 
 // Expire ends the lease of one member and of no other; it is registered again.
 func TestExpireDropsOneMember(t *testing.T) {
+	t.Parallel()
 	c := registrytest.Start(t)
 	register(t, c, "web-1", time.Second)
 	register(t, c, "web-2", time.Second)
@@ -59,6 +60,7 @@ func created(t *testing.T, c *registrytest.Cluster) map[string]uint64 {
 }
 
 func TestPinAndKey(t *testing.T) {
+	t.Parallel()
 	c := registrytest.Start(t)
 	ids := []string{"web-1", "web-2", "web-3"}
 	for _, id := range ids {

@@ -41,6 +41,7 @@ func (l *lossy) Deregister(ctx context.Context, req *registrypb.DeregisterReques
 // A client that repeats a call at another node does not undo what another
 // process did in between.
 func TestRepeatAtAnotherNodeTakesEffectOnce(t *testing.T) {
+	t.Parallel()
 	c := newAPICluster(t)
 	c.register(t, 0, nil)
 	var calls atomic.Int32
@@ -79,6 +80,7 @@ func TestRepeatAtAnotherNodeTakesEffectOnce(t *testing.T) {
 // A request id names one call: each node answers a repetition alike and
 // refuses other values.
 func TestRequestIDNamesOneCall(t *testing.T) {
+	t.Parallel()
 	c := newAPICluster(t)
 	first := &registrypb.RegisterRequest{Group: "web", Id: "web-1", Addr: "10.0.0.1:80"}
 	index, err := c.apis[0].Index(t.Context(), &registrypb.IndexRequest{})
@@ -115,6 +117,7 @@ func TestRequestIDNamesOneCall(t *testing.T) {
 // An index above all that the leader has applied was observed in a cluster that
 // this one replaced.
 func TestRepeatFromAnotherHistoryIsUnknown(t *testing.T) {
+	t.Parallel()
 	c := newAPICluster(t)
 	req := &registrypb.UpdateMemberRequest{Group: "web", Id: "web-1", Weight: proto.Uint32(2)}
 	req.SetAttempt([]byte("0123456789abcdef"), 1<<40, true)
@@ -124,6 +127,7 @@ func TestRepeatFromAnotherHistoryIsUnknown(t *testing.T) {
 
 // Leadership is handed over through any node, which answers who leads.
 func TestTransferThroughAFollower(t *testing.T) {
+	t.Parallel()
 	c := newAPICluster(t)
 	for i, n := range c.nodes {
 		st, err := registrypb.NewClusterClient(c.conns[i]).Status(t.Context(), &registrypb.StatusRequest{})

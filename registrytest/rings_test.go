@@ -104,6 +104,7 @@ func (r *revisions) check(keys [][]byte, got routed) {
 // While a group changes all the time, every answer is that of the ring which its
 // receipt names, on every node, whether the ring is a moment behind or not.
 func TestReceiptNamesTheRingThatAnswered(t *testing.T) {
+	t.Parallel()
 	const members, changes = 300, 150
 	c := newAPICluster(t)
 	seed := rand.Uint64()
@@ -188,6 +189,7 @@ func sampled(all []routed, n int) []routed {
 // A node builds rings of the groups that it is asked about, and of no others:
 // registrations, heartbeats, lists and watches need none.
 func TestRingsAreBuiltOnDemand(t *testing.T) {
+	t.Parallel()
 	c := newAPICluster(t)
 	var leases []uint64
 	for i := range 60 {
@@ -224,9 +226,10 @@ func TestRingsAreBuiltOnDemand(t *testing.T) {
 // A watcher that goes on from what it had in another cluster is given everything:
 // equal members at other addresses have equal fingerprints.
 func TestWatchOfAnotherClusterStartsOver(t *testing.T) {
+	t.Parallel()
 	c := newAPICluster(t)
 	r := c.register(t, 0, nil)
-	m, err := c.apis[0].Members(t.Context(), &registrypb.MembersRequest{Group: "web"}, grpc.WaitForReady(true))
+	m, err := c.apis[0].Members(t.Context(), &registrypb.MembersRequest{Group: "web", Read: &registrypb.ReadOptions{MinIndex: r.Index}}, grpc.WaitForReady(true))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -255,6 +258,7 @@ func TestWatchOfAnotherClusterStartsOver(t *testing.T) {
 // A group whose ring does not fit into the node's memory for rings is refused by
 // name; all else of it works.
 func TestRingLargerThanItsMemoryIsRefused(t *testing.T) {
+	t.Parallel()
 	c := newAPICluster(t)
 	_, err := c.apis[0].SetGroup(t.Context(), &registrypb.SetGroupRequest{Group: "web", Config: &registrypb.GroupConfig{VirtualNodes: 4096}})
 	if err != nil {

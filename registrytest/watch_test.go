@@ -97,6 +97,7 @@ func (f *follower) until(revision uint64) {
 }
 
 func TestWatchOfAGroupFollowsEveryChange(t *testing.T) {
+	t.Parallel()
 	c := newAPICluster(t)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -138,6 +139,7 @@ func TestWatchOfAGroupFollowsEveryChange(t *testing.T) {
 }
 
 func TestWatchResumesOrStartsOver(t *testing.T) {
+	t.Parallel()
 	c := newAPICluster(t)
 	first := c.register(t, 0, nil)
 	f := follow(t, c.apis[0], "web", 0, 0)
@@ -168,6 +170,7 @@ func TestWatchResumesOrStartsOver(t *testing.T) {
 }
 
 func TestWatchOfPrefixGroupsAndNodes(t *testing.T) {
+	t.Parallel()
 	c := newAPICluster(t)
 	in := func(group string) func(*registrypb.RegisterRequest) {
 		return func(r *registrypb.RegisterRequest) { r.Group = group }
@@ -220,6 +223,7 @@ func TestWatchOfPrefixGroupsAndNodes(t *testing.T) {
 
 // A watch of a prefix goes on from the revisions that the watcher names.
 func TestWatchOfAPrefixResumes(t *testing.T) {
+	t.Parallel()
 	c := newAPICluster(t)
 	in := func(group, id string) *registrypb.RegisterResponse {
 		return c.register(t, 0, func(r *registrypb.RegisterRequest) { r.Group, r.Id = group, id })

@@ -252,7 +252,7 @@ func TestRandomChangesKeepALeader(t *testing.T) {
 	h := &churn{t: t, c: c, rand: rnd, voters: []string{"n1", "n2", "n3"}, next: 3}
 	t.Cleanup(h.forming.Wait)
 	steps := 20
-	if testing.Short() {
+	if !storetest.Long() {
 		steps = 8
 	}
 	for range steps {

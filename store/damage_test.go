@@ -469,7 +469,7 @@ func testAnyByte(t *testing.T, kind func(*store.Config)) {
 	n := written(t, c)
 	want := content(n)
 	rounds := 200
-	if testing.Short() {
+	if !storetest.Long() {
 		rounds = 30
 	}
 	same, refused := 0, 0

@@ -127,7 +127,7 @@ func TestNoRenewedLeaseExpires(t *testing.T) {
 	c := storetest.New(t, removed.observe)
 	c.Three()
 	rounds := 4
-	if testing.Short() {
+	if !storetest.Long() {
 		rounds = 2
 	}
 	r := c.Write(register("web", "a", ttl))

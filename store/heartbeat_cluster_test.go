@@ -308,7 +308,7 @@ func TestTermsOnlyRise(t *testing.T) {
 		})
 	}
 	rounds := 20
-	if testing.Short() {
+	if !storetest.Long() {
 		rounds = 5
 	}
 	for range rounds {

@@ -19,7 +19,7 @@ func TestAcknowledgedWritesSurviveLeaders(t *testing.T) {
 	c := storetest.New(t)
 	c.Three()
 	rounds := 4
-	if testing.Short() {
+	if !storetest.Long() {
 		rounds = 1
 	}
 	var acked []string
@@ -155,7 +155,7 @@ func TestChurnWithLeaderChanges(t *testing.T) {
 	c := storetest.New(t, func(cfg *store.Config) { cfg.SnapshotThreshold = 50 })
 	c.Three()
 	rounds := 6
-	if testing.Short() {
+	if !storetest.Long() {
 		rounds = 2
 	}
 	for range rounds {

@@ -115,6 +115,7 @@ func (m Mutant) failingTest(ctx context.Context, overlay string) (name, said str
 		if err != nil {
 			return "", "", err
 		}
+		cmd.Env = append(os.Environ(), "REGISTRY_LONG_TESTS=1")
 		out, err := cmd.CombinedOutput()
 		if err == nil {
 			continue
