@@ -16,7 +16,7 @@ import (
 )
 
 // confirmRule is part of the description of every command that calls confirm.
-const confirmRule = "asks on a terminal and elsewhere wants -yes."
+const confirmRule = "asks on a terminal and otherwise needs -yes."
 
 func yesFlag() cli.Flag { return &cli.BoolFlag{Name: "yes", Usage: "do it without asking"} }
 

@@ -37,10 +37,10 @@ const exitCodesText = `EXIT CODES
      2  usage: unknown command or flag, bad flag value or argument, limit exceeded
      3  not found: unknown group, member or node, or a group without members that
         own keys
-     4  conflict: the id is held by another process, this process lost its seat,
-        the group changed in between or has members, a node does not fit the
-        cluster or was not taken in, the nodes are of another cluster than the one
-        of -cluster
+     4  conflict: the id is held by another process, this process lost its
+        registration, the group changed in between or has members, a node does
+        not fit the cluster or was not taken in, the nodes are of another cluster
+        than the one of -cluster
      5  unavailable: no node answered in time, no leader, or not fresh enough
      6  outcome unknown: the write may or may not take effect; run it again
      7  a check said no: digests differ, a plan moves more than -max-moved, or a

@@ -72,7 +72,7 @@ func groupCommand(e *env) *cli.Command {
 func groupAcceptLossCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name:        "accept-loss",
-		Usage:       "let members go at once that fell silent and that the mass-loss guard holds",
+		Usage:       "remove the silent members at once that the mass-loss guard holds",
 		ArgsUsage:   "GROUP",
 		Description: "If there are any it says how many, " + confirmRule,
 		Flags:       clientFlags(jsonFlag(), yesFlag()),

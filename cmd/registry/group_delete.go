@@ -15,9 +15,9 @@ func groupDeleteCommand(e *env) *cli.Command {
 		Name:      "delete",
 		Usage:     "delete a group",
 		ArgsUsage: "GROUP",
-		Description: "A group without members goes without a question: no key moves. One that has members\n" +
-			"stays, unless -force removes them with it: their processes are told, and do not\n" +
-			"register again. With -force it says how many they are, " + confirmRule,
+		Description: "A group without members is deleted without a question, because no key moves. A\n" +
+			"group with members is deleted only with -force, which removes them too: their\n" +
+			"processes learn of it and do not register again. It then says how many they are, " + confirmRule,
 		Flags: clientFlags(&cli.BoolFlag{Name: "force", Usage: "remove its members with it"}, yesFlag(), jsonFlag()),
 		Action: func(c *cli.Context) error {
 			args, err := positional(c, "GROUP")

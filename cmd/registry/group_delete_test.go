@@ -25,7 +25,7 @@ func TestGroupDelete(t *testing.T) {
 	if r := execute(t, t.Context(), "", "group", "delete", "-force", "empty"); r.code != exitOK || f.groups["empty"] != nil {
 		t.Errorf("empty, with -force: %+v", r)
 	}
-	if help := ok(t, "group", "delete", "-help"); !strings.Contains(help, "A group without members goes without a question") {
+	if help := ok(t, "group", "delete", "-help"); !strings.Contains(help, "A group without members is deleted without a question") {
 		t.Errorf("the help does not say so:\n%s", help)
 	}
 	if help := ok(t, "group", "accept-loss", "-help"); !strings.Contains(help, "If there are any it says how many") {

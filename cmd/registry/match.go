@@ -41,8 +41,8 @@ func matchCommand(e *env) *cli.Command {
 		Category:  categoryService,
 		Description: "With - as the key, keys are read from stdin, one a line, and answered as they\n" +
 			"come. With -n N the first N distinct owners are shown: the second is where the\n" +
-			"key goes when the first one leaves. Of an owner that is held for a restart the\n" +
-			"member is named that stands in for it.",
+			"key goes when the first one leaves. For an owner that is held for a restart the\n" +
+			"fallback is shown, which serves its keys.",
 		Flags: readFlags(
 			&cli.IntFlag{Name: "n", Usage: "how many distinct owners", Value: 1},
 		),

@@ -93,11 +93,11 @@ func stateText(m sdk.Member) string {
 func deregisterCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name:      "deregister",
-		Usage:     "remove a member, whoever holds its id",
+		Usage:     "remove a member, whichever process registered it",
 		ArgsUsage: memberArgs,
 		Category:  categoryService,
-		Description: "Its process is told at its next heartbeat and ends; started again, it registers\n" +
-			"anew. Removing a member that is not there succeeds. If keys would move it\n" +
+		Description: "Its process learns of it at its next heartbeat and ends; a restarted one registers\n" +
+			"again. To remove a member that does not exist is no error. If keys would move it\n" +
 			"shows them, " + confirmRule,
 		Flags: memberFlags(),
 		Action: func(c *cli.Context) error {

@@ -38,12 +38,12 @@ func memberCommand(e *env) *cli.Command {
 func memberHoldCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name:      "hold",
-		Usage:     "keep a member's seat while its process restarts",
+		Usage:     "hold a member while its process restarts: it keeps its keys",
 		ArgsUsage: memberArgs + " -for TIME",
-		Description: "The member keeps its keys; requests go to the fallback of each. The time counts\n" +
-			"from the last heartbeat. It ends when the id is registered again, at whatever\n" +
-			"address; when nobody comes the member goes. Its process may end meanwhile: the\n" +
-			"SDK and register leave a held seat held.",
+		Description: "Requests for its keys go to their fallbacks. The time counts from the last\n" +
+			"heartbeat. The hold ends when the id is registered again, at any address;\n" +
+			"otherwise the member is removed at its end. Its process may end during the hold:\n" +
+			"the SDK and register leave the member held.",
 		Flags: memberFlags(&cli.DurationFlag{Name: "for", Usage: "how long, 1s–24h, or the member's ttl if that is longer"}),
 		Action: func(c *cli.Context) error {
 			if err := require(c, flagGroup, flagID, "for"); err != nil {

@@ -33,7 +33,7 @@ func registerCommand(e *env) *cli.Command {
 		&cli.DurationFlag{Name: "ttl", Usage: "how long it stays registered without a heartbeat, 1s–24h", Value: 10 * time.Second},
 		&cli.IntFlag{Name: flagWeight, Usage: "1–1000: a service of weight 2 owns twice the keys of one of weight 1", Value: 1},
 		&cli.StringSliceFlag{Name: "meta", Usage: "metadata `KEY=VALUE`, repeatable"},
-		&cli.DurationFlag{Name: flagHoldOnExit, Usage: "keep the seat for so long after the end, for a restart: 1s–24h, or the ttl if that is longer"},
+		&cli.DurationFlag{Name: flagHoldOnExit, Usage: "hold the member for so long after the end, for a restart: 1s–24h, or the ttl if that is longer"},
 		&cli.BoolFlag{Name: "take-over", Usage: "take the id over from a live process at another address"},
 		&cli.BoolFlag{Name: flagJSON, Usage: "print what becomes of the registration as lines of JSON"},
 	)
@@ -45,14 +45,14 @@ func registerCommand(e *env) *cli.Command {
 		Description: "Stays in the foreground, sends heartbeats, and deregisters on SIGINT, SIGTERM or\n" +
 			"SIGHUP. With a command it runs it, passes signals on to it, deregisters when it\n" +
 			"ends and exits with its status. If another process takes the id, the command gets\n" +
-			"SIGTERM, 10s later its whole process group SIGKILL, and the exit code is 4. What a\n" +
-			"command that was told to end leaves running in its group ends with it. (On a\n" +
+			"SIGTERM, 10s later its whole process group SIGKILL, and the exit code is 4. When\n" +
+			"registry has ended the command, it ends the rest of its process group. (On a\n" +
 			"terminal the group is the terminal's, and only the command itself is ended.) On\n" +
 			"Linux the command gets SIGTERM when registry is killed. As process 1 of a\n" +
 			"container registry reaps orphans.\n\n" +
-			"With -hold-on-exit the seat is held instead of given back, before a signal is\n" +
-			"passed on: the member keeps its keys for that time, and requests go to the\n" +
-			"fallback of each, until the id is registered again, at whatever address.\n\n" +
+			"With -hold-on-exit the member is held instead of deregistered, before a signal is\n" +
+			"passed on: it keeps its keys for that time, and requests go to their fallbacks,\n" +
+			"until the id is registered again, at any address.\n\n" +
 			"With -json each event is one line on stdout, or on stderr if there is a command:\n" +
 			"registered, unreachable, renewed, lost, reregistered, held, hold_failed,\n" +
 			"deregistering, deregistered, deregister_failed, or ended, with the reason.",

@@ -38,8 +38,8 @@ func ringDiffCommand(e *env) *cli.Command {
 		Name:      "diff",
 		Usage:     "show which keys have another owner in a second ring",
 		ArgsUsage: "A B",
-		Description: "A and B are files that \"ring show -json\" wrote, or groups: a name with a \"/\", or\n" +
-			"one that ends in .json, or one of a file that exists, is a file's.",
+		Description: "A and B are files that \"ring show -json\" wrote, or groups. A name\n" +
+			"with a \"/\", a name that ends in .json and the name of an existing file mean a file.",
 		Flags: readFlags(
 			&cli.BoolFlag{Name: "ranges", Usage: "list the ranges of key hashes too"},
 			maxMovedFlag(),
