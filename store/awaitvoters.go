@@ -65,25 +65,18 @@ func (s *Store) votersBehind(ctx context.Context, of []raft.Server, moved raft.S
 	ctx, cancel := context.WithTimeout(ctx, voterTimeout)
 	defer cancel()
 	var mu sync.Mutex // guards missing and wait
-	var calls sync.WaitGroup
-	for _, v := range rafttransport.Voters(of) {
-		if v.ID == raft.ServerID(s.cfg.ID) {
-			continue
+	s.eachPeer(rafttransport.Voters(of), func(v raft.Server, node Target) {
+		applied, err := s.cfg.Peers.Applied(ctx, node)
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case err != nil:
+			missing = append(missing, fmt.Sprintf("%s does not answer", v.ID))
+		case applied < index:
+			missing = append(missing, fmt.Sprintf("%s is behind", v.ID))
+			wait = wait || v.ID != moved
 		}
-		calls.Go(func() {
-			applied, err := s.cfg.Peers.Applied(ctx, s.target(string(v.Address), string(v.ID)))
-			mu.Lock()
-			defer mu.Unlock()
-			switch {
-			case err != nil:
-				missing = append(missing, fmt.Sprintf("%s does not answer", v.ID))
-			case applied < index:
-				missing = append(missing, fmt.Sprintf("%s is behind", v.ID))
-				wait = wait || v.ID != moved
-			}
-		})
-	}
-	calls.Wait()
+	})
 	slices.Sort(missing)
 	return missing, wait
 }

@@ -128,26 +128,19 @@ func (s *Store) followersDiskLoop(l *leadership) {
 func (s *Store) askDisks(l *leadership, voters []raft.Server, reported map[raft.ServerID]bool) {
 	ctx, cancel := context.WithTimeout(l.ctx, peerTimeout)
 	defer cancel()
-	var mu sync.Mutex
-	var wg sync.WaitGroup
+	var mu sync.Mutex // guards reported and low
 	var low []string
-	for _, v := range voters {
-		if v.ID == raft.ServerID(s.cfg.ID) {
-			continue
+	s.eachPeer(voters, func(v raft.Server, node Target) {
+		isLow, err := s.cfg.Peers.LowDisk(ctx, node)
+		mu.Lock()
+		defer mu.Unlock()
+		if err == nil {
+			reported[v.ID] = isLow
 		}
-		wg.Go(func() {
-			isLow, err := s.cfg.Peers.LowDisk(ctx, s.target(string(v.Address), string(v.ID)))
-			mu.Lock()
-			defer mu.Unlock()
-			if err == nil {
-				reported[v.ID] = isLow
-			}
-			if reported[v.ID] {
-				low = append(low, string(v.ID))
-			}
-		})
-	}
-	wg.Wait()
+		if reported[v.ID] {
+			low = append(low, string(v.ID))
+		}
+	})
 	slices.Sort(low)
 	s.disk.mu.Lock()
 	defer s.disk.mu.Unlock()

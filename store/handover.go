@@ -35,20 +35,13 @@ func (s *Store) successor(ctx context.Context, voters []raft.Server) (best raft.
 	defer cancel()
 	var mu sync.Mutex // guards best, ok and furthest
 	var furthest uint64
-	var calls sync.WaitGroup
-	for _, v := range voters {
-		if v.ID == raft.ServerID(s.cfg.ID) {
-			continue
+	s.eachPeer(voters, func(v raft.Server, node Target) {
+		applied, err := s.cfg.Peers.Applied(ctx, node)
+		mu.Lock()
+		defer mu.Unlock()
+		if err == nil && (!ok || applied > furthest) {
+			best, ok, furthest = v, true, applied
 		}
-		calls.Go(func() {
-			applied, err := s.cfg.Peers.Applied(ctx, s.target(string(v.Address), string(v.ID)))
-			mu.Lock()
-			defer mu.Unlock()
-			if err == nil && (!ok || applied > furthest) {
-				best, ok, furthest = v, true, applied
-			}
-		})
-	}
-	calls.Wait()
+	})
 	return best, ok
 }

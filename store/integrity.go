@@ -244,22 +244,15 @@ func (s *Store) checkPeers(ctx context.Context, servers []raft.Server, req Check
 	defer cancel()
 	responses := checkResponses{self: raft.ServerID(s.cfg.ID), servers: servers, byID: make(map[raft.ServerID]CheckResponse)}
 	var mu sync.Mutex // guards byID
-	var wg sync.WaitGroup
-	for _, server := range servers {
-		if server.ID == raft.ServerID(s.cfg.ID) {
-			continue
+	s.eachPeer(servers, func(server raft.Server, node Target) {
+		r, err := s.cfg.Peers.Check(ctx, node, req)
+		if err != nil || r.Version != fsm.DigestVersion {
+			return
 		}
-		wg.Go(func() {
-			r, err := s.cfg.Peers.Check(ctx, s.target(string(server.Address), string(server.ID)), req)
-			if err != nil || r.Version != fsm.DigestVersion {
-				return
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			responses.byID[server.ID] = r
-		})
-	}
-	wg.Wait()
+		mu.Lock()
+		defer mu.Unlock()
+		responses.byID[server.ID] = r
+	})
 	return responses
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -81,19 +80,11 @@ func (s *Store) knowsNewerTerm(ctx context.Context, crashed raft.ServerID) bool 
 	defer cancel()
 	term := s.raft.CurrentTerm()
 	var newer atomic.Bool
-	var calls sync.WaitGroup
-	for _, v := range voters {
-		if v.ID == crashed || v.ID == raft.ServerID(s.cfg.ID) {
-			continue
+	s.eachPeer(withoutServer(voters, crashed), func(_ raft.Server, node Target) {
+		if theirs, err := s.cfg.Peers.Term(ctx, node); err == nil && theirs > term {
+			newer.Store(true)
 		}
-		calls.Go(func() {
-			theirs, err := s.cfg.Peers.Term(ctx, s.target(string(v.Address), string(v.ID)))
-			if err == nil && theirs > term {
-				newer.Store(true)
-			}
-		})
-	}
-	calls.Wait()
+	})
 	return newer.Load() || s.raft.CurrentTerm() != term
 }
 

@@ -3,6 +3,9 @@ package store
 import (
 	"context"
 	"io"
+	"sync"
+
+	"github.com/hashicorp/raft"
 )
 
 // Peers calls other nodes by their bind addresses.
@@ -26,7 +29,18 @@ type Peers interface {
 	Join(ctx context.Context, bind string, node Hello) (clusterID string, err error)
 }
 
-// Hello says who a node is.
+// eachPeer calls f for each other server, all at once, and waits for all calls.
+func (s *Store) eachPeer(servers []raft.Server, f func(raft.Server, Target)) {
+	var calls sync.WaitGroup
+	for _, server := range servers {
+		if server.ID != raft.ServerID(s.cfg.ID) {
+			calls.Go(func() { f(server, s.target(string(server.Address), string(server.ID))) })
+		}
+	}
+	calls.Wait()
+}
+
+// Hello describes a node.
 type Hello struct {
 	Cluster     string
 	ID          string
