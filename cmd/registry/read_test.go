@@ -316,9 +316,9 @@ func TestHealth(t *testing.T) {
 		t.Errorf("not ready: %+v", r)
 	}
 	refuses, silent := free(t), silentListener(t)
-	r = execute(t, t.Context(), "", "health", "-registries", refuses+","+f.addr+","+silent, "-timeout", "300ms")
+	r = execute(t, t.Context(), "", "health", "-registries", refuses+","+f.addr+","+silent, "-timeout", "2s")
 	want := "registry: " + refuses + ": connection refused\n  " + f.addr + " is not_serving\n  " + silent + ": no answer in time\n"
-	if r.code != exitUnavailable || r.stderr != want {
+	if r.code != exitUnavailable || !strings.HasSuffix(r.stderr, want) { // it may say before what it tries
 		t.Errorf("nobody there: %+v, want %q", r, want)
 	}
 	r = execute(t, t.Context(), "", "health", "-addr", refuses, "-json")
