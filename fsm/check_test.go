@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/werbenhu/registry/fsm/fsmpb"
+	"github.com/werbenhu/registry/store/storetest/seed"
 )
 
 func checkEntry() *fsmpb.Command {
@@ -17,7 +18,7 @@ func checkEntry() *fsmpb.Command {
 // A mark is the digest that the state has at that entry alone, however the
 // entries are batched.
 func TestMarksDoNotDependOnBatches(t *testing.T) {
-	r := random(t)
+	r := seed.Rand(t)
 	h := newHistory(t, r)
 	want := make(map[uint64]uint64)
 	for range historyLength() / 2 {
@@ -84,7 +85,7 @@ func TestWaitMark(t *testing.T) {
 
 // Verify sees a change of a record that no entry made.
 func TestVerifyFindsDamagedMemory(t *testing.T) {
-	h := newHistory(t, random(t))
+	h := newHistory(t, seed.Rand(t))
 	for range historyLength() {
 		h.step()
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"github.com/werbenhu/registry/fsm/fsmpb"
+	"github.com/werbenhu/registry/store/storetest/seed"
 )
 
 // scratchDigest computes the digest from the records alone, with its own encoder:
@@ -58,7 +59,7 @@ func scratchDigest(s *State) uint64 {
 }
 
 func TestDigestIsThatOfTheRecords(t *testing.T) {
-	h := newHistory(t, random(t))
+	h := newHistory(t, seed.Rand(t))
 	for range historyLength() {
 		h.step()
 		s := h.log.m.State()

@@ -10,6 +10,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"github.com/werbenhu/registry/ring"
+	"github.com/werbenhu/registry/store/storetest/seed"
 )
 
 // scratchFingerprint computes a group's fingerprint from its members alone, with
@@ -66,7 +67,7 @@ func builtDigest(tb testing.TB, g *Group) uint64 {
 // At every revision, through snapshots and restores, the fingerprint is that of
 // the members, and equal fingerprints come with equal points.
 func TestFingerprintsFollowTheMembers(t *testing.T) {
-	h := newHistory(t, random(t))
+	h := newHistory(t, seed.Rand(t))
 	points := make(map[uint64]uint64) // fingerprint → digest of the points
 	revisions := make(map[string]uint64)
 	for range historyLength() {
@@ -195,7 +196,7 @@ func (f *folded) Restored(*State) {}
 
 // However entries come in batches, the changes of groups add up to the state.
 func TestChangesOfGroupsAddUp(t *testing.T) {
-	r := random(t)
+	r := seed.Rand(t)
 	h := newHistory(t, r)
 	for range historyLength() {
 		h.step()

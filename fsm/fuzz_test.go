@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/werbenhu/registry/fsm/fsmpb"
+	"github.com/werbenhu/registry/store/storetest/seed"
 )
 
 func FuzzDecode(f *testing.F) {
@@ -115,7 +116,7 @@ func FuzzValidCommand(f *testing.F) {
 // The same with commands that are often valid: fields are drawn from the
 // limits and from just outside of them.
 func TestWhatValidateLetsThrough(t *testing.T) {
-	r := random(t)
+	r := seed.Rand(t)
 	l := newLog(t)
 	name := func() string { return pick(r, "web", "a", "ж", "", "a/b", "x y", "\xff", "n1") }
 	addr := func() string { return pick(r, "a:1", "[::1]:80", "b:65535", "b:0", "", "\xff:1") }

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/werbenhu/registry/fsm/fsmpb"
+	"github.com/werbenhu/registry/store/storetest/seed"
 )
 
 // history draws commands over few names, so that they meet: refreshes,
@@ -122,7 +123,7 @@ func historyLength() int {
 }
 
 func TestBatchSplitsDoNotMatter(t *testing.T) {
-	r := random(t)
+	r := seed.Rand(t)
 	h := newHistory(t, r)
 	for range historyLength() {
 		h.step()
@@ -152,7 +153,7 @@ func errText(err error) error {
 }
 
 func TestPublishedStatesNeverChange(t *testing.T) {
-	h := newHistory(t, random(t))
+	h := newHistory(t, seed.Rand(t))
 	type held struct {
 		state  *State
 		digest uint64
@@ -177,7 +178,7 @@ func TestPublishedStatesNeverChange(t *testing.T) {
 }
 
 func TestRestoredMachineGoesOn(t *testing.T) {
-	r := random(t)
+	r := seed.Rand(t)
 	h := newHistory(t, r)
 	for range historyLength() / 2 {
 		h.step()

@@ -6,6 +6,7 @@ import (
 
 	"github.com/werbenhu/registry/fsm/fsmpb"
 	"github.com/werbenhu/registry/ring"
+	"github.com/werbenhu/registry/store/storetest/seed"
 )
 
 func (l *log) batch(cmds ...*fsmpb.Command) []Result {
@@ -18,7 +19,7 @@ func (l *log) batch(cmds ...*fsmpb.Command) []Result {
 
 // The oldest fences go first, whatever the batches, also across a restore.
 func TestFencesAreBounded(t *testing.T) {
-	r := random(t)
+	r := seed.Rand(t)
 	l := newLog(t)
 	l.must(register(newRegistration("web", "a", "10.0.0.1:80", "one")))
 	const extra = 100
@@ -174,7 +175,7 @@ func TestMembersOfAllGroupsAreBounded(t *testing.T) {
 }
 
 func TestMemberCountFollowsTheGroups(t *testing.T) {
-	h := newHistory(t, random(t))
+	h := newHistory(t, seed.Rand(t))
 	for range historyLength() {
 		h.step()
 		s, sum := h.log.m.State(), 0

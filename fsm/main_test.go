@@ -3,10 +3,8 @@ package fsm
 import (
 	"bytes"
 	"flag"
-	"math/rand/v2"
 	"strconv"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
@@ -14,23 +12,9 @@ import (
 	"github.com/werbenhu/registry/ring"
 )
 
-var (
-	update   = flag.Bool("update", false, "write golden files instead of comparing with them")
-	seedFlag = flag.Uint64("seed", 0, "seed of the randomised tests; 0 draws one")
-)
+var update = flag.Bool("update", false, "write golden files instead of comparing with them")
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// random returns a generator whose seed is printed, so that a failure can be
-// repeated with -seed.
-func random(tb testing.TB) *rand.Rand {
-	seed := *seedFlag
-	if seed == 0 {
-		seed = uint64(time.Now().UnixNano())
-	}
-	tb.Logf("repeat with -seed=%d", seed)
-	return rand.New(rand.NewPCG(seed, 1))
-}
 
 // log drives a machine as raft does: one index after the other.
 type log struct {

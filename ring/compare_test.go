@@ -8,25 +8,13 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/cespare/xxhash/v2"
+
+	"github.com/werbenhu/registry/store/storetest/seed"
 )
 
-var (
-	seedFlag = flag.Uint64("seed", 0, "seed of the randomised tests (0: from the clock)")
-	update   = flag.Bool("update", false, "rewrite the golden files")
-)
-
-// newRand returns a generator and prints its seed, which -seed repeats.
-func newRand(t testing.TB) *rand.Rand {
-	seed := *seedFlag
-	if seed == 0 {
-		seed = uint64(time.Now().UnixNano())
-	}
-	t.Logf("repeat with -seed=%d", seed)
-	return rand.New(rand.NewPCG(seed, 0))
-}
+var update = flag.Bool("update", false, "rewrite the golden files")
 
 func mustNew(t testing.TB, p Params, members []Member) *Ring {
 	t.Helper()
@@ -163,7 +151,7 @@ func probes(n *naive) []uint64 {
 }
 
 func TestRingEqualsNaive(t *testing.T) {
-	rnd := newRand(t)
+	rnd := seed.Rand(t)
 	for range 60 {
 		p, members := randomSet(rnd, 12)
 		requireNaive(t, mustNew(t, p, members), newNaive(p, members))
@@ -171,7 +159,7 @@ func TestRingEqualsNaive(t *testing.T) {
 }
 
 func TestHistoryEqualsNaive(t *testing.T) {
-	rnd := newRand(t)
+	rnd := seed.Rand(t)
 	for range 3 {
 		p, members := randomSet(rnd, 30)
 		r := mustNew(t, p, members)
@@ -232,7 +220,7 @@ func TestCollisionsEqualNaive(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			collide(t, squeeze)
-			rnd := newRand(t)
+			rnd := seed.Rand(t)
 			for range 4 {
 				p, members := randomSet(rnd, 9)
 				if strings.HasPrefix(name, "two") {

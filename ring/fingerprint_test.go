@@ -6,10 +6,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/werbenhu/registry/store/storetest/seed"
 )
 
 func TestFingerprintKeptByDifferences(t *testing.T) {
-	rnd := newRand(t)
+	rnd := seed.Rand(t)
 	for range 20 {
 		p, members := randomSet(rnd, 30)
 		in, r := InputsOf(p, members), mustNew(t, p, members)
@@ -55,7 +57,7 @@ func follow(in *Inputs, p Params, before []Member, q Params, after []Member) {
 
 // Sets are so small that many are drawn several times, in another order or with other states.
 func TestFingerprintNamesTheInputs(t *testing.T) {
-	rnd := newRand(t)
+	rnd := seed.Rand(t)
 	texts, prints, digests := map[uint64]string{}, map[string]uint64{}, map[uint64]uint64{}
 	again := 0
 	for range 2000 {

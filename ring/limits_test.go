@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/werbenhu/registry/store/storetest/seed"
 )
 
 func TestLimits(t *testing.T) {
@@ -130,7 +132,7 @@ func TestIndexStaysSmallWhenNearlyAllDrain(t *testing.T) {
 
 // Readers go on with the ring they loaded while others are published. Run with -race.
 func TestPublishUnderReaders(t *testing.T) {
-	rnd := newRand(t)
+	rnd := seed.Rand(t)
 	p, members := randomSet(rnd, 20)
 	members = append(members, Member{ID: "stays", Weight: 1})
 	var shared atomic.Pointer[Ring]

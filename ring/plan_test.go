@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/werbenhu/registry/store/storetest/seed"
 )
 
 // naiveDiff compares two naive rings at every hash where either can change.
@@ -43,7 +45,7 @@ func naiveDiff(a, b *naive) []Range {
 }
 
 func TestDiffEqualsNaive(t *testing.T) {
-	rnd := newRand(t)
+	rnd := seed.Rand(t)
 	for range 15 {
 		p, members := randomSet(rnd, 6)
 		q, others := p, mutate(rnd, members)
@@ -103,7 +105,7 @@ func randomChange(rnd *rand.Rand, members []Member) Change {
 }
 
 func TestPlanEqualsRealDifference(t *testing.T) {
-	rnd := newRand(t)
+	rnd := seed.Rand(t)
 	for range 60 {
 		p, members := randomSet(rnd, 10)
 		r, c := mustNew(t, p, members), randomChange(rnd, members)

@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"github.com/werbenhu/registry/store/storetest/seed"
 )
 
 func randomKeys(rnd *rand.Rand, n int) []string {
@@ -17,7 +19,7 @@ func randomKeys(rnd *rand.Rand, n int) []string {
 }
 
 func TestOrderOfArrivalDoesNotMatter(t *testing.T) {
-	rnd := newRand(t)
+	rnd := seed.Rand(t)
 	for range 20 {
 		p, members := randomSet(rnd, 12)
 		want := mustNew(t, p, members)
@@ -52,7 +54,7 @@ func changed(a, b []Member) map[string]bool {
 }
 
 func TestNoMoveBetweenStayers(t *testing.T) {
-	rnd := newRand(t)
+	rnd := seed.Rand(t)
 	p := Params{VirtualNodes: 64}
 	_, members := randomSet(rnd, 20)
 	r := mustNew(t, p, members)
@@ -70,7 +72,7 @@ func TestNoMoveBetweenStayers(t *testing.T) {
 }
 
 func TestDrainedMemberReceivesNothing(t *testing.T) {
-	rnd := newRand(t)
+	rnd := seed.Rand(t)
 	for range 30 {
 		p, members := randomSet(rnd, 12)
 		r := mustNew(t, p, members)
@@ -102,7 +104,7 @@ func TestHeldMemberKeepsItsKeys(t *testing.T) {
 }
 
 func TestWeightsNest(t *testing.T) {
-	rnd := newRand(t)
+	rnd := seed.Rand(t)
 	p := Params{VirtualNodes: 64}
 	for range 20 {
 		_, members := randomSet(rnd, 8)
@@ -123,7 +125,7 @@ func TestWeightsNest(t *testing.T) {
 }
 
 func TestBoundIsNeverExceeded(t *testing.T) {
-	rnd := newRand(t)
+	rnd := seed.Rand(t)
 	for i := range 60 {
 		p, members := randomSet(rnd, 40)
 		p.Bound = 1010 + rnd.IntN(200)
@@ -203,7 +205,7 @@ func walkLayout(id string, i, between int) uint64 {
 }
 
 func TestSharesSumToTheWhole(t *testing.T) {
-	rnd := newRand(t)
+	rnd := seed.Rand(t)
 	for range 30 {
 		p, members := randomSet(rnd, 12)
 		r, n := mustNew(t, p, members), newNaive(p, members)
@@ -221,7 +223,7 @@ func TestSharesSumToTheWhole(t *testing.T) {
 }
 
 func TestMatchVariantsAgree(t *testing.T) {
-	rnd := newRand(t)
+	rnd := seed.Rand(t)
 	for range 40 {
 		p, members := randomSet(rnd, 90)
 		r := mustNew(t, p, members)

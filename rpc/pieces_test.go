@@ -3,7 +3,6 @@ package rpc
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"runtime"
 	"strings"
 	"testing"
@@ -15,6 +14,7 @@ import (
 	"github.com/werbenhu/registry/fsm/watch"
 	"github.com/werbenhu/registry/rpc/metrics"
 	"github.com/werbenhu/registry/rpc/registrypb"
+	"github.com/werbenhu/registry/store/storetest/seed"
 )
 
 // watched is a machine with a hub.
@@ -269,9 +269,7 @@ func TestListOfManyGroups(t *testing.T) {
 
 // A message is never larger than its counted size.
 func TestSizesAreUpperBounds(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	rnd := rand.New(rand.NewPCG(seed, 0))
+	rnd := seed.Rand(t)
 	text := func(most int) string { return strings.Repeat("x", rnd.IntN(most+1)) }
 	for range 2000 {
 		m := &fsm.Member{

@@ -14,6 +14,7 @@ import (
 	"github.com/werbenhu/registry/fsm"
 	"github.com/werbenhu/registry/fsm/fsmpb"
 	"github.com/werbenhu/registry/ring"
+	"github.com/werbenhu/registry/store/storetest/seed"
 )
 
 // revisions records every revision of the groups, by fingerprint and revision: a
@@ -143,7 +144,7 @@ func (r *reader) run(ctx context.Context) {
 // Under concurrent changes, restores and requests, a view has the revision and the
 // fingerprint of the members of its ring.
 func TestViewNamesWhatItWasBuiltFrom(t *testing.T) {
-	rnd := random(t)
+	rnd := seed.Rand(t)
 	all := &revisions{groups: make(map[key][]*fsm.Group)}
 	c := newCluster(t, 4<<20, all)
 	groups := []string{"a", "b", "c"}

@@ -2,8 +2,6 @@ package rings
 
 import (
 	"context"
-	"flag"
-	"math/rand/v2"
 	"runtime"
 	"strconv"
 	"sync"
@@ -17,20 +15,7 @@ import (
 	"github.com/werbenhu/registry/ring"
 )
 
-var seedFlag = flag.Uint64("seed", 0, "seed of the randomised tests; 0 draws one")
-
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// random returns a generator whose seed is printed, so that a failure can be
-// repeated with -seed.
-func random(tb testing.TB) *rand.Rand {
-	seed := *seedFlag
-	if seed == 0 {
-		seed = uint64(time.Now().UnixNano())
-	}
-	tb.Logf("repeat with -seed=%d", seed)
-	return rand.New(rand.NewPCG(seed, 1))
-}
 
 // cluster is a machine that a cache observes, driven as raft does.
 type cluster struct {

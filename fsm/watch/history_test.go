@@ -12,6 +12,7 @@ import (
 
 	"github.com/werbenhu/registry/fsm"
 	"github.com/werbenhu/registry/fsm/fsmpb"
+	"github.com/werbenhu/registry/store/storetest/seed"
 )
 
 // model is the sum of a watcher's steps: ids to modified indexes, by group.
@@ -164,7 +165,7 @@ func (o slowObserver) Restored(*fsm.State) { yield(o.rnd, 200) }
 // Under random changes and restores, the steps of every watcher add up to the state,
 // and it is woken for each.
 func TestWatchersOfARandomHistory(t *testing.T) {
-	rnd := random(t)
+	rnd := seed.Rand(t)
 	rounds := 40
 	if testing.Short() {
 		rounds = 10

@@ -1,9 +1,7 @@
 package watch
 
 import (
-	"flag"
 	"fmt"
-	"math/rand/v2"
 	"strconv"
 	"strings"
 	"testing"
@@ -15,20 +13,7 @@ import (
 	"github.com/werbenhu/registry/fsm/fsmpb"
 )
 
-var seedFlag = flag.Uint64("seed", 0, "seed of the randomised tests; 0 draws one")
-
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// random returns a generator whose seed is printed, so that a failure can be
-// repeated with -seed.
-func random(tb testing.TB) *rand.Rand {
-	seed := *seedFlag
-	if seed == 0 {
-		seed = uint64(time.Now().UnixNano())
-	}
-	tb.Logf("repeat with -seed=%d", seed)
-	return rand.New(rand.NewPCG(seed, 1))
-}
 
 // cluster is a machine that a hub observes, driven as raft does.
 type cluster struct {

@@ -1,5 +1,5 @@
-// Package seed seeds the randomised tests of store and its packages, which are too
-// deep in the graph of imports for package storetest.
+// Package seed seeds the randomised tests of this module. It imports no other package
+// of it, so the tests of any may import it.
 package seed
 
 import (
