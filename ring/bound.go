@@ -11,7 +11,7 @@ type moved struct {
 	plain uint32 // the point's member
 }
 
-// plainOwner returns the member whose point is at a position, whatever the bound made of its arc.
+// plainOwner returns the member whose point is at a position, without the bound.
 func (r *Ring) plainOwner(at int) int {
 	if i, ok := r.movedAt(at); ok {
 		return int(r.moved[i].plain)
@@ -45,7 +45,7 @@ func (t *table) withOwnHeads() *table {
 }
 
 // applyBound gives whole arcs of members above their cap to members with room. If an arc finds no
-// room the bound in force is the next weaker one: its excess over the fair share doubles, until all fit.
+// room, the excess of the bound over the fair share doubles, until all arcs fit.
 func (r *Ring) applyBound() {
 	r.bound = r.params.Bound
 	if r.bound == 0 || r.table.n == 0 {
@@ -73,7 +73,7 @@ func (r *Ring) totalWeight() uint64 {
 	return total
 }
 
-// relabel enters the arcs' new owners.
+// relabel sets the arcs' new owners.
 func (r *Ring) relabel(arcs []arc) {
 	slices.SortFunc(arcs, func(a, b arc) int { return cmp.Compare(a.at, b.at) })
 	for _, a := range arcs {

@@ -6,16 +6,14 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// Digest returns a digest of the points, computed at the first call and kept: XXH64 over the ids that
-// have points and over the ordered list of (hash, owner), in the byte layout of the package comment.
-// It shows whether two rings were built alike. For a large ring the first call takes longer than a
-// change of the ring.
-func (r *Ring) Digest() uint64 { return r.kept() }
+// Digest returns a digest of the points, computed at the first call: XXH64 over the ids that have points
+// and over the ordered list of (hash, owner), in the byte layout of the package comment. It shows whether
+// two rings have the same points. For a large ring the first call takes longer than a change of the ring.
+func (r *Ring) Digest() uint64 { return r.digestOnce() }
 
-// Verify says whether the points in memory still give the digest that was kept; it costs as much as
-// computing it. Damage from before the first call of Digest or Verify is in the kept digest, and not
-// found.
-func (r *Ring) Verify() bool { return r.digest() == r.kept() }
+// Verify reports whether the points in memory still have that digest; it costs as much as computing it.
+// It does not find damage from before the first call of Digest or Verify.
+func (r *Ring) Verify() bool { return r.digest() == r.digestOnce() }
 
 // digest writes to XXH64, all integers little endian:
 //
@@ -41,9 +39,8 @@ func (r *Ring) digest() uint64 {
 	return d.Sum64()
 }
 
-// writePoints writes every point in order: u64 hash, u32 number of its owner. It
-// goes over the buckets by itself, because a large ring's digest takes longer
-// than its change.
+// writePoints writes every point in order: u64 hash, u32 number of its owner. It has its own loop over
+// the buckets for speed: the digest of a large ring takes longer than a change of the ring.
 func (t *table) writePoints(d *xxhash.Digest, number []uint32) {
 	const size = 12
 	var buf [1024 * size]byte

@@ -34,8 +34,8 @@
 // hash of the point before, up to and including its own. The first n owners of a key are its owner and
 // then the members of the points from the key's own point on, clockwise, each member once.
 //
-// A held member is treated like an active one; who asks sees the state and prefers the next owner: the
-// first of the first 64 owners that is not held (Serving).
+// A held member owns keys like an active one. The caller sees the state and uses the fallback: the first
+// of the key's first 64 owners that is not held (Serving).
 //
 // # Bound
 //
@@ -50,8 +50,8 @@
 //     its point with the highest i downwards, until the sum is at most the cap.
 //  2. The shed arcs of all members are sorted by XXH64 of the eight bytes, little endian, of their
 //     point's hash. In this order, each goes to the member of the first point after its own,
-//     clockwise, whose sum plus the arc is at most its cap; members are those of the points, whatever
-//     became of their arcs. At most 4096 points are looked at, and at most all other points.
+//     clockwise, whose sum plus the arc is at most its cap; a point counts for its own member, also if
+//     its arc was shed. At most 4096 points are looked at, and at most all other points.
 //  3. If an arc finds no member, all arcs return and the excess doubles: B becomes 1000 + 2 · (B - 1000).
 //     Then 1 and 2 start again, until every arc has an owner. Ring.Bound is the B that was kept.
 //
@@ -84,9 +84,8 @@
 // A draining member is not in it, nor is the difference between active and held. No value is special,
 // 0 included. A change of any formula in this comment raises the version.
 //
-// S is a sum so that it can be kept by differences: a change of a member takes its old hash out and adds
-// its new one (Inputs). That costs two hashes, whatever the number of members. So the fingerprint of
-// every state of a set is known as soon as the state is, before any ring of it is built.
+// S is a sum, so a change of a member subtracts its old hash and adds its new one (Inputs). That costs two
+// hashes, whatever the number of members. So the fingerprint of a set is known before its ring is built.
 //
 // Rings with equal fingerprints send every key to the same id. The converse does not hold: K = 128 with
 // a weight of 2 and K = 256 with a weight of 1 lead to the same points, and differ in their fingerprints.

@@ -10,9 +10,8 @@ import (
 // fingerprint, so rings of two formulas never share one.
 const Version = 1
 
-// Inputs sums up the members that have points, for the fingerprint. It is kept by differences: a
-// change of a member costs two hashes, whatever the number of members. The zero value is that of
-// a set without members.
+// Inputs is the sum of the members that have points, for the fingerprint. A change of a member costs two
+// hashes, whatever the number of members. The zero value is that of a set without members.
 type Inputs struct {
 	members uint32 // that have points
 	sum     uint64 // of inputHash, modulo 2^64
@@ -64,7 +63,7 @@ func InputsOf(p Params, members []Member) Inputs {
 	return in
 }
 
-// Fingerprint returns the fingerprint of what the ring was built from. Equal fingerprints mean
-// equal owners of every key, as far as accidents go: ids can be chosen so that two sums collide. It
-// says nothing about how the points were built; see Digest. Each call hashes every member.
+// Fingerprint returns the fingerprint of the ring's inputs. Equal fingerprints mean equal owners of every
+// key, unless ids were chosen so that two sums collide. It does not cover the points; see Digest. Each
+// call hashes every member.
 func (r *Ring) Fingerprint() uint64 { return InputsOf(r.params, r.members).Fingerprint(r.params) }

@@ -14,9 +14,8 @@ const (
 	Active State = iota
 	// Draining members have no points: they own no key and are never returned by Match or MatchN.
 	Draining
-	// Held members keep their points and their keys although they do not answer for the moment.
-	// Match still returns them; the caller sees the state through Member. Serving and Fallback
-	// tell who stands in.
+	// Held members keep their points and their keys while they do not answer. Match returns them,
+	// and Member their state. Serving and Fallback return a member to use instead.
 	Held
 )
 

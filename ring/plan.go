@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// ErrChange: a change does not fit the ring it is to be made to.
+// ErrChange: a change does not fit its ring.
 var ErrChange = errors.New("ring: invalid change")
 
-// Change is what is to be done to a ring. Each id may be named once; Join and the other fields fit together.
+// Change is a change of a ring. Each id may be named once; Join may be combined with the other fields.
 type Change struct {
 	Join         []Member       `json:"join,omitempty"`          // must not be in the ring
 	Leave        []string       `json:"leave,omitempty"`         // must be in the ring, as in all fields below
@@ -103,7 +103,7 @@ func (e *editor) edit(field, id string, f func(*Member)) {
 	f(&e.members[i])
 }
 
-// result leaves out the members that edit emptied; members that came in without an id stay for New to refuse.
+// result omits the members that edit emptied; joined members without an id stay, for New to refuse.
 func (e *editor) result() []Member {
 	kept := e.members[:0]
 	for i, m := range e.members {
@@ -114,14 +114,14 @@ func (e *editor) result() []Member {
 	return kept
 }
 
-// Move is what goes from one member to another.
+// Move is the part of the key space that moves from one member to another.
 type Move struct {
-	From  string `json:"from"` // empty: nobody owned it
-	To    string `json:"to"`   // empty: nobody owns it any more
+	From  string `json:"from"` // empty: it had no owner
+	To    string `json:"to"`   // empty: it has no owner
 	Share Share  `json:"share"`
 }
 
-// PlannedMember is a member before and after a change; zero shares and weights where it is no member.
+// PlannedMember is a member before and after a change; shares and weights are zero while it is no member.
 type PlannedMember struct {
 	ID           string `json:"id"`
 	WeightBefore int    `json:"weight_before,omitempty"`

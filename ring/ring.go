@@ -17,7 +17,7 @@ type Ring struct {
 	moved   []moved  // arcs that the bound gave to another owner, by position
 	bound   int      // the bound in force, per mille; 0 is off
 
-	kept func() uint64 // digest, once
+	digestOnce func() uint64
 }
 
 // Hash returns the place of a key on the circle: XXH64 with seed 0.
@@ -52,7 +52,7 @@ func (r *Ring) With(p Params, members []Member) (*Ring, error) {
 	return assemble(p, sorted, t), nil
 }
 
-// assemble makes a ring of a table of plain owners, in which the bound may change owners.
+// assemble makes a ring of a table without the bound, which may then change owners.
 func assemble(p Params, sorted []Member, t *table) *Ring {
 	r := &Ring{params: p, members: sorted, table: t}
 	for _, m := range sorted {
@@ -61,7 +61,7 @@ func assemble(p Params, sorted []Member, t *table) *Ring {
 		}
 	}
 	r.applyBound()
-	r.kept = sync.OnceValue(r.digest)
+	r.digestOnce = sync.OnceValue(r.digest)
 	return r
 }
 

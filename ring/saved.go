@@ -18,8 +18,8 @@ var (
 	ErrDigest = errors.New("ring: digest differs")
 )
 
-// Saved is all it takes to build a ring again, and the fingerprint and the digest that it must then
-// have.
+// Saved has the inputs of a ring, and the fingerprint and the digest that it must have when it is
+// rebuilt.
 type Saved struct {
 	Params      Params   `json:"params"`
 	Members     []Member `json:"members"`
@@ -27,7 +27,7 @@ type Saved struct {
 	Digest      Hex64    `json:"digest"`
 }
 
-// Save returns what it takes to build the ring again. It takes the digest of the ring.
+// Save returns the ring's inputs, fingerprint and digest.
 func (r *Ring) Save() Saved {
 	return Saved{Params: r.params, Members: r.Members(), Fingerprint: Hex64(r.Fingerprint()), Digest: Hex64(r.Digest())}
 }

@@ -1,12 +1,12 @@
 package ring
 
-// ServingOwners bounds how many distinct owners of a key Serving looks at for some that are not held.
+// ServingOwners bounds the distinct owners of a key among which Serving finds those that are not held.
 const ServingOwners = 64
 
-// Serving appends to dst the indexes of the members to ask for a key, n of them or fewer: its owners in
-// the order of MatchN, those that are not held before those that are. Where none of the first n is held,
-// that is MatchN. Otherwise it looks at the first ServingOwners owners, or n if that is more, so that the
-// first that it returns stands in for an owner that is held. All that know the ring agree on it.
+// Serving appends to dst the indexes of the members that serve a key, at most n: its owners in the order
+// of MatchN, those that are not held before those that are. If none of the first n is held, that is
+// MatchN. Otherwise it takes the first ServingOwners owners, or n if that is more, so that the first is the
+// fallback of a held owner. It depends on the ring alone.
 //
 //	owners A, B (held), C, D     n = 1: A     n = 2: A C     n = 4: A C D B
 //	owners A (held), B, C, D     n = 1: B     n = 2: B C
@@ -38,8 +38,8 @@ func (r *Ring) Serving(dst []int, key string, n int) []int {
 	return dst
 }
 
-// Fallback returns the index of the member that stands in for the key's owner while that is held; -1 if
-// the owner is not held, or if none of the first ServingOwners owners is there to stand in.
+// Fallback returns the index of the member that serves the key while its owner is held; -1 if the owner
+// is not held, or if all of the first ServingOwners owners are.
 func (r *Ring) Fallback(key string) int {
 	owner := r.Match(key)
 	if owner < 0 || !r.held(owner) {
