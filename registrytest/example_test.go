@@ -22,7 +22,8 @@ func TestExampleServiceLosesItsLease(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	c.Expire("web", "web-1") // takes the TTL
+	resume := c.Expire("web", "web-1") // takes the TTL
+	resume()                           // the next heartbeat finds out
 
 	for _, want := range []sdk.EventKind{sdk.EventRegistered, sdk.EventLost, sdk.EventReregistered} {
 		if got := <-events; got != want {
@@ -40,13 +41,19 @@ func TestExampleRouterFollowsTheGroup(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	c.Pin("web", "user-1", "web-2") // so that the test knows the owner
 	ring, err := c.Client().Ring(t.Context(), "web")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m, err := ring.Match("user-1"); err != nil || m.ID != "web-2" {
-		t.Fatalf("owner %v, %v", m, err)
+	changes := make(chan sdk.RingChange, 10)
+	ring.OnChange(func(change sdk.RingChange) { changes <- change })
+
+	key := c.Key("web", "web-2")
+	c.Expire("web", "web-2")
+
+	<-changes
+	if m, err := ring.Match(key); err != nil || m.ID != "web-1" {
+		t.Errorf("owner %v, %v", m, err)
 	}
 }
 

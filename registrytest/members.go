@@ -19,12 +19,12 @@ const maxExpire = 20 * time.Second
 // Expire lets the lease of a member end as if its process had fallen silent, and
 // returns when the registry has dropped it. The service must have been
 // registered by a client of this cluster, Client or one of Dial, whose heartbeats
-// for this member are kept back meanwhile. That takes the member's TTL: register
+// for this member are kept back from now on. That takes the member's TTL: register
 // with a TTL of 1 s.
 //
-// Then heartbeats go on: the service learns from the next one that the lease is
-// lost, within a third of its TTL, and its client registers it again.
-func (c *Cluster) Expire(group, id string) {
+// After resume heartbeats go on: the service learns from the next one, within a
+// third of its TTL, that the lease is lost, and its client registers it again.
+func (c *Cluster) Expire(group, id string) (resume func()) {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(c.t.Context(), Patience)
 	defer cancel()
@@ -36,7 +36,6 @@ func (c *Cluster) Expire(group, id string) {
 	c.check("Expire", err)
 	defer func() { _ = watch.Close() }()
 	c.beats.mute(m, true)
-	defer c.beats.mute(m, false)
 	for seen := false; ; {
 		e, err := watch.Next(ctx)
 		if err != nil {
@@ -48,7 +47,7 @@ func (c *Cluster) Expire(group, id string) {
 			if !seen {
 				c.t.Fatalf("registrytest: Expire: group %s has no member %s", group, id)
 			}
-			return
+			return func() { c.beats.mute(m, false) }
 		case at >= 0 && e.Put[at].TTL > maxExpire:
 			c.t.Fatalf("registrytest: Expire: %s/%s has a TTL of %v, want at most %v", group, id, e.Put[at].TTL, maxExpire)
 		case at >= 0:

@@ -175,7 +175,7 @@ func (c *Cluster) Nodes() []*registry.Node { return slices.Clone(c.nodes) }
 // Leader returns the index in Nodes of the node that leads.
 func (c *Cluster) Leader() (leader int) {
 	c.t.Helper()
-	c.await("a leader", func(ctx context.Context) error {
+	c.await("leader", func(ctx context.Context) error {
 		st, err := c.client.Status(ctx, "")
 		if err != nil {
 			return err

@@ -5,6 +5,8 @@
 //	go -C tests run ./faults -kinds kill-leader -runs 3
 //	go -C tests run ./faults -runs 20 -parallel 3     # everything: make faults
 //
+// Paths in flags are relative to the module tests, because of -C.
+//
 // It needs Linux and Go. As root, every node gets a network namespace of its
 // own and links can be cut, lossy and slow; otherwise nodes are on loopback
 // addresses and those kinds are skipped, which the table says.
