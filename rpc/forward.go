@@ -51,7 +51,11 @@ func onLeader[Req proto.Message, Resp any](ctx context.Context, s *Server, metho
 	if err := s.store.Diverged(); err != nil {
 		return nil, toStatus(err)
 	}
-	wait, cancel := context.WithTimeout(ctx, leaderWait)
+	limit := leaderWait
+	if deadline, ok := ctx.Deadline(); ok { // the caller is to hear that there is no leader
+		limit = min(limit, time.Until(deadline)*9/10)
+	}
+	wait, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	var unknown error
 	for {

@@ -1,0 +1,43 @@
+package registrytest_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/werbenhu/registry/registrytest"
+	"github.com/werbenhu/registry/rpc/registrypb"
+)
+
+// A node that knows no leader says so before the caller's own deadline: after
+// that the caller could only guess whether the write took effect.
+func TestWriteWithoutLeaderIsToldInTime(t *testing.T) {
+	t.Parallel()
+	c := registrytest.Start(t, registrytest.WithNodes(3))
+	last := (c.Leader() + 1) % 3
+	for i := range c.Nodes() {
+		if i != last {
+			c.Stop(i)
+		}
+	}
+	conn, err := grpc.NewClient("passthrough:///"+c.Nodes()[last].Addr(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	for leader := "?"; leader != ""; {
+		st, err := registrypb.NewClusterClient(conn).Status(t.Context(), &registrypb.StatusRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		leader = st.Leader
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second) // less than a node waits for a leader
+	defer cancel()
+	_, err = registrypb.NewRegistryClient(conn).Deregister(ctx, &registrypb.DeregisterRequest{Group: "web", Id: "web-1"})
+	wantReason(t, err, codes.Unavailable, registrypb.ErrorDetail_NO_LEADER)
+}
