@@ -255,7 +255,7 @@ func TestTwoProcessesNeverFightForAnID(t *testing.T) {
 	}
 	first := must(as("process-a", "10.0.0.1:80", false))
 	if again := must(as("process-a", "10.0.0.1:80", false)); again.LeaseId != first.LeaseId || again.Revision != first.Revision {
-		t.Errorf("a repeated registration changed the seat: %v, then %v", first, again)
+		t.Errorf("a repeated registration changed the member: %v, then %v", first, again)
 	}
 	_, err := c.apis[2].Register(t.Context(), as("process-b", "10.0.0.2:80", false))
 	wantReason(t, err, codes.AlreadyExists, registrypb.ErrorDetail_CONFLICT)

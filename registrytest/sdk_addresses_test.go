@@ -112,7 +112,7 @@ func TestClientOutlivesItsAddresses(t *testing.T) {
 	}
 	after, err := service.Match(t.Context(), "web", "k", sdk.Linearizable())
 	if err != nil || after.CreatedIndex != before.CreatedIndex {
-		t.Errorf("the seat was of index %d, now %d: %v", before.CreatedIndex, after.CreatedIndex, err)
+		t.Errorf("the member was of index %d, now %d: %v", before.CreatedIndex, after.CreatedIndex, err)
 	}
 	revision, err := service.UpdateMember(t.Context(), "web", "web1", sdk.MemberUpdate{Weight: new(3)})
 	if err != nil {

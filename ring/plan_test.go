@@ -177,14 +177,14 @@ func TestChangeErrors(t *testing.T) {
 		change Change
 		want   error
 	}{
-		"join a member":        {Change{Join: []Member{{ID: "a", Weight: 1}}}, ErrChange},
-		"join twice":           {Change{Join: []Member{{ID: "x", Weight: 1}, {ID: "x", Weight: 1}}}, ErrChange},
-		"leave a stranger":     {Change{Leave: []string{"x"}}, ErrChange},
-		"leave and drain":      {Change{Leave: []string{"a"}, Drain: []string{"a"}}, ErrChange},
-		"weight of a stranger": {Change{Weights: map[string]int{"x": 1}}, ErrChange},
-		"weight 0":             {Change{Weights: map[string]int{"a": 0}}, ErrMember},
-		"join without id":      {Change{Join: []Member{{Weight: 1}}}, ErrMember},
-		"virtual nodes 100":    {Change{VirtualNodes: 100}, ErrParams},
+		"join a member":               {Change{Join: []Member{{ID: "a", Weight: 1}}}, ErrChange},
+		"join twice":                  {Change{Join: []Member{{ID: "x", Weight: 1}, {ID: "x", Weight: 1}}}, ErrChange},
+		"leave an unknown member":     {Change{Leave: []string{"x"}}, ErrChange},
+		"leave and drain":             {Change{Leave: []string{"a"}, Drain: []string{"a"}}, ErrChange},
+		"weight of an unknown member": {Change{Weights: map[string]int{"x": 1}}, ErrChange},
+		"weight 0":                    {Change{Weights: map[string]int{"a": 0}}, ErrMember},
+		"join without id":             {Change{Join: []Member{{Weight: 1}}}, ErrMember},
+		"virtual nodes 100":           {Change{VirtualNodes: 100}, ErrParams},
 	} {
 		if _, err := NewPlan(r, test.change); !errors.Is(err, test.want) {
 			t.Errorf("%s: %v, want %v", name, err, test.want)

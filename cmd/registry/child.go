@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// killAfter is how long a command that lost its seat may take to end, and how
+// killAfter is how long a command that lost its registration may take to end, and how
 // long the processes that a command leaves behind may.
 const killAfter = 10 * time.Second
 
@@ -25,7 +25,7 @@ type child struct {
 	shared bool
 	ended  chan error
 	// stopping, when set, is called before the command is told to end. It says
-	// whether the seat is held: the registration is over then, and not lost.
+	// whether the member is held: the registration is over then, and not lost.
 	stopping func() (held bool)
 }
 
@@ -56,7 +56,7 @@ func newChild(e *env, args []string) (*child, error) {
 // exitError without a message for another. The end of ctx and the signals that
 // this process gets are passed on; when lost is closed the command is told to
 // end, and made to after killAfter. What a command that was told to end leaves
-// running in its group ends too: it has no seat any more.
+// running in its group ends too: it is not registered any more.
 func (c *child) run(ctx context.Context, lost <-chan struct{}) error {
 	signals := make(chan os.Signal, 8)
 	for _, s := range passedOn {
@@ -69,18 +69,18 @@ func (c *child) run(ctx context.Context, lost <-chan struct{}) error {
 		return &exitError{code: exitNoExec, err: fmt.Errorf("start the command: %w", err)}
 	}
 	var kill <-chan time.Time
-	stop, told := ctx.Done(), false
+	stop, signaled := ctx.Done(), false
 	for {
 		select {
 		case err := <-c.ended:
-			if told {
+			if signaled {
 				c.endGroup()
 			}
 			return err
 		case s := <-signals:
 			c.forward(s)
 		case <-stop:
-			stop, told = nil, true
+			stop, signaled = nil, true
 			// From here on a second signal is passed on too, instead of killing us.
 			signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 			if c.stopping != nil && c.stopping() {
@@ -88,7 +88,7 @@ func (c *child) run(ctx context.Context, lost <-chan struct{}) error {
 			}
 			c.forward(cause(ctx))
 		case <-lost:
-			lost, told = nil, true
+			lost, signaled = nil, true
 			c.forward(syscall.SIGTERM)
 			timer := time.NewTimer(killAfter)
 			defer timer.Stop()

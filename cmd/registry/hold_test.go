@@ -87,7 +87,7 @@ func TestHoldOnExit(t *testing.T) {
 		}
 		f.mu.Unlock()
 		f.expect(t, "hold web/w1 for 30s")
-		r.until("got TERM") // by the signal alone: its seat is not lost
+		r.until("got TERM") // by the signal alone: its registration is not lost
 		r.wait(4)
 		if len(f.events) > 0 {
 			t.Errorf("then it was asked to %q", <-f.events)

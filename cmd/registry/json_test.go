@@ -62,27 +62,27 @@ func (r *running) nextEvent(want string) (ev seatEvent) {
 func TestRegisterJSON(t *testing.T) {
 	f := startFake(t)
 	r := start(t, registerArgs("-json")...)
-	if ev := r.nextEvent(seatRegistered); ev.Addr != "127.0.0.1:8080" || ev.Hold != "0s" || ev.Error != "" {
+	if ev := r.nextEvent(eventRegistered); ev.Addr != "127.0.0.1:8080" || ev.Hold != "0s" || ev.Error != "" {
 		t.Errorf("%+v", ev)
 	}
 	r.cancel(signalCause{syscall.SIGTERM})
-	r.nextEvent(seatDeregistering)
-	r.nextEvent(seatDeregistered)
+	r.nextEvent(eventDeregistering)
+	r.nextEvent(eventDeregistered)
 	r.wait(exitOK)
 	if says := r.stderr.String(); strings.Contains(says, "registered") {
 		t.Errorf("stderr: %s", says)
 	}
 
 	r = start(t, registerArgs("-json", "-hold-on-exit", "30s")...)
-	r.nextEvent(seatRegistered)
+	r.nextEvent(eventRegistered)
 	r.cancel(signalCause{syscall.SIGTERM})
-	if ev := r.nextEvent(seatHeld); ev.Hold != "30s" {
+	if ev := r.nextEvent(eventHeld); ev.Hold != "30s" {
 		t.Errorf("%+v", ev)
 	}
 	r.wait(exitOK)
 
 	r = start(t, registerArgs("-json")...)
-	r.nextEvent(seatRegistered)
+	r.nextEvent(eventRegistered)
 	f.failWith("Register", codes.FailedPrecondition, registrypb.ErrorDetail_FENCED, "deregistered by an operator")
 	f.mu.Lock()
 	f.lost = true

@@ -82,14 +82,14 @@ func register(e *env, c *cli.Context) error {
 		return err
 	}
 	defer client.Close()
-	teller := newSeatTeller(e, c, service, command)
-	service.OnEvent = teller.told
-	return stayRegistered(e, c, client, service, command, teller)
+	reporter := newRegistrationReporter(e, c, service, command)
+	service.OnEvent = reporter.onEvent
+	return stayRegistered(e, c, client, service, command, reporter)
 }
 
 // stayRegistered registers, waits for the end of the context, of the command or
-// of the seat, and deregisters.
-func stayRegistered(e *env, c *cli.Context, client *link, s sdk.Service, command *child, teller *seatTeller) error {
+// of the registration, and deregisters.
+func stayRegistered(e *env, c *cli.Context, client *link, s sdk.Service, command *child, reporter *registrationReporter) error {
 	until, stop := untilHangup(c.Context)
 	defer stop()
 	ctx, cancel := context.WithTimeout(until, c.Duration(flagTimeout))
@@ -104,11 +104,11 @@ func stayRegistered(e *env, c *cli.Context, client *link, s sdk.Service, command
 	if err != nil {
 		return client.reach.explain(err)
 	}
-	seat := &ownSeat{reg: reg, client: client, teller: teller, hold: c.Duration(flagHoldOnExit)}
-	teller.tell(seatRegistered, 0, nil)
+	own := &ownRegistration{reg: reg, client: client, reporter: reporter, hold: c.Duration(flagHoldOnExit)}
+	reporter.report(eventRegistered, 0, nil)
 	if command != nil {
 		stop() // SIGHUP is the command's now
-		command.stopping = seat.tryHold
+		command.stopping = own.tryHold
 		err = command.run(c.Context, reg.Done())
 	} else {
 		select {
@@ -116,7 +116,7 @@ func stayRegistered(e *env, c *cli.Context, client *link, s sdk.Service, command
 		case <-reg.Done():
 		}
 	}
-	return seat.leave(err)
+	return own.leave(err)
 }
 
 // Bounds of the end: a command that is to end waits for the hold, and a cluster
@@ -127,12 +127,12 @@ const (
 	gonePatience = time.Second
 )
 
-// ownSeat is what this process registered.
-type ownSeat struct {
-	reg    *sdk.Registration
-	client *link
-	teller *seatTeller
-	hold   time.Duration // 0: deregister at the end
+// ownRegistration is what this process registered.
+type ownRegistration struct {
+	reg      *sdk.Registration
+	client   *link
+	reporter *registrationReporter
+	hold     time.Duration // 0: deregister at the end
 
 	leaving    time.Time // when the end began
 	holdFailed bool      // and it was said
@@ -140,7 +140,7 @@ type ownSeat struct {
 
 // bounded is the time for a call at the end. A node may be back that refused a
 // moment ago, so refusals count only after gonePatience.
-func (s *ownSeat) bounded(d time.Duration) (context.Context, context.CancelFunc) {
+func (s *ownRegistration) bounded(d time.Duration) (context.Context, context.CancelFunc) {
 	if s.leaving.IsZero() {
 		s.leaving = time.Now()
 	}
@@ -149,8 +149,8 @@ func (s *ownSeat) bounded(d time.Duration) (context.Context, context.CancelFunc)
 	return ctx, func() { stop(); cancel() }
 }
 
-// tryHold holds the seat, if that is asked for, and tells whether it is held.
-func (s *ownSeat) tryHold() bool {
+// tryHold holds the member if that was asked for, and returns whether it is held.
+func (s *ownRegistration) tryHold() bool {
 	if s.hold == 0 {
 		return false
 	}
@@ -161,50 +161,50 @@ func (s *ownSeat) tryHold() bool {
 	defer cancel()
 	if err := shortened(ctx, s.reg.Hold(ctx, s.hold)); err != nil {
 		if !s.holdFailed { // the second try, after the command's end, has the same reason
-			s.teller.tell(seatHoldFailed, 0, err)
+			s.reporter.report(eventHoldFailed, 0, err)
 		}
 		s.holdFailed = true
 		return false
 	}
-	s.teller.tell(seatHeld, max(s.hold, s.reg.Service().TTL), nil)
+	s.reporter.report(eventHeld, max(s.hold, s.reg.Service().TTL), nil)
 	return true
 }
 
-// leave holds the seat or gives it back; err is what became of the command.
-func (s *ownSeat) leave(err error) error {
+// leave holds the member or deregisters it; err is what became of the command.
+func (s *ownRegistration) leave(err error) error {
 	if lost := seatLost(s.reg); lost != nil {
-		return &exitError{code: exitConflict, err: fmt.Errorf("%s lost its seat: %w", s.teller.name(), lost)}
+		return &exitError{code: exitConflict, err: fmt.Errorf("%s lost its registration: %w", s.reporter.name(), lost)}
 	}
 	if s.tryHold() {
 		return err
 	}
-	s.teller.tell(seatDeregistering, 0, nil)
+	s.reporter.report(eventDeregistering, 0, nil)
 	ctx, cancel := s.bounded(closeTimeout)
 	defer cancel()
 	if cerr := shortened(ctx, s.reg.CloseContext(ctx)); cerr != nil {
-		s.teller.tell(seatDeregisterFailed, 0, cerr)
+		s.reporter.report(eventDeregisterFailed, 0, cerr)
 		if err == nil {
 			err = &exitError{code: exitCode(cerr)}
 		}
 		return err
 	}
 	if s.reg.Removed() {
-		s.teller.tell(seatDeregistered, 0, nil)
+		s.reporter.report(eventDeregistered, 0, nil)
 		return err
 	}
 	switch hold, herr := s.stillHeld(ctx); {
 	case herr != nil:
-		s.teller.tell(seatDeregisterFailed, 0, fmt.Errorf("it may be held: %w", herr))
+		s.reporter.report(eventDeregisterFailed, 0, fmt.Errorf("it may be held: %w", herr))
 	case hold > 0:
-		s.teller.tell(seatHeld, hold, nil)
+		s.reporter.report(eventHeld, hold, nil)
 	default: // its lease had expired
-		s.teller.tell(seatDeregistered, 0, nil)
+		s.reporter.report(eventDeregistered, 0, nil)
 	}
 	return err
 }
 
 // stillHeld returns for how long the member is held, by an operator; 0 if it is not.
-func (s *ownSeat) stillHeld(ctx context.Context) (time.Duration, error) {
+func (s *ownRegistration) stillHeld(ctx context.Context) (time.Duration, error) {
 	service := s.reg.Service()
 	members, err := s.client.Members(ctx, service.Group)
 	if err != nil && !errors.Is(err, sdk.ErrUnknownGroup) {

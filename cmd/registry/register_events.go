@@ -12,14 +12,14 @@ import (
 	"github.com/werbenhu/registry/sdk"
 )
 
-// What becomes of a seat. The SDK tells of more: see told.
+// Events of a registration, besides those of the SDK: see onEvent.
 const (
-	seatRegistered       = "registered"
-	seatHeld             = "held"
-	seatHoldFailed       = "hold_failed"
-	seatDeregistering    = "deregistering"
-	seatDeregistered     = "deregistered"
-	seatDeregisterFailed = "deregister_failed"
+	eventRegistered       = "registered"
+	eventHeld             = "held"
+	eventHoldFailed       = "hold_failed"
+	eventDeregistering    = "deregistering"
+	eventDeregistered     = "deregistered"
+	eventDeregisterFailed = "deregister_failed"
 )
 
 // seatEvent is a line of "register -json".
@@ -29,13 +29,13 @@ type seatEvent struct {
 	Group string    `json:"group"`
 	ID    string    `json:"id"`
 	Addr  string    `json:"addr"`
-	Hold  string    `json:"hold"`  // how long the seat is held; 0s if it is not
+	Hold  string    `json:"hold"`  // how long the member is held; 0s if it is not
 	Error string    `json:"error"` // empty if nothing failed
 }
 
-// seatTeller tells what becomes of a seat: in words on stderr, or by lines of
+// registrationReporter reports the events of a registration: as text on stderr, or as lines of
 // JSON. Those are on stdout, which a command has for itself if there is one.
-type seatTeller struct {
+type registrationReporter struct {
 	service sdk.Service
 	words   io.Writer
 	lines   io.Writer // nil: words
@@ -43,8 +43,8 @@ type seatTeller struct {
 	mu sync.Mutex // one line at a time: the SDK's events come beside our own
 }
 
-func newSeatTeller(e *env, c *cli.Context, s sdk.Service, command *child) *seatTeller {
-	t := &seatTeller{service: s, words: e.stderr}
+func newRegistrationReporter(e *env, c *cli.Context, s sdk.Service, command *child) *registrationReporter {
+	t := &registrationReporter{service: s, words: e.stderr}
 	switch {
 	case !c.Bool(flagJSON):
 	case command == nil:
@@ -55,9 +55,9 @@ func newSeatTeller(e *env, c *cli.Context, s sdk.Service, command *child) *seatT
 	return t
 }
 
-func (t *seatTeller) name() string { return t.service.Group + "/" + t.service.ID }
+func (t *registrationReporter) name() string { return t.service.Group + "/" + t.service.ID }
 
-func (t *seatTeller) tell(event string, hold time.Duration, err error) {
+func (t *registrationReporter) report(event string, hold time.Duration, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.lines == nil {
@@ -70,41 +70,41 @@ func (t *seatTeller) tell(event string, hold time.Duration, err error) {
 	if err != nil {
 		line.Error = plain(err)
 	}
-	_ = writeJSONLine(t.lines, line) // the seat outlives who reads of it
+	_ = writeJSONLine(t.lines, line) // a closed pipe does not end the registration
 }
 
 // text is a line of words; empty for what the SDK's log says.
-func (t *seatTeller) text(event string, hold time.Duration, err error) string {
+func (t *registrationReporter) text(event string, hold time.Duration, err error) string {
 	switch event {
-	case seatRegistered:
+	case eventRegistered:
 		return fmt.Sprintf("%s registered at %s\n", t.name(), t.service.Addr)
-	case seatHeld:
+	case eventHeld:
 		return fmt.Sprintf("%s held for %v\n", t.name(), hold)
-	case seatHoldFailed:
+	case eventHoldFailed:
 		return fmt.Sprintf("registry: %s could not be held: %s\n", t.name(), plain(err))
-	case seatDeregistering:
+	case eventDeregistering:
 		return fmt.Sprintf("deregistering %s …\n", t.name())
-	case seatDeregistered:
+	case eventDeregistered:
 		return t.name() + " deregistered\n"
 	case sdk.EventUnreachable.String():
 		if errors.Is(err, sdk.ErrWrongCluster) {
 			return fmt.Sprintf("registry: %s: the nodes that answer are of another cluster; if the cluster was formed anew, "+
 				"restart this command to register there\n", t.name())
 		}
-	case seatDeregisterFailed:
+	case eventDeregisterFailed:
 		return fmt.Sprintf("registry: %s not deregistered, it goes when its TTL is over: %s\n", t.name(), plain(err))
 	}
 	return ""
 }
 
-// told passes on what the SDK tells.
-func (t *seatTeller) told(ev sdk.Event) {
+// onEvent reports an event of the SDK.
+func (t *registrationReporter) onEvent(ev sdk.Event) {
 	switch ev.Kind {
 	case sdk.EventUnreachable, sdk.EventRenewed, sdk.EventLost, sdk.EventReregistered:
-		t.tell(ev.Kind.String(), 0, ev.Err)
+		t.report(ev.Kind.String(), 0, ev.Err)
 	case sdk.EventEnded:
-		if !errors.Is(ev.Err, sdk.ErrClosed) && !errors.Is(ev.Err, sdk.ErrHeld) { // the seat is lost
-			t.tell(ev.Kind.String(), 0, ev.Err)
+		if !errors.Is(ev.Err, sdk.ErrClosed) && !errors.Is(ev.Err, sdk.ErrHeld) { // the registration is lost
+			t.report(ev.Kind.String(), 0, ev.Err)
 		}
 	}
 }

@@ -162,7 +162,7 @@ func TestRegisterConflict(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	if _, err := os.Stat(marker); err == nil {
-		t.Error("the command ran without a seat")
+		t.Error("the command ran without a registration")
 	}
 }
 
@@ -195,7 +195,7 @@ func TestRegisterInAnotherCluster(t *testing.T) {
 	r.wait(exitOK)
 }
 
-// TestCommandStatus: the command's end is ours, and the seat is given back.
+// TestCommandStatus: the command's end is ours, and the member is deregistered.
 func TestCommandStatus(t *testing.T) {
 	f := startFake(t)
 	tests := []struct {
@@ -272,9 +272,9 @@ func TestSignalsArePassedOn(t *testing.T) {
 	})
 }
 
-// TestSeatLost: whoever lost the seat tells its command, and does not
+// TestRegistrationLost: register that lost its id ends its command, and does not
 // deregister the one who has it now.
-func TestSeatLost(t *testing.T) {
+func TestRegistrationLost(t *testing.T) {
 	f := startFake(t)
 	r := startWaiting(t, f)
 	f.failWith("Register", codes.FailedPrecondition, registrypb.ErrorDetail_FENCED, "deregistered by an operator")
@@ -283,7 +283,7 @@ func TestSeatLost(t *testing.T) {
 	f.mu.Unlock()
 	r.until("got TERM")
 	r.wait(exitConflict)
-	if !strings.Contains(r.stderr.String(), "web/w1 lost its seat") || len(f.events) > 0 {
+	if !strings.Contains(r.stderr.String(), "web/w1 lost its registration") || len(f.events) > 0 {
 		t.Errorf("%d more requests; stderr:\n%s", len(f.events), r.stderr)
 	}
 }

@@ -65,7 +65,7 @@ func run(ctx context.Context, out io.Writer, registries, cluster string, service
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	service.OnEvent = func(e sdk.Event) {
-		if e.Kind == sdk.EventEnded { // someone else has the seat, for instance
+		if e.Kind == sdk.EventEnded { // another process has the id, for instance
 			cancel()
 		}
 	}
@@ -91,8 +91,8 @@ func run(ctx context.Context, out io.Writer, registries, cluster string, service
 //
 // Now: the service is in the group when Register returns, kept there by
 // heartbeats, and registered again if its lease was lost. An id that another
-// live process holds is sdk.ErrConflict. It is Registration.Close that gives the
-// seat back, or the client's Close.
+// live process holds is sdk.ErrConflict. Registration.Close deregisters it, or
+// the client's Close.
 func register(ctx context.Context, client *sdk.Client, service sdk.Service) (*sdk.Registration, error) {
 	return client.Register(ctx, service)
 }

@@ -85,7 +85,7 @@ def keep(nodes, me, addr, key):  # until a signal comes, or the registration is 
     lease = None
     while True:
         beat = lease and nodes.call("Heartbeat", pb.HeartbeatRequest(lease_ids=[lease]), 10 * TTL, TTL / 4)
-        if not beat or beat.lost:  # the same instance again: CONFLICT or FENCED if the seat is another's
+        if not beat or beat.lost:  # the same instance again: CONFLICT or FENCED if another process has the id
             lease = nodes.write("Register", pb.RegisterRequest(addr=addr, ttl={"seconds": TTL}, **me)).lease_id
             print("registered, lease", lease, flush=True)
         elif beat.leader_addr:  # where heartbeats need no hop

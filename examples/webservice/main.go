@@ -5,10 +5,10 @@
 //
 // It listens before it registers, so that no request finds it absent, and
 // deregisters before it stops listening, on SIGTERM or Ctrl-C. A service whose
-// seat is taken by another process ends with an error: two of them would serve
+// id is taken over by another process ends with an error: two of them would serve
 // the same users.
 //
-// With -hold 30s it keeps its seat for a restart instead: its users go to the
+// With -hold 30s it is held for a restart instead: its users go to the
 // next service meanwhile, and come back when it is registered again, at whatever
 // address, within that time. No other user moves.
 package main
@@ -39,7 +39,7 @@ func main() {
 	addr := flag.String("addr", ":8080", "address to listen on")
 	advertise := flag.String("advertise", "", "address that clients reach this service at (default: -addr)")
 	ttl := flag.Duration("ttl", 10*time.Second, "how long the registration outlives this process")
-	hold := flag.Duration("hold", 0, "on SIGTERM or Ctrl-C keep the seat for so long, for a restart (1s to 24h; 0: give it back)")
+	hold := flag.Duration("hold", 0, "on SIGTERM or Ctrl-C hold the member for so long, for a restart (1s to 24h; 0: give it back)")
 	debug := flag.Bool("debug", false, "also log what the SDK does: the nodes that it asks, for instance")
 	flag.Parse()
 	if *advertise == "" {
@@ -74,13 +74,13 @@ func run(ctx context.Context, registries, addr string, s sdk.Service, hold time.
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(lis) }()
 	err = serve(ctx, registries, s, hold, served, opts)
-	// The seat is given back, or held: now finish what is under way.
+	// The member is deregistered or held: now finish what is under way.
 	drain, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	return errors.Join(err, srv.Shutdown(drain))
 }
 
-// serve holds the seat until a signal comes, the seat is lost for good, or the
+// serve stays registered until a signal comes, the registration is lost, or the
 // HTTP server fails.
 func serve(ctx context.Context, registries string, s sdk.Service, hold time.Duration, served <-chan error, opts []sdk.Option) (err error) {
 	client, err := sdk.Dial(registries, opts...)
@@ -128,8 +128,8 @@ func tell(e sdk.Event) {
 // within milliseconds, and one that is busy a little later.
 const linger = 500 * time.Millisecond
 
-// leave deregisters, or holds the seat, if that is asked for, and lets routers hear
-// of it. A seat that cannot be held is given back by its client.
+// leave deregisters, or holds the member if that was asked for, and gives routers
+// time to hear of it. The client deregisters a member that cannot be held.
 func leave(reg *sdk.Registration, hold time.Duration) error {
 	s := reg.Service()
 	log := slog.With("group", s.Group, "id", s.ID)

@@ -65,7 +65,7 @@ func server(trap string) string {
 }
 
 // TestEndReachesTheServerBehindTheWrapper: whoever was told to end, for a stop
-// or for another who took the id, leaves no server running without a seat.
+// or for another who took the id, leaves no server running that is not registered.
 func TestEndReachesTheServerBehindTheWrapper(t *testing.T) {
 	t.Parallel()
 	addr := startCluster(t, 1).nodes[0].addr

@@ -178,7 +178,7 @@ func TestKillAll(t *testing.T) {
 	if r, f := rings(t, c.nodes[2].addr, "steady"); r != revision || f != fingerprint {
 		t.Errorf("ring %016x of revision %d, before the kill %016x of %d", f, r, fingerprint, revision)
 	}
-	for _, client := range clients { // they still hold their seats
+	for _, client := range clients { // they are still registered
 		if err := client.Close(); err != nil {
 			t.Error(err)
 		}

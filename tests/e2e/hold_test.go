@@ -8,7 +8,7 @@ import (
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
-// A service that holds its seat and ends, kill -9 of all registry nodes, and a
+// A service that is held and ends, kill -9 of all registry nodes, and a
 // restart on the same directories: the hold begins again, in full, and ends.
 func TestHoldOutlivesTheRegistry(t *testing.T) {
 	t.Parallel()
@@ -45,9 +45,9 @@ func TestHoldOutlivesTheRegistry(t *testing.T) {
 		return nil
 	})
 	gone := time.Since(restarted)
-	t.Logf("held for %v, all nodes killed %v later; the seat went %v after their restart", hold, ms(restarted.Sub(asked)), ms(gone))
+	t.Logf("held for %v, all nodes killed %v later; the member went %v after their restart", hold, ms(restarted.Sub(asked)), ms(gone))
 	if gone < hold {
-		t.Errorf("the seat went %v after the restart, before its hold of %v", ms(gone), hold)
+		t.Errorf("the member went %v after the restart, before its hold of %v", ms(gone), hold)
 	}
 
 	back := start(t, command{name: "web-1", args: append(args, "-addr", "10.0.0.1:80")})

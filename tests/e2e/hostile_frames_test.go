@@ -18,9 +18,9 @@ const http2Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 // onBind are for the port of the nodes, onClients for that of the clients.
 func onBind() []hostileFrame {
 	return append(http2Frames(),
-		hostileFrame{"wrong greeting", func(r *rand.Rand, id string) []byte { return append([]byte("R"), noise32(r, len(id))...) }},
-		hostileFrame{"half a greeting", func(r *rand.Rand, id string) []byte { return []byte("R" + id[:r.IntN(len(id))]) }},
-		hostileFrame{"garbage after the greeting", func(r *rand.Rand, id string) []byte { return append([]byte("R"+id), noise32(r, 1+r.IntN(4096))...) }},
+		hostileFrame{"wrong handshake", func(r *rand.Rand, id string) []byte { return append([]byte("R"), noise32(r, len(id))...) }},
+		hostileFrame{"half a handshake", func(r *rand.Rand, id string) []byte { return []byte("R" + id[:r.IntN(len(id))]) }},
+		hostileFrame{"garbage after the handshake", func(r *rand.Rand, id string) []byte { return append([]byte("R"+id), noise32(r, 1+r.IntN(4096))...) }},
 		hostileFrame{"mutated message", func(r *rand.Rand, id string) []byte {
 			m := raftMessage(r)
 			for range 1 + r.IntN(8) {

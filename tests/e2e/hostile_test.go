@@ -183,7 +183,7 @@ func (c *cluster) hostileCalls() {
 }
 
 // holdIdle opens connections that say as little as they can: on the bind ports
-// raft's first byte, the greeting, or nothing, on the client ports nothing or half
+// raft's first byte, the handshake, or nothing, on the client ports nothing or half
 // a request.
 func (c *cluster) holdIdle(nodes []*node, each int) (held []net.Conn) {
 	id := clusterID(c.t, nodes[0])

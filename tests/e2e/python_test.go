@@ -71,7 +71,7 @@ func asks(p *process) string {
 
 // TestPythonClient: the program of docs/clients.md registers, follows the leader,
 // keeps its lease when the node dies that it talks to, ends when someone else has
-// the seat, and deregisters. Whatever happens, it prints no traceback.
+// the id, and deregisters. Whatever happens, it prints no traceback.
 func TestPythonClient(t *testing.T) {
 	t.Parallel()
 	needSignal(t, sigTerm)
@@ -103,11 +103,11 @@ func TestPythonClient(t *testing.T) {
 	if took := alone.stop(); took > 2*time.Second {
 		t.Errorf("without a node it took %v to end", took)
 	}
-	stranger := program("python-stranger", []string{"REGISTRY_CLUSTER=other"}, nodes, "web", "py-1", "127.0.0.1:8080", "user-1")
-	if code := stranger.ends(patience); code == 0 {
+	other := program("python-other", []string{"REGISTRY_CLUSTER=other"}, nodes, "web", "py-1", "127.0.0.1:8080", "user-1")
+	if code := other.ends(patience); code == 0 {
 		t.Error("nodes of another cluster took it")
 	}
-	stranger.says("WRONG_CLUSTER", patience)
+	other.says("WRONG_CLUSTER", patience)
 	client := run("python", "127.0.0.1:8080")
 	client.says("registered, lease", patience)
 	eventually(t, patience, "heartbeats at the leader", func() error {

@@ -82,7 +82,7 @@ func stalled(t *testing.T, c *cluster, victim *node, d time.Duration, told *even
 		t.Errorf("match at %s: %v", alive[0].id, err)
 	}
 	at := time.Now()
-	if _, err := dial(t, alive[0].addr+","+alive[1].addr).Register(t.Context(), seat("through-others", victim)); err != nil {
+	if _, err := dial(t, alive[0].addr+","+alive[1].addr).Register(t.Context(), otherService("through-others", victim)); err != nil {
 		t.Errorf("register through the others: %v", err)
 	}
 	took := time.Since(at)
@@ -109,7 +109,7 @@ func stalled(t *testing.T, c *cluster, victim *node, d time.Duration, told *even
 		t.Errorf("second match took %v: the client asked the stopped node again", took)
 	}
 	at = time.Now()
-	if _, err := register.Register(t.Context(), seat("by-its-client", victim)); err != nil {
+	if _, err := register.Register(t.Context(), otherService("by-its-client", victim)); err != nil {
 		t.Errorf("register by a client of the stopped node: %v", err)
 	}
 	took = time.Since(at)
@@ -141,7 +141,7 @@ func stalled(t *testing.T, c *cluster, victim *node, d time.Duration, told *even
 	}
 }
 
-// seat is a service that no other part of the test registers.
-func seat(what string, victim *node) sdk.Service {
+// otherService is a service that no other part of the test registers.
+func otherService(what string, victim *node) sdk.Service {
 	return sdk.Service{Group: "web", ID: what + "-" + victim.id, Addr: "127.0.0.1:8080", TTL: time.Minute}
 }

@@ -73,7 +73,7 @@ func (u *updates) prepare(ctx context.Context, n *cluster.Node) error {
 	if err != nil {
 		return err
 	}
-	op := check.Op{Client: -1, Node: n.ID, Kind: check.Register, Seat: check.Seat{ID: updatedID, Addr: updatedAddr, Weight: u.weight.Add(1)}, Call: u.now()}
+	op := check.Op{Client: -1, Node: n.ID, Kind: check.Register, Member: check.Member{ID: updatedID, Addr: updatedAddr, Weight: u.weight.Add(1)}, Call: u.now()}
 	_, err = n.Registry().Register(ctx, &registrypb.RegisterRequest{Group: u.group, Id: updatedID, Addr: updatedAddr, Weight: 1, Ttl: durationpb.New(time.Hour)})
 	u.note(op, err)
 	return err
@@ -99,13 +99,13 @@ func (u *updates) client(ctx context.Context, n *cluster.Node, client int, write
 		op := check.Op{Client: client, Node: n.ID, Kind: check.Read, Call: u.now()}
 		var err error
 		if weight := u.weight.Load(); writes && weight < maxUpdates {
-			op.Kind, op.Seat = check.Update, check.Seat{ID: updatedID, Weight: u.weight.Add(1)}
-			_, err = n.Registry().UpdateMember(call, &registrypb.UpdateMemberRequest{Group: u.group, Id: updatedID, Weight: &op.Seat.Weight})
+			op.Kind, op.Member = check.Update, check.Member{ID: updatedID, Weight: u.weight.Add(1)}
+			_, err = n.Registry().UpdateMember(call, &registrypb.UpdateMemberRequest{Group: u.group, Id: updatedID, Weight: &op.Member.Weight})
 		} else {
 			var resp *registrypb.MembersResponse
 			resp, err = n.Registry().Members(call, &registrypb.MembersRequest{Group: u.group, Read: &registrypb.ReadOptions{Linearizable: true}})
 			for _, m := range resp.GetMembers() {
-				op.Members = append(op.Members, check.Seat{ID: m.Id, Addr: m.Addr, Weight: m.Weight})
+				op.Members = append(op.Members, check.Member{ID: m.Id, Addr: m.Addr, Weight: m.Weight})
 			}
 		}
 		cancel()

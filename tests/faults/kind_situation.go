@@ -27,7 +27,7 @@ var situationKinds = []Kind{
 	{Name: "restart-alone", About: "a follower is killed and starts while it is cut off from the others: it answers no read before it has caught up", Needs: needsLinks, Inject: restartAlone},
 	{Name: "wiped-silent", About: "a node loses its data and finds nobody to join: it follows nobody", Inject: wipedSilent},
 	{Name: "foreign-data", About: "a node is started on the data of another: it refuses", Inject: foreignData},
-	{Name: "tripwire", About: "nothing happens for 8 s: no node finds its own state wrong", Inject: watchTripwire},
+	{Name: "consistency-check", About: "nothing happens for 8 s: no node finds its own state wrong", Inject: watchConsistencyCheck},
 }
 
 const slowNode = "n1"
@@ -200,9 +200,9 @@ const (
 	saysReinstalled = "state was reinstalled; the node answers again"
 )
 
-// watchTripwire: on a sound cluster nothing trips it. Where it is tripped, it
+// watchConsistencyCheck: on a sound cluster it finds nothing. Where it does, it
 // tells how soon, and whether the node's rings were right from then on.
-func watchTripwire(ctx context.Context, r *Run) error {
+func watchConsistencyCheck(ctx context.Context, r *Run) error {
 	r.Fault(nil, "none")
 	began := time.Now()
 	var wrong *cluster.Node

@@ -234,14 +234,14 @@ var mutants = []Mutant{
 
 	// A wrong state. The node skips one entry of the log.
 	{
-		Name: "wrong-state", Off: "nothing: a node skips an entry, and the tripwire must find and mend it",
+		Name: "wrong-state", Off: "nothing: a node skips an entry, and the consistency check must find and mend it",
 		Edits: []Edit{skipsAnEntry, importsOS},
-		Kinds: []string{"tripwire"}, Runs: 2, Says: regexp.MustCompile("its rings are the others' since then"),
+		Kinds: []string{"consistency-check"}, Runs: 2, Says: regexp.MustCompile("its rings are the others' since then"),
 	},
 	{
-		Name: "wrong-state-unwatched", Off: "the tripwire, and a node skips an entry: clients must notice",
+		Name: "wrong-state-unwatched", Off: "the consistency check, and a node skips an entry: clients must notice",
 		Edits: []Edit{skipsAnEntry, importsOS, {"store/integrity.go", "if s.cfg.CheckInterval < 0 {", "if true {"}},
-		Kinds: []string{"tripwire"}, Runs: 2, Says: regexp.MustCompile("^(digests|views|linearizable|ledger|watch)"),
+		Kinds: []string{"consistency-check"}, Runs: 2, Says: regexp.MustCompile("^(digests|views|linearizable|ledger|watch)"),
 		Tests: []Test{{"store", "TestWrongStateIsFoundAndReinstalled"}},
 	},
 }

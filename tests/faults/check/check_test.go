@@ -18,9 +18,9 @@ func expect(t *testing.T, found []Violation, want string) {
 }
 
 func TestLedger(t *testing.T) {
-	seat := Seat{"a", "one", 1}
-	holds, empty := map[string]map[string]Seat{"g": {"a": seat}}, map[string]map[string]Seat{}
-	both := func(m map[string]map[string]Seat) []Listing { return []Listing{{"n1", m}, {"n2", m}} }
+	member := Member{"a", "one", 1}
+	holds, empty := map[string]map[string]Member{"g": {"a": member}}, map[string]map[string]Member{}
+	both := func(m map[string]map[string]Member) []Listing { return []Listing{{"n1", m}, {"n2", m}} }
 	tests := map[string]struct {
 		registered, deregistered Outcome
 		nodes                    []Listing
@@ -38,12 +38,12 @@ func TestLedger(t *testing.T) {
 		"unknown and the nodes differ":    {Unknown, "", []Listing{{"n1", holds}, {"n2", empty}}, "there at n1 and missing at n2"},
 		"removal unknown, there":          {OK, Unknown, both(holds), ""},
 		"removal failed, gone":            {OK, Failed, both(empty), "lost g/a"},
-		"there with another address":      {OK, "", both(map[string]map[string]Seat{"g": {"a": {"a", "two", 1}}}), "registered was"},
+		"there with another address":      {OK, "", both(map[string]map[string]Member{"g": {"a": {"a", "two", 1}}}), "registered was"},
 		"unknown registration, but ended": {Unknown, OK, both(holds), "holds g/a"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			expect(t, Ledger([]Entry{{"g", seat, tt.registered, tt.deregistered}}, tt.nodes), tt.want)
+			expect(t, Ledger([]Entry{{"g", member, tt.registered, tt.deregistered}}, tt.nodes), tt.want)
 		})
 	}
 }
@@ -66,7 +66,7 @@ func TestRemoval(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			e := &Entry{Group: "g", Seat: Seat{ID: "a"}, Registered: tt.registered, Deregistered: tt.before}
+			e := &Entry{Group: "g", Member: Member{ID: "a"}, Registered: tt.registered, Deregistered: tt.before}
 			expect(t, e.Removal(tt.answer, tt.removed), tt.want)
 			if e.Deregistered != tt.after {
 				t.Errorf("deregistered: %q, want %q", e.Deregistered, tt.after)
@@ -156,16 +156,16 @@ func TestLateLooksNoFurther(t *testing.T) {
 }
 
 func TestWatcher(t *testing.T) {
-	a, b := Seat{"a", "one", 1}, Seat{"b", "one", 1}
+	a, b := Member{"a", "one", 1}, Member{"b", "one", 1}
 	tests := map[string]struct {
 		events func(w *Watcher)
 		want   string
 	}{
 		"a snapshot and its deltas": {func(w *Watcher) {
-			w.Snapshot("g", 5, 50, []Seat{a})
-			w.Delta("g", 5, 7, 70, []Seat{b}, nil)
+			w.Snapshot("g", 5, 50, []Member{a})
+			w.Delta("g", 5, 7, 70, []Member{b}, nil)
 			w.Delta("g", 7, 8, 80, nil, []string{"a"})
-			w.Final(8, []Seat{b})
+			w.Final(8, []Member{b})
 		}, ""},
 		"a newer snapshot after a break": {func(w *Watcher) { w.Snapshot("g", 5, 50, nil); w.Snapshot("g", 9, 90, nil) }, ""},
 		"an older snapshot":              {func(w *Watcher) { w.Snapshot("g", 5, 50, nil); w.Snapshot("g", 4, 40, nil) }, "revision 4 after 5"},
@@ -179,20 +179,20 @@ func TestWatcher(t *testing.T) {
 		"a group that is not there yet": {func(w *Watcher) { w.Unknown("g"); w.Snapshot("g", 5, 50, nil) }, ""},
 		"a delta that leads nowhere":    {func(w *Watcher) { w.Snapshot("g", 5, 50, nil); w.Delta("g", 5, 5, 50, nil, nil) }, "from revision 5 to 5"},
 		"a delta first":                 {func(w *Watcher) { w.Delta("g", 0, 5, 50, nil, nil) }, "before any snapshot"},
-		"a stranger is removed":         {func(w *Watcher) { w.Snapshot("g", 5, 50, nil); w.Delta("g", 5, 6, 60, nil, []string{"a"}) }, "not there"},
+		"an unknown member is removed":  {func(w *Watcher) { w.Snapshot("g", 5, 50, nil); w.Delta("g", 5, 6, 60, nil, []string{"a"}) }, "not there"},
 		"the end is missing":            {func(w *Watcher) { w.Snapshot("g", 5, 50, nil); w.Final(6, nil) }, "ended at revision 5"},
-		"events that do not add up":     {func(w *Watcher) { w.Snapshot("g", 5, 50, nil); w.Final(5, []Seat{a}) }, "add up to"},
-		"a revision with two members":   {func(w *Watcher) { w.Views.Note("g", 5, 50, []Seat{a}, "a read"); w.Snapshot("g", 5, 50, nil) }, "other members"},
+		"events that do not add up":     {func(w *Watcher) { w.Snapshot("g", 5, 50, nil); w.Final(5, []Member{a}) }, "add up to"},
+		"a revision with two members":   {func(w *Watcher) { w.Views.Note("g", 5, 50, []Member{a}, "a read"); w.Snapshot("g", 5, 50, nil) }, "other members"},
 		"two rings, told of later": {func(w *Watcher) {
 			w.Snapshot("g", 5, 50, nil)
-			w.Delta("g", 5, 6, 60, []Seat{a}, nil)
+			w.Delta("g", 5, 6, 60, []Member{a}, nil)
 			w.Views.NoteRing("g", 6, 60, "a read")
 			w.Views.NoteRing("g", 6, 61, "another read")
 		}, "fingerprint"},
 		"two members, a ring told of first": {func(w *Watcher) {
 			w.Snapshot("g", 5, 50, nil)
 			w.Views.NoteRing("g", 6, 60, "a read")
-			w.Delta("g", 5, 6, 60, []Seat{a}, nil)
+			w.Delta("g", 5, 6, 60, []Member{a}, nil)
 			w.Views.Note("g", 6, 60, nil, "another read")
 		}, "other members"},
 		"a revision with two rings": {func(w *Watcher) { w.Views.Note("g", 5, 51, nil, "a read"); w.Snapshot("g", 5, 50, nil) }, "fingerprint"},
@@ -209,8 +209,8 @@ func TestWatcher(t *testing.T) {
 func TestWatcherTellsOfTheGone(t *testing.T) {
 	var gone []string
 	w := &Watcher{Gone: func(_, id string) { gone = append(gone, id) }}
-	w.Snapshot("g", 1, 1, []Seat{{"a", "one", 1}, {"b", "one", 1}})
-	w.Snapshot("g", 2, 2, []Seat{{"b", "one", 1}})
+	w.Snapshot("g", 1, 1, []Member{{"a", "one", 1}, {"b", "one", 1}})
+	w.Snapshot("g", 2, 2, []Member{{"b", "one", 1}})
 	w.Delta("g", 2, 3, 3, nil, []string{"b"})
 	if strings.Join(gone, " ") != "a b" {
 		t.Errorf("gone: %v", gone)

@@ -5,7 +5,7 @@ import "cmp"
 // Entry is one registration that nobody else touches, and what became of it.
 type Entry struct {
 	Group        string  `json:"group"`
-	Seat         Seat    `json:"seat"`
+	Member       Member  `json:"member"`
 	Registered   Outcome `json:"registered"`
 	Deregistered Outcome `json:"deregistered,omitempty"` // empty: never tried
 }
@@ -17,7 +17,7 @@ func (e *Entry) Removal(o Outcome, removed bool) (violations []Violation) {
 	switch {
 	case o == OK && (e.Registered == OK || removed):
 		if !removed && e.Deregistered == "" {
-			violations = append(violations, violation("ledger", "%s/%s was not there to be deregistered: its registration was acknowledged", e.Group, e.Seat.ID))
+			violations = append(violations, violation("ledger", "%s/%s was not there to be deregistered: its registration was acknowledged", e.Group, e.Member.ID))
 		}
 		e.Deregistered = OK
 	case o == OK, o == Unknown:
@@ -42,7 +42,7 @@ func (e Entry) mayBe() (there, gone bool) {
 type Listing struct {
 	Node string
 	// Members by group and id.
-	Members map[string]map[string]Seat
+	Members map[string]map[string]Member
 }
 
 // Ledger compares the entries with what every node holds in the end.
@@ -51,22 +51,22 @@ func Ledger(entries []Entry, nodes []Listing) (violations []Violation) {
 		there, gone := e.mayBe()
 		first := ""
 		for i, n := range nodes {
-			got, found := n.Members[e.Group][e.Seat.ID]
+			got, found := n.Members[e.Group][e.Member.ID]
 			switch {
 			case found && !there:
 				violations = append(violations, violation("ledger", "%s holds %s/%s, which was registered: %s, deregistered: %s",
-					n.Node, e.Group, e.Seat.ID, e.Registered, e.Deregistered))
+					n.Node, e.Group, e.Member.ID, e.Registered, e.Deregistered))
 			case !found && !gone:
-				violations = append(violations, violation("ledger", "%s lost %s/%s: its registration was acknowledged", n.Node, e.Group, e.Seat.ID))
-			case found && got != e.Seat:
-				violations = append(violations, violation("ledger", "%s holds %s/%s as %+v, registered was %+v", n.Node, e.Group, e.Seat.ID, got, e.Seat))
+				violations = append(violations, violation("ledger", "%s lost %s/%s: its registration was acknowledged", n.Node, e.Group, e.Member.ID))
+			case found && got != e.Member:
+				violations = append(violations, violation("ledger", "%s holds %s/%s as %+v, registered was %+v", n.Node, e.Group, e.Member.ID, got, e.Member))
 			}
 			now := "missing"
 			if found {
 				now = "there"
 			}
 			if i > 0 && now != first {
-				violations = append(violations, violation("ledger", "%s/%s is %s at %s and %s at %s", e.Group, e.Seat.ID, first, nodes[0].Node, now, n.Node))
+				violations = append(violations, violation("ledger", "%s/%s is %s at %s and %s at %s", e.Group, e.Member.ID, first, nodes[0].Node, now, n.Node))
 			}
 			first = cmp.Or(first, now)
 		}

@@ -36,8 +36,8 @@ const (
 	Absent   Outcome = "absent"   // the member is not there
 )
 
-// Seat is what readers see of a member.
-type Seat struct {
+// Member is what readers see of a member.
+type Member struct {
 	ID     string `json:"id"`
 	Addr   string `json:"addr"`
 	Weight uint32 `json:"weight"`
@@ -49,40 +49,40 @@ type Op struct {
 	Node     string        `json:"node"`
 	Group    string        `json:"group"`
 	Kind     Kind          `json:"kind"`
-	Seat     Seat          `json:"seat,omitzero"` // what a write is about
+	Member   Member        `json:"member,omitzero"` // what a write is about
 	TakeOver bool          `json:"take_over,omitzero"`
 	Call     time.Duration `json:"call"`
 	Return   time.Duration `json:"return"`
 	Outcome  Outcome       `json:"outcome"`
 	Removed  bool          `json:"removed,omitzero"` // a deregistration's answer
-	Members  []Seat        `json:"members,omitempty"`
+	Members  []Member      `json:"members,omitempty"`
 	Error    string        `json:"error,omitempty"`
 }
 
 func (o Op) String() string {
-	what := fmt.Sprintf("%s %s", o.Kind, o.Seat.ID)
+	what := fmt.Sprintf("%s %s", o.Kind, o.Member.ID)
 	switch o.Kind {
 	case Register:
-		what = fmt.Sprintf("%s %s at %s, weight %d", o.Kind, o.Seat.ID, o.Seat.Addr, o.Seat.Weight)
+		what = fmt.Sprintf("%s %s at %s, weight %d", o.Kind, o.Member.ID, o.Member.Addr, o.Member.Weight)
 		if o.TakeOver {
 			what += ", take over"
 		}
 	case Update:
-		what += fmt.Sprintf(" weight %d", o.Seat.Weight)
+		what += fmt.Sprintf(" weight %d", o.Member.Weight)
 	case Read:
 		return fmt.Sprintf("read at %s: %s %v", o.Node, o.Outcome, o.Members)
 	}
 	return fmt.Sprintf("%s at %s: %s", what, o.Node, o.Outcome)
 }
 
-// MaxSeats bounds the ids of one group in a history.
-const MaxSeats = 6
+// MaxMembers bounds the ids of one group in a history.
+const MaxMembers = 6
 
-// seats is the state of a group; comparable, so that the checker can remember
-// where it has been. A seat without an address is free.
-type seats [MaxSeats]seat
+// slots is the state of a group; comparable, so that the checker can remember
+// where it has been. A slot without an address is free.
+type slots [MaxMembers]slot
 
-type seat struct {
+type slot struct {
 	addr   string
 	weight uint32
 }
@@ -91,25 +91,25 @@ type seat struct {
 type call struct {
 	Op
 	at   int
-	read seats
+	read slots
 }
 
 var hashSeed = maphash.MakeSeed()
 
 var model = porcupine.Model{
-	Init: func() any { return seats{} },
+	Init: func() any { return slots{} },
 	Step: func(state, input, _ any) (bool, any) {
-		s := state.(seats)
+		s := state.(slots)
 		ok := s.step(input.(*call))
 		return ok, s
 	},
-	Hash:              func(state any) uint64 { return maphash.Comparable(hashSeed, state.(seats)) },
+	Hash:              func(state any) uint64 { return maphash.Comparable(hashSeed, state.(slots)) },
 	DescribeOperation: func(input, _ any) string { return input.(*call).String() },
 	DescribeState:     func(state any) string { return fmt.Sprint(state) },
 }
 
 // step says whether the operation can have this outcome here, and what it does.
-func (s *seats) step(c *call) bool {
+func (s *slots) step(c *call) bool {
 	if c.Kind == Read {
 		return *s == c.read
 	}
@@ -117,7 +117,7 @@ func (s *seats) step(c *call) bool {
 	free := held.addr == ""
 	switch c.Outcome {
 	case Conflict:
-		return c.Kind == Register && !c.TakeOver && !free && held.addr != c.Seat.Addr
+		return c.Kind == Register && !c.TakeOver && !free && held.addr != c.Member.Addr
 	case Absent:
 		return c.Kind == Update && free
 	case OK, Unknown:
@@ -127,16 +127,16 @@ func (s *seats) step(c *call) bool {
 	can := true
 	switch c.Kind {
 	case Register:
-		if can = free || c.TakeOver || held.addr == c.Seat.Addr; can {
-			s[c.at] = seat{c.Seat.Addr, c.Seat.Weight}
+		if can = free || c.TakeOver || held.addr == c.Member.Addr; can {
+			s[c.at] = slot{c.Member.Addr, c.Member.Weight}
 		}
 	case Update:
 		if can = !free; can {
-			s[c.at].weight = c.Seat.Weight
+			s[c.at].weight = c.Member.Weight
 		}
 	case Deregister:
 		can = c.Removed == !free
-		s[c.at] = seat{}
+		s[c.at] = slot{}
 	}
 	return can || c.Outcome == Unknown
 }
@@ -181,8 +181,8 @@ func toCalls(ops []Op) ([]porcupine.Operation, error) {
 	at := func(id string) (int, error) {
 		i, known := place[id]
 		if !known {
-			if i = len(place); i == MaxSeats {
-				return 0, fmt.Errorf("more than %d ids", MaxSeats)
+			if i = len(place); i == MaxMembers {
+				return 0, fmt.Errorf("more than %d ids", MaxMembers)
 			}
 			place[id] = i
 		}
@@ -200,10 +200,10 @@ func toCalls(ops []Op) ([]porcupine.Operation, error) {
 			if i, err = at(m.ID); err != nil {
 				return nil, err
 			}
-			c.read[i] = seat{m.Addr, m.Weight}
+			c.read[i] = slot{m.Addr, m.Weight}
 		}
 		if op.Kind != Read {
-			if c.at, err = at(op.Seat.ID); err != nil {
+			if c.at, err = at(op.Member.ID); err != nil {
 				return nil, err
 			}
 		}

@@ -21,28 +21,28 @@ func (h *history) add(from, to time.Duration, op Op) *history {
 }
 
 func (h *history) register(from, to time.Duration, id, addr string, o Outcome) *history {
-	return h.add(from, to, Op{Kind: Register, Seat: Seat{id, addr, 1}, Outcome: o})
+	return h.add(from, to, Op{Kind: Register, Member: Member{id, addr, 1}, Outcome: o})
 }
 
 func (h *history) takeOver(from, to time.Duration, id, addr string, o Outcome) *history {
-	return h.add(from, to, Op{Kind: Register, Seat: Seat{id, addr, 1}, TakeOver: true, Outcome: o})
+	return h.add(from, to, Op{Kind: Register, Member: Member{id, addr, 1}, TakeOver: true, Outcome: o})
 }
 
 func (h *history) update(from, to time.Duration, id string, weight uint32, o Outcome) *history {
-	return h.add(from, to, Op{Kind: Update, Seat: Seat{ID: id, Weight: weight}, Outcome: o})
+	return h.add(from, to, Op{Kind: Update, Member: Member{ID: id, Weight: weight}, Outcome: o})
 }
 
 // deregister removes somebody, if its outcome is known.
 func (h *history) deregister(from, to time.Duration, id string, o Outcome) *history {
-	return h.add(from, to, Op{Kind: Deregister, Seat: Seat{ID: id}, Outcome: o, Removed: o == OK})
+	return h.add(from, to, Op{Kind: Deregister, Member: Member{ID: id}, Outcome: o, Removed: o == OK})
 }
 
-func (h *history) read(from, to time.Duration, seats ...Seat) *history {
-	return h.add(from, to, Op{Kind: Read, Members: seats})
+func (h *history) read(from, to time.Duration, members ...Member) *history {
+	return h.add(from, to, Op{Kind: Read, Members: members})
 }
 
 func TestLinearizable(t *testing.T) {
-	a1, a2 := Seat{"a", "one", 1}, Seat{"a", "two", 1}
+	a1, a2 := Member{"a", "one", 1}, Member{"a", "two", 1}
 	tests := map[string]struct {
 		ops *history
 		bad bool
@@ -59,16 +59,16 @@ func TestLinearizable(t *testing.T) {
 		"a failed write takes effect":             {new(history).register(0, 1, "a", "one", Failed).read(2, 3, a1), true},
 		"a conflict that there was":               {new(history).register(0, 1, "a", "one", OK).register(2, 3, "a", "two", Conflict).read(4, 5, a1), false},
 		"a conflict with nobody":                  {new(history).register(0, 1, "a", "one", Conflict), true},
-		"two instances hold one seat":             {new(history).register(0, 1, "a", "one", OK).register(2, 3, "a", "two", OK), true},
-		"an update of a member that is there":     {new(history).register(0, 1, "a", "one", OK).update(2, 3, "a", 7, OK).read(4, 5, Seat{"a", "one", 7}), false},
+		"two instances hold one member":           {new(history).register(0, 1, "a", "one", OK).register(2, 3, "a", "two", OK), true},
+		"an update of a member that is there":     {new(history).register(0, 1, "a", "one", OK).update(2, 3, "a", 7, OK).read(4, 5, Member{"a", "one", 7}), false},
 		"a lost update":                           {new(history).register(0, 1, "a", "one", OK).update(2, 3, "a", 7, OK).read(4, 5, a1), true},
 		"an update of a member that is not there": {new(history).update(0, 1, "a", 7, OK), true},
 		"absent although it is there":             {new(history).register(0, 1, "a", "one", OK).update(2, 3, "a", 7, Absent), true},
 		"not removed although it is there": {new(history).register(0, 1, "a", "one", OK).
-			add(2, 3, Op{Kind: Deregister, Seat: Seat{ID: "a"}}).read(4, 5), true},
-		"not removed, as nobody is there":   {new(history).add(0, 1, Op{Kind: Deregister, Seat: Seat{ID: "a"}}).read(2, 3), false},
+			add(2, 3, Op{Kind: Deregister, Member: Member{ID: "a"}}).read(4, 5), true},
+		"not removed, as nobody is there":   {new(history).add(0, 1, Op{Kind: Deregister, Member: Member{ID: "a"}}).read(2, 3), false},
 		"removed, and nobody knows whether": {new(history).register(0, 1, "a", "one", OK).deregister(2, 3, "a", Unknown).read(4, 5), false},
-		"removed although it is not there":  {new(history).add(0, 1, Op{Kind: Deregister, Seat: Seat{ID: "a"}, Removed: true}), true},
+		"removed although it is not there":  {new(history).add(0, 1, Op{Kind: Deregister, Member: Member{ID: "a"}, Removed: true}), true},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -93,7 +93,7 @@ func TestUndecided(t *testing.T) {
 		h.takeOver(0, 1000, "a", fmt.Sprint(i), OK)
 		h.takeOver(0, 1000, "b", fmt.Sprint(i), OK)
 	}
-	h.read(2000, 2001, Seat{"a", "0", 2})
+	h.read(2000, 2001, Member{"a", "0", 2})
 	if found, _ := Linearizable(*h, time.Millisecond); len(found) != 1 || !strings.Contains(found[0].Text, "undecided") {
 		t.Errorf("found %v", found)
 	}
@@ -101,7 +101,7 @@ func TestUndecided(t *testing.T) {
 
 func TestTooManySeats(t *testing.T) {
 	h := new(history)
-	for i := range MaxSeats + 1 {
+	for i := range MaxMembers + 1 {
 		h.register(0, 1, fmt.Sprint(i), "one", OK)
 	}
 	if found, _ := Linearizable(*h, time.Second); len(found) != 1 {

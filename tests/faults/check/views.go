@@ -32,7 +32,7 @@ type view struct {
 func NewViews() *Views { return &Views{known: make(map[viewKey]view)} }
 
 // Note adds what somebody said of a group at a revision.
-func (v *Views) Note(group string, revision, fingerprint uint64, members []Seat, by string) {
+func (v *Views) Note(group string, revision, fingerprint uint64, members []Member, by string) {
 	v.note(group, revision, view{fingerprint, hashSeats(members), true, by})
 }
 
@@ -71,9 +71,9 @@ func (v *Views) Violations() []Violation {
 	return slices.Clone(v.found)
 }
 
-func hashSeats(members []Seat) uint64 {
+func hashSeats(members []Member) uint64 {
 	members = slices.Clone(members)
-	slices.SortFunc(members, func(a, b Seat) int { return cmp.Compare(a.ID, b.ID) })
+	slices.SortFunc(members, func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
 	var h maphash.Hash
 	h.SetSeed(hashSeed)
 	for _, m := range members {

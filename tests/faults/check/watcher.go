@@ -19,7 +19,7 @@ type Watcher struct {
 	group                 string
 	revision, fingerprint uint64
 	begun                 bool
-	members               map[string]Seat
+	members               map[string]Member
 	found                 []Violation
 }
 
@@ -27,8 +27,8 @@ type Watcher struct {
 func (w *Watcher) Position() (revision, fingerprint uint64) { return w.revision, w.fingerprint }
 
 // Members are those that the events add up to, by id.
-func (w *Watcher) Members() []Seat {
-	return slices.SortedFunc(maps.Values(w.members), func(a, b Seat) int { return cmp.Compare(a.ID, b.ID) })
+func (w *Watcher) Members() []Member {
+	return slices.SortedFunc(maps.Values(w.members), func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
 }
 
 // Violations returns what was found.
@@ -36,11 +36,11 @@ func (w *Watcher) Violations() []Violation { return w.found }
 
 // Snapshot is an event that replaces what was known. The node is always the
 // same, so it never knows less than before.
-func (w *Watcher) Snapshot(group string, revision, fingerprint uint64, members []Seat) {
+func (w *Watcher) Snapshot(group string, revision, fingerprint uint64, members []Member) {
 	if w.begun && revision < w.revision {
 		w.found = append(w.found, violation("watch", "%s: a snapshot of revision %d after %d", w.Name, revision, w.revision))
 	}
-	next := make(map[string]Seat, len(members))
+	next := make(map[string]Member, len(members))
 	for _, m := range members {
 		next[m.ID] = m
 	}
@@ -62,11 +62,11 @@ func (w *Watcher) Unknown(group string) {
 }
 
 // Delta is an event that leads on from the revision from.
-func (w *Watcher) Delta(group string, from, revision, fingerprint uint64, put []Seat, removed []string) {
+func (w *Watcher) Delta(group string, from, revision, fingerprint uint64, put []Member, removed []string) {
 	switch {
 	case !w.begun:
 		w.found = append(w.found, violation("watch", "%s: a delta before any snapshot", w.Name))
-		w.begun, w.group, w.members = true, group, make(map[string]Seat)
+		w.begun, w.group, w.members = true, group, make(map[string]Member)
 	case from != w.revision:
 		w.found = append(w.found, violation("watch", "%s: a delta from revision %d, seen was %d: a gap", w.Name, from, w.revision))
 	case revision <= from:
@@ -99,9 +99,9 @@ func (w *Watcher) at(revision, fingerprint uint64) {
 }
 
 // Final compares the watch with a read of the same node at the end.
-func (w *Watcher) Final(revision uint64, members []Seat) {
+func (w *Watcher) Final(revision uint64, members []Member) {
 	members = slices.Clone(members)
-	slices.SortFunc(members, func(a, b Seat) int { return cmp.Compare(a.ID, b.ID) })
+	slices.SortFunc(members, func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
 	switch {
 	case w.revision != revision:
 		w.found = append(w.found, violation("watch", "%s: ended at revision %d, the group is at %d", w.Name, w.revision, revision))

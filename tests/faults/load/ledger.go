@@ -23,7 +23,7 @@ func (l *Load) ledger(ctx context.Context, n *node, r *rand.Rand) {
 	var entries []check.Entry
 	defer func() { l.note(func(h *History) { h.Ledger = append(h.Ledger, entries...) }) }()
 	for seq := 0; pause(ctx, ledgerPause); seq++ {
-		e := check.Entry{Group: group, Seat: check.Seat{ID: fmt.Sprintf("k%d", seq), Addr: fmt.Sprintf("10.1.%d.%d:80", seq>>8, seq&0xff), Weight: 1}}
+		e := check.Entry{Group: group, Member: check.Member{ID: fmt.Sprintf("k%d", seq), Addr: fmt.Sprintf("10.1.%d.%d:80", seq>>8, seq&0xff), Weight: 1}}
 		l.registerEntry(ctx, n, &e)
 		entries = append(entries, e)
 		if some := &entries[r.IntN(len(entries))]; r.IntN(4) == 0 && some.Deregistered != check.OK {
@@ -36,9 +36,9 @@ func (l *Load) registerEntry(ctx context.Context, n *node, e *check.Entry) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ledgerTimeout)
 	defer cancel()
 	sent := l.Now()
-	resp, err := n.registry.Register(ctx, &registrypb.RegisterRequest{Group: e.Group, Id: e.Seat.ID, Addr: e.Seat.Addr, Ttl: forever()})
+	resp, err := n.registry.Register(ctx, &registrypb.RegisterRequest{Group: e.Group, Id: e.Member.ID, Addr: e.Member.Addr, Ttl: forever()})
 	if e.Registered = Outcome(err); e.Registered == check.Conflict {
-		l.found("ledger", "%s: %s/%s is new and conflicts: %v", n.Node, e.Group, e.Seat.ID, err)
+		l.found("ledger", "%s: %s/%s is new and conflicts: %v", n.Node, e.Group, e.Member.ID, err)
 	}
 	if err != nil {
 		return
@@ -53,7 +53,7 @@ func (l *Load) registerEntry(ctx context.Context, n *node, e *check.Entry) {
 func (l *Load) deregisterEntry(ctx context.Context, n *node, e *check.Entry) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ledgerTimeout)
 	defer cancel()
-	resp, err := n.registry.Deregister(ctx, &registrypb.DeregisterRequest{Group: e.Group, Id: e.Seat.ID})
+	resp, err := n.registry.Deregister(ctx, &registrypb.DeregisterRequest{Group: e.Group, Id: e.Member.ID})
 	found := e.Removal(Outcome(err), resp.GetRemoved())
 	l.note(func(h *History) { h.Found = append(h.Found, found...) })
 	if err == nil {

@@ -33,13 +33,13 @@ func (l *Load) linearClient(ctx context.Context, n *node, client int, r *rand.Ra
 // draw chooses an operation whose values no other has.
 func (l *Load) draw(r *rand.Rand, client, seq int) check.Op {
 	op := check.Op{Group: l.linearGroup(r.IntN(linearGroups)), Kind: check.Read}
-	op.Seat.ID = string(rune('a' + r.IntN(linearSeats)))
+	op.Member.ID = string(rune('a' + r.IntN(linearIDs)))
 	switch p := r.IntN(100); {
 	case p < 30:
 		op.Kind, op.TakeOver = check.Register, r.IntN(4) > 0
-		op.Seat.Addr, op.Seat.Weight = fmt.Sprintf("10.0.%d.%d:%d", client, seq>>14, 1+seq&0x3fff), 1+uint32(r.IntN(3))
+		op.Member.Addr, op.Member.Weight = fmt.Sprintf("10.0.%d.%d:%d", client, seq>>14, 1+seq&0x3fff), 1+uint32(r.IntN(3))
 	case p < 45:
-		op.Kind, op.Seat.Weight = check.Update, 4+uint32(r.IntN(60))
+		op.Kind, op.Member.Weight = check.Update, 4+uint32(r.IntN(60))
 	case p < 60:
 		op.Kind = check.Deregister
 	}
@@ -58,19 +58,19 @@ func (l *Load) call(ctx context.Context, n *node, op *check.Op) {
 		resp, err = n.registry.Members(ctx, &registrypb.MembersRequest{Group: op.Group, Read: &registrypb.ReadOptions{Linearizable: true}})
 		op.Return = l.Now()
 		if err == nil {
-			op.Members = seatsOf(resp.Members)
+			op.Members = membersOf(resp.Members)
 			l.views.Note(op.Group, resp.Receipt.GetRevision(), resp.Receipt.GetFingerprint(), op.Members, "a read of "+n.Node)
 		} else if Reason(err) == registrypb.ErrorDetail_UNKNOWN_GROUP {
 			l.found("linearizable", "%s does not know group %s, which was there before", n.Node, op.Group)
 		}
 	case check.Register:
 		_, err = n.registry.Register(ctx, &registrypb.RegisterRequest{
-			Group: op.Group, Id: op.Seat.ID, Addr: op.Seat.Addr, Weight: op.Seat.Weight, Ttl: forever(), TakeOver: op.TakeOver})
+			Group: op.Group, Id: op.Member.ID, Addr: op.Member.Addr, Weight: op.Member.Weight, Ttl: forever(), TakeOver: op.TakeOver})
 	case check.Update:
-		_, err = n.registry.UpdateMember(ctx, &registrypb.UpdateMemberRequest{Group: op.Group, Id: op.Seat.ID, Weight: &op.Seat.Weight})
+		_, err = n.registry.UpdateMember(ctx, &registrypb.UpdateMemberRequest{Group: op.Group, Id: op.Member.ID, Weight: &op.Member.Weight})
 	case check.Deregister:
 		var resp *registrypb.DeregisterResponse
-		resp, err = n.registry.Deregister(ctx, &registrypb.DeregisterRequest{Group: op.Group, Id: op.Seat.ID})
+		resp, err = n.registry.Deregister(ctx, &registrypb.DeregisterRequest{Group: op.Group, Id: op.Member.ID})
 		op.Removed = resp.GetRemoved()
 	}
 	if op.Return == 0 {

@@ -33,7 +33,7 @@ type Config struct {
 const (
 	linearGroups  = 3
 	linearClients = 3 // at each node
-	linearSeats   = 4 // ids in a group
+	linearIDs     = 4 // ids in a group
 	// virtualNodes is the fewest: rings are rebuilt at every change.
 	virtualNodes = 64
 	// forEver is longer than any run: nothing expires that should stay.
@@ -279,12 +279,12 @@ func Reason(err error) registrypb.ErrorDetail_Reason {
 	return registrypb.ErrorDetail_UNSPECIFIED
 }
 
-func seatsOf(members []*registrypb.Member) []check.Seat {
-	seats := make([]check.Seat, len(members))
+func membersOf(members []*registrypb.Member) []check.Member {
+	ms := make([]check.Member, len(members))
 	for i, m := range members {
-		seats[i] = check.Seat{ID: m.Id, Addr: m.Addr, Weight: m.Weight}
+		ms[i] = check.Member{ID: m.Id, Addr: m.Addr, Weight: m.Weight}
 	}
-	return seats
+	return ms
 }
 
 func forever() *durationpb.Duration { return durationpb.New(forEver) }

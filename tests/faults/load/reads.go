@@ -47,7 +47,7 @@ func (l *Load) sessionLists(ctx context.Context, s *check.Session, n *node, grou
 	resp, err := n.registry.Members(ctx, &registrypb.MembersRequest{Group: group, Read: &registrypb.ReadOptions{MinIndex: s.Index()}})
 	if rc := resp.GetReceipt(); err == nil {
 		s.Note(n.Node, group, rc.GetIndex(), rc.GetRevision())
-		l.views.Note(group, rc.GetRevision(), rc.GetFingerprint(), seatsOf(resp.Members), s.Name+" at "+n.Node)
+		l.views.Note(group, rc.GetRevision(), rc.GetFingerprint(), membersOf(resp.Members), s.Name+" at "+n.Node)
 	}
 }
 
@@ -88,7 +88,7 @@ func (l *Load) poll(ctx context.Context, n *node) {
 // watches, and returns them. What does not come about in time is an error.
 func (l *Load) Listings(ctx context.Context) (listings []check.Listing, err error) {
 	for _, n := range l.nodes {
-		listing := check.Listing{Node: n.Node, Members: make(map[string]map[string]check.Seat)}
+		listing := check.Listing{Node: n.Node, Members: make(map[string]map[string]check.Member)}
 		for _, group := range l.StableGroups() {
 			var resp *registrypb.MembersResponse
 			for {
@@ -99,10 +99,10 @@ func (l *Load) Listings(ctx context.Context) (listings []check.Listing, err erro
 					return nil, fmt.Errorf("%s: %w", n.Node, err)
 				}
 			}
-			seats := seatsOf(resp.Members)
-			l.finalWatch(n, group, resp.Receipt.GetRevision(), seats)
-			listing.Members[group] = make(map[string]check.Seat, len(seats))
-			for _, s := range seats {
+			ms := membersOf(resp.Members)
+			l.finalWatch(n, group, resp.Receipt.GetRevision(), ms)
+			listing.Members[group] = make(map[string]check.Member, len(ms))
+			for _, s := range ms {
 				listing.Members[group][s.ID] = s
 			}
 		}
@@ -121,14 +121,14 @@ func (l *Load) listing(ctx context.Context, n *node, group string) (*registrypb.
 		return nil, err
 	}
 	rc := resp.GetReceipt()
-	seats := seatsOf(resp.Members)
-	l.views.Note(group, rc.GetRevision(), rc.GetFingerprint(), seats, "the last read of "+n.Node)
+	ms := membersOf(resp.Members)
+	l.views.Note(group, rc.GetRevision(), rc.GetFingerprint(), ms, "the last read of "+n.Node)
 	if err := l.behind(n, group, rc.GetRevision()); err != nil {
 		return nil, err
 	}
 	for i := range linearGroups {
 		if group == l.linearGroup(i) {
-			op := check.Op{Node: n.Node, Group: group, Kind: check.Read, Call: call0, Return: l.Now(), Outcome: check.OK, Members: seats}
+			op := check.Op{Node: n.Node, Group: group, Kind: check.Read, Call: call0, Return: l.Now(), Outcome: check.OK, Members: ms}
 			l.note(func(h *History) { h.Ops = append(h.Ops, op) })
 		}
 	}

@@ -108,11 +108,11 @@ func take(of func(group string) *check.Watcher, e *registrypb.WatchEvent) {
 	switch e := e.Event.(type) {
 	case *registrypb.WatchEvent_Snapshot:
 		if w := of(e.Snapshot.Group); w != nil {
-			w.Snapshot(e.Snapshot.Group, e.Snapshot.Revision, e.Snapshot.Fingerprint, seatsOf(e.Snapshot.Members))
+			w.Snapshot(e.Snapshot.Group, e.Snapshot.Revision, e.Snapshot.Fingerprint, membersOf(e.Snapshot.Members))
 		}
 	case *registrypb.WatchEvent_Delta:
 		if w, d := of(e.Delta.Group), e.Delta; w != nil {
-			w.Delta(d.Group, d.From, d.Revision, d.Fingerprint, seatsOf(d.Put), d.Removed)
+			w.Delta(d.Group, d.From, d.Revision, d.Fingerprint, membersOf(d.Put), d.Removed)
 		}
 	case *registrypb.WatchEvent_UnknownGroup:
 		if w := of(e.UnknownGroup); w != nil {
@@ -159,7 +159,7 @@ func (l *Load) behind(n *node, group string, revision uint64) error {
 	return nil
 }
 
-func (l *Load) finalWatch(n *node, group string, revision uint64, members []check.Seat) {
+func (l *Load) finalWatch(n *node, group string, revision uint64, members []check.Member) {
 	n.group.mu.Lock()
 	defer n.group.mu.Unlock()
 	n.prefix.mu.Lock()
