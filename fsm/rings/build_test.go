@@ -116,7 +116,7 @@ func during(t *testing.T, c *cluster, f func(*entry)) {
 }
 
 // A ring that is requested during its build, and lacks a change, is built next.
-func TestQuestionDuringABuildIsNotForgotten(t *testing.T) {
+func TestRequestDuringABuildIsNotLost(t *testing.T) {
 	c := newCluster(t, 0)
 	during(t, c, func(e *entry) {
 		e.requested.Store(true)
@@ -130,11 +130,11 @@ func TestQuestionDuringABuildIsNotForgotten(t *testing.T) {
 }
 
 // A build whose entry is dropped meanwhile publishes nothing.
-func TestBuildOfADroppedPlaceIsNotKept(t *testing.T) {
+func TestBuildOfADroppedEntryIsNotKept(t *testing.T) {
 	c := newCluster(t, 0)
 	during(t, c, func(e *entry) { c.cache.dropLocked(e) })
 	c.until("the builds have ended", func() bool { return c.cache.stats.builds.Load() == 2 && c.cache.reserved == 0 })
-	c.sums() // of the ring that its reader asked for again
+	c.sums() // of the ring that its reader requested again
 }
 
 // One build of a group runs at a time, and no more in all than there are slots.
