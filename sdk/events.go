@@ -14,8 +14,8 @@ const (
 	// EventUnreachable: no node renewed the lease for a whole TTL, or took the
 	// registration after a loss. The member may be removed; the client keeps
 	// trying. It is sent once in an outage, and again when nodes refuse, once for each
-	// change of the reason: after ErrWrongCluster, a cluster that was formed anew, only
-	// a new Client can register.
+	// reason: after ErrWrongCluster, a cluster that was formed anew, only a new Client
+	// can register.
 	EventUnreachable
 	// EventRenewed: the lease was renewed after EventUnreachable.
 	EventRenewed

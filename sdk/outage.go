@@ -2,6 +2,7 @@ package sdk
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -41,25 +42,25 @@ func (o *outage) end() bool {
 }
 
 // notice decides which causes of an outage are reported: the first one, and each
-// refusal by nodes that differs from the last reported, since waiting does not end a
-// refusal.
+// kind of refusal by nodes, since waiting does not end a refusal. A kind is reported
+// once in an outage: two nodes may refuse for different reasons, in turns.
 //
 // Example: connection refused is reported, no leader is not, wrong cluster is;
 // connection refused and wrong cluster again are not.
 type notice struct {
-	given     bool
-	rejection rejection // the last one reported
+	given    bool
+	reported []rejection
 }
 
 // due tells whether the cause has to be reported, and records that it was.
 func (n *notice) due(err error) bool {
 	r := rejectionOf(err)
-	if n.given && (r == rejection{} || r == n.rejection) {
+	if n.given && (r == rejection{} || slices.Contains(n.reported, r)) {
 		return false
 	}
 	n.given = true
 	if r != (rejection{}) {
-		n.rejection = r
+		n.reported = append(n.reported, r)
 	}
 	return true
 }

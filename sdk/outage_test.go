@@ -99,7 +99,7 @@ func TestRingThatGetsNothing(t *testing.T) {
 	eventually(t, "it is over", func() bool { return r.Stats().Outage == nil })
 }
 
-// An outage is reported once, and again for each change of the nodes' refusal.
+// An outage is reported once, and again for each kind of refusal by the nodes.
 func TestNoticeOfAnOutage(t *testing.T) {
 	away := &Error{Code: codes.Unavailable}
 	silent := &Error{Message: "did not answer in time"}
@@ -110,7 +110,8 @@ func TestNoticeOfAnOutage(t *testing.T) {
 		"nodes come and go":            {[]error{away, noLeader, behind, silent, away}, []error{away}},
 		"the cluster is formed anew":   {[]error{away, silent, foreign, foreign, away, foreign}, []error{away, foreign}},
 		"refused from the start":       {[]error{foreign, away, foreign}, []error{foreign}},
-		"refused for another reason":   {[]error{full, full, foreign, full}, []error{full, foreign, full}},
+		"refused for another reason":   {[]error{full, full, foreign}, []error{full, foreign}},
+		"two nodes, two reasons":       {[]error{full, foreign, full, foreign}, []error{full, foreign}},
 		"a fault without a reason":     {[]error{away, broken, away, broken}, []error{away, broken}},
 		"what is no error of a node's": {[]error{context.Canceled, away}, []error{context.Canceled}},
 	} {
@@ -161,6 +162,38 @@ func TestClusterFormedAnewIsReported(t *testing.T) {
 	}
 	cl.become("", cl.nodes...)
 	rec.next(t, EventRenewed, nil)
+}
+
+// Two nodes that refuse a watch for different reasons, in turns, are reported once
+// each: an event and a log line for each attempt would not end.
+func TestTwoRefusalsInTurns(t *testing.T) {
+	cl := newFakeWatched(t, 2)
+	cl.write("g", memberIDs(4)...)
+	w, err := cl.client(cl.target(), fastProgress, outageSoon).Watch(t.Context(), "g")
+	if err != nil {
+		t.Fatal(err)
+	}
+	next(t, w)
+	var refused atomic.Int32
+	cl.nodes[0].script(func(_ context.Context, method string, _ any) error {
+		if method != "Watch" {
+			return nil
+		}
+		refused.Add(1)
+		return because(registrypb.ErrorDetail_EXHAUSTED)
+	})
+	cl.become("fake/cluster-2", cl.nodes[1])
+	cl.nodes[0].breakStreams()
+	first, second := next(t, w).Err, next(t, w).Err
+	if errors.Is(first, ErrExhausted) == errors.Is(second, ErrExhausted) || errors.Is(first, ErrWrongCluster) == errors.Is(second, ErrWrongCluster) {
+		t.Errorf("%v, then %v", first, second)
+	}
+	before := refused.Load()
+	eventually(t, "it goes on trying", func() bool { return refused.Load() > before+5 })
+	cl.nodes[0].script(nil)
+	if e := next(t, w); !e.Recovered {
+		t.Errorf("reported again: %v", e.Err)
+	}
 }
 
 // A lost lease that cannot be registered says so, and again when it is refused.
