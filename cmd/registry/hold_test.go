@@ -152,6 +152,24 @@ func TestEndOfAHeldMember(t *testing.T) {
 	}
 }
 
+// A member that was not removed, and of which no node says whether it is held, is a
+// failure.
+func TestEndOfAMemberThatMayBeHeld(t *testing.T) {
+	f := startFake(t)
+	r := start(t, registerArgs()...)
+	f.expect(t, "register web/w1")
+	r.stderrUntil("registered at")
+	ok(t, "member", "hold", "-group", "web", "-id", "w1", "-for", "90s")
+	f.expect(t, "hold web/w1 for 1m30s")
+	f.failWith("Members", codes.ResourceExhausted, registrypb.ErrorDetail_EXHAUSTED, "too much")
+	r.cancel(signalCause{syscall.SIGTERM})
+	f.expect(t, "deregister web/w1") // if it is not held
+	r.wait(exitFailure)
+	if says := r.stderr.String(); !strings.Contains(says, "w1 not deregistered, it goes when its TTL or its hold is over: it may be held: ") {
+		t.Error(says)
+	}
+}
+
 // A change that leaves nobody to serve says so.
 func TestDrainOfTheLastThatServes(t *testing.T) {
 	withWeb(t) // web-3 drains already

@@ -182,11 +182,7 @@ func (s *ownRegistration) leave(err error) error {
 	ctx, cancel := s.bounded(closeTimeout)
 	defer cancel()
 	if cerr := shortened(ctx, s.reg.CloseContext(ctx)); cerr != nil {
-		s.reporter.report(eventDeregisterFailed, 0, cerr)
-		if err == nil {
-			err = &exitError{code: exitCode(cerr)}
-		}
-		return err
+		return s.failed(err, cerr)
 	}
 	if s.reg.Removed() {
 		s.reporter.report(eventDeregistered, 0, nil)
@@ -194,11 +190,21 @@ func (s *ownRegistration) leave(err error) error {
 	}
 	switch hold, herr := s.stillHeld(ctx); {
 	case herr != nil:
-		s.reporter.report(eventDeregisterFailed, 0, fmt.Errorf("it may be held: %w", herr))
+		return s.failed(err, fmt.Errorf("it may be held: %w", shortened(ctx, herr)))
 	case hold > 0:
 		s.reporter.report(eventHeld, hold, nil)
 	default: // its lease had expired
 		s.reporter.report(eventDeregistered, 0, nil)
+	}
+	return err
+}
+
+// failed tells why the member was not seen to go, and returns err, or else the exit
+// code of why.
+func (s *ownRegistration) failed(err, why error) error {
+	s.reporter.report(eventDeregisterFailed, 0, why)
+	if err == nil {
+		err = &exitError{code: exitCode(why)}
 	}
 	return err
 }

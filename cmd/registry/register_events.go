@@ -92,7 +92,7 @@ func (t *registrationReporter) text(event string, hold time.Duration, err error)
 				"restart this command to register there\n", t.name())
 		}
 	case eventDeregisterFailed:
-		return fmt.Sprintf("registry: %s not deregistered, it goes when its TTL is over: %s\n", t.name(), plain(err))
+		return fmt.Sprintf("registry: %s not deregistered, it goes when its TTL or its hold is over: %s\n", t.name(), plain(err))
 	}
 	return ""
 }
