@@ -125,7 +125,7 @@ func (p *pool) returnHome() {
 	p.current = p.home
 }
 
-// away returns the home if calls go elsewhere, nil otherwise.
+// homeIfAway returns the home if calls go elsewhere, nil otherwise.
 func (p *pool) homeIfAway() *endpoint {
 	p.mu.Lock()
 	defer p.mu.Unlock()
