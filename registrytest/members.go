@@ -26,7 +26,7 @@ const maxExpire = 20 * time.Second
 // third of its TTL, that the lease is lost, and its client registers it again.
 func (c *Cluster) Expire(group, id string) (resume func()) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), Patience)
+	ctx, cancel := c.context()
 	defer cancel()
 	m := member{group, id}
 	if !c.beats.known(m) {
@@ -61,7 +61,7 @@ func (c *Cluster) Expire(group, id string) (resume func()) {
 // lose all their other keys too. Unpin makes them active again.
 func (c *Cluster) Pin(group, key, id string) (unpin func()) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), Patience)
+	ctx, cancel := c.context()
 	defer cancel()
 	members, err := c.client.Members(ctx, group, sdk.Linearizable())
 	c.check("Pin", err)
@@ -80,7 +80,7 @@ func (c *Cluster) Pin(group, key, id string) (unpin func()) {
 	}
 	return func() {
 		c.t.Helper()
-		ctx, cancel := context.WithTimeout(c.t.Context(), Patience)
+		ctx, cancel := c.context()
 		defer cancel()
 		for _, id := range drained {
 			c.setState(ctx, group, id, sdk.StateActive)
@@ -98,7 +98,7 @@ func (c *Cluster) setState(ctx context.Context, group, id string, state sdk.Stat
 // for the same members.
 func (c *Cluster) Key(group, id string) string {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), Patience)
+	ctx, cancel := c.context()
 	defer cancel()
 	keys := make([]string, 10_000)
 	for i := range keys {

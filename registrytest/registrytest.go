@@ -116,7 +116,7 @@ func (c *Cluster) start(nodes ...int) {
 }
 
 func (c *Cluster) tryStart(i int) error {
-	ctx, cancel := context.WithTimeout(c.t.Context(), Patience)
+	ctx, cancel := c.context()
 	defer cancel()
 	n, err := registry.Start(ctx, c.configs[i])
 	if err != nil {
@@ -216,7 +216,8 @@ func (c *Cluster) Stop(i int) {
 }
 
 // Restart starts nodes that were stopped, at once, with their data and at their
-// addresses, and waits until they are ready: after that, most nodes must run.
+// addresses, and waits until they are ready: after that, most nodes must run. It
+// fails if another program has taken a port meanwhile.
 func (c *Cluster) Restart(nodes ...int) {
 	c.t.Helper()
 	for _, i := range nodes {
@@ -242,7 +243,7 @@ func (c *Cluster) WaitIndex(index uint64) {
 }
 
 func (c *Cluster) waitIndex(addr string, index uint64) error {
-	ctx, cancel := context.WithTimeout(c.t.Context(), Patience)
+	ctx, cancel := c.context()
 	defer cancel()
 	conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
 	if err != nil {
@@ -275,6 +276,12 @@ func (c *Cluster) settle() {
 	})
 }
 
+// context bounds a helper by Patience. It is not the test's, which has ended when
+// its cleanups run: they may use helpers too.
+func (c *Cluster) context() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), Patience)
+}
+
 func (c *Cluster) check(helper string, err error) {
 	c.t.Helper()
 	if err != nil {
@@ -285,7 +292,7 @@ func (c *Cluster) check(helper string, err error) {
 // await tries until f returns nil.
 func (c *Cluster) await(what string, f func(context.Context) error) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), Patience)
+	ctx, cancel := c.context()
 	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()

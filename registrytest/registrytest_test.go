@@ -1,6 +1,7 @@
 package registrytest_test
 
 import (
+	"context"
 	"fmt"
 	"runtime"
 	"slices"
@@ -92,6 +93,22 @@ func TestPinAndKey(t *testing.T) {
 			t.Errorf("unpinned, and with %s, not with %s", got, natural)
 		}
 	}
+}
+
+// A cleanup may use helpers, though the test's context has ended.
+func TestHelpersInACleanup(t *testing.T) {
+	t.Parallel()
+	c := registrytest.Start(t)
+	register(t, c, "web-1", time.Minute)
+	register(t, c, "web-2", time.Minute)
+	key := c.Key("web", "web-1")
+	t.Cleanup(func() {
+		c.Leader()
+		if m, err := c.Client().Match(context.Background(), "web", key, sdk.Linearizable()); err != nil || m.ID != "web-1" {
+			t.Errorf("after unpin: %v, %v", m, err)
+		}
+	})
+	t.Cleanup(c.Pin("web", key, "web-2"))
 }
 
 func TestStopAndRestart(t *testing.T) {
