@@ -32,26 +32,28 @@ func (c *Cluster) Expire(group, id string) (resume func()) {
 	if !c.beats.known(m) {
 		c.t.Fatalf("registrytest: Expire: %s/%s was registered by no client of this cluster", group, id)
 	}
+	members, err := c.client.Members(ctx, group, sdk.Linearizable())
+	c.check("Expire", err)
+	isIt := func(m sdk.Member) bool { return m.ID == id }
+	at := slices.IndexFunc(members, isIt)
+	if at < 0 {
+		c.t.Fatalf("registrytest: Expire: group %s has no member %s", group, id)
+	}
+	if ttl := members[at].TTL; ttl > maxExpire {
+		c.t.Fatalf("registrytest: Expire: %s/%s has a TTL of %v, want at most %v", group, id, ttl, maxExpire)
+	}
 	watch, err := c.client.Watch(ctx, group)
 	c.check("Expire", err)
 	defer func() { _ = watch.Close() }()
 	c.beats.mute(m, true)
-	for seen := false; ; {
+	for {
 		e, err := watch.Next(ctx)
 		if err != nil {
 			c.t.Fatalf("registrytest: Expire: %s/%s is still there: %v", group, id, err)
 		}
-		at := slices.IndexFunc(e.Put, func(m sdk.Member) bool { return m.ID == id })
-		switch {
-		case at < 0 && (e.Reset || slices.Contains(e.Removed, id)):
-			if !seen {
-				c.t.Fatalf("registrytest: Expire: group %s has no member %s", group, id)
-			}
+		gone := e.Unknown || slices.Contains(e.Removed, id) || e.Reset && !slices.ContainsFunc(e.Put, isIt)
+		if gone && e.Index > members[at].CreatedIndex { // or the node has not applied the registration yet
 			return func() { c.beats.mute(m, false) }
-		case at >= 0 && e.Put[at].TTL > maxExpire:
-			c.t.Fatalf("registrytest: Expire: %s/%s has a TTL of %v, want at most %v", group, id, e.Put[at].TTL, maxExpire)
-		case at >= 0:
-			seen = true
 		}
 	}
 }

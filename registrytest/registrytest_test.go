@@ -176,6 +176,12 @@ func TestMisuse(t *testing.T) {
 		"WithNodes: 2 nodes, want 1 or 3":       func(tb testing.TB) { registrytest.Start(tb, registrytest.WithNodes(2)) },
 		"web/web-9 was registered by no client": with(func(c *registrytest.Cluster) { c.Expire("web", "web-9") }),
 		"web/web-1 has a TTL of 1h0m0s, want":   with(func(c *registrytest.Cluster) { c.Expire("web", "web-1") }),
+		"unknown group": with(func(c *registrytest.Cluster) {
+			if _, err := c.Client().DeleteGroup(context.Background(), "web", sdk.GroupDeletion{Force: true}); err != nil {
+				t.Error(err)
+			}
+			c.Expire("web", "web-1")
+		}),
 		"group web has no member web-9":         with(func(c *registrytest.Cluster) { c.Pin("web", "k", "web-9") }),
 		"web/web-9 owns none of 10000 keys":     with(func(c *registrytest.Cluster) { c.Key("web", "web-9") }),
 		"Stop: node-1 does not run":             with(func(c *registrytest.Cluster) { c.Stop(0); c.Stop(0) }),
