@@ -14,7 +14,7 @@ type outage struct {
 	since  time.Time // of the first failure; zero while there is none
 	failed int
 	notice notice
-	err    *Error // the last one with a reason, or else the last
+	err    *Error // the last one that tells more than that a connection failed, or else the last
 }
 
 // outageFailures is the least number of failed streams before an outage is reported.
@@ -22,7 +22,8 @@ const outageFailures = 3
 
 // fail records a failure and reports whether the outage is due to be reported.
 func (o *outage) fail(err *Error, now time.Time, after time.Duration) bool {
-	if o.err == nil || err.Reason != reasonUnspecified || o.err.Reason == reasonUnspecified {
+	tells := func(e *Error) bool { return e.Reason != reasonUnspecified || rejectionOf(e) != rejection{} }
+	if o.err == nil || tells(err) || !tells(o.err) {
 		o.err = err
 	}
 	if o.failed++; o.since.IsZero() {

@@ -128,6 +128,31 @@ func TestNoticeOfAnOutage(t *testing.T) {
 	}
 }
 
+// A refusal without a reason, of a proxy or of the client's own limit, is reported
+// although a temporary failure had one; a failed connection is not.
+func TestOutageThatBecomesARefusal(t *testing.T) {
+	var o outage
+	now := time.Now()
+	full := &Error{Code: codes.ResourceExhausted}
+	for i, step := range []struct {
+		err  *Error
+		want *Error // reported; nil: nothing is
+	}{
+		{&Error{Reason: reasonNotReady}, nil},
+		{&Error{Reason: reasonNotReady}, nil},
+		{&Error{Reason: reasonNoLeader}, &Error{Reason: reasonNoLeader}},
+		{&Error{Code: codes.Unavailable}, nil},
+		{full, full},
+		{&Error{Reason: reasonNotReady}, nil},
+		{full, nil},
+	} {
+		due := o.fail(step.err, now, 0)
+		if due != (step.want != nil) || due && (o.err.Reason != step.want.Reason || o.err.Code != step.want.Code) {
+			t.Errorf("step %d: %v, %+v", i, due, o.err)
+		}
+	}
+}
+
 // After an outage was reported, nodes of another cluster at the same addresses are
 // reported too: nothing else shows it.
 func TestClusterFormedAnewIsReported(t *testing.T) {
