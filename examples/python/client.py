@@ -103,8 +103,8 @@ def main(addrs, group, id, addr, key):
     except Stop:
         if not nodes.answered:
             return  # nothing was registered
-        nodes.write("Deregister", pb.DeregisterRequest(keep_held=True, **me), patience=2)
-        print("deregistered", flush=True)
+        answer = nodes.write("Deregister", pb.DeregisterRequest(keep_held=True, **me), patience=2)
+        print("deregistered" if answer.removed else "ended; held by an operator, or gone before", flush=True)
 
 if __name__ == "__main__":
     if len(sys.argv) != 6:
