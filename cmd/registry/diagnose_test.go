@@ -48,6 +48,7 @@ func TestCallsWithoutLeader(t *testing.T) {
 		{"Deregister", "deregister -yes -group web -id web-1", exitUnavailable},
 		{"UpdateMember", "member drain -yes -group web -id web-1", exitUnavailable},
 		{"Remove", "cluster remove -yes n2", exitUnavailable},
+		{"Register", "register -group web -id w1 -addr 127.0.0.1:8080", exitUnavailable},
 		{"Members", "members -linearizable web", exitUnavailable},
 		{"MatchMany", "match -linearizable web a", exitUnavailable},
 		{"SetGroup", "group set -virtual-nodes 128 new", exitUnknown},

@@ -102,7 +102,10 @@ func stayRegistered(e *env, c *cli.Context, client *link, s sdk.Service, command
 		return held.withHint("-take-over takes the id over from it")
 	}
 	if err != nil {
-		return client.reach.explain(err)
+		if err = client.reach.explain(err); until.Err() == nil {
+			err = client.diagnosed(c, err)
+		}
+		return err
 	}
 	own := &ownRegistration{reg: reg, client: client, reporter: reporter, hold: c.Duration(flagHoldOnExit)}
 	reporter.report(eventRegistered, 0, nil)
