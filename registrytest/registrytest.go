@@ -220,9 +220,9 @@ func (c *Cluster) Stop(i int) {
 // fails if another program has taken a port meanwhile.
 func (c *Cluster) Restart(nodes ...int) {
 	c.t.Helper()
-	for _, i := range nodes {
-		if !c.stopped[i] {
-			c.t.Fatalf("registrytest: Restart: %s runs", c.nodes[i].ID())
+	for n, i := range nodes {
+		if !c.stopped[i] || slices.Contains(nodes[:n], i) {
+			c.t.Fatalf("registrytest: Restart: %s runs, or is named twice", c.nodes[i].ID())
 		}
 	}
 	c.start(nodes...)

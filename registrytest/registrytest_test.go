@@ -186,6 +186,7 @@ func TestMisuse(t *testing.T) {
 		"web/web-9 owns none of 10000 keys":     with(func(c *registrytest.Cluster) { c.Key("web", "web-9") }),
 		"Stop: node-1 does not run":             with(func(c *registrytest.Cluster) { c.Stop(0); c.Stop(0) }),
 		"Restart: node-1 runs":                  with(func(c *registrytest.Cluster) { c.Restart(0) }),
+		"node-1 runs, or is named twice":        with(func(c *registrytest.Cluster) { c.Stop(0); c.Restart(0, 0) }),
 		"StopLeader: 1 nodes, stopped: [false]": with(func(c *registrytest.Cluster) { c.StopLeader() }),
 	} {
 		t.Run(want, func(t *testing.T) {
