@@ -19,7 +19,7 @@ var errWrongCluster = errors.New("wrong cluster")
 
 // identity sets the cluster in the header of every answer, and refuses calls for
 // another cluster before they reach a handler. Before a node joins a cluster, it has
-// a name and no id, and its handlers answer NOT_READY.
+// a name and no id, and refuses calls that name an id.
 type identity struct {
 	store *store.Store
 	own   atomic.Pointer[ownIdentity] // of the last call
@@ -55,6 +55,9 @@ func (o *ownIdentity) check(ctx context.Context) error {
 		}
 		if o.Differs(want) {
 			return fmt.Errorf("%w: this node is of cluster %q, the call is for %q", errWrongCluster, o, want)
+		}
+		if o.ID == "" && want.ID != "" { // it may form another one while a stream is open
+			return fmt.Errorf("%w: it is in no cluster, the call is for %q", store.ErrNotReady, want)
 		}
 	}
 	return nil

@@ -46,7 +46,11 @@ func (i *identity) check(node registrypb.ClusterRef, adopt bool) error {
 	for {
 		own := i.own.Load()
 		if own.Differs(node) {
-			return wrongCluster(fmt.Sprintf("the node is of cluster %q, this client of %q; if the cluster was formed anew, start the client again without its copies of rings", node, own))
+			message := fmt.Sprintf("the node is of cluster %q, this client of %q", node, own)
+			if own.ID != "" {
+				message += "; if the cluster was formed anew, restart this client, without its copies of rings"
+			}
+			return wrongCluster(message)
 		}
 		next := own.Complete(node)
 		if !adopt || next == own.ClusterRef || i.own.CompareAndSwap(own, &ownIdentity{next, next.Encode()}) {

@@ -28,7 +28,7 @@ const (
 	// settleLimit is how long nodes may take to agree when nothing happens.
 	settleLimit = 15 * time.Second
 	// linearLimit bounds the search for an order of one group's operations.
-	linearLimit = 20 * time.Second
+	linearLimit = time.Minute
 	// injectLimit bounds one fault, beyond the longest of them.
 	injectLimit = 2 * time.Minute
 )
