@@ -79,7 +79,16 @@ func (c *Client) bounded(ctx context.Context) (context.Context, context.CancelFu
 func (cl *call) run(ctx context.Context, f attemptFunc) error {
 	ctx, cancel := cl.c.bounded(ctx)
 	defer cancel()
+	// A write that the deadline cuts off has an unknown outcome. So no further attempt
+	// begins in the last tenth of the time.
+	var latest time.Time
+	if deadline, ok := ctx.Deadline(); ok && cl.kind.write {
+		latest = deadline.Add(-min(cl.c.cfg.attemptTimeout, time.Until(deadline)/10))
+	}
 	for {
+		if !latest.IsZero() && cl.last != nil && !cl.unknown && time.Now().After(latest) {
+			return cl.giveUp(context.DeadlineExceeded)
+		}
 		ep := cl.nodes.next()
 		if ep == nil {
 			if err := cl.nextRound(ctx); err != nil {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
@@ -130,22 +131,24 @@ func TestSilentNodeIsPassedOver(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cl := newFakeCluster(t, 2)
 			registerMember(t, cl, "m1")
-			c := cl.client(silence(t, cl))
-			began := time.Now()
-			if _, err := c.Match(testContext(t), "g", "k"); err != nil {
-				t.Fatal(err)
-			}
-			if d := time.Since(began); d > 2*time.Second {
-				t.Errorf("the first call took %v", d)
-			}
-			began = time.Now()
-			for range 50 {
+			target := silence(t, cl)
+			silent, _, _ := strings.Cut(target, ",")
+			var asked atomic.Int32
+			c := cl.client(target, WithDialOptions(grpc.WithUnaryInterceptor(
+				func(ctx context.Context, method string, req, resp any, conn *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+					if strings.HasSuffix(conn.Target(), silent) {
+						asked.Add(1)
+					}
+					return call(ctx, method, req, resp, conn, opts...)
+				})))
+			for range 51 {
 				if _, err := c.Match(testContext(t), "g", "k"); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if d := time.Since(began); d > 200*time.Millisecond {
-				t.Errorf("50 later calls took %v: the silent node was asked again", d)
+			// Once by the first call, and once more if the others took long.
+			if n := asked.Load(); n < 1 || n > 2 {
+				t.Errorf("the silent node was asked %d times in 51 calls", n)
 			}
 		})
 	}
@@ -172,9 +175,11 @@ func TestWaitsOutAnElection(t *testing.T) {
 }
 
 // A cluster without a leader is not asked as fast as it can say so.
+// A write that no node takes ends as not done: its last attempt is not cut off by the
+// deadline, which would make the outcome unknown.
 func TestPausesBetweenRounds(t *testing.T) {
 	cl := newFakeCluster(t, 2)
-	c := cl.client(cl.target(), WithCallTimeout(300*time.Millisecond))
+	c := cl.client(cl.target(), WithCallTimeout(time.Second))
 	for _, n := range cl.nodes {
 		n.script(func(context.Context, string, any) error { return because(registrypb.ErrorDetail_NO_LEADER) })
 	}
@@ -182,8 +187,8 @@ func TestPausesBetweenRounds(t *testing.T) {
 	if !errors.Is(err, ErrNoLeader) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
 	}
-	if n := cl.nodes[0].count("SetGroup"); n < 3 || n > 30 {
-		t.Errorf("a node was asked %d times in 300 ms", n)
+	if n := cl.nodes[0].count("SetGroup"); n < 3 || n > 100 {
+		t.Errorf("a node was asked %d times in 1 s", n)
 	}
 }
 
