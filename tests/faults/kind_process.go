@@ -19,8 +19,8 @@ var processKinds = []Kind{
 	{Name: "stop-leader-30s", About: "SIGSTOP of the leader for 30 s", Inject: stopLeader(30 * time.Second)},
 	{Name: "stop-all-5s", About: "SIGSTOP of all nodes for 5 s", Inject: stopAll(5 * time.Second), NoLoss: true},
 	{Name: "stop-all-30s", About: "SIGSTOP of all nodes for 30 s: no member that beats is lost", Inject: stopAll(30 * time.Second), NoLoss: true},
-	{Name: "stop-all-one-leader", About: "SIGSTOP of all nodes for 2.5 s, too short for an election: the leader goes on, and no member that beats is lost",
-		Config: patient, Inject: stopAll(2500 * time.Millisecond), NoLoss: true},
+	{Name: "stop-all-one-leader", About: "SIGSTOP of all nodes for 3.5 s, longer than any lease and too short for an election: the leader goes on, and no member that beats is lost",
+		Config: patient, Inject: stopAll(3500 * time.Millisecond), NoLoss: true},
 	{Name: "restart-rolling", About: "SIGTERM and restart of each node in turn, under load", Inject: restartRolling},
 }
 
