@@ -272,16 +272,23 @@ func segmentsOf(t *testing.T, dir string) []string {
 func tailOf(t *testing.T, n *storetest.Node) (path string, used int) {
 	t.Helper()
 	all := segmentsOf(t, n.Dir)
-	path = all[len(all)-1]
-	data, err := os.ReadFile(path)
+	if used = tailUsed(t, n.Dir); used < minTail {
+		t.Fatalf("the last segment has %d bytes", used)
+	}
+	return all[len(all)-1], used
+}
+
+// minTail is the least length of a last segment with entries to damage.
+const minTail = 200
+
+func tailUsed(t *testing.T, dir string) int {
+	t.Helper()
+	all := segmentsOf(t, dir)
+	data, err := os.ReadFile(all[len(all)-1])
 	if err != nil {
 		t.Fatal(err)
 	}
-	used = len(bytes.TrimRight(data, "\x00"))
-	if used < 200 {
-		t.Fatalf("the last segment has %d bytes", used)
-	}
-	return path, used
+	return len(bytes.TrimRight(data, "\x00"))
 }
 
 var walDamages = map[string]logDamage{
@@ -366,11 +373,18 @@ func testDamagedLog(t *testing.T, kind func(*store.Config), damage logDamage) {
 		t.Fatal(err)
 	}
 	n = c.Start(n.ID, store.Formation{})
-	for i := range 25 {
+	for i := range 50 {
 		c.Write(register("web", fmt.Sprint("m", i), time.Minute))
+		if i < 24 {
+			continue
+		}
+		c.AwaitSame()
+		n.Stop()
+		if len(segmentBytes(t, n.Dir)) == 0 || tailUsed(t, n.Dir) >= minTail {
+			break
+		}
+		n = c.Start(n.ID, store.Formation{}) // the last segment has just begun
 	}
-	c.AwaitSame()
-	n.Stop()
 	damage(t, n, before)
 	found := segmentBytes(t, n.Dir)
 	_, err := c.TryOpen(n.ID)
