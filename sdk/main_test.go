@@ -1,48 +1,26 @@
 package sdk
 
 import (
-	"context"
 	"errors"
-	"os"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/werbenhu/registry/sdk/internal/sdktest"
 )
 
 func TestMain(m *testing.M) {
-	// A proxy that refuses connections: what asks it, fails. Addresses of
-	// loopback are exempt.
-	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY"} {
-		os.Setenv(name, "http://127.0.0.1:1")
-	}
-	os.Setenv("NO_PROXY", "none.example")
+	sdktest.RefuseProxies()
 	goleak.VerifyTestMain(m)
 }
 
-// within bounds a test's wait; nothing here should come near it.
-const within = 30 * time.Second
+const within = sdktest.Within
 
-func testContext(t *testing.T) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), within)
-	t.Cleanup(cancel)
-	return ctx
-}
-
-// eventually polls: for what the fake cluster counts.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.Now().Add(within)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("never: %s", what)
-		}
-		<-tick.C
-	}
-}
+var (
+	testContext = sdktest.Context
+	eventually  = sdktest.Eventually
+)
 
 // over waits for a registration's end and returns why.
 func over(t *testing.T, r *Registration) error {

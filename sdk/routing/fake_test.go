@@ -2,10 +2,8 @@ package routing
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"net"
-	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -17,41 +15,20 @@ import (
 	"github.com/werbenhu/registry/ring"
 	"github.com/werbenhu/registry/rpc/registrypb"
 	"github.com/werbenhu/registry/sdk"
+	"github.com/werbenhu/registry/sdk/internal/sdktest"
 )
 
 func TestMain(m *testing.M) {
-	// A proxy that refuses connections: what asks it, fails. Addresses of
-	// loopback are exempt.
-	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY"} {
-		os.Setenv(name, "http://127.0.0.1:1")
-	}
-	os.Setenv("NO_PROXY", "none.example")
+	sdktest.RefuseProxies()
 	goleak.VerifyTestMain(m)
 }
 
-// within bounds a test's wait; nothing here should come near it.
-const within = 30 * time.Second
+const within = sdktest.Within
 
-func testContext(t *testing.T) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), within)
-	t.Cleanup(cancel)
-	return ctx
-}
-
-// eventually polls, for what other goroutines do.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.Now().Add(within)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("never: %s", what)
-		}
-		<-tick.C
-	}
-}
+var (
+	testContext = sdktest.Context
+	eventually  = sdktest.Eventually
+)
 
 // fakeCluster has one group, g, whose versions tests write. Its nodes send them
 // as snapshots.
