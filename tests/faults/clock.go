@@ -77,17 +77,22 @@ func clockOverlay(ctx context.Context, dir string) (string, error) {
 	if bytes.Count(timeGo, []byte(nowHead)) != 1 {
 		return "", errors.New("this version of Go has another time.Now")
 	}
-	files := map[string][]byte{
-		"time.go":   bytes.Replace(timeGo, []byte(nowHead), []byte(nowChanged), 1),
-		"faults.go": []byte(offsetSource),
-	}
+	return writeOverlay(dir, map[string][]byte{
+		filepath.Join(std, "time.go"):   bytes.Replace(timeGo, []byte(nowHead), []byte(nowChanged), 1),
+		filepath.Join(std, "faults.go"): []byte(offsetSource),
+	})
+}
+
+// writeOverlay writes files that replace others, by their paths, and what go's
+// -overlay reads, to dir.
+func writeOverlay(dir string, files map[string][]byte) (string, error) {
 	replace := make(map[string]string)
-	for name, data := range files {
-		changed := filepath.Join(dir, "time-"+name)
+	for path, data := range files {
+		changed := filepath.Join(dir, fmt.Sprintf("%d-%s", len(replace), filepath.Base(path)))
 		if err := os.WriteFile(changed, data, 0o644); err != nil {
 			return "", err
 		}
-		replace[filepath.Join(std, name)] = changed
+		replace[path] = changed
 	}
 	data, err := json.Marshal(map[string]any{"Replace": replace})
 	if err != nil {

@@ -3,6 +3,8 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -132,9 +134,18 @@ func TestClockOverlay(t *testing.T) {
 	if err != nil {
 		t.Fatalf("the kinds that step clocks cannot run with this Go: %v", err)
 	}
-	source, err := os.ReadFile(filepath.Join(dir, "time-time.go"))
-	if err != nil || !strings.Contains(string(source), nowChanged) || overlay == "" {
-		t.Errorf("time.Now is unchanged, %v", err)
+	var changed struct{ Replace map[string]string }
+	data, err := os.ReadFile(overlay)
+	if err := errors.Join(err, json.Unmarshal(data, &changed)); err != nil {
+		t.Fatal(err)
+	}
+	for path, to := range changed.Replace {
+		if source, err := os.ReadFile(to); err != nil || filepath.Base(path) == "time.go" && !strings.Contains(string(source), nowChanged) {
+			t.Errorf("%s is replaced by %s, where time.Now is unchanged, %v", path, to, err)
+		}
+	}
+	if len(changed.Replace) != 2 {
+		t.Errorf("%d files are replaced, want time.go and ours", len(changed.Replace))
 	}
 }
 

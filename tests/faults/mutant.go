@@ -5,7 +5,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -75,20 +74,11 @@ func (m Mutant) overlay(root, dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	replace := make(map[string]string)
+	files := make(map[string][]byte)
 	for name, data := range edited {
-		to := filepath.Join(dir, strings.ReplaceAll(name, "/", "-"))
-		if err := os.WriteFile(to, data, 0o644); err != nil {
-			return "", err
-		}
-		replace[filepath.Join(root, name)] = to
+		files[filepath.Join(root, name)] = data
 	}
-	data, err := json.Marshal(map[string]any{"Replace": replace})
-	if err != nil {
-		return "", err
-	}
-	overlay := filepath.Join(dir, "overlay.json")
-	return overlay, os.WriteFile(overlay, data, 0o644)
+	return writeOverlay(dir, files)
 }
 
 func chooseMutants(names string) ([]Mutant, error) {
