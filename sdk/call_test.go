@@ -179,13 +179,24 @@ func TestWaitsOutAnElection(t *testing.T) {
 // deadline, which would make the outcome unknown.
 func TestPausesBetweenRounds(t *testing.T) {
 	cl := newFakeCluster(t, 2)
-	c := cl.client(cl.target(), WithCallTimeout(time.Second))
+	var late atomic.Int32
+	c := cl.client(cl.target(), WithCallTimeout(time.Second), WithDialOptions(grpc.WithUnaryInterceptor(
+		func(ctx context.Context, method string, req, resp any, conn *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			// Pauses last 50 ms at most: without the rule an attempt would begin here.
+			if deadline, _ := ctx.Deadline(); time.Until(deadline) < 50*time.Millisecond {
+				late.Add(1)
+			}
+			return call(ctx, method, req, resp, conn, opts...)
+		})))
 	for _, n := range cl.nodes {
 		n.script(func(context.Context, string, any) error { return because(registrypb.ErrorDetail_NO_LEADER) })
 	}
 	_, err := c.SetGroup(t.Context(), SetGroup{Group: "g"})
 	if !errors.Is(err, ErrNoLeader) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
+	}
+	if n := late.Load(); n > 0 {
+		t.Errorf("%d attempts began in the last 50 ms", n)
 	}
 	if n := cl.nodes[0].count("SetGroup"); n < 3 || n > 100 {
 		t.Errorf("a node was asked %d times in 1 s", n)
