@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -18,12 +19,11 @@ import (
 func freePorts(t *testing.T, n int) int {
 	t.Helper()
 	for range 100 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		open, base := []net.Listener{l}, l.Addr().(*net.TCPAddr).Port
-		for i := 1; i < n; i++ {
+		// Below the ports that the system gives to sockets of other tests, and those of
+		// the tests with real processes.
+		base := 10_000 + rand.IntN(10_000-n)
+		var open []net.Listener
+		for i := range n {
 			if l, err := net.Listen("tcp", local(base+i)); err == nil {
 				open = append(open, l)
 			}
