@@ -95,7 +95,7 @@ func Start(t testing.TB, opts ...Option) *Cluster {
 	}
 	c.start(others...)
 	c.client = c.Dial()
-	c.settle()
+	c.awaitVoters()
 	return c
 }
 
@@ -254,23 +254,23 @@ func (c *Cluster) waitIndex(addr string, index uint64) error {
 	return err
 }
 
-// settle waits until all nodes are voters and know each other, so that from then
+// awaitVoters waits until all nodes are voters and know each other, so that from then
 // on the log moves on the test's account.
-func (c *Cluster) settle() {
+func (c *Cluster) awaitVoters() {
 	c.t.Helper()
 	c.await("voters", func(ctx context.Context) error {
 		st, err := c.client.Status(ctx, "")
 		if err != nil {
 			return err
 		}
-		settled := 0
+		voters := 0
 		for _, n := range st.Nodes {
 			if n.Voter && n.Ready && n.Addr != "" && n.AppliedIndex == st.Nodes[0].CommitIndex {
-				settled++
+				voters++
 			}
 		}
-		if settled < len(c.nodes) || st.Leader == "" {
-			return fmt.Errorf("%d of %d nodes, leader %q", settled, len(c.nodes), st.Leader)
+		if voters < len(c.nodes) || st.Leader == "" {
+			return fmt.Errorf("%d of %d nodes, leader %q", voters, len(c.nodes), st.Leader)
 		}
 		return nil
 	})

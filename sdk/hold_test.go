@@ -19,7 +19,7 @@ const (
 	wireHeld     = registrypb.MemberState_MEMBER_STATE_HELD
 )
 
-func TestHoldGivesTheSeatUp(t *testing.T) {
+func TestHoldGivesTheRegistrationUp(t *testing.T) {
 	t.Parallel()
 	cl := newFakeCluster(t, 1)
 	c := cl.client(cl.target())

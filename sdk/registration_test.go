@@ -106,7 +106,7 @@ func TestLostLeaseIsRegisteredAgain(t *testing.T) {
 }
 
 // Two processes never fight for an id: the registration that lost it ends.
-func TestSeatTakenOver(t *testing.T) {
+func TestIDTakenOver(t *testing.T) {
 	t.Parallel()
 	cl := newFakeCluster(t, 1)
 	first, second := cl.client(cl.target()), cl.client(cl.target())

@@ -50,7 +50,7 @@ func TestJSONForm(t *testing.T) {
 }
 
 // nextEvent reads a line of "register -json".
-func (r *running) nextEvent(want string) (ev seatEvent) {
+func (r *running) nextEvent(want string) (ev registrationEvent) {
 	r.t.Helper()
 	line := r.lines(1)
 	if err := json.Unmarshal([]byte(line), &ev); err != nil || ev.Event != want || ev.Group != "web" || ev.ID != "w1" || ev.Time.IsZero() {

@@ -175,7 +175,7 @@ func (s *ownRegistration) tryHold() bool {
 
 // leave holds the member or deregisters it; err is what became of the command.
 func (s *ownRegistration) leave(err error) error {
-	if lost := seatLost(s.reg); lost != nil {
+	if lost := registrationLost(s.reg); lost != nil {
 		return &exitError{code: exitConflict, err: fmt.Errorf("%s lost its registration: %w", s.reporter.name(), lost)}
 	}
 	if s.tryHold() {
@@ -227,8 +227,8 @@ func (s *ownRegistration) stillHeld(ctx context.Context) (time.Duration, error) 
 	return 0, nil
 }
 
-// seatLost returns why the registration ended by itself, if it did.
-func seatLost(reg *sdk.Registration) error {
+// registrationLost returns why the registration ended by itself, if it did.
+func registrationLost(reg *sdk.Registration) error {
 	if err := reg.Err(); !errors.Is(err, sdk.ErrHeld) {
 		return err
 	}

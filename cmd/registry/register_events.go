@@ -22,8 +22,8 @@ const (
 	eventDeregisterFailed = "deregister_failed"
 )
 
-// seatEvent is a line of "register -json".
-type seatEvent struct {
+// registrationEvent is a line of "register -json".
+type registrationEvent struct {
 	Time  time.Time `json:"time"`
 	Event string    `json:"event"`
 	Group string    `json:"group"`
@@ -64,7 +64,7 @@ func (t *registrationReporter) report(event string, hold time.Duration, err erro
 		fmt.Fprint(t.words, t.text(event, hold, err))
 		return
 	}
-	line := seatEvent{
+	line := registrationEvent{
 		Time: time.Now().UTC(), Event: event, Group: t.service.Group, ID: t.service.ID, Addr: t.service.Addr, Hold: hold.String(),
 	}
 	if err != nil {

@@ -99,7 +99,7 @@ func TestUndecided(t *testing.T) {
 	}
 }
 
-func TestTooManySeats(t *testing.T) {
+func TestTooManyMembers(t *testing.T) {
 	h := new(history)
 	for i := range MaxMembers + 1 {
 		h.register(0, 1, fmt.Sprint(i), "one", OK)

@@ -33,7 +33,7 @@ func NewViews() *Views { return &Views{known: make(map[viewKey]view)} }
 
 // Note adds what somebody said of a group at a revision.
 func (v *Views) Note(group string, revision, fingerprint uint64, members []Member, by string) {
-	v.note(group, revision, view{fingerprint, hashSeats(members), true, by})
+	v.note(group, revision, view{fingerprint, hashMembers(members), true, by})
 }
 
 // NoteRing is Note for an answer that does not list the members.
@@ -71,7 +71,7 @@ func (v *Views) Violations() []Violation {
 	return slices.Clone(v.found)
 }
 
-func hashSeats(members []Member) uint64 {
+func hashMembers(members []Member) uint64 {
 	members = slices.Clone(members)
 	slices.SortFunc(members, func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
 	var h maphash.Hash
