@@ -17,24 +17,15 @@ func (b *batch) termStart(c *fsmpb.TermStart) Result {
 	b.next.term, b.next.leader = b.term, c.Node
 	b.next.digest += termDigest(b.next.term, b.next.leader)
 	b.terms = append(b.terms, b.term)
+	b.dropStaged() // the leader that began the restoration has ended
 	return Result{}
-}
-
-func (b *batch) nodesTxn() interface {
-	Get(k []byte) (*Node, bool)
-	Insert(k []byte, n *Node) (*Node, bool)
-	Delete(k []byte) (*Node, bool)
-} {
-	if b.nodes == nil {
-		b.nodes = b.next.nodes.Txn()
-	}
-	return b.nodes
 }
 
 func (b *batch) setNode(c *fsmpb.Node) Result {
 	n := &Node{ID: c.GetId(), Bind: c.GetBind(), Addr: c.GetAddr(), Version: c.GetVersion(), Incarnation: c.GetIncarnation(), Nonvoter: c.GetNonvoter()}
 	n.digest = nodeDigest(n)
-	old, had := b.nodesTxn().Insert([]byte(n.ID), n)
+	b.next.nodes = b.next.nodes.IsoCopy()
+	old, had := b.next.nodes.Set(n.ID, n)
 	if had {
 		b.next.digest -= old.digest
 	}
@@ -46,7 +37,8 @@ func (b *batch) setNode(c *fsmpb.Node) Result {
 }
 
 func (b *batch) removeNode(c *fsmpb.RemoveNode) Result {
-	old, had := b.nodesTxn().Delete([]byte(c.Id))
+	b.next.nodes = b.next.nodes.IsoCopy()
+	old, had := b.next.nodes.Delete(c.Id)
 	if had {
 		b.next.digest -= old.digest
 		b.next.nodesRevision = b.index

@@ -3,8 +3,6 @@ package fsm
 import (
 	"slices"
 
-	iradix "github.com/hashicorp/go-immutable-radix/v2"
-
 	"github.com/werbenhu/registry/ring"
 )
 
@@ -16,7 +14,6 @@ type batch struct {
 	term  uint64
 
 	groups *table[*Group]
-	nodes  *iradix.Txn[*Node]
 	open   map[string]*openGroup
 	order  []*openGroup // in the order of opening: a map has none
 	// added is how many more groups there are than in next.groups.
@@ -25,6 +22,8 @@ type batch struct {
 	changes []Change
 	terms   []uint64
 	marks   []Mark
+
+	restored *State // replaces the state
 }
 
 // openGroup is a group with its members' tree in a transaction.
@@ -134,6 +133,15 @@ func (b *batch) fence(group, id, instance string) {
 	b.next.digest += delta
 }
 
+// unfence removes the fence of a member's instance, if there is one.
+func (b *batch) unfence(group string, m *Member) {
+	if b.next.fences.has(group, m.ID, m.Instance) {
+		next, delta := b.next.fences.remove(instanceKey(group, m.ID, m.Instance))
+		b.next.fences = next
+		b.next.digest += delta
+	}
+}
+
 // finish closes the groups and returns the next state, and the visible changes of
 // groups.
 func (b *batch) finish() (*State, []GroupChange) {
@@ -160,9 +168,6 @@ func (b *batch) finish() (*State, []GroupChange) {
 	}
 	if b.groups != nil {
 		b.next.groups = b.groups
-	}
-	if b.nodes != nil {
-		b.next.nodes = b.nodes.Commit()
 	}
 	next := b.next
 	return &next, changes

@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,15 +61,7 @@ func (m *Machine) forgetMarks() {
 func (m *Machine) Mark(index uint64) (digest uint64, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	i, ok := slices.BinarySearchFunc(m.marks, index, func(k Mark, at uint64) int {
-		switch {
-		case k.Index < at:
-			return -1
-		case k.Index > at:
-			return 1
-		}
-		return 0
-	})
+	i, ok := slices.BinarySearchFunc(m.marks, index, func(k Mark, at uint64) int { return cmp.Compare(k.Index, at) })
 	if !ok {
 		return 0, false
 	}
@@ -123,13 +116,22 @@ func (s *State) Verify(ctx context.Context) error {
 	for n := range s.Nodes {
 		sum += nodeDigest(n)
 	}
-	s.fences.byAge.Root().Walk(func(_ []byte, f *Fence) bool {
+	s.fences.byAge.Scan(func(_ string, f *Fence) bool {
 		sum += fenceDigest(f)
-		return false
+		return true
 	})
+	for t := range s.Tokens {
+		sum += tokenDigest(t)
+	}
 	if s.term != 0 {
 		sum += termDigest(s.term, s.leader)
 	}
+	if s.staged != nil {
+		for i, data := range s.staged.parts {
+			sum += stagedDigest(s.staged.id, i, data)
+		}
+	}
+	sum += leasesDigest(s.restoredLeases)
 	if sum != s.digest {
 		return fmt.Errorf("%w: the records have digest %016x, the log gave %016x", ErrDamaged, sum, s.digest)
 	}

@@ -91,6 +91,8 @@ func TestVerifyFindsDamagedMemory(t *testing.T) {
 	}
 	h.log.must(register(newRegistration("last", "a", "a:1", "i")))
 	h.log.must(setNode(&fsmpb.Node{Id: "x", Bind: "x:1", Addr: "x:2"}))
+	h.log.apply(rootToken()) // unless the history turned tokens on
+	h.log.must(createToken(newTestToken("last", grant(Register, ""))))
 	s := h.log.m.State()
 	if err := s.Verify(t.Context()); err != nil {
 		t.Fatalf("a sound state: %v", err)
@@ -107,6 +109,11 @@ func TestVerifyFindsDamagedMemory(t *testing.T) {
 			was := g.inputs
 			g.inputs.Add("a", 64)
 			return func() { g.inputs = was }
+		},
+		"token": func() func() {
+			g := s.TokenNamed("last").Grants
+			g[0].Rights = Admin
+			return func() { g[0].Rights = Register }
 		},
 		"node": func() func() { s.Node("x").Addr = "y:2"; return func() { s.Node("x").Addr = "x:2" } },
 		"term": func() func() { s.leader += "x"; return func() { s.leader = s.leader[:len(s.leader)-1] } },

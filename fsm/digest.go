@@ -18,6 +18,9 @@ const (
 	tagNode
 	tagFence
 	tagTerm
+	tagToken
+	tagStaged
+	tagLeases
 )
 
 // record is a byte string under construction.
@@ -42,8 +45,11 @@ func memberDigest(group string, m *Member) uint64 {
 	r = r.num(uint64(m.State)).str(m.Instance).num(m.LeaseID).num(m.Epoch)
 	r = r.num(uint64(m.TTL)).num(m.CreatedIndex).num(m.ModifiedIndex)
 	r = r.num(uint64(m.RegisteredMS))
-	if m.Hold != 0 { // keeps the digest of states without holds
+	if m.Hold != 0 || m.Token != "" { // keeps the digest of states without them
 		r = r.num(uint64(m.Hold))
+	}
+	if m.Token != "" {
+		r = r.str(m.Token)
 	}
 	return r.sum()
 }
@@ -70,4 +76,27 @@ func fenceDigest(f *Fence) uint64 {
 
 func termDigest(term uint64, leader string) uint64 {
 	return append(make(record, 0, 64), tagTerm).num(term).str(leader).sum()
+}
+
+func tokenDigest(t *Token) uint64 {
+	r := append(make(record, 0, 256), tagToken).str(t.ID).str(t.Name).str(string(t.Hash[:]))
+	r = r.num(uint64(len(t.Grants)))
+	for _, g := range t.Grants {
+		r = r.num(uint64(g.Rights)).str(g.Prefix)
+	}
+	r = r.num(uint64(t.ExpiresMS)).num(uint64(t.CreatedMS))
+	r = r.str(string(t.PreviousHash[:])).num(uint64(t.PreviousExpiresMS))
+	return r.num(t.CreatedIndex).num(t.ModifiedIndex).sum()
+}
+
+func stagedDigest(id uint64, number int, data []byte) uint64 {
+	return append(make(record, 0, 64), tagStaged).num(id).num(uint64(number)).num(xxhash.Sum64(data)).sum()
+}
+
+// leasesDigest keeps the digest of states in which no restoration gave out lease ids.
+func leasesDigest(restored uint64) uint64 {
+	if restored == 0 {
+		return 0
+	}
+	return append(make(record, 0, 16), tagLeases).num(restored).sum()
 }

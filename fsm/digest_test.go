@@ -35,8 +35,11 @@ func scratchDigest(s *State) uint64 {
 			}
 			f = append(f, uint64(m.State), m.Instance, m.LeaseID, m.Epoch, uint64(m.TTL),
 				m.CreatedIndex, m.ModifiedIndex, uint64(m.RegisteredMS))
-			if m.Hold != 0 {
+			if m.Hold != 0 || m.Token != "" {
 				f = append(f, uint64(m.Hold))
+			}
+			if m.Token != "" {
+				f = append(f, m.Token)
 			}
 			add(2, f...)
 		}
@@ -48,12 +51,19 @@ func scratchDigest(s *State) uint64 {
 		}
 		add(3, f...)
 	}
-	s.fences.byInstance.Root().Walk(func(_ []byte, f *Fence) bool {
+	s.fences.byInstance.Scan(func(_ string, f *Fence) bool {
 		add(4, f.Group, f.ID, f.Instance, f.Index)
-		return false
+		return true
 	})
 	if s.Term() != 0 {
 		add(5, s.Term(), s.Leader())
+	}
+	for t := range s.Tokens {
+		f := []any{t.ID, t.Name, string(t.Hash[:]), uint64(len(t.Grants))}
+		for _, g := range t.Grants {
+			f = append(f, uint64(g.Rights), g.Prefix)
+		}
+		add(6, append(f, uint64(t.ExpiresMS), uint64(t.CreatedMS), string(t.PreviousHash[:]), uint64(t.PreviousExpiresMS), t.CreatedIndex, t.ModifiedIndex)...)
 	}
 	return sum
 }
@@ -78,7 +88,7 @@ func TestDigestIsThatOfTheRecords(t *testing.T) {
 			}
 		}
 		rest := newState()
-		rest.nodes, rest.fences, rest.term, rest.leader = s.nodes, s.fences, s.term, s.leader
+		rest.nodes, rest.fences, rest.tokens, rest.term, rest.leader = s.nodes, s.fences, s.tokens, s.term, s.leader
 		if groups+scratchDigest(rest) != s.Digest() {
 			t.Fatalf("entry %d: the groups' digests do not add up", s.Index())
 		}
@@ -93,6 +103,7 @@ func TestDigestSeesEveryField(t *testing.T) {
 		s.Meta = []*fsmpb.Pair{{Key: "k", Value: "v"}}
 		l.must(register(s))
 		l.must(setNode(&fsmpb.Node{Id: "n1", Bind: "n1:1", Addr: "n1:2", Version: "v", Incarnation: "x"}))
+		l.must(rootToken())
 		return l
 	}
 	seen := map[uint64]string{base().m.State().Digest(): "base"}
@@ -102,6 +113,16 @@ func TestDigestSeesEveryField(t *testing.T) {
 			m := *l.member("web", "a")
 			edit(&m)
 			b.put(b.group("web"), &m)
+			next, _ := b.finish()
+			l.m.state.Store(next)
+		}
+	}
+	token := func(edit func(*Token)) func(*log) {
+		return func(l *log) {
+			b := newBatch(l.m.State())
+			was := *b.next.TokenNamed("root")
+			edit(&was)
+			b.putToken(&was)
 			next, _ := b.finish()
 			l.m.state.Store(next)
 		}
@@ -121,6 +142,19 @@ func TestDigestSeesEveryField(t *testing.T) {
 		"ttl":         member(func(m *Member) { m.TTL++ }),
 		"created":     member(func(m *Member) { m.CreatedIndex = 79 }),
 		"modified":    member(func(m *Member) { m.ModifiedIndex = 80 }),
+		"hold":        member(func(m *Member) { m.Hold = 8 }),
+		"owner":       member(func(m *Member) { m.Token = "12345678" }),
+		"short owner": member(func(m *Member) { m.Token = "1" }),
+		"hash":        token(func(t *Token) { t.Hash[31]++ }),
+		"rights":      token(func(t *Token) { t.Grants = []Grant{{Rights: Admin}} }),
+		"prefix":      token(func(t *Token) { t.Grants = []Grant{{Rights: allRights, Prefix: "p"}} }),
+		"grants":      token(func(t *Token) { t.Grants = []Grant{{Rights: allRights}, {Rights: Admin}} }),
+		"expiry":      token(func(t *Token) { t.ExpiresMS = 90 }),
+		"made":        token(func(t *Token) { t.CreatedMS = 91 }),
+		"previous":    token(func(t *Token) { t.PreviousHash[0] = 92 }),
+		"overlap":     token(func(t *Token) { t.PreviousExpiresMS = 93 }),
+		"made at":     token(func(t *Token) { t.CreatedIndex = 94 }),
+		"rotated at":  token(func(t *Token) { t.ModifiedIndex = 95 }),
 		"registered":  member(func(m *Member) { m.RegisteredMS = 81 }),
 		"bind":        node(&fsmpb.Node{Id: "n1", Bind: "n1:3", Addr: "n1:2", Version: "v", Incarnation: "x"}),
 		"node addr":   node(&fsmpb.Node{Id: "n1", Bind: "n1:1", Addr: "n1:3", Version: "v", Incarnation: "x"}),

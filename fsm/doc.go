@@ -1,5 +1,5 @@
 // Package fsm is the replicated state machine of the registry: groups, their
-// members and leases, and the cluster's nodes. A [Machine] is given the entries of
+// members and leases, the cluster's nodes, and tokens. A [Machine] is given the entries of
 // the log in their order; readers take its [State].
 //
 //	m := fsm.New(observers...)

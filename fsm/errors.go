@@ -13,12 +13,21 @@ var (
 	ErrGroupNotEmpty = errors.New("group has members")
 	// ErrUnknownMember: the group has no such member.
 	ErrUnknownMember = errors.New("unknown member")
-	// ErrConflict: the id is held by another live instance at another address.
+	// ErrConflict: the id is held by another live instance at another address, or
+	// another token has the id or the name.
 	ErrConflict = errors.New("id is held by another instance")
 	// ErrFenced: this instance was deregistered, or another one took over its id.
 	ErrFenced = errors.New("registration was ended")
 	// ErrRevisionMismatch: the group is not at the expected revision.
 	ErrRevisionMismatch = errors.New("group is at another revision")
+	// ErrNotOwner: the member belongs to another token.
+	ErrNotOwner = errors.New("registration belongs to another token")
+	// ErrTokensOff: there is no token, so only the first can be created.
+	ErrTokensOff = errors.New("tokens are off")
+	// ErrUnknownToken: there is no such token.
+	ErrUnknownToken = errors.New("unknown token")
+	// ErrLastAdmin: nobody could create a token again without this one.
+	ErrLastAdmin = errors.New("last token with the right admin that does not expire")
 	// ErrExhausted: a bound on the state would be exceeded.
 	ErrExhausted = errors.New("limit reached")
 )

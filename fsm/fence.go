@@ -1,10 +1,6 @@
 package fsm
 
-import (
-	"encoding/binary"
-
-	iradix "github.com/hashicorp/go-immutable-radix/v2"
-)
+import "encoding/binary"
 
 // MaxFences bounds the fences of the state; the oldest is dropped first. A fence
 // matters while a process that lost its registration, or a delayed retry of it, may
@@ -22,25 +18,19 @@ type Fence struct {
 
 // fences holds them by instance, for the check, and by age, for the bound.
 type fences struct {
-	byInstance *iradix.Tree[*Fence]
-	byAge      *iradix.Tree[*Fence]
+	byInstance, byAge *table[*Fence]
 }
 
 func newFences() fences {
-	return fences{byInstance: iradix.New[*Fence](), byAge: iradix.New[*Fence]()}
+	return fences{byInstance: newTable[*Fence](), byAge: newTable[*Fence]()}
 }
 
-func instanceKey(group, id, instance string) []byte {
-	k := make([]byte, 0, len(group)+len(id)+len(instance)+2)
-	k = append(k, group...)
-	k = append(k, '/') // no name holds one
-	k = append(k, id...)
-	k = append(k, '/')
-	return append(k, instance...)
+func instanceKey(group, id, instance string) string {
+	return group + "/" + id + "/" + instance // no name holds a slash
 }
 
-func ageKey(f *Fence) []byte {
-	return append(binary.BigEndian.AppendUint64(nil, f.Index), instanceKey(f.Group, f.ID, f.Instance)...)
+func ageKey(f *Fence) string {
+	return string(binary.BigEndian.AppendUint64(nil, f.Index)) + instanceKey(f.Group, f.ID, f.Instance)
 }
 
 func (f fences) has(group, id, instance string) bool {
@@ -48,23 +38,27 @@ func (f fences) has(group, id, instance string) bool {
 	return ok
 }
 
-func (f fences) len() int { return f.byInstance.Len() }
-
 // add returns the fences with one more, and how the digest changes.
 func (f fences) add(fence *Fence) (next fences, delta uint64) {
-	key := instanceKey(fence.Group, fence.ID, fence.Instance)
-	if old, ok := f.byInstance.Get(key); ok {
-		f.byAge, _, _ = f.byAge.Delete(ageKey(old))
+	f.byInstance, f.byAge = f.byInstance.IsoCopy(), f.byAge.IsoCopy()
+	if old, had := f.byInstance.Set(instanceKey(fence.Group, fence.ID, fence.Instance), fence); had {
+		f.byAge.Delete(ageKey(old))
 		delta -= fenceDigest(old)
 	}
-	f.byInstance, _, _ = f.byInstance.Insert(key, fence)
-	f.byAge, _, _ = f.byAge.Insert(ageKey(fence), fence)
+	f.byAge.Set(ageKey(fence), fence)
 	delta += fenceDigest(fence)
 	for f.byInstance.Len() > MaxFences {
-		key, oldest, _ := f.byAge.Root().Minimum()
-		f.byAge, _, _ = f.byAge.Delete(key)
-		f.byInstance, _, _ = f.byInstance.Delete(instanceKey(oldest.Group, oldest.ID, oldest.Instance))
+		_, oldest, _ := f.byAge.PopMin()
+		f.byInstance.Delete(instanceKey(oldest.Group, oldest.ID, oldest.Instance))
 		delta -= fenceDigest(oldest)
 	}
 	return f, delta
+}
+
+// remove returns the fences without the one with that key, and how the digest changes.
+func (f fences) remove(key string) (next fences, delta uint64) {
+	f.byInstance, f.byAge = f.byInstance.IsoCopy(), f.byAge.IsoCopy()
+	old, _ := f.byInstance.Delete(key)
+	f.byAge.Delete(ageKey(old))
+	return f, -fenceDigest(old)
 }

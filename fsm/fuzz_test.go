@@ -1,7 +1,9 @@
 package fsm
 
 import (
+	"bytes"
 	"errors"
+	"math/rand/v2"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -37,6 +39,7 @@ func FuzzDecode(f *testing.F) {
 func FuzzReadSnapshot(f *testing.F) {
 	f.Add(snapshotBytes(f, newState()))
 	f.Add(snapshotBytes(f, smallState(f).m.State()))
+	f.Add(snapshotBytes(f, tokenState(f).m.State()))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s, err := ReadSnapshot(newReader(data))
 		if err != nil {
@@ -57,7 +60,8 @@ func FuzzReadSnapshot(f *testing.F) {
 }
 
 // expected are the answers that a command may give.
-var expected = []error{ErrUnknownGroup, ErrUnknownMember, ErrConflict, ErrFenced, ErrRevisionMismatch, ErrGroupNotEmpty, ErrExhausted, ErrInvalid}
+var expected = []error{ErrUnknownGroup, ErrUnknownMember, ErrConflict, ErrFenced, ErrRevisionMismatch, ErrGroupNotEmpty, ErrExhausted, ErrInvalid,
+	ErrNotOwner, ErrTokensOff, ErrUnknownToken, ErrLastAdmin}
 
 // applyValid applies a command that Validate lets through: it does not panic,
 // answers with a known error or none, and leaves a state that survives a
@@ -93,6 +97,8 @@ func FuzzValidCommand(f *testing.F) {
 		setGroup("web", 64, 1100, 3), updateMember("web", "a", 1000, 3), removeNode("n1"),
 		setNode(&fsmpb.Node{Id: "n1", Bind: "n1:1", Addr: "n1:2"}), deleteGroup("web", true, false, 2),
 		expire(1, &fsmpb.ExpiredLease{Group: "web", Id: "a", LeaseId: 2, Epoch: 1}),
+		rootToken(), createToken(newTestToken("t", grant(Register, "we"))), rotateToken("root", "new", 5), revokeToken("root"),
+		as("root", false, deregister("web", "a", "one")),
 	} {
 		data, err := proto.Marshal(cmd)
 		if err != nil {
@@ -107,8 +113,11 @@ func FuzzValidCommand(f *testing.F) {
 		}
 		l := newLog(t)
 		l.must(termStart("n1"))
-		l.must(register(newRegistration("web", "a", "a:1", "one")))
+		l.must(as("root", false, register(newRegistration("web", "a", "a:1", "one"))))
 		applyValid(t, l, &cmd)
+		if cmd.GetCreateToken() == nil {
+			l.must(rootToken())
+		}
 		applyValid(t, l, &cmd) // and as a retry
 	})
 }
@@ -122,7 +131,7 @@ func TestWhatValidateLetsThrough(t *testing.T) {
 	addr := func() string { return pick(r, "a:1", "[::1]:80", "b:65535", "b:0", "", "\xff:1") }
 	for range historyLength() {
 		var cmd *fsmpb.Command
-		switch r.IntN(8) {
+		switch r.IntN(9) {
 		case 0, 1:
 			s := &registration{
 				Group: name(), Id: name(), Addr: addr(), TakeOver: r.IntN(2) == 0,
@@ -147,7 +156,26 @@ func TestWhatValidateLetsThrough(t *testing.T) {
 			cmd = deleteGroup(name(), r.IntN(2) == 0, r.IntN(2) == 0, uint64(r.IntN(3)))
 		case 7:
 			cmd = expire(1, &fsmpb.ExpiredLease{Group: "web", Id: "a", LeaseId: uint64(r.IntN(100)), Epoch: 1})
+		case 8:
+			cmd = randomTokenCommand(r, name)
 		}
+		cmd = as(pick(r, "", "a", "b"), r.IntN(2) == 0, cmd)
 		applyValid(t, l, cmd)
 	}
+}
+
+func randomTokenCommand(r *rand.Rand, name func() string) *fsmpb.Command {
+	size := func(n int) []byte { return bytes.Repeat([]byte{byte(r.IntN(3))}, n-r.IntN(8)/7) }
+	ms := func() int64 { return pick[int64](r, 0, 1, -1, 1<<62) }
+	switch r.IntN(4) {
+	case 0:
+		return &fsmpb.Command{Op: &fsmpb.Command_RotateToken{RotateToken: &fsmpb.RotateToken{Id: size(8), Hash: size(32), PreviousExpiresMs: ms()}}}
+	case 1:
+		return &fsmpb.Command{Op: &fsmpb.Command_RevokeToken{RevokeToken: &fsmpb.RevokeToken{Id: size(8)}}}
+	}
+	t := &fsmpb.Token{Id: size(8), Name: name(), Hash: size(32), ExpiresMs: ms()}
+	for range r.IntN(3) {
+		t.Grants = append(t.Grants, grant(Right(r.IntN(18)), pick(r, "", name())))
+	}
+	return &fsmpb.Command{Op: &fsmpb.Command_CreateToken{CreateToken: &fsmpb.CreateToken{Token: t, First: r.IntN(2) == 0}}}
 }

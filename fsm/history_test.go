@@ -49,8 +49,34 @@ func (h *history) lease() *fsmpb.ExpiredLease {
 	return &fsmpb.ExpiredLease{Group: group, Id: "m0", LeaseId: 1, Epoch: 1}
 }
 
+// command draws one, of a caller with a token or without.
 func (h *history) command() *fsmpb.Command {
-	switch n := h.r.IntN(100); {
+	return as(pick(h.r, "", "t0", "t1"), h.r.IntN(3) == 0, h.anonymous())
+}
+
+func (h *history) token() string { return "t" + itoa(h.r.IntN(4)) }
+
+func (h *history) tokenCommand() *fsmpb.Command {
+	switch h.r.IntN(5) {
+	case 0:
+		return rootToken()
+	case 1, 2:
+		t := newTestToken(h.token(), grant(pick(h.r, Discover, Register|Operate), pick(h.r, "", "we", "db")), grant(allRights, ""))
+		t.ExpiresMs = pick(h.r, int64(0), 1<<40)
+		cmd := createToken(t)
+		cmd.TimeMs = h.r.Int64N(1 << 40)
+		return cmd
+	case 3:
+		return rotateToken(h.token(), "h"+itoa(h.r.IntN(3)), pick(h.r, int64(0), 1<<41))
+	default:
+		return revokeToken(pick(h.r, "root", h.token()))
+	}
+}
+
+func (h *history) anonymous() *fsmpb.Command {
+	switch n := h.r.IntN(106); {
+	case n >= 100:
+		return h.tokenCommand()
 	case n < 50:
 		cmd := register(h.registration())
 		cmd.TimeMs = h.r.Int64N(1 << 40)

@@ -167,7 +167,7 @@ func TestUpdateByAnInstance(t *testing.T) {
 		t.Errorf("a drain by another instance: %v", r.Err)
 	}
 	l.must(drain("one"))
-	if l.m.State().fences.len() != 0 {
+	if l.m.State().fences.byInstance.Len() != 0 {
 		t.Error("a drain fenced its process")
 	}
 	var field *FieldError

@@ -32,8 +32,8 @@ func TestFencesAreBounded(t *testing.T) {
 	l.m.Apply(entries)
 
 	f := l.m.State().fences
-	if f.len() != MaxFences || f.byAge.Len() != MaxFences {
-		t.Fatalf("%d fences by instance, %d by age, want %d", f.len(), f.byAge.Len(), MaxFences)
+	if f.byInstance.Len() != MaxFences || f.byAge.Len() != MaxFences {
+		t.Fatalf("%d fences by instance, %d by age, want %d", f.byInstance.Len(), f.byAge.Len(), MaxFences)
 	}
 	for i, want := range map[int]bool{0: false, extra - 1: false, extra: true, extra + 1: false, extra + 2: true, MaxFences + extra - 1: true} {
 		if got := f.has("web", "a", "i"+itoa(i)); got != want {

@@ -27,7 +27,7 @@ type Result struct {
 	Epoch    uint64
 	Instance string
 	TTL      time.Duration
-	// Removed says that a Deregister found something to remove.
+	// Removed says that a Deregister or a RevokeToken found something to remove.
 	Removed bool
 	// Members that were removed with a deleted group.
 	Members int
@@ -68,7 +68,8 @@ type Update struct {
 type Observer interface {
 	// Applied is called after the state was published.
 	Applied(*Update)
-	// Restored is called after a snapshot replaced the state.
+	// Restored is called after a snapshot, or an entry that restores one, replaced the
+	// state.
 	Restored(*State)
 }
 
@@ -80,13 +81,14 @@ type Machine struct {
 
 	mu      sync.Mutex // guards the rest
 	waiters indexWaiters
+	tokens  chan struct{} // closed and replaced by every change of the tokens
 	marks   []Mark        // by index
 	marked  chan struct{} // closed and replaced by every mark
 }
 
 // New returns an empty machine. The observers are notified in the given order.
 func New(observers ...Observer) *Machine {
-	m := &Machine{observers: observers, marked: make(chan struct{})}
+	m := &Machine{observers: observers, marked: make(chan struct{}), tokens: make(chan struct{})}
 	m.state.Store(newState())
 	return m
 }
@@ -101,31 +103,74 @@ func (m *Machine) Apply(entries []Entry) []Result {
 	b := newBatch(before)
 	results := make([]Result, len(entries))
 	for i, e := range entries {
+		cmd := commandOf(e)
+		if cmd.GetRestoreEnd() != nil && i > 0 { // it may replace the state of the entry before
+			m.finish(before, b)
+			before = m.State()
+			b = newBatch(before)
+		}
 		b.begin(e)
-		if len(e.Data) > 0 {
-			cmd, err := decode(e.Data)
-			if err != nil {
-				panic(&CorruptEntryError{Index: e.Index, Cause: err})
-			}
+		if cmd != nil {
 			results[i] = b.apply(cmd)
 			results[i].Request = cmd.Request
 		}
 		results[i].Index = e.Index
+		if b.restored != nil {
+			before = b.restored
+			m.replace(before)
+			b = newBatch(before)
+		}
 	}
+	m.finish(before, b)
+	return results
+}
+
+// commandOf returns nil for an entry without data.
+func commandOf(e Entry) *fsmpb.Command {
+	if len(e.Data) == 0 {
+		return nil
+	}
+	cmd, err := decode(e.Data)
+	if err != nil {
+		panic(&CorruptEntryError{Index: e.Index, Cause: err})
+	}
+	return cmd
+}
+
+// finish publishes what a batch has made of the state.
+func (m *Machine) finish(before *State, b *batch) {
 	next, groups := b.finish()
 	m.noteMarks(b.marks) // before publish wakes waiters for the indexes of marks
 	m.publish(next)
 	for _, o := range m.observers {
 		o.Applied(&Update{Before: before.index, State: next, Changes: b.changes, Groups: groups, Terms: b.terms})
 	}
-	return results
+}
+
+// replace publishes a state of which nothing follows from the one before.
+func (m *Machine) replace(next *State) {
+	m.publish(next)
+	for _, o := range m.observers {
+		o.Restored(next)
+	}
 }
 
 func (m *Machine) publish(next *State) {
-	m.state.Store(next)
+	before := m.state.Swap(next)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.waiters.reached(next.index)
+	if next.tokens != before.tokens {
+		close(m.tokens)
+		m.tokens = make(chan struct{})
+	}
+}
+
+// TokensChanged is closed when a state with other tokens was published.
+func (m *Machine) TokensChanged() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.tokens
 }
 
 // WaitIndex waits until the index is applied and returns a state that has it.
@@ -174,8 +219,20 @@ func (b *batch) apply(cmd *fsmpb.Command) Result {
 		return b.deleteGroup(op.DeleteGroup)
 	case *fsmpb.Command_UpdateMember:
 		return b.updateMember(op.UpdateMember)
+	case *fsmpb.Command_CreateToken:
+		return b.createToken(op.CreateToken, cmd.TimeMs)
+	case *fsmpb.Command_RotateToken:
+		return b.rotateToken(op.RotateToken)
+	case *fsmpb.Command_RevokeToken:
+		return b.revokeToken(op.RevokeToken)
 	case *fsmpb.Command_Check:
 		return b.check()
+	case *fsmpb.Command_RestoreBegin:
+		return b.beginRestore()
+	case *fsmpb.Command_RestorePart:
+		return b.stage(op.RestorePart)
+	case *fsmpb.Command_RestoreEnd:
+		return b.endRestore(op.RestoreEnd)
 	}
 	panic(&CorruptEntryError{Index: b.index, Cause: errCommand})
 }

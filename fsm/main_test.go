@@ -122,6 +122,59 @@ func hold(group, id string, ms int64, instance string) *fsmpb.Command {
 	}}}
 }
 
+// newTestToken is a token with an id, a name and a hash that begin with the name.
+func newTestToken(name string, grants ...*fsmpb.Grant) *fsmpb.Token {
+	return &fsmpb.Token{Id: tokenID(name), Name: name, Hash: tokenHash(name), Grants: grants}
+}
+
+func grant(rights Right, prefix string) *fsmpb.Grant {
+	return &fsmpb.Grant{Rights: uint32(rights), Prefix: prefix}
+}
+
+func tokenID(name string) []byte   { return append([]byte(name), make([]byte, 8)...)[:8] }
+func tokenHash(name string) []byte { return append([]byte(name), make([]byte, 32)...)[:32] }
+
+func createToken(t *fsmpb.Token) *fsmpb.Command {
+	return &fsmpb.Command{TimeMs: 1_700_000_000_000, Op: &fsmpb.Command_CreateToken{CreateToken: &fsmpb.CreateToken{Token: t}}}
+}
+
+func firstToken(t *fsmpb.Token) *fsmpb.Command {
+	c := createToken(t)
+	c.GetCreateToken().First = true
+	return c
+}
+
+// rootToken turns tokens on.
+func rootToken() *fsmpb.Command { return firstToken(newTestToken("root", grant(allRights, ""))) }
+
+func rotateToken(name, hash string, previousExpiresMS int64) *fsmpb.Command {
+	return &fsmpb.Command{Op: &fsmpb.Command_RotateToken{RotateToken: &fsmpb.RotateToken{
+		Id: tokenID(name), Hash: tokenHash(hash), PreviousExpiresMs: previousExpiresMS,
+	}}}
+}
+
+func revokeToken(name string) *fsmpb.Command {
+	return &fsmpb.Command{Op: &fsmpb.Command_RevokeToken{RevokeToken: &fsmpb.RevokeToken{Id: tokenID(name)}}}
+}
+
+// as sets the caller of a command: the name of its token, or none, and whether it may
+// change members of other tokens.
+func as(token string, anyOwner bool, cmd *fsmpb.Command) *fsmpb.Command {
+	var id []byte
+	if token != "" {
+		id = tokenID(token)
+	}
+	switch op := cmd.Op.(type) {
+	case *fsmpb.Command_Register:
+		op.Register.Token, op.Register.AnyOwner = id, anyOwner
+	case *fsmpb.Command_Deregister:
+		op.Deregister.Token, op.Deregister.AnyOwner = id, anyOwner
+	case *fsmpb.Command_UpdateMember:
+		op.UpdateMember.Token, op.UpdateMember.AnyOwner = id, anyOwner
+	}
+	return cmd
+}
+
 func snapshotBytes(tb testing.TB, s *State) []byte {
 	tb.Helper()
 	var buf bytes.Buffer

@@ -17,6 +17,9 @@ import (
 //	other instance, held for a restart  the process returned: it takes over
 //	other instance, other address       a conflict, unless take_over is set
 //	an instance that lost this id       fenced
+//
+// A member that belongs to another token is neither refreshed nor taken, unless
+// any_owner is set. One that is refreshed keeps its token, if it has one.
 func (b *batch) register(c *fsmpb.Register, timeMS int64) Result {
 	instance := string(c.Instance)
 	if b.next.fences.has(c.Group, c.Id, instance) {
@@ -26,6 +29,9 @@ func (b *batch) register(c *fsmpb.Register, timeMS int64) Result {
 	var old *Member
 	if g != nil {
 		old, _ = g.txn.Get(c.Id)
+	}
+	if old != nil && !old.mayChange(c.Token, c.AnyOwner) {
+		return Result{Err: notOwner(c.Group, c.Id)}
 	}
 	if old != nil && old.Instance != instance && old.Addr != c.Addr && old.Hold == 0 && !c.TakeOver {
 		return Result{Err: fmt.Errorf("%w: %q in group %q is at %s", ErrConflict, c.Id, c.Group, old.Addr)}
@@ -55,6 +61,7 @@ func (b *batch) newMember(old *Member, c *fsmpb.Register, timeMS int64) *Member 
 		Weight:        c.Weight,
 		Meta:          pairs(c.Meta),
 		Instance:      string(c.Instance),
+		Token:         string(c.Token),
 		LeaseID:       b.index,
 		Epoch:         1,
 		TTL:           time.Duration(c.TtlMs) * time.Millisecond,
@@ -75,6 +82,9 @@ func (b *batch) newMember(old *Member, c *fsmpb.Register, timeMS int64) *Member 
 	m.LeaseID, m.Epoch = old.LeaseID, old.Epoch+1
 	if c.StatePlusOne == 0 {
 		m.State, m.Hold = old.State, old.Hold
+	}
+	if old.Token != "" {
+		m.Token = old.Token
 	}
 	m.RegisteredMS = old.RegisteredMS
 	if visiblyEqual(old, m) {
@@ -132,6 +142,11 @@ func (s *State) CheckRoom(cmd *fsmpb.Command) error {
 		name, id = op.Register.Group, op.Register.Id
 	case *fsmpb.Command_SetGroup:
 		name = op.SetGroup.Group
+	case *fsmpb.Command_CreateToken:
+		if s.tokens.byID.Len() >= MaxTokens && s.Token(string(op.CreateToken.Token.GetId())) == nil {
+			return exhausted("tokens", MaxTokens)
+		}
+		return nil
 	default:
 		return nil
 	}
@@ -153,6 +168,15 @@ func pointsFit(before, after uint64) error {
 	return nil
 }
 
+// mayChange reports whether a command with this token may change the member.
+func (m *Member) mayChange(token []byte, anyOwner bool) bool {
+	return m.Token == "" || anyOwner || m.Token == string(token)
+}
+
+func notOwner(group, id string) error {
+	return fmt.Errorf("%w: %q in group %q", ErrNotOwner, id, group)
+}
+
 func exhausted(what string, limit int) error {
 	return fmt.Errorf("%w: at most %d %s", ErrExhausted, limit, what)
 }
@@ -170,6 +194,9 @@ func (b *batch) deregister(c *fsmpb.Deregister) Result {
 		return Result{}
 	}
 	m, _ := g.txn.Get(c.Id)
+	if m != nil && !m.mayChange(c.Token, c.AnyOwner) {
+		return Result{Revision: g.Revision, Err: notOwner(c.Group, c.Id)}
+	}
 	if m != nil && instance == "" {
 		instance = m.Instance
 	}

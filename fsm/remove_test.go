@@ -26,7 +26,7 @@ func TestDeregister(t *testing.T) {
 			if r.Removed != tc.removed || (l.member("web", "a") == nil) != tc.removed {
 				t.Errorf("removed %t, want %t", r.Removed, tc.removed)
 			}
-			if n := l.m.State().fences.len(); n != len(tc.fenced) {
+			if n := l.m.State().fences.byInstance.Len(); n != len(tc.fenced) {
 				t.Errorf("%d fences, want %d", n, len(tc.fenced))
 			}
 			for _, instance := range tc.fenced {

@@ -28,10 +28,7 @@ func (m *Machine) Restore(r io.Reader) error {
 // is called by one goroutine at a time.
 func (m *Machine) Install(next *State) {
 	m.forgetMarks()
-	m.publish(next)
-	for _, o := range m.observers {
-		o.Restored(next)
-	}
+	m.replace(next)
 }
 
 // ReadSnapshot reads a snapshot. Its errors are [ErrCorruptSnapshot].
@@ -79,6 +76,7 @@ type snapshotReader struct {
 	group   *openGroup
 	records uint64
 	nodes   uint64 // revision of the nodes
+	tokens  uint64 // revision of the tokens
 	digest  uint64
 	done    bool
 }
@@ -110,6 +108,14 @@ func (r *snapshotReader) next() error {
 		r.batch.index = v.Fence.Index
 		r.batch.fence(v.Fence.Group, v.Fence.Id, string(v.Fence.Instance))
 		return nil
+	case *fsmpb.SnapshotRecord_Token:
+		return r.token(v.Token)
+	case *fsmpb.SnapshotRecord_Staged:
+		if r.batch.next.staged == nil {
+			return fmt.Errorf("a staged part of no restoration")
+		}
+		r.batch.addPart(v.Staged.Data)
+		return nil
 	case *fsmpb.SnapshotRecord_Trailer:
 		return r.trailer(v.Trailer, before)
 	}
@@ -123,6 +129,12 @@ func (r *snapshotReader) header(h *fsmpb.SnapshotHeader) error {
 	r.batch.next.index, r.batch.next.term, r.batch.next.leader = h.Index, h.Term, h.Leader
 	if h.Term != 0 {
 		r.batch.next.digest += termDigest(h.Term, h.Leader)
+	}
+	r.tokens = h.TokensRevision
+	r.batch.next.restoredLeases = h.RestoredLeases
+	r.batch.next.digest += leasesDigest(h.RestoredLeases)
+	if h.StagedId != 0 {
+		r.batch.next.staged = &staged{id: h.StagedId}
 	}
 	if r.nodes = h.Index; h.NodesRevision != nil { // 0.1.0 did not write it
 		r.nodes = *h.NodesRevision
@@ -156,7 +168,7 @@ func (r *snapshotReader) member(in *fsmpb.Member) error {
 		Instance: string(in.Instance), LeaseID: in.LeaseId, Epoch: in.Epoch,
 		TTL:          time.Duration(in.TtlMs) * time.Millisecond,
 		CreatedIndex: in.CreatedIndex, ModifiedIndex: in.ModifiedIndex, RegisteredMS: in.RegisteredMs,
-		Hold: time.Duration(in.HoldMs) * time.Millisecond,
+		Hold: time.Duration(in.HoldMs) * time.Millisecond, Token: string(in.Token),
 	}
 	if err := (ring.Member{ID: m.ID, Weight: int(m.Weight), State: m.State}).Validate(); err != nil {
 		return err // building the ring would panic
@@ -170,6 +182,28 @@ func (r *snapshotReader) member(in *fsmpb.Member) error {
 	return nil
 }
 
+// token checks what Validate checked before the log: the state has hashes of a fixed
+// length, and a name that two tokens had would lose one of them.
+func (r *snapshotReader) token(in *fsmpb.Token) error {
+	if err := validateToken(in); err != nil {
+		return fmt.Errorf("token: %w", err)
+	}
+	t := newToken(in)
+	if r.batch.next.Token(t.ID) != nil || r.batch.next.TokenNamed(t.Name) != nil {
+		return fmt.Errorf("token %q twice", t.Name)
+	}
+	if in.PreviousExpiresMs != 0 {
+		if err := validateHash("previous_hash", in.PreviousHash); err != nil {
+			return fmt.Errorf("token %q: %w", t.Name, err)
+		}
+		copy(t.PreviousHash[:], in.PreviousHash)
+		t.PreviousExpiresMS = in.PreviousExpiresMs
+	}
+	t.CreatedMS, t.CreatedIndex, t.ModifiedIndex = in.CreatedMs, in.CreatedIndex, in.ModifiedIndex
+	r.batch.putToken(t)
+	return nil
+}
+
 func (r *snapshotReader) trailer(t *fsmpb.SnapshotTrailer, sum uint64) error {
 	if t.Records != r.records-1 {
 		return fmt.Errorf("trailer counts %d records, %d were read", t.Records, r.records-1)
@@ -177,7 +211,7 @@ func (r *snapshotReader) trailer(t *fsmpb.SnapshotTrailer, sum uint64) error {
 	if t.Checksum != sum {
 		return fmt.Errorf("trailer has checksum %016x, the records have %016x", t.Checksum, sum)
 	}
-	r.batch.next.nodesRevision = r.nodes
+	r.batch.next.nodesRevision, r.batch.next.tokensRevision = r.nodes, r.tokens
 	r.digest, r.done = t.Digest, true
 	return nil
 }

@@ -46,9 +46,22 @@ func smallState(tb testing.TB) *log {
 	return l
 }
 
+// tokenState is smallState with tokens, and a member that belongs to one. smallState
+// stays as it is: the golden snapshots are of it.
+func tokenState(tb testing.TB) *log {
+	l := smallState(tb)
+	l.must(rootToken())
+	l.must(createToken(newTestToken("agents", grant(Register, "we"), grant(Discover, ""))))
+	l.must(rotateToken("agents", "new", 1_800_000_000_000))
+	l.must(as("agents", false, register(newRegistration("web", "c", "[::1]:81", "four"))))
+	l.must(createToken(newTestToken("gone", grant(Discover, ""))))
+	l.must(revokeToken("gone"))
+	return l
+}
+
 func TestSnapshotOfEveryRecord(t *testing.T) {
 	roundTrip(t, newLog(t).m)
-	l := smallState(t)
+	l := tokenState(t)
 	roundTrip(t, l.m)
 	s, err := ReadSnapshot(iotest.OneByteReader(newReader(snapshotBytes(t, l.m.State()))))
 	if err != nil {
@@ -56,6 +69,9 @@ func TestSnapshotOfEveryRecord(t *testing.T) {
 	}
 	if s.Term() != 2 || s.Leader() != "n1" || s.Index() != l.index || s.Digest() != l.m.State().Digest() {
 		t.Errorf("%+v", s)
+	}
+	if got, want := s.TokensRevision(), l.m.State().TokensRevision(); got != want || want != l.index {
+		t.Errorf("tokens at revision %d, were at %d", got, want)
 	}
 }
 
@@ -72,7 +88,7 @@ func refused(t *testing.T, m *Machine, data []byte, what string, at int) {
 }
 
 func TestDamagedSnapshotsAreRefused(t *testing.T) {
-	good := snapshotBytes(t, smallState(t).m.State())
+	good := snapshotBytes(t, tokenState(t).m.State())
 	rec := &recorder{}
 	l := newLog(t, rec)
 	l.must(register(newRegistration("old", "a", "10.0.0.1:80", "one")))
@@ -109,6 +125,9 @@ func forge(t *testing.T, digest uint64, records ...*fsmpb.SnapshotRecord) []byte
 			group = g.Name
 			digest += groupHeadDigest(&Group{Name: g.Name, Params: ring.Params{VirtualNodes: int(g.VirtualNodes)}, Revision: g.Revision})
 		}
+		if in := r.GetToken(); in != nil {
+			digest += tokenDigest(newToken(in))
+		}
 		if m := r.GetMember(); m != nil {
 			digest += memberDigest(group, &Member{ID: m.Id, Addr: m.Addr, Weight: m.Weight, State: ring.State(m.State), ModifiedIndex: m.ModifiedIndex})
 		}
@@ -134,6 +153,12 @@ func TestImpossibleSnapshotsAreRefused(t *testing.T) {
 		return &fsmpb.SnapshotRecord{Record: &fsmpb.SnapshotRecord_Member{Member: m}}
 	}
 	header := &fsmpb.SnapshotRecord{Record: &fsmpb.SnapshotRecord_Header{Header: &fsmpb.SnapshotHeader{Version: snapshotVersion}}}
+	token := func(edit func(*fsmpb.Token)) *fsmpb.SnapshotRecord {
+		t := newTestToken("a", grant(Admin, ""))
+		edit(t)
+		return &fsmpb.SnapshotRecord{Record: &fsmpb.SnapshotRecord_Token{Token: t}}
+	}
+	asItIs := func(*fsmpb.Token) {}
 	good := &fsmpb.Member{Id: "a", Addr: "a:1", Weight: 1, ModifiedIndex: 1}
 	l := newLog(t)
 	for name, records := range map[string][]*fsmpb.SnapshotRecord{
@@ -146,6 +171,13 @@ func TestImpossibleSnapshotsAreRefused(t *testing.T) {
 		"a member of no state":    {group("web", 64), member(&fsmpb.Member{Id: "a", Weight: 1, State: 3, ModifiedIndex: 1})},
 		"a member too heavy":      {group("web", 64), member(&fsmpb.Member{Id: "a", Weight: 1001, ModifiedIndex: 1})},
 		"a member without id":     {group("web", 64), member(&fsmpb.Member{Weight: 1, ModifiedIndex: 1})},
+		"no token":                {{Record: &fsmpb.SnapshotRecord_Token{}}},
+		"a token twice":           {token(asItIs), token(asItIs)},
+		"a token's name twice":    {token(asItIs), token(func(t *fsmpb.Token) { t.Id = tokenID("b") })},
+		"a token without a hash":  {token(func(t *fsmpb.Token) { t.Hash = nil })},
+		"a token of a short id":   {token(func(t *fsmpb.Token) { t.Id = t.Id[1:] })},
+		"no previous hash":        {token(func(t *fsmpb.Token) { t.PreviousExpiresMs = 1 })},
+		"a right of no name":      {token(func(t *fsmpb.Token) { t.Grants[0].Rights = 16 })},
 		"a record that is huge":   {group("web", 64), member(&fsmpb.Member{Id: "a", Weight: 1, Addr: string(make([]byte, maxSnapshotRecord))})},
 	} {
 		t.Run(name, func(t *testing.T) { refused(t, l.m, forge(t, 0, records...), "forged", 0) })
@@ -187,7 +219,11 @@ func TestLargestRecordFitsASnapshot(t *testing.T) {
 		s.Meta = append(s.Meta, &fsmpb.Pair{Key: long[:10] + string(rune('A'+i)), Value: long[:100]})
 	}
 	node := setNode(&fsmpb.Node{Id: long, Bind: "a:1", Addr: "a:1", Version: long, Incarnation: long})
-	for _, cmd := range []*fsmpb.Command{register(s), node} {
+	token := newTestToken(long)
+	for range MaxGrants {
+		token.Grants = append(token.Grants, grant(Register, long))
+	}
+	for _, cmd := range []*fsmpb.Command{register(s), node, rootToken(), createToken(token)} {
 		if err := Validate(cmd); err != nil {
 			t.Fatal(err)
 		}
@@ -197,7 +233,7 @@ func TestLargestRecordFitsASnapshot(t *testing.T) {
 }
 
 func TestSnapshotReportsTheWritersError(t *testing.T) {
-	l := smallState(t)
+	l := tokenState(t)
 	size := len(snapshotBytes(t, l.m.State()))
 	for n := range size {
 		err := l.m.State().WriteSnapshot(&limitedWriter{left: n})

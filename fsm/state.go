@@ -3,7 +3,6 @@ package fsm
 import (
 	"time"
 
-	iradix "github.com/hashicorp/go-immutable-radix/v2"
 	"github.com/tidwall/btree"
 
 	"github.com/werbenhu/registry/ring"
@@ -19,10 +18,16 @@ type State struct {
 	members int // of all groups
 	// nodesRevision is the index of the entry that last changed the nodes.
 	nodesRevision uint64
+	// tokensRevision is the index of the entry that last changed the tokens.
+	tokensRevision uint64
+	// restoredLeases counts the lease ids that restorations have given out.
+	restoredLeases uint64
 
 	groups *table[*Group]
-	nodes  *iradix.Tree[*Node]
+	nodes  *table[*Node]
 	fences fences
+	tokens tokens
+	staged *staged // nil: no restoration has begun
 }
 
 // Group is a named set of members with the parameters of its ring.
@@ -52,6 +57,8 @@ type Member struct {
 	State  ring.State
 	// Instance is the random token of the process that registered.
 	Instance string
+	// Token is the id of the token that the member belongs to; empty: of none.
+	Token string
 	// LeaseID is the log index of the entry by which Instance first registered.
 	LeaseID uint64
 	// Epoch counts the registrations and the holds under LeaseID. An expiry names
@@ -100,8 +107,9 @@ func newTable[V any]() *table[V] { return btree.NewMap[string, V](tableDegree) }
 func newState() *State {
 	return &State{
 		groups: newTable[*Group](),
-		nodes:  iradix.New[*Node](),
+		nodes:  newTable[*Node](),
 		fences: newFences(),
+		tokens: newTokens(),
 	}
 }
 
@@ -142,9 +150,15 @@ func (s *State) GroupCount() int { return s.groups.Len() }
 // MemberCount is the number of members of all groups, whatever their state.
 func (s *State) MemberCount() int { return s.members }
 
+// NodeCount is the number of nodes that the state has.
+func (s *State) NodeCount() int { return s.nodes.Len() }
+
+// FenceCount is the number of fences.
+func (s *State) FenceCount() int { return s.fences.byAge.Len() }
+
 // NodesVersion is comparable: equal values mean equal nodes and the same leader.
 type NodesVersion struct {
-	nodes  *iradix.Tree[*Node]
+	nodes  *table[*Node]
 	term   uint64
 	leader string
 }
@@ -154,13 +168,13 @@ func (s *State) NodesVersion() NodesVersion { return NodesVersion{s.nodes, s.ter
 
 // Node returns the named node, or nil.
 func (s *State) Node(id string) *Node {
-	n, _ := s.nodes.Get([]byte(id))
+	n, _ := s.nodes.Get(id)
 	return n
 }
 
 // Nodes calls yield for every node, ordered by id, until it returns false.
 func (s *State) Nodes(yield func(*Node) bool) {
-	s.nodes.Root().Walk(func(_ []byte, n *Node) bool { return !yield(n) })
+	s.nodes.Scan(func(_ string, n *Node) bool { return yield(n) })
 }
 
 // Member returns the named member, or nil.

@@ -35,12 +35,14 @@ func (b *batch) updateMember(c *fsmpb.UpdateMember) Result {
 	return Result{Revision: g.Revision}
 }
 
-// checkUpdate checks that the member exists and belongs to the instance, if one is
-// given.
+// checkUpdate checks that the member exists and belongs to the token, and to the
+// instance, if one is given.
 func checkUpdate(m *Member, c *fsmpb.UpdateMember) error {
 	switch {
 	case m == nil:
 		return fmt.Errorf("%w: %q in group %q", ErrUnknownMember, c.Id, c.Group)
+	case !m.mayChange(c.Token, c.AnyOwner):
+		return notOwner(c.Group, c.Id)
 	case len(c.Instance) > 0 && m.Instance != string(c.Instance):
 		return fmt.Errorf("%w: another process registered %q in group %q; start the service again to register anew", ErrFenced, c.Id, c.Group)
 	case len(c.Instance) > 0 && c.HoldMs != 0 && m.State == ring.Draining:

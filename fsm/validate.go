@@ -29,6 +29,11 @@ const (
 
 	MinHold = time.Second
 	MaxHold = 24 * time.Hour
+
+	MaxTokens     = 10_000 // in the state
+	MaxGrants     = 64     // of a token
+	TokenIDSize   = 8
+	TokenHashSize = 32
 )
 
 // Validate checks a command before it is proposed: every node can apply a valid
@@ -41,7 +46,8 @@ func Validate(cmd *fsmpb.Command) error {
 		return firstError(
 			validateGroup(op.Deregister.Group),
 			ValidateName("id", op.Deregister.Id),
-			validateInstance(op.Deregister.Instance, 0))
+			validateInstance(op.Deregister.Instance, 0),
+			validateOwner(op.Deregister.Token))
 	case *fsmpb.Command_SetGroup:
 		params := ring.Params{VirtualNodes: int(op.SetGroup.VirtualNodes), Bound: int(op.SetGroup.Bound)}
 		return firstError(validateGroup(op.SetGroup.Group), ValidateParams(params))
@@ -49,6 +55,15 @@ func Validate(cmd *fsmpb.Command) error {
 		return validateGroup(op.DeleteGroup.Group)
 	case *fsmpb.Command_UpdateMember:
 		return validateUpdate(op.UpdateMember)
+	case *fsmpb.Command_CreateToken:
+		return validateCreate(op.CreateToken)
+	case *fsmpb.Command_RotateToken:
+		return firstError(
+			validateTokenID("token id", op.RotateToken.Id),
+			validateHash("hash", op.RotateToken.Hash),
+			validateTime("previous_expires", op.RotateToken.PreviousExpiresMs))
+	case *fsmpb.Command_RevokeToken:
+		return validateTokenID("token id", op.RevokeToken.Id)
 	case *fsmpb.Command_SetNode:
 		return firstError(
 			ValidateName("node id", op.SetNode.GetNode().GetId()),
@@ -56,6 +71,13 @@ func Validate(cmd *fsmpb.Command) error {
 			validateReachable("addr", op.SetNode.GetNode().GetAddr()),
 			validateText("version", op.SetNode.GetNode().GetVersion()),
 			validateText("incarnation", op.SetNode.GetNode().GetIncarnation()))
+	case *fsmpb.Command_RestorePart:
+		if n := len(op.RestorePart.Data); n > MaxRestorePart {
+			return &FieldError{Field: "data", Limit: fmt.Sprintf("at most %d bytes", MaxRestorePart), Got: fmt.Sprintf("%d bytes", n)}
+		}
+		return nil
+	case *fsmpb.Command_RestoreBegin, *fsmpb.Command_RestoreEnd:
+		return nil
 	case *fsmpb.Command_Expire, *fsmpb.Command_TermStart, *fsmpb.Command_RemoveNode, *fsmpb.Command_Check:
 		return nil // made by nodes from the state
 	}
@@ -71,11 +93,12 @@ func validateRegister(c *fsmpb.Register) error {
 		validateTTL(c.TtlMs),
 		validateInstance(c.Instance, 1),
 		validateRegisterState(c.StatePlusOne),
-		validateMeta(c.Meta))
+		validateMeta(c.Meta),
+		validateOwner(c.Token))
 }
 
 func validateUpdate(c *fsmpb.UpdateMember) error {
-	if err := firstError(validateGroup(c.Group), ValidateName("id", c.Id), validateInstance(c.Instance, 0)); err != nil {
+	if err := firstError(validateGroup(c.Group), ValidateName("id", c.Id), validateInstance(c.Instance, 0), validateOwner(c.Token)); err != nil {
 		return err
 	}
 	if c.Weight != 0 {

@@ -12,10 +12,9 @@ const cooldownFactor = 3
 
 // class is the builds of small rings, or of large ones.
 type class struct {
-	foreground []*entry // readers wait for these; they go first
-	background []*entry
-	running    int
-	slots      int
+	queues  [3][]*entry // by kind; no entry is in that of notQueued
+	running int
+	slots   int
 }
 
 // queueKind says in which queue an entry is.
@@ -24,20 +23,17 @@ type queueKind uint8
 const (
 	notQueued queueKind = iota
 	background
-	foreground
+	foreground // readers wait for these; they go first
 )
 
 // first returns the entry to build next, or nil. It skips entries that have left the
 // queue.
 func (l *class) first() *entry {
-	for ; len(l.foreground) > 0; l.foreground = l.foreground[1:] {
-		if e := l.foreground[0]; e.queue == foreground {
-			return e
-		}
-	}
-	for ; len(l.background) > 0; l.background = l.background[1:] {
-		if e := l.background[0]; e.queue == background {
-			return e
+	for kind := foreground; kind != notQueued; kind-- {
+		for q := &l.queues[kind]; len(*q) > 0; *q = (*q)[1:] {
+			if e := (*q)[0]; e.queue == kind {
+				return e
+			}
 		}
 	}
 	return nil
@@ -70,28 +66,27 @@ func (c *Cache) scheduleLocked(e *entry) {
 // enqueueLocked appends an entry to a queue; false if that is full.
 func (c *Cache) enqueueLocked(e *entry, k int, kind queueKind) bool {
 	l := &c.classes[k]
-	if c.closed || kind == foreground && c.waiting >= maxQueue || kind == background && len(l.background) >= maxQueue {
+	if c.closed || kind == foreground && c.queued[kind] >= maxQueue || kind == background && len(l.queues[kind]) >= maxQueue {
 		return false
 	}
 	c.stopTimerLocked(e)
-	e.queue = kind
+	c.moveLocked(e, kind)
 	e.scheduled.Store(true)
-	if kind == foreground {
-		c.waiting++
-		l.foreground = append(l.foreground, e)
-	} else {
-		l.background = append(l.background, e)
-	}
+	l.queues[kind] = append(l.queues[kind], e)
 	c.pumpLocked(k)
 	return true
 }
 
+// moveLocked counts an entry in another queue.
+func (c *Cache) moveLocked(e *entry, kind queueKind) {
+	c.queued[e.queue]--
+	c.queued[kind]++
+	e.queue = kind
+}
+
 // dequeueLocked removes an entry from its queue.
 func (c *Cache) dequeueLocked(e *entry) {
-	if e.queue == foreground {
-		c.waiting--
-	}
-	e.queue = notQueued
+	c.moveLocked(e, notQueued)
 	e.scheduled.Store(false)
 	if c.starved == e {
 		c.starved = nil

@@ -156,7 +156,7 @@ func TestOneBuildOfAGroupAtATime(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	c.cache.mu.Lock()
-	if e.queue != notQueued || c.cache.waiting != 0 || c.cache.stats.builds.Load() != 1 {
+	if e.queue != notQueued || c.cache.queued[foreground] != 0 || c.cache.stats.builds.Load() != 1 {
 		t.Error("queued while it is built")
 	}
 	e.building = false

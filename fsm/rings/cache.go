@@ -60,13 +60,13 @@ type Cache struct {
 
 	mu        sync.Mutex // guards the rest, and the fields of entries below their comment
 	classes   [2]class   // small rings and large ones
-	waiting   int        // entries in the foreground queues
+	queued    [3]int     // entries in the queues of both, by kind
 	starved   *entry     // waits for memory: no other build begins
 	used      int64      // bytes of the rings kept
 	reserved  int64      // bytes of builds, beyond the rings that they replace
 	evictable evictionOrder
 	closed    bool
-	verify    verifySchedule
+	verifyAt  time.Time // the next comparison of a ring is due
 
 	stats  counters
 	ctx    context.Context // ends with Close

@@ -274,7 +274,7 @@ func TestQueueIsBounded(t *testing.T) {
 		t.Error("a refused request has an entry")
 	}
 	release()
-	c.until("the queue is empty", func() bool { return c.cache.classes[small].running == 0 && c.cache.waiting == 0 })
+	c.until("the queue is empty", func() bool { return c.cache.classes[small].running == 0 && c.cache.queued[foreground] == 0 })
 	if s := c.cache.Stats(); s.Builds != 0 || s.Rings != 0 || s.Busy != 1 || c.entry("g0") != nil {
 		t.Errorf("%+v: built without a waiter", s)
 	}
@@ -343,7 +343,7 @@ func TestClose(t *testing.T) {
 					}
 				})
 			}
-			c.until("some wait", func() bool { return c.cache.waiting > 1 || c.cache.stats.builds.Load() == groups })
+			c.until("some wait", func() bool { return c.cache.queued[foreground] > 1 || c.cache.stats.builds.Load() == groups })
 			c.cache.Close()
 			builds := c.cache.Stats().Builds
 			all.Wait()
@@ -351,7 +351,7 @@ func TestClose(t *testing.T) {
 			if _, _, err := c.get(t.Context(), "g1", Freshness{MinIndex: c.index}); !errors.Is(err, ErrBusy) {
 				t.Errorf("after Close: %v", err)
 			}
-			if !held && c.cache.Stats().Pending != c.cache.waiting {
+			if !held && c.cache.Stats().Pending != c.cache.queued[foreground] {
 				t.Error("a builder runs after Close")
 			}
 			if n := c.cache.Stats().Builds; n != builds {

@@ -156,8 +156,8 @@ func (c *cluster) sums() {
 	if used != c.cache.used || used != c.cache.evictable.bytes {
 		c.tb.Errorf("rings take %d bytes, %d are counted and %d may be dropped", used, c.cache.used, c.cache.evictable.bytes)
 	}
-	if n := c.cache.evictable.probation.Len() + c.cache.evictable.protected.Len(); n != places || c.cache.waiting != 0 {
-		c.tb.Errorf("%d rings are kept and %d may be dropped, %d wait", places, n, c.cache.waiting)
+	if n := c.cache.evictable.probation.Len() + c.cache.evictable.protected.Len(); n != places || c.cache.queued[foreground] != 0 {
+		c.tb.Errorf("%d rings are kept and %d may be dropped, %d wait", places, n, c.cache.queued[foreground])
 	}
 }
 

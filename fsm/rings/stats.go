@@ -48,14 +48,6 @@ func (c *Cache) Stats() Stats {
 	})
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s.Bytes, s.Pending = c.used+c.reserved, c.waiting
-	for _, l := range c.classes {
-		s.Pending += l.running
-		for _, e := range l.background {
-			if e.queue == background {
-				s.Pending++
-			}
-		}
-	}
+	s.Bytes, s.Pending = c.used+c.reserved, c.queued[background]+c.queued[foreground]+c.classes[small].running+c.classes[large].running
 	return s
 }

@@ -8,18 +8,15 @@ import (
 // verifyFactor × the time of a comparison passes until the next one.
 const verifyFactor = 100
 
-// verifySchedule is when the next comparison is due.
-type verifySchedule struct{ next time.Time }
-
 // verifyLocked compares, now and then, a ring that was updated by changes with a
 // rebuilt one: a fingerprint covers the inputs of a ring, not its points. It takes
 // at most 1 % of a processor, and waits for memory. The mutex is released meanwhile.
 func (c *Cache) verifyLocked(e *entry, v *View) {
 	now, need := time.Now(), buildFactor*v.bytes()
-	if now.Before(c.verify.next) || c.used+c.reserved+need > c.memory || c.starved != nil {
+	if now.Before(c.verifyAt) || c.used+c.reserved+need > c.memory || c.starved != nil {
 		return
 	}
-	c.verify.next = now.Add(time.Hour) // one at a time
+	c.verifyAt = now.Add(time.Hour) // one at a time
 	c.reserved += need
 	c.mu.Unlock()
 	again, err := v.rebuild()
@@ -27,7 +24,7 @@ func (c *Cache) verifyLocked(e *entry, v *View) {
 	took := time.Since(now)
 	c.mu.Lock()
 	c.reserved -= need
-	c.verify.next = time.Now().Add(verifyFactor * took)
+	c.verifyAt = time.Now().Add(verifyFactor * took)
 	c.stats.verified.Add(1)
 	if right {
 		return

@@ -29,7 +29,7 @@ func TestVerificationFindsAWrongRing(t *testing.T) {
 		t.Fatalf("%+v", s)
 	}
 	c.cache.mu.Lock()
-	c.cache.verify.next = time.Time{} // the turn has come
+	c.cache.verifyAt = time.Time{} // the turn has come
 	c.cache.mu.Unlock()
 	flip(c.cache.Peek("web").Ring)
 	c.apply(put("web", "c"))
@@ -77,7 +77,7 @@ func TestVerificationIsRare(t *testing.T) {
 	if n := c.cache.stats.verified.Load(); n == 0 || n > 5 {
 		t.Errorf("%d of 20 rings were compared", n)
 	}
-	if rest := time.Until(c.cache.verify.next); rest <= 0 && c.cache.stats.verified.Load() == 1 {
+	if rest := time.Until(c.cache.verifyAt); rest <= 0 && c.cache.stats.verified.Load() == 1 {
 		t.Errorf("the next comparison is %v away", rest)
 	}
 }

@@ -22,7 +22,8 @@ type Change struct {
 	Removed []string
 	Put     []*fsm.Member
 
-	encoded once
+	encode  sync.Once
+	encoded any
 }
 
 // newChange makes the change of a group that was not deleted.
@@ -39,7 +40,8 @@ func newChange(g *fsm.GroupChange, index uint64) *Change {
 
 // Encoded returns the result of encode, which is called once for a change.
 func (c *Change) Encoded(encode func(*Change) any) any {
-	return c.encoded.get(func() any { return encode(c) })
+	c.encode.Do(func() { c.encoded = encode(c) })
+	return c.encoded
 }
 
 // size returns the number of members, and about the memory of the change.
@@ -52,15 +54,4 @@ func (c *Change) size() (members, bytes int) {
 	}
 	members = 1 + len(c.Put) + len(c.Removed)
 	return members, bytes + members*128
-}
-
-// once keeps a value that the first call computes.
-type once struct {
-	sync.Once
-	value any
-}
-
-func (o *once) get(compute func() any) any {
-	o.Do(func() { o.value = compute() })
-	return o.value
 }

@@ -99,9 +99,6 @@ func (f *feed) after(revision, fingerprint uint64) (changes []*Change, ok bool) 
 	return nil, false
 }
 
-// waiting returns the channel that is closed at the next change.
-func (f *feed) waiting() <-chan struct{} { return wait(&f.wake) }
-
 // snapshotOf returns a snapshot of the group, shared by the watchers that send it now.
 func (f *feed) snapshotOf(g *fsm.Group, index uint64) *Snapshot {
 	if s := f.snapshot.Value(); s != nil && s.Group.Revision == g.Revision {

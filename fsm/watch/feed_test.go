@@ -30,8 +30,8 @@ func TestFeedChainsOrStartsOver(t *testing.T) {
 	if _, ok := f.after(14, 14+1e6); ok {
 		t.Error("it continues from a revision that never was")
 	}
-	wake := f.waiting()
-	if again := f.waiting(); again != wake {
+	wake := wait(&f.wake)
+	if again := wait(&f.wake); again != wake {
 		t.Error("two waiters have two channels")
 	}
 	if got := f.publish(step(16, 17), 1); got != wake {

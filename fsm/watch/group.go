@@ -27,7 +27,7 @@ type GroupWatch struct {
 	known Known // the position after the last step
 	// unknownSent: the last step was that the group does not exist.
 	unknownSent bool
-	progress    progress
+	progress
 }
 
 // Group returns a watcher that resumes from a position.
@@ -55,7 +55,7 @@ func (w *GroupWatch) next() (step Step, wake <-chan struct{}, ok bool) {
 	}
 	w.progress = progress{max(f.index, w.hub.applied.Load()), true}
 	if w.known == f.head {
-		return Step{}, f.waiting(), true
+		return Step{}, wait(&f.wake), true
 	}
 	changes, ok := f.after(w.known.Revision, w.known.Fingerprint)
 	if !ok || w.known.Revision == 0 {
@@ -90,14 +90,15 @@ func (w *GroupWatch) start() (Step, <-chan struct{}) {
 	return Step{Group: g.Name, Snapshot: w.feed.snapshotOf(g, s.Index())}, nil
 }
 
-// Progress returns the applied index up to which the watcher has every change, as of
-// the last Poll; ok is false if more follow.
-func (w *GroupWatch) Progress() (index uint64, ok bool) { return w.progress.index, w.progress.ok }
-
-// progress is an index and no state: a blocked watcher keeps no state in memory.
+// progress of a watcher is an index and no state: a blocked one keeps no state in
+// memory.
 type progress struct {
 	index uint64
 	ok    bool
 }
+
+// Progress returns the applied index up to which the watcher has every change, as of
+// the last Poll; ok is false if more follow.
+func (l *progress) Progress() (index uint64, ok bool) { return l.index, l.ok }
 
 func (l *progress) reach(s *fsm.State) { *l = progress{s.Index(), true} }

@@ -13,11 +13,11 @@ const ListPause = 100 * time.Millisecond
 
 // GroupsWatch follows the list of groups. It is for one goroutine.
 type GroupsWatch struct {
-	hub      *Hub
-	seen     uint64
-	known    map[string]bool
-	paused   <-chan struct{} // closed when the next list is due
-	progress progress
+	hub    *Hub
+	seen   uint64
+	known  map[string]bool
+	paused <-chan struct{} // closed when the next list is due
+	progress
 }
 
 // Groups returns a watcher without a position.
@@ -94,16 +94,12 @@ func (w *GroupsWatch) list(s *fsm.State, names []string, complete bool) *List {
 	return l
 }
 
-// Progress returns the applied index up to which the watcher has every change, as of
-// the last Poll; ok is false if more follow.
-func (w *GroupsWatch) Progress() (index uint64, ok bool) { return w.progress.index, w.progress.ok }
-
 // NodesWatch follows the nodes and the leader. It is for one goroutine.
 type NodesWatch struct {
-	hub      *Hub
-	last     fsm.NodesVersion
-	started  bool
-	progress progress
+	hub     *Hub
+	last    fsm.NodesVersion
+	started bool
+	progress
 }
 
 // Nodes returns a watcher without a position.
@@ -122,6 +118,3 @@ func (w *NodesWatch) Poll() (*fsm.State, <-chan struct{}) {
 	w.started, w.last = true, s.NodesVersion()
 	return s, nil
 }
-
-// Progress returns the applied index up to which the watcher has every change.
-func (w *NodesWatch) Progress() (index uint64, ok bool) { return w.progress.index, w.progress.ok }

@@ -13,14 +13,14 @@ const stepsAtOnce = 16
 // PrefixWatch follows all groups whose names start with a prefix. It is for one
 // goroutine.
 type PrefixWatch struct {
-	hub      *Hub
-	prefix   string
-	seen     uint64
-	started  bool
-	groups   map[string]*GroupWatch
-	queue    []string // groups to look at
-	queued   map[string]bool
-	progress progress
+	hub     *Hub
+	prefix  string
+	seen    uint64
+	started bool
+	groups  map[string]*GroupWatch
+	queue   []string // groups to look at
+	queued  map[string]bool
+	progress
 }
 
 // Prefix returns a watcher that resumes from positions in groups. It also gets which
@@ -114,7 +114,3 @@ func (w *PrefixWatch) steps() []Step {
 	}
 	return steps
 }
-
-// Progress returns the applied index up to which the watcher has every change, as of
-// the last Poll; ok is false if more follow.
-func (w *PrefixWatch) Progress() (index uint64, ok bool) { return w.progress.index, w.progress.ok }
