@@ -109,7 +109,7 @@ func (s *Server) Heartbeat(ctx context.Context, req *registrypb.HeartbeatRequest
 }
 
 func (s *Server) heartbeat(ctx context.Context, req *registrypb.HeartbeatRequest) (*registrypb.HeartbeatResponse, error) {
-	lost, term, err := s.store.Renew(ctx, req.LeaseIds)
+	lost, term, err := s.store.Renew(ctx, req.LeaseIds, nil)
 	if err != nil {
 		return nil, err
 	}

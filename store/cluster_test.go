@@ -3,12 +3,14 @@ package store_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/werbenhu/registry/fsm"
 	"github.com/werbenhu/registry/fsm/fsmpb"
 	"github.com/werbenhu/registry/store"
+	"github.com/werbenhu/registry/store/lease"
 	"github.com/werbenhu/registry/store/storetest"
 )
 
@@ -47,11 +49,11 @@ func TestOneNode(t *testing.T) {
 	if err != nil || index < r.Index {
 		t.Errorf("read index %d after a write at %d, %v", index, r.Index, err)
 	}
-	lost, term, err := n.Renew(c.Context(), []uint64{r.LeaseID, 999})
+	lost, term, err := n.Renew(c.Context(), []uint64{r.LeaseID, 999}, nil)
 	if err != nil || len(lost) != 1 || lost[0] != 999 || term != n.Term() {
 		t.Errorf("renewal: lost %v, term %d, %v", lost, term, err)
 	}
-	if _, _, err := n.Renew(c.Context(), make([]uint64, fsm.MaxBatch+1)); !errors.Is(err, fsm.ErrInvalid) {
+	if _, _, err := n.Renew(c.Context(), make([]uint64, fsm.MaxBatch+1), nil); !errors.Is(err, fsm.ErrInvalid) {
 		t.Errorf("too many leases: %v", err)
 	}
 	if _, err := n.Write(c.Context(), register("", "a", time.Minute)); !errors.Is(err, fsm.ErrInvalid) {
@@ -107,7 +109,7 @@ func TestOnlyTheLeaderWritesAndConfirms(t *testing.T) {
 		if _, err := n.Write(c.Context(), setGroup("web", 64)); !errors.Is(err, store.ErrNotLeader) {
 			t.Errorf("a follower writes: %v", err)
 		}
-		if _, _, err := n.Renew(c.Context(), []uint64{1}); !errors.Is(err, store.ErrNotLeader) {
+		if _, _, err := n.Renew(c.Context(), []uint64{1}, nil); !errors.Is(err, store.ErrNotLeader) {
 			t.Errorf("a follower renews: %v", err)
 		}
 		if _, err := n.ReadIndex(c.Context()); !errors.Is(err, store.ErrNotLeader) {
@@ -175,5 +177,25 @@ func TestBadConfig(t *testing.T) {
 		if _, err := c.TryOpen("n1", edit); err == nil {
 			t.Errorf("%s: opened", name)
 		}
+	}
+}
+
+// A heartbeat of leases of which one is another's renews none.
+func TestRenewRefusesAnothersLease(t *testing.T) {
+	t.Parallel()
+	c := storetest.New(t)
+	n := c.Start("n1", store.Formation{})
+	c.AwaitReady(n)
+	mine, other := c.Write(registerFor("mine", "a")).LeaseID, c.Write(registerFor("other", "b")).LeaseID
+	onlyMine := func(group, owner string) bool {
+		return group == "web" && owner == string(tokenBytes("mine", fsm.TokenIDSize))
+	}
+	lost, _, err := n.Renew(c.Context(), []uint64{mine, other}, onlyMine)
+	var refused *lease.NotOwnerError
+	if !errors.As(err, &refused) || !slices.Equal(refused.LeaseIDs, []uint64{other}) || !errors.Is(err, fsm.ErrNotOwner) {
+		t.Errorf("lost %v, %v", lost, err)
+	}
+	if lost, _, err := n.Renew(c.Context(), []uint64{mine, 999}, onlyMine); err != nil || len(lost) != 1 {
+		t.Errorf("lost %v, %v", lost, err)
 	}
 }

@@ -60,8 +60,15 @@ type Config struct {
 	// MaxHang is how long one write to the disk may take before the node fails.
 	MaxHang time.Duration
 
+	// Restore is a snapshot file: a node with an empty directory forms a new cluster,
+	// alone, with the file's state. No effect on one that has done so.
+	Restore string
+
 	Logger    *slog.Logger
 	Observers []fsm.Observer
+	// Alarms returns conditions of the node outside the store, for its status; nil: there
+	// are none. It is called concurrently.
+	Alarms func() []string
 	// Instruments observe durations.
 	Instruments Instruments
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -29,6 +30,13 @@ type identity struct {
 	Log string `json:"log,omitempty"`
 	// Founders are the nodes that this one formed the cluster with.
 	Founders []Founder `json:"founders,omitempty"`
+	// RestoredFrom names the snapshot file that the directory began with; see
+	// restorefile.go.
+	RestoredFrom string `json:"restored_from,omitempty"`
+	// RecoveredFrom are the ids that the cluster had before it was recovered, and Recovering
+	// is the snapshot of a recovery that is still to be put in place; see recover.go.
+	RecoveredFrom []string `json:"recovered_from,omitempty"`
+	Recovering    string   `json:"recovering,omitempty"`
 	// Format of the log and the snapshots; version 1 wrote none.
 	Format int `json:"format,omitempty"`
 	// Sum is the checksum of the rest; older versions wrote none.
@@ -140,6 +148,25 @@ func parseIdentity(data []byte) (have identity, ok bool) {
 	return have, err == nil && have.Incarnation != "" && (have.Sum == "" || have.Sum == have.checksum()) && raftlog.Valid(have.logKind())
 }
 
+// storedIdentity reads the node.json of a node that is not running, and checks that there
+// is a log.
+func storedIdentity(dir string) (identity, error) {
+	data, err := os.ReadFile(filepath.Join(dir, identityFile))
+	if err != nil {
+		return identity{}, fmt.Errorf("%w %s: not a node's: %w", ErrDataDir, dir, err)
+	}
+	ident, ok := parseIdentity(data)
+	if !ok {
+		return identity{}, fmt.Errorf("%w %s: %s is damaged", ErrDataDir, dir, identityFile)
+	}
+	for _, name := range ident.logNames() {
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			return identity{}, fmt.Errorf("%w %s: no log: %w", ErrDataDir, dir, err)
+		}
+	}
+	return ident, nil
+}
+
 // newDataDir claims an empty directory.
 func newDataDir(dir, id, cluster, log string) (identity, error) {
 	entries, err := os.ReadDir(dir)
@@ -151,9 +178,22 @@ func newDataDir(dir, id, cluster, log string) (identity, error) {
 			return identity{}, fmt.Errorf("%w %s: has %q and no %s, so it is not a node's; choose an empty one (-data-dir)", ErrDataDir, dir, name, identityFile)
 		}
 	}
+	_, _ = raftlog.MakePrivate(dir) // nothing of the node was open to others; see makeDirPrivate
 	ident := identity{ID: id, Cluster: cluster, Incarnation: rand.Text(), Format: dataFormat}
 	ident.setLogKind(cmp.Or(log, raftlog.Default))
 	return ident, ident.save(dir)
+}
+
+// makeDirPrivate keeps other users out of what an earlier version, or a copy of the
+// directory, left open to them. New files are private.
+func makeDirPrivate(dir string, log *slog.Logger) {
+	changed, err := raftlog.MakePrivate(dir)
+	if len(changed) > 0 {
+		log.Warn("other users had permissions in the data directory; they were removed", "dir", dir, "paths", len(changed), "first", changed[0])
+	}
+	if err != nil {
+		log.Warn("other users may have permissions in the data directory; they could not be removed", "dir", dir, "error", err)
+	}
 }
 
 // removeUnfinished deletes unfinished snapshots of a crash; raft skips them and never
@@ -167,6 +207,9 @@ func removeUnfinished(dir string) error {
 		if err := os.RemoveAll(path); err != nil {
 			return fmt.Errorf("%w %s: %w", ErrDataDir, dir, err)
 		}
+	}
+	if err := raftlog.RemoveUnfinishedDB(dir); err != nil {
+		return fmt.Errorf("%w %s: %w", ErrDataDir, dir, err)
 	}
 	return nil
 }

@@ -56,7 +56,7 @@ func TestDeposedLeaderAcknowledgesNothing(t *testing.T) {
 		}
 	})
 	all.Go(func() {
-		if _, _, err := old.Renew(ctx, []uint64{lease}); err == nil {
+		if _, _, err := old.Renew(ctx, []uint64{lease}, nil); err == nil {
 			t.Error("a renewal was acknowledged")
 		}
 	})

@@ -17,7 +17,7 @@ import (
 // refused while the leader's disk is below its mark, because every entry is written
 // there first and a leader with a full disk costs an election; and while the voters
 // above their marks are no majority, because the cluster would stop when the others'
-// disks are full. A single follower below its mark stops nothing. Heartbeats write
+// disks are full, and restorations of snapshots. A single follower below its mark stops nothing. Heartbeats write
 // nothing. Existing members may register again, change, leave and expire: a snapshot
 // removes what they add to the log.
 type diskWatch struct {
@@ -168,7 +168,7 @@ func (s *Store) roomFor(cmd *fsmpb.Command) error {
 	return nil
 }
 
-// grows reports whether a command adds a member or a group.
+// grows reports whether a command adds a member or a group, or begins a restoration.
 func (s *Store) grows(cmd *fsmpb.Command) bool {
 	state := s.State()
 	switch op := cmd.Op.(type) {
@@ -177,6 +177,8 @@ func (s *Store) grows(cmd *fsmpb.Command) bool {
 		return g == nil || g.Member(op.Register.Id) == nil
 	case *fsmpb.Command_SetGroup:
 		return state.Group(op.SetGroup.Group) == nil
+	case *fsmpb.Command_RestoreBegin:
+		return true
 	}
 	return false
 }

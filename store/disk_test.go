@@ -56,7 +56,7 @@ func refusesNewMembers(c *storetest.Cluster, leader *storetest.Node, want bool) 
 // wantRestToWork checks what is not refused while a disk is low.
 func wantRestToWork(t *testing.T, c *storetest.Cluster, leader *storetest.Node, lease uint64) {
 	t.Helper()
-	if lost, _, err := leader.Renew(c.Context(), []uint64{lease}); err != nil || len(lost) > 0 {
+	if lost, _, err := leader.Renew(c.Context(), []uint64{lease}, nil); err != nil || len(lost) > 0 {
 		t.Errorf("heartbeat: lost %v, %v", lost, err)
 	}
 	for name, cmd := range map[string]*fsmpb.Command{

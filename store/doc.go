@@ -4,7 +4,7 @@
 //
 //	s, err := store.Open(store.Config{
 //		ID: "n1", Cluster: "main", DataDir: dir, BindAdvertise: "10.0.0.1:7370", Addr: "10.0.0.1:9800",
-//		Listener: listener, DialRaft: rpc.DialRaft, Peers: rpc.NewPeers(),
+//		Listener: listener, DialRaft: peers.DialRaft, Peers: peers,
 //	})
 //	defer s.Close()
 //	err = s.Form(ctx, store.Formation{}) // a new cluster of one node, or the one that it belongs to

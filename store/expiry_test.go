@@ -87,13 +87,13 @@ func TestLeaseExpiresOnTime(t *testing.T) {
 	lease := c.Write(register("web", "a", ttl)).LeaseID
 	elapse(t, start.Add(ttl/2))
 	sent := time.Now()
-	if lost, _, err := n.Renew(c.Context(), []uint64{lease}); err != nil || len(lost) > 0 {
+	if lost, _, err := n.Renew(c.Context(), []uint64{lease}, nil); err != nil || len(lost) > 0 {
 		t.Fatalf("lost %v, %v", lost, err)
 	}
 	if at := removed.await(c.Context(), t, lease); at.Before(sent.Add(ttl)) {
 		t.Errorf("removed %s after the renewal was sent, before its TTL of %s", at.Sub(sent), ttl)
 	}
-	if lost, _, err := n.Renew(c.Context(), []uint64{lease}); err != nil || len(lost) != 1 {
+	if lost, _, err := n.Renew(c.Context(), []uint64{lease}, nil); err != nil || len(lost) != 1 {
 		t.Errorf("a renewal of an expired lease: lost %v, %v", lost, err)
 	}
 }
@@ -147,7 +147,7 @@ func TestNoRenewedLeaseExpires(t *testing.T) {
 			for _, n := range c.Nodes() {
 				ask, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
 				sent := time.Now()
-				lost, _, err := n.Renew(ask, []uint64{lease})
+				lost, _, err := n.Renew(ask, []uint64{lease}, nil)
 				cancel()
 				if err != nil {
 					continue
@@ -209,7 +209,7 @@ func TestDeposedLeaderExpiresNothing(t *testing.T) {
 	c.Net.Isolate(old.Bind)
 	next := c.LeaderOf("n2", "n3")
 	for end := time.Now().Add(2 * ttl); time.Now().Before(end); {
-		if lost, _, err := next.Renew(c.Context(), []uint64{lease}); err != nil || len(lost) > 0 {
+		if lost, _, err := next.Renew(c.Context(), []uint64{lease}, nil); err != nil || len(lost) > 0 {
 			t.Fatalf("renewal at the new leader: lost %v, %v", lost, err)
 		}
 		elapse(t, time.Now().Add(100*time.Millisecond))
@@ -222,7 +222,7 @@ func TestDeposedLeaderExpiresNothing(t *testing.T) {
 	}
 	c.Net.Heal()
 	c.Await("a renewal", func() bool { // on the leader after the heal
-		lost, _, err := c.Leader().Renew(c.Context(), []uint64{lease})
+		lost, _, err := c.Leader().Renew(c.Context(), []uint64{lease}, nil)
 		return err == nil && len(lost) == 0
 	})
 	c.AwaitSame()

@@ -154,3 +154,44 @@ const SnapshotLoop = snapshotLoop
 
 // GotSnapshot simulates an installed snapshot.
 func (s *Store) GotSnapshot(index uint64) { s.gotSnapshot(index) }
+
+// ForgetCluster takes the cluster out of a directory's node.json.
+func ForgetCluster(dir string) error {
+	data, err := os.ReadFile(filepath.Join(dir, identityFile))
+	if err != nil {
+		return err
+	}
+	have, ok := parseIdentity(data)
+	if !ok {
+		return errors.New("node.json is damaged")
+	}
+	have.ClusterID, have.Founders = "", nil
+	return have.save(dir)
+}
+
+// StageOnly begins a restoration and leaves it there.
+func (s *Store) StageOnly(ctx context.Context, state *fsm.State) error {
+	l, err := s.leading(ctx)
+	if err != nil {
+		return err
+	}
+	begun, err := s.proposeIn(ctx, l, &fsmpb.Command{Op: &fsmpb.Command_RestoreBegin{RestoreBegin: &fsmpb.RestoreBegin{}}})
+	if err != nil {
+		return err
+	}
+	return s.stage(ctx, l, begun.Index, state)
+}
+
+// RecoverSteps is a recovery with a function that is called after each step.
+func RecoverSteps(dir string, segmentSize int, step func(what string)) (Survivor, string, error) {
+	r, err := openRecovery(dir, slog.New(slog.DiscardHandler), segmentSize)
+	if err != nil {
+		return Survivor{}, "", err
+	}
+	r.step = step
+	id, err := r.Run()
+	return r.Survivor, id, errors.Join(err, r.Close())
+}
+
+// RecoveryGap is how far a recovery goes beyond the log.
+const RecoveryGap = recoveryGap

@@ -38,6 +38,7 @@ func (s *Store) Form(ctx context.Context, f Formation) error {
 	if err := s.form(ctx, f, peers); err != nil {
 		return err
 	}
+	s.wg.Go(func() { s.askRecovered(s.ctx, peers) })
 	s.wg.Go(func() { s.announceLoop(s.ctx, peers) })
 	return nil
 }
@@ -172,13 +173,27 @@ func (s *Store) joinOnce(ctx context.Context, peers []string) error {
 		var cluster string
 		cluster, err = s.joinBy(ctx, p, self)
 		if err == nil {
-			return s.setCluster(cluster, nil)
+			return s.joined(ctx, p, cluster)
 		}
 		if errors.Is(err, ErrMembership) {
 			return err
 		}
 	}
 	return err
+}
+
+// joined saves the cluster that admitted this node, and which ones that was before, so
+// that this node knows their nodes, too. If the peer does not say, others do.
+func (s *Store) joined(ctx context.Context, p, cluster string) error {
+	var before []string
+	if s.ClusterID() == "" {
+		ctx, cancel := context.WithTimeout(ctx, peerTimeout)
+		defer cancel()
+		if h, err := s.cfg.Peers.Hello(ctx, p); err == nil && h.ClusterID == cluster {
+			before = h.RecoveredFrom
+		}
+	}
+	return s.setCluster(cluster, nil, before)
 }
 
 // joinBy joins by a peer, or by the leader that it names. A node that belongs to a
@@ -190,6 +205,9 @@ func (s *Store) joinBy(ctx context.Context, p string, self Hello) (cluster strin
 		h, err := s.cfg.Peers.Hello(ctx, p)
 		if err != nil {
 			return "", fmt.Errorf("hello: %v", err) // not wrapped: an ErrMembership of another cluster must not end this node
+		}
+		if err := s.superseded(h, p); err != nil {
+			return "", err
 		}
 		if h.ClusterID != self.ClusterID {
 			return "", fmt.Errorf("the node at %s belongs to cluster id %q, not to %q", p, h.ClusterID, self.ClusterID)
@@ -283,18 +301,24 @@ func (s *Store) announce(ctx context.Context, peers []string) error {
 	if s.IsLeader() {
 		return s.AdmitNode(ctx, s.Self())
 	}
-	targets := slices.Clone(peers)
+	targets := s.addresses(peers)
 	if leader, _ := s.Leader(); leader != "" {
 		targets = slices.Insert(targets, 0, leader)
 	}
+	return s.joinOnce(ctx, targets)
+}
+
+// addresses are those of the peers, and of the other nodes of the configuration.
+func (s *Store) addresses(peers []string) []string {
+	all := slices.Clone(peers)
 	if servers, _, err := s.configuration(); err == nil {
 		for _, server := range servers {
 			if server.ID != raft.ServerID(s.cfg.ID) {
-				targets = append(targets, string(server.Address))
+				all = append(all, string(server.Address))
 			}
 		}
 	}
-	return s.joinOnce(ctx, targets)
+	return all
 }
 
 // every returns a function that is true for the first call, and then at most once

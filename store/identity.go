@@ -28,12 +28,12 @@ func (s *Store) saveFounders(nodes []Hello) error {
 		founders[i] = Founder{ID: n.ID, Bind: n.Bind, Addr: n.Addr, Version: n.Version, Incarnation: n.Incarnation}
 	}
 	slices.SortFunc(founders, func(a, b Founder) int { return cmp.Compare(a.ID, b.ID) })
-	return s.setCluster(clusterID(founders), founders)
+	return s.setCluster(clusterID(founders), founders, nil)
 }
 
 // setCluster saves the cluster that this node belongs to. From then on it votes and
 // follows in that cluster only.
-func (s *Store) setCluster(cluster string, founders []Founder) error {
+func (s *Store) setCluster(cluster string, founders []Founder, recoveredFrom []string) error {
 	s.identMu.Lock()
 	defer s.identMu.Unlock()
 	own := s.ClusterID()
@@ -44,7 +44,7 @@ func (s *Store) setCluster(cluster string, founders []Founder) error {
 		return fmt.Errorf("%w: this node belongs to cluster id %s, not to %s", ErrMembership, own, cluster)
 	}
 	next := *s.ident.Load()
-	next.ClusterID, next.Founders = cluster, founders
+	next.ClusterID, next.Founders, next.RecoveredFrom = cluster, founders, recoveredFrom
 	if err := next.save(s.cfg.DataDir); err != nil {
 		return err
 	}
@@ -93,6 +93,13 @@ func (s *Store) streams() *rafttransport.Streams {
 // and then started as the first node of a new cluster, while the cluster that it
 // was part of still calls it: then it fails. Any other node only logs the call.
 func (s *Store) foreignCall(from string) {
+	if s.recoveredFrom(from) {
+		if dropped, ok := s.foreign.pass("recovered", time.Now()); ok {
+			s.log.Error("raft call of a node with its data of before the recovery refused; stop it, and start it with an empty -data-dir",
+				"from_cluster_id", from, "own_cluster_id", s.ClusterID(), "repeated", dropped)
+		}
+		return
+	}
 	servers, _, err := s.configuration()
 	empty := s.State().GroupCount() == 0
 	if err != nil || len(servers) != 1 || !empty {

@@ -304,6 +304,9 @@ func (s *Store) Check(ctx context.Context, req CheckRequest) (CheckResponse, err
 // alarms are the conditions of this node that an operator should know of.
 func (s *Store) alarms() []string {
 	var out []string
+	if s.cfg.Alarms != nil {
+		out = s.cfg.Alarms()
+	}
 	if err := s.LowDisk(); err != nil {
 		out = append(out, err.Error())
 	}

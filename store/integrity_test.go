@@ -88,7 +88,7 @@ func TestWrongStateIsFoundAndReinstalled(t *testing.T) {
 			if _, err := culprit.Write(c.Context(), register("web", "c", time.Minute)); !errors.Is(err, store.ErrNotLeader) {
 				t.Errorf("a write on it: %v", err)
 			}
-			if _, _, err := culprit.Renew(c.Context(), nil); !errors.Is(err, store.ErrNotLeader) {
+			if _, _, err := culprit.Renew(c.Context(), nil, nil); !errors.Is(err, store.ErrNotLeader) {
 				t.Errorf("a heartbeat on it: %v", err)
 			}
 			if err := culprit.WriteState(c.Context(), 0, &bytes.Buffer{}); !errors.Is(err, store.ErrDiverged) {

@@ -20,7 +20,7 @@ func (s *Store) Self() Hello {
 	return Hello{
 		Cluster: s.cfg.Cluster, ID: s.cfg.ID, Bind: s.cfg.BindAdvertise, Addr: s.cfg.Addr, Version: s.cfg.Version,
 		Incarnation: s.incarnation, HasState: s.HasState(), Nonvoter: s.wantsNonvoter(), Leader: leader,
-		ClusterID: s.ClusterID(), Founders: s.founders(),
+		ClusterID: s.ClusterID(), Founders: s.founders(), RecoveredFrom: s.ident.Load().RecoveredFrom,
 	}
 }
 
@@ -68,6 +68,9 @@ func (s *Store) AdmitNode(ctx context.Context, n Hello) error {
 	l, err := s.leading(ctx)
 	if err != nil {
 		return err
+	}
+	if s.recoveredFrom(n.ClusterID) {
+		return fmt.Errorf("%w: the data directory of node %q is of cluster id %s, from before its recovery as %s; %s", ErrMembership, n.ID, n.ClusterID, s.ClusterID(), joinAnew)
 	}
 	if own := s.ClusterID(); n.ClusterID != "" && n.ClusterID != own {
 		return fmt.Errorf("%w: node %q belongs to another cluster named %q (id %s, this is %s)", ErrMembership, n.ID, n.Cluster, n.ClusterID, own)

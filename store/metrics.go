@@ -48,6 +48,7 @@ type Metrics struct {
 	Alarms                             int // current, as in Status
 
 	Groups, Members int
+	TokensRevision  uint64 // see fsm.State
 	Rings           rings.Stats
 
 	Leases             int    // that this node keeps deadlines for: 0 unless it leads
@@ -96,7 +97,7 @@ func (s *Store) Metrics() Metrics {
 		Leader: s.IsLeader(), Ready: s.Serving() == nil, Term: s.raft.CurrentTerm(), Lag: s.Lag(),
 		CommitIndex: s.raft.CommitIndex(), AppliedIndex: state.Index(), LastIndex: s.raft.LastIndex(),
 		LeaderChanges: s.counters.leaderChanges.Load(), Led: s.counters.led.Load(),
-		Groups: state.GroupCount(), Members: state.MemberCount(), Rings: s.rings.Stats(),
+		Groups: state.GroupCount(), Members: state.MemberCount(), TokensRevision: state.TokensRevision(), Rings: s.rings.Stats(),
 		Leases: s.leases.Len(), Renewed: s.counters.renewed.Load(), NotLeased: s.counters.notLeased.Load(),
 		Expired: s.counters.expired.Load(), Stalls: s.counters.stalls.Load(), Guard: s.leases.Stats(),
 		Agreed: s.counters.checks[agreed].Load(), Majority: s.counters.checks[inMajority].Load(),

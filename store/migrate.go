@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
 
 	"github.com/werbenhu/registry/fsm"
 	"github.com/werbenhu/registry/store/raftlog"
@@ -38,7 +36,7 @@ type migration struct {
 }
 
 func (m migration) run() (move LogMove, err error) {
-	ident, err := m.identity()
+	ident, err := storedIdentity(m.dir)
 	if err != nil {
 		return LogMove{}, err
 	}
@@ -47,7 +45,7 @@ func (m migration) run() (move LogMove, err error) {
 		return LogMove{}, unusable(m.dir, ident.ID, err)
 	}
 	defer func() { err = errors.Join(err, files.Close()) }()
-	if ident, err = m.identity(); err != nil { // again under the lock
+	if ident, err = storedIdentity(m.dir); err != nil { // again under the lock
 		return LogMove{}, err
 	}
 	if err := files.Open(ident.logKind(), newRaftLogger(m.log), m.segmentSize); err != nil {
@@ -71,22 +69,4 @@ func (m migration) run() (move LogMove, err error) {
 	err = files.DropOther()
 	m.step("old log removed")
 	return move, err
-}
-
-// identity reads node.json and checks that there is a log.
-func (m migration) identity() (identity, error) {
-	data, err := os.ReadFile(filepath.Join(m.dir, identityFile))
-	if err != nil {
-		return identity{}, fmt.Errorf("%w %s: not a node's: %w", ErrDataDir, m.dir, err)
-	}
-	ident, ok := parseIdentity(data)
-	if !ok {
-		return identity{}, fmt.Errorf("%w %s: %s is damaged", ErrDataDir, m.dir, identityFile)
-	}
-	for _, name := range ident.logNames() {
-		if _, err := os.Stat(filepath.Join(m.dir, name)); err != nil {
-			return identity{}, fmt.Errorf("%w %s: no log: %w", ErrDataDir, m.dir, err)
-		}
-	}
-	return ident, nil
 }

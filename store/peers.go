@@ -53,4 +53,6 @@ type Hello struct {
 	Leader      string // bind address of the leader that it knows
 	ClusterID   string // of the cluster it belongs to
 	Founders    []Founder
+	// RecoveredFrom are ids of the clusters that this one was recovered from.
+	RecoveredFrom []string
 }

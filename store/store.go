@@ -59,6 +59,7 @@ type Store struct {
 	ready       chan struct{}
 
 	membership sync.Mutex // one change of the configuration at a time
+	restoring  sync.Mutex // one restoration at a time; only tried
 
 	nonvoter    atomic.Bool // whether this node asks to join as a non-voter
 	invitedOnce sync.Once
@@ -138,9 +139,14 @@ func (s *Store) openLog() error {
 	if again, err := openDataDir(dir, s.cfg.ID, s.cfg.Cluster, s.cfg.LogStore); err != nil || again.Incarnation != ident.Incarnation || again.Log != ident.Log {
 		return errors.Join(fmt.Errorf("%w %s: another process claimed it at the same time", ErrDataDir, dir), err)
 	}
+	makeDirPrivate(dir, s.log)
 	if err := s.files.Open(ident.logKind(), newRaftLogger(s.log), s.cfg.segmentSize); err != nil {
 		return unusable(dir, s.cfg.ID, err)
 	}
+	if err := endRecovery(dir, &ident, s.files, newRaftLogger(s.log), func(string) {}); err != nil {
+		return err
+	}
+	s.ident.Store(&ident)
 	return removeUnfinished(dir)
 }
 
@@ -149,6 +155,9 @@ func (s *Store) openLog() error {
 const trailingFactor = 2
 
 func (s *Store) openRaft() error {
+	if err := s.prepareRestore(); err != nil {
+		return err
+	}
 	logger := newRaftLogger(s.log)
 	snaps, err := raftlog.OpenSnapshots(s.cfg.DataDir, logger)
 	if err != nil {
@@ -165,14 +174,17 @@ func (s *Store) openRaft() error {
 	if err := s.verifyStored(snaps); err != nil {
 		return err
 	}
-	if s.hadState, err = raft.HasExistingState(logs, stable, snaps); err != nil {
-		return fmt.Errorf("%w %s: %w", ErrDataDir, s.cfg.DataDir, err)
-	}
 	s.transport = rafttransport.New(rafttransport.Config{
 		Streams: s.streams(), Timeout: max(2*s.cfg.ElectionTimeout, time.Second), Logger: logger, Contacts: s.staleness,
 		Refused:    func(err error) { logger.Error("refused a raft message", "error", err) },
 		Heartbeats: s.cfg.heartbeats,
 	})
+	if err := s.restoreFile(snaps, stable); err != nil {
+		return err
+	}
+	if s.hadState, err = raft.HasExistingState(logs, stable, snaps); err != nil {
+		return fmt.Errorf("%w %s: %w", ErrDataDir, s.cfg.DataDir, err)
+	}
 	s.raft, err = raft.NewRaft(s.raftConfig(), &timedFSM{s.fsm, s.cfg.Instruments}, logs, stable, snaps, s.transport)
 	if err != nil {
 		return fmt.Errorf("%w %s: start raft: %w", ErrDataDir, s.cfg.DataDir, err)

@@ -28,43 +28,91 @@ func (s *Store) Write(ctx context.Context, cmd *fsmpb.Command) (fsm.Result, erro
 // it takes effect once. The result of an earlier attempt has no Epoch and no
 // Instance.
 func (s *Store) WriteOnce(ctx context.Context, cmd *fsmpb.Command, r Request) (fsm.Result, error) {
+	return s.begin(ctx, cmd, r)()
+}
+
+// Write is a command with the request that it is of.
+type Write struct {
+	Command *fsmpb.Command
+	Request Request
+}
+
+// Outcome is what became of a write.
+type Outcome struct {
+	Result fsm.Result
+	Err    error
+}
+
+// WriteMany is WriteOnce for many writes: they are proposed in their order, before the
+// first is waited for, and each has an outcome of its own.
+func (s *Store) WriteMany(ctx context.Context, writes []Write) []Outcome {
+	waits := make([]func() (fsm.Result, error), len(writes))
+	for i, w := range writes {
+		waits[i] = s.begin(ctx, w.Command, w.Request)
+	}
+	outcomes := make([]Outcome, len(writes))
+	for i, wait := range waits {
+		outcomes[i].Result, outcomes[i].Err = wait()
+	}
+	return outcomes
+}
+
+// begin proposes a command, unless an earlier attempt of the request did. wait returns
+// what WriteOnce returns.
+func (s *Store) begin(ctx context.Context, cmd *fsmpb.Command, r Request) (wait func() (fsm.Result, error)) {
+	failed := func(err error) func() (fsm.Result, error) {
+		return func() (fsm.Result, error) { return fsm.Result{}, err }
+	}
 	if n := len(r.ID); n != 0 && n != RequestIDSize {
-		return fsm.Result{}, &fsm.FieldError{Field: "request_id", Limit: fmt.Sprintf("exactly %d bytes", RequestIDSize), Got: fmt.Sprintf("%d bytes", n)}
+		return failed(&fsm.FieldError{Field: "request_id", Limit: fmt.Sprintf("exactly %d bytes", RequestIDSize), Got: fmt.Sprintf("%d bytes", n)})
 	}
 	if err := fsm.Validate(cmd); err != nil {
-		return fsm.Result{}, err
+		return failed(err)
 	}
 	l, err := s.leading(ctx)
 	if err != nil {
-		return fsm.Result{}, err
+		return failed(err)
 	}
 	cmd.Request = r.key()
 	p, err := newProposal(cmd)
 	if err != nil {
-		return fsm.Result{}, err
+		return failed(err)
 	}
 	p.lead = l
 	if len(r.ID) > 0 {
 		known, other, err := s.dedup.begin(r, s.State().Index(), p)
 		switch {
 		case err != nil:
-			return fsm.Result{}, err
+			return failed(err)
 		case known != nil:
-			return *known, nil
+			return func() (fsm.Result, error) { return *known, nil }
 		case other != nil:
-			return s.outcomeOf(ctx, other)
+			return func() (fsm.Result, error) { return s.outcomeOf(ctx, other) }
 		}
 	}
 	if err := errors.Join(s.State().CheckRoom(cmd), s.roomFor(cmd)); err != nil {
 		s.complete(p, outcome{err: err})
-		return fsm.Result{}, err
+		return failed(err)
 	}
 	start := time.Now()
-	result, err := s.submit(ctx, p)
-	if observe := s.cfg.Instruments.Written; observe != nil {
-		observe(time.Since(start), err)
+	err = s.enqueue(ctx, p)
+	return func() (result fsm.Result, _ error) {
+		if err == nil {
+			result, err = s.outcomeOf(ctx, p)
+		}
+		if observe := s.cfg.Instruments.Written; observe != nil {
+			observe(time.Since(start), err)
+		}
+		return result, err
 	}
-	return result, err
+}
+
+// AwaitTerm waits until this node, if it leads, has applied the first entry of its term,
+// and with it everything that was acknowledged under leaders before. Otherwise the error
+// is [ErrNotLeader], or [ErrBusy] when ctx ends first.
+func (s *Store) AwaitTerm(ctx context.Context) error {
+	_, err := s.leading(ctx)
+	return err
 }
 
 // leading waits until this node, if it leads, has opened its term for writes.
@@ -118,23 +166,26 @@ func (s *Store) propose(ctx context.Context, cmd *fsmpb.Command) (fsm.Result, er
 	if err != nil {
 		return fsm.Result{}, err
 	}
-	return s.submit(ctx, p)
+	if err := s.enqueue(ctx, p); err != nil {
+		return fsm.Result{}, err
+	}
+	return s.outcomeOf(ctx, p)
 }
 
-// submit passes the proposal to proposeLoop and waits for its outcome.
-func (s *Store) submit(ctx context.Context, p *proposal) (fsm.Result, error) {
+// enqueue passes the proposal to proposeLoop.
+func (s *Store) enqueue(ctx context.Context, p *proposal) error {
 	if ctx.Err() == nil {
 		select {
 		case s.proposals <- p:
-			return s.outcomeOf(ctx, p)
+			return nil
 		case <-ctx.Done():
 		case <-s.ctx.Done():
-			return fsm.Result{}, canceled(s.ctx)
+			return canceled(s.ctx)
 		}
 	}
 	err := fmt.Errorf("%w: %w", ErrBusy, context.Cause(ctx))
 	s.complete(p, outcome{err: err})
-	return fsm.Result{}, err
+	return err
 }
 
 // complete sets the proposal's outcome and wakes its waiters.
@@ -242,7 +293,10 @@ func await(f raft.ApplyFuture) outcome {
 // Renew gives leases their full TTL and returns those that are lost. It returns only
 // after a quorum has confirmed, later than the call's arrival, that this node still
 // leads; until then a renewal has an effect but is not acknowledged.
-func (s *Store) Renew(ctx context.Context, ids []uint64) (lost []uint64, term uint64, err error) {
+//
+// If allowed refuses the group and the owner of a lease, none is renewed and the error
+// is a [lease.NotOwnerError]; see [lease.Table.Renew].
+func (s *Store) Renew(ctx context.Context, ids []uint64, allowed func(group, owner string) bool) (lost []uint64, term uint64, err error) {
 	if len(ids) > fsm.MaxBatch {
 		return nil, 0, &fsm.FieldError{Field: "lease_ids", Limit: fmt.Sprintf("at most %d", fsm.MaxBatch), Got: fmt.Sprint(len(ids))}
 	}
@@ -250,7 +304,10 @@ func (s *Store) Renew(ctx context.Context, ids []uint64) (lost []uint64, term ui
 	if err != nil {
 		return nil, 0, err
 	}
-	lost = s.leases.Renew(ids)
+	lost, err = s.leases.Renew(ids, allowed)
+	if err != nil {
+		return nil, 0, err
+	}
 	if err := s.confirm.wait(ctx, l); err != nil {
 		return nil, 0, err
 	}

@@ -21,7 +21,7 @@ func BenchmarkRenew(b *testing.B) {
 			b.ReportAllocs()
 			at := 0
 			for b.Loop() {
-				t.Renew(ids[at : at+1])
+				_, _ = t.Renew(ids[at:at+1], nil)
 				at = (at + 1) % n
 			}
 		})

@@ -7,9 +7,9 @@
 //
 //	table := lease.New(logger)
 //	machine := fsm.New(table)
-//	table.Lead(machine)              // this node leads
-//	lost := table.Renew(ids)         // a heartbeat
-//	due, next := table.Due(1000)     // to expire through the log, fenced by the term
+//	table.Lead(machine)                // this node leads
+//	lost, err := table.Renew(ids, nil) // a heartbeat
+//	due, next := table.Due(1000)       // to expire through the log, fenced by the term
 //
 // An expiry is decided here and takes effect in the state machine, which ignores it if
 // the member registered again meanwhile.

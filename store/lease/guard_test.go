@@ -35,7 +35,7 @@ func (g *guardTable) run(d, ttl time.Duration, alive func(id uint64) bool) {
 	for tick := range int(d / step) {
 		for id := uint64(tick%100 + 1); id <= members; id += 100 {
 			if alive(id) {
-				g.Renew([]uint64{id})
+				g.renew(id)
 			}
 		}
 		after(step) // virtual: the test runs in a bubble

@@ -206,14 +206,14 @@ func TestGuardIsBoundedWhileOthersFlap(t *testing.T) {
 			for end := g.elapsed() + d; g.elapsed() < end; {
 				for id := from; id <= members; id++ {
 					if l := g.byID[id]; l != nil && g.now() > l.deadline.Load()+int64(late) {
-						g.Renew([]uint64{id})
+						g.renew(id)
 					}
 				}
 				g.run(ttl/300, ttl, func(uint64) bool { return false })
 			}
 		}
 		for id := uint64(1); id <= members; id++ { // not all at the same moment
-			g.Renew([]uint64{id})
+			g.renew(id)
 			after(ttl / members)
 		}
 		flap(20*ttl, 1)

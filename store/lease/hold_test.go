@@ -61,7 +61,7 @@ func TestHoldCountsFromTheLastHeartbeat(t *testing.T) {
 		l.apply(holding("a", "", 30*time.Second))
 		for range 100 {
 			after(time.Second)
-			l.Renew([]uint64{id})
+			l.renew(id)
 		}
 		after(30*time.Second - 1)
 		want(t, "before the end", l.dueNow(10))

@@ -33,7 +33,7 @@ func TestTableIsEmptyUnlessItLeads(t *testing.T) {
 	bubble(t, func(t *testing.T, l *leaseLog) {
 		id := l.register("a", time.Second)
 		l.Follow()
-		if lost := l.Renew([]uint64{id}); len(lost) != 1 || l.Len() != 0 {
+		if lost := l.renew(id); len(lost) != 1 || l.Len() != 0 {
 			t.Error("a table that does not lead has leases")
 		}
 		l.register("b", time.Second)
@@ -93,7 +93,7 @@ func TestLeaseTableAgainstAMap(t *testing.T) {
 				l.apply(&fsmpb.Command{Op: &fsmpb.Command_Deregister{Deregister: &fsmpb.Deregister{Group: name, Id: name}}})
 				delete(model, name)
 			default:
-				if lost := l.Renew([]uint64{e.id}); len(lost) != 0 {
+				if lost := l.renew(e.id); len(lost) != 0 {
 					t.Fatalf("%s is lost", name)
 				}
 				e.deadline = time.Now().Add(e.ttl)

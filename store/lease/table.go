@@ -2,6 +2,7 @@ package lease
 
 import (
 	"container/heap"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -44,6 +45,7 @@ type Table struct {
 type lease struct {
 	id, epoch     uint64
 	group, member string
+	owner         string        // id of the token that the member belongs to; empty: none
 	ttl           time.Duration // or the hold, if that is longer
 	hold          time.Duration // 0: the guard counts the lease
 	deadline      atomic.Int64  // nanoseconds since start
@@ -171,7 +173,7 @@ func (t *Table) putLocked(group string, m *fsm.Member, now int64) {
 	l.guard.renewed(l, &t.events)
 	l.cancelExpiryLocked()
 	l.setHoldLocked(m.Hold)
-	l.group, l.member, l.epoch, l.ttl = group, m.ID, m.Epoch, ttl
+	l.group, l.member, l.owner, l.epoch, l.ttl = group, m.ID, m.Token, m.Epoch, ttl
 	l.deadline.Store(now + int64(ttl))
 	t.enqueueLocked(l)
 }
@@ -266,11 +268,33 @@ func (t *Table) enqueueAtLocked(l *lease, at int64) {
 	}
 }
 
+// NotOwnerError is an [fsm.ErrNotOwner] for leases.
+type NotOwnerError struct {
+	LeaseIDs []uint64 // at most maxRefused, and there may be more
+}
+
+// maxRefused bounds the leases that an error names. A caller with more of them needs
+// several calls to learn all.
+const maxRefused = 100
+
+func (e *NotOwnerError) Error() string {
+	return fmt.Sprintf("%v: lease %d", fsm.ErrNotOwner, e.LeaseIDs[0])
+}
+
+func (e *NotOwnerError) Unwrap() error { return fsm.ErrNotOwner }
+
 // Renew gives the leases their full TTL from now and returns those that are lost. The
 // caller acknowledges it after the leadership check.
-func (t *Table) Renew(ids []uint64) (lost []uint64) {
+//
+// It asks allowed about the group and the owner, the id of a token or empty, of each
+// lease that exists. If one is refused, it renews none and returns a [NotOwnerError].
+// A nil allowed refuses nothing.
+func (t *Table) Renew(ids []uint64, allowed func(group, owner string) bool) (lost []uint64, err error) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
+	if refused := t.refusedLocked(ids, allowed); len(refused) > 0 {
+		return nil, &NotOwnerError{refused}
+	}
 	now := t.now()
 	for _, id := range ids {
 		l := t.byID[id]
@@ -280,7 +304,19 @@ func (t *Table) Renew(ids []uint64) (lost []uint64) {
 		}
 		l.deadline.Store(now + int64(l.ttl))
 	}
-	return lost
+	return lost, nil
+}
+
+func (t *Table) refusedLocked(ids []uint64, allowed func(group, owner string) bool) (refused []uint64) {
+	if allowed == nil {
+		return nil
+	}
+	for _, id := range ids {
+		if l := t.byID[id]; l != nil && !allowed(l.group, l.owner) && len(refused) < maxRefused {
+			refused = append(refused, id)
+		}
+	}
+	return refused
 }
 
 // Due returns up to limit leases to expire; renewals of them are refused from then on.

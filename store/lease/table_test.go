@@ -51,6 +51,12 @@ func (l *leaseLog) register(id string, ttl time.Duration) uint64 {
 	return l.apply(registration(id, "one", ttl)).LeaseID
 }
 
+// renew is a heartbeat that nobody refuses.
+func (t *Table) renew(ids ...uint64) (lost []uint64) {
+	lost, _ = t.Renew(ids, nil)
+	return lost
+}
+
 func (l *leaseLog) expire(leases []*fsmpb.ExpiredLease) bool {
 	return l.apply(&fsmpb.Command{Op: &fsmpb.Command_Expire{Expire: &fsmpb.Expire{Term: l.term, Leases: leases}}}).Removed
 }
@@ -117,7 +123,7 @@ func TestRenewMovesTheDeadline(t *testing.T) {
 	bubble(t, func(t *testing.T, l *leaseLog) {
 		id := l.register("a", 10*time.Second)
 		after(9 * time.Second)
-		if lost := l.Renew([]uint64{id, 77}); !slices.Equal(lost, []uint64{77}) {
+		if lost := l.renew(id, 77); !slices.Equal(lost, []uint64{77}) {
 			t.Errorf("lost %v, want 77", lost)
 		}
 		queued := l.byID[id].queuedAt
@@ -155,7 +161,7 @@ func TestExpiringLeaseRefusesRenewal(t *testing.T) {
 		id := l.register("a", time.Second)
 		after(time.Second)
 		leases, _ := l.Due(10)
-		if lost := l.Renew([]uint64{id}); len(lost) != 1 {
+		if lost := l.renew(id); len(lost) != 1 {
 			t.Fatal("an expiring lease was renewed")
 		}
 		if !l.expire(leases) || l.Len() != 0 {
@@ -170,7 +176,7 @@ func TestRetryGivesTheFullTTL(t *testing.T) {
 		after(time.Second)
 		leases, _ := l.Due(10)
 		l.Retry(leases)
-		if lost := l.Renew([]uint64{id}); len(lost) != 0 {
+		if lost := l.renew(id); len(lost) != 0 {
 			t.Error("a lease whose expiry failed cannot be renewed")
 		}
 		after(time.Second - 1)
@@ -192,7 +198,7 @@ func TestRefreshBumpsTheEpoch(t *testing.T) {
 		if l.expire(decided) {
 			t.Fatal("an expiry from before the refresh removed the member")
 		}
-		if lost := l.Renew([]uint64{id}); len(lost) != 0 {
+		if lost := l.renew(id); len(lost) != 0 {
 			t.Error("the refreshed lease is lost")
 		}
 		l.Retry(decided) // the result of the void expiry comes late
@@ -212,7 +218,7 @@ func TestRemovalAndTakeover(t *testing.T) {
 		other := l.register("b", time.Second)
 		now := l.apply(registration("a", "two", time.Second)).LeaseID
 		l.apply(&fsmpb.Command{Op: &fsmpb.Command_Deregister{Deregister: &fsmpb.Deregister{Group: "web", Id: "b"}}})
-		if lost := l.Renew([]uint64{old, other, now}); !slices.Equal(lost, []uint64{old, other}) {
+		if lost := l.renew(old, other, now); !slices.Equal(lost, []uint64{old, other}) {
 			t.Errorf("lost %v, want %d and %d", lost, old, other)
 		}
 		if l.Len() != 1 || len(l.queue) != 1 {

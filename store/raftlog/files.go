@@ -54,18 +54,35 @@ func Lock(dir string) (*Files, error) {
 }
 
 func openBolt(dir string) (*raftboltdb.BoltStore, error) {
-	if err := verifyLogFile(filepath.Join(dir, DBFile)); err != nil {
+	return openBoltAnd(dir, func(int) {})
+}
+
+// openBoltAnd tries again while the lock turns out to be that of a file which a
+// compaction has replaced since. opened is called after each try, for tests.
+func openBoltAnd(dir string, opened func(try int)) (*raftboltdb.BoltStore, error) {
+	path := filepath.Join(dir, DBFile)
+	for try := 0; ; try++ {
+		before, missing := os.Stat(path)
+		bolt, err := tryBolt(path)
+		if err != nil {
+			return nil, err
+		}
+		opened(try)
+		now, err := os.Stat(path)
+		if err == nil && (missing != nil || os.SameFile(before, now)) {
+			return bolt, nil
+		}
+		if err := errors.Join(err, bolt.Close()); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func tryBolt(path string) (*raftboltdb.BoltStore, error) {
+	if err := verifyLogFile(path); err != nil {
 		return nil, err
 	}
-	bolt, err := raftboltdb.New(raftboltdb.Options{
-		Path: filepath.Join(dir, DBFile),
-		BoltOptions: &bbolt.Options{
-			Timeout:        lockWait,
-			NoFreelistSync: true,
-			FreelistType:   bbolt.FreelistMapType,
-		},
-		MsgpackUseNewTimeFormat: true,
-	})
+	bolt, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: boltOptions(), MsgpackUseNewTimeFormat: true})
 	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, ErrInUse
 	}
@@ -162,7 +179,7 @@ func (f *Files) DropOther() error {
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return errors.Join(os.RemoveAll(path), syncDir(f.dir))
+	return errors.Join(os.RemoveAll(path), SyncDir(f.dir))
 }
 
 // DB is the statistics of bbolt.

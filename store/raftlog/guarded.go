@@ -118,7 +118,7 @@ type stableStore struct {
 
 // The keys of raft's stable store.
 const (
-	keyCurrentTerm = "CurrentTerm"
+	KeyCurrentTerm = "CurrentTerm"
 	keyVoteTerm    = "LastVoteTerm"
 	keyVote        = "LastVoteCand"
 )
@@ -158,14 +158,14 @@ func (s *stableStore) SetUint64(key []byte, value uint64) error {
 		}
 		return s.tail.set(func(m *tailMark) {
 			switch string(key) {
-			case keyCurrentTerm:
+			case KeyCurrentTerm:
 				m.CurrentTerm = value
 			case keyVoteTerm:
 				m.VoteTerm, m.VoteHash = value, 0 // raft writes the candidate next
 			}
 		}, false)
 	})
-	if err != nil && string(key) == keyCurrentTerm && value > bootstrapTerm {
+	if err != nil && string(key) == KeyCurrentTerm && value > bootstrapTerm {
 		s.waitForEnd()
 	}
 	return err

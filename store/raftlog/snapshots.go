@@ -30,7 +30,8 @@ const (
 	// SnapshotDir holds the snapshots, in a data directory.
 	SnapshotDir = "snapshots"
 
-	snapshotMeta = "meta.json" // raft's
+	snapshotMeta       = "meta.json" // raft's
+	snapshotUnfinished = ".tmp"      // the end of a directory's name until the snapshot is closed; raft's
 	// snapshotSum is the checksum of raft's meta.json, which has the snapshot's index and
 	// term and the cluster's configuration, and no checksum of its own.
 	snapshotSum = "meta.sum"
@@ -44,6 +45,9 @@ type Snapshots struct {
 
 // OpenSnapshots opens the snapshots of a data directory.
 func OpenSnapshots(dir string, logger hclog.Logger) (*Snapshots, error) {
+	if err := os.MkdirAll(filepath.Join(dir, SnapshotDir), 0o700); err != nil { // raft's is 0755
+		return nil, err
+	}
 	files, err := raft.NewFileSnapshotStoreWithLogger(dir, KeptSnapshots, logger)
 	return &Snapshots{files, dir}, err
 }
@@ -54,7 +58,9 @@ func (s *Snapshots) Create(version raft.SnapshotVersion, index, term uint64, con
 	if err != nil {
 		return nil, err
 	}
-	return &summedSink{SnapshotSink: sink, dir: filepath.Join(s.data, SnapshotDir, sink.ID())}, nil
+	dir := filepath.Join(s.data, SnapshotDir, sink.ID())
+	_, _ = MakePrivate(dir + snapshotUnfinished) // raft's is 0755, and its files 0644; see there
+	return &summedSink{SnapshotSink: sink, dir: dir}, nil
 }
 
 type summedSink struct {

@@ -50,7 +50,7 @@ func knownKey(bucket, key string) error {
 			return nil
 		}
 	case "conf":
-		if key == keyCurrentTerm || key == keyVoteTerm || key == keyVote {
+		if key == KeyCurrentTerm || key == keyVoteTerm || key == keyVote {
 			return nil
 		}
 	}
@@ -115,7 +115,7 @@ func verifyLog(logs raft.LogStore, stable raft.StableStore, t tailMark) (from, l
 }
 
 func verifyStable(stable raft.StableStore, t tailMark) error {
-	current, err := numberOrZero(stable, keyCurrentTerm)
+	current, err := numberOrZero(stable, KeyCurrentTerm)
 	if err != nil {
 		return err
 	}

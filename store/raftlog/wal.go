@@ -51,10 +51,12 @@ func openWAL(dir string, mark tailMark, logger hclog.Logger, segmentSize int) (l
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	if err := syncDir(filepath.Dir(dir)); err != nil {
+	// Also the entry of a segment that a killed process created and did not sync:
+	// raft-wal syncs the directory only for segments that it has created since its start.
+	if err := errors.Join(SyncDir(filepath.Dir(dir)), SyncDir(dir)); err != nil {
 		return nil, err
 	}
-	l = &walLog{filer: &segmentFiler{Filer: segment.NewFiler(dir, walfs.New())}, list: &segmentList{dir: dir}}
+	l = &walLog{filer: &segmentFiler{Filer: segment.NewFiler(dir, walfs.New()), dir: dir}, list: &segmentList{dir: dir}}
 	if err := l.prepare(dir, mark, logger); err != nil {
 		return nil, err
 	}
@@ -219,6 +221,7 @@ func (k *keptError) get() error {
 // segmentFiler creates, opens and removes segments, and keeps the error of a failed creation.
 type segmentFiler struct {
 	*segment.Filer
+	dir    string
 	failed keptError
 	create func() error // for tests: a fault before a segment is created
 }
@@ -229,8 +232,11 @@ func (f *segmentFiler) Create(info types.SegmentInfo) (w types.SegmentWriter, er
 			return nil, f.failed.keep(err)
 		}
 	}
-	w, err = f.Filer.Create(info)
-	return w, f.failed.keep(err)
+	if w, err = f.Filer.Create(info); err != nil {
+		return w, f.failed.keep(err)
+	}
+	_, _ = MakePrivate(filepath.Join(f.dir, segment.FileName(info))) // raft-wal's is 0644; see there
+	return w, nil
 }
 
 // segmentList stores the list of segments. It is raft-wal's MetaStore.

@@ -8,5 +8,6 @@
 //	t.Attach(r, log)
 //
 // It detects accidents: a peer whose messages would make raft panic, or that belongs
-// to another cluster. It does not authenticate: an attacker can send valid messages.
+// to another cluster. It does not authenticate: that is for the TLS of the port, without
+// which an attacker can send valid messages.
 package rafttransport
