@@ -22,7 +22,7 @@ func (c *Client) Deregister(ctx context.Context, group, id string) (removed bool
 }
 
 func (c *Client) deregister(ctx context.Context, req *registrypb.DeregisterRequest) (bool, error) {
-	resp, err := write(ctx, c, "deregister", req, registrypb.RegistryClient.Deregister)
+	resp, err := write(ctx, c, "deregister", req, plain(registrypb.RegistryClient.Deregister))
 	return resp.GetRemoved(), err
 }
 
@@ -43,7 +43,7 @@ func (c *Client) SetGroup(ctx context.Context, s SetGroup) (revision uint64, err
 	if err := c.ready("set group", req); err != nil {
 		return 0, err
 	}
-	resp, err := write(ctx, c, "set group", req, registrypb.RegistryClient.SetGroup)
+	resp, err := write(ctx, c, "set group", req, plain(registrypb.RegistryClient.SetGroup))
 	return resp.GetRevision(), err
 }
 
@@ -57,7 +57,7 @@ func (c *Client) DeleteGroup(ctx context.Context, group string, d GroupDeletion)
 	if err := c.ready("delete group", req); err != nil {
 		return 0, err
 	}
-	resp, err := write(ctx, c, "delete group", req, registrypb.RegistryClient.DeleteGroup)
+	resp, err := write(ctx, c, "delete group", req, plain(registrypb.RegistryClient.DeleteGroup))
 	return int(resp.GetMembers()), err
 }
 
@@ -103,7 +103,7 @@ func (c *Client) updateMember(ctx context.Context, op, group, id string, u Membe
 	if err := c.ready(op, req); err != nil {
 		return 0, err
 	}
-	resp, err := write(ctx, c, op, req, registrypb.RegistryClient.UpdateMember)
+	resp, err := write(ctx, c, op, req, plain(registrypb.RegistryClient.UpdateMember))
 	return resp.GetRevision(), err
 }
 

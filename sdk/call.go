@@ -21,6 +21,7 @@ type kind struct {
 	timeouts int  // attempt timeouts that one attempt may last; 0: as long as the call
 	write    bool // an attempt that was sent and not answered has an unknown outcome
 	once     bool // not repeated after an unknown outcome: not idempotent by its fields
+	long     bool // lasts as long as its data moves: the client's call timeout does not bound it
 }
 
 var (
@@ -28,17 +29,23 @@ var (
 	statusKind = kind{timeouts: 5} // the node asks all others first
 	writeKind  = kind{timeouts: 3, write: true}
 	onceKind   = kind{write: true, once: true}
+
+	saveKind    = kind{long: true}
+	restoreKind = kind{write: true, once: true, long: true}
 )
 
 // attempt is one request to one node.
 type attempt struct {
+	ep   *endpoint
 	conn *grpc.ClientConn
 	opts []grpc.CallOption
 	read *registrypb.ReadOptions // for reads
+	sent bool                    // by another call: see gatherer
 }
 
 func (a *attempt) registry() registrypb.RegistryClient { return registrypb.NewRegistryClient(a.conn) }
 func (a *attempt) cluster() registrypb.ClusterClient   { return registrypb.NewClusterClient(a.conn) }
+func (a *attempt) tokens() registrypb.TokensClient     { return registrypb.NewTokensClient(a.conn) }
 
 // call is one call of the user: attempts on the nodes of a rotation, until one gives
 // a definite answer or the context ends.
@@ -55,7 +62,12 @@ type call struct {
 	unknown  bool              // an earlier attempt may have taken effect
 	behind   bool              // in this round a node had not reached the index or timed out
 	stale    *Error            // in this round, a node's refusal as stale
+	strange  int               // answers that the token is not valid
 }
+
+// maxStrange bounds the attempts of a call whose token is not valid. A node may not have
+// applied yet that the token was created or rotated; the leader has.
+const maxStrange = 3
 
 type attemptFunc func(ctx context.Context, a *attempt) error
 
@@ -77,8 +89,11 @@ func (c *Client) bounded(ctx context.Context) (context.Context, context.CancelFu
 }
 
 func (cl *call) run(ctx context.Context, f attemptFunc) error {
-	ctx, cancel := cl.c.bounded(ctx)
-	defer cancel()
+	if !cl.kind.long {
+		var cancel context.CancelFunc
+		ctx, cancel = cl.c.bounded(ctx)
+		defer cancel()
+	}
 	// A write that the deadline cuts off has an unknown outcome. So no further attempt
 	// begins in the last tenth of the time.
 	var latest time.Time
@@ -120,12 +135,12 @@ func (cl *call) try(ctx context.Context, ep *endpoint, f attemptFunc) (sent bool
 		defer cancel()
 	}
 	var p peer.Peer // set once a stream to the node exists
-	a := &attempt{conn: conn, opts: []grpc.CallOption{grpc.Peer(&p)}}
+	a := &attempt{ep: ep, conn: conn, opts: []grpc.CallOption{grpc.Peer(&p)}}
 	if cl.read != nil {
 		a.read = cl.read.proto(cl.seen, cl.fallback())
 	}
 	err = f(ctx, a)
-	return p.Addr != nil, err
+	return p.Addr != nil || a.sent, err
 }
 
 // fallback is true in every second round after nodes could not reach the index
@@ -143,8 +158,16 @@ func (cl *call) classify(ctx context.Context, ep *endpoint, sent bool, err error
 		return nil
 	}
 	e := errorFromStatus(cl.op, err)
+	ep.explained(e)
 	switch e.Reason {
 	case reasonNoLeader, reasonBusy, reasonNotReady, reasonWrongCluster:
+	case reasonUnauthenticated:
+		cl.c.token.refused()
+		if cl.strange++; cl.strange == maxStrange || cl.c.token.header.Load() == nil {
+			return cl.refused(ep, e)
+		}
+	case reasonPermissionDenied:
+		return cl.refused(ep, e)
 	case reasonStale:
 		cl.stale = e
 	case reasonOutcomeUnknown:
@@ -173,6 +196,16 @@ func (cl *call) classify(ctx context.Context, ep *endpoint, sent bool, err error
 	cl.nodes.failed(ep, e)
 	cl.c.cfg.logger.Debug("call moves to another node", "op", cl.op, "addr", ep.addr, "error", e.Message)
 	return nil
+}
+
+// refused ends a call whose token a node refused. An earlier attempt may have taken
+// effect, for instance one that revoked the token.
+func (cl *call) refused(ep *endpoint, e *Error) error {
+	if !cl.unknown {
+		return e
+	}
+	cl.failures[ep.addr] = e.Message
+	return cl.giveUp(nil)
 }
 
 // moreInformative is the error of two to report: an answer of the own cluster comes
@@ -232,10 +265,15 @@ func (c *Client) pause(ctx context.Context, d time.Duration) bool {
 	return false
 }
 
-// backoff doubles with every round up to a maximum. Half of it is random, so that
-// clients do not retry together.
-func (c *config) backoff(round int) time.Duration {
-	d := min(c.backoffBase<<min(round, 10), c.backoffMax)
+// backoff doubles with every round up to a maximum, which is larger where the token was
+// refused: only an operator ends that. Half of it is random, so that clients do not
+// retry together.
+func (c *config) backoff(round int, refused bool) time.Duration {
+	most := c.backoffMax
+	if refused {
+		most = c.refusedMax
+	}
+	d := min(c.backoffBase<<min(round, 10), most)
 	return d/2 + rand.N(d/2+1)
 }
 

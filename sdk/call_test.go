@@ -310,15 +310,16 @@ func TestUnknownOutcome(t *testing.T) {
 		"broken off": func(context.Context) error { return status.Error(codes.Unavailable, "gone") },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			cl := newFakeCluster(t, 2)
-			c := cl.client(cl.target(), WithAttemptTimeout(20*time.Millisecond))
+			c := cl.client(cl.target(), WithAttemptTimeout(100*time.Millisecond))
 			cl.nodes[0].script(func(ctx context.Context, _ string, _ any) error { return fault(ctx) })
 			if _, err := c.SetGroup(testContext(t), SetGroup{Group: "g"}); err != nil {
 				t.Fatalf("not repeated on the other node: %v", err)
 			}
 			cl.nodes[1].script(func(context.Context, string, any) error { return because(registrypb.ErrorDetail_NO_LEADER) })
 			c.pool.returnHome()
-			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second) // both nodes answer in that time
 			defer cancel()
 			_, err := c.SetGroup(ctx, SetGroup{Group: "g"})
 			if !errors.Is(err, ErrOutcomeUnknown) || errors.Is(err, ErrNoLeader) || errors.Is(err, ErrUnavailable) {

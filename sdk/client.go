@@ -21,6 +21,7 @@ type Client struct {
 	cfg      *config
 	pool     *pool
 	identity identity      // of the cluster
+	token    *credential   // of this client
 	seen     atomic.Uint64 // highest log index in an answer
 	// seenAt is when seen was last confirmed, in nanoseconds since began.
 	seenAt atomic.Int64
@@ -57,11 +58,17 @@ func Dial(target string, opts ...Option) (*Client, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
+	if err := cfg.openTLS(); err != nil {
+		return nil, err
+	}
 	c := &Client{
 		cfg: cfg, pool: newPool(addrs), began: time.Now(),
 		regs: map[*Registration]struct{}{}, closed: make(chan struct{}),
 	}
 	if err := c.identity.configure(cfg); err != nil {
+		return nil, err
+	}
+	if c.token, err = openCredential(cfg); err != nil {
 		return nil, err
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())

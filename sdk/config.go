@@ -2,6 +2,7 @@ package sdk
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+
+	"github.com/werbenhu/registry/rpc/certs"
 )
 
 // config is built by Dial and never changed afterwards.
@@ -22,12 +25,17 @@ type config struct {
 	refresh        time.Duration
 	dialer         func(ctx context.Context, addr string) (net.Conn, error)
 	dialOptions    []grpc.DialOption
-	cluster        string // as WithCluster takes it
+	cluster        string             // as WithCluster takes it
+	tls            func() *tls.Config // of the next connection; nil: no TLS
+	tlsFiles       *certs.Files       // that tls reads, once they are open
+	token          string
+	tokenFile      string
 
 	// Set by tests only: pauses between rounds over all nodes, and the pause before
 	// the client follows the nodes' addresses, which keeps short-lived clients from it.
 	backoffBase  time.Duration
 	backoffMax   time.Duration
+	refusedMax   time.Duration // instead of backoffMax, where nodes refuse the token
 	firstRefresh time.Duration
 
 	// progress is how often a node without changes confirms its state to a watch.
@@ -46,6 +54,7 @@ func newConfig(opts []Option) *config {
 		dialer:         defaultDialer,
 		backoffBase:    50 * time.Millisecond,
 		backoffMax:     time.Second,
+		refusedMax:     5 * time.Second,
 		firstRefresh:   time.Second,
 		progress:       2 * time.Second,
 		outageAfter:    5 * time.Second,

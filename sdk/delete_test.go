@@ -3,6 +3,8 @@ package sdk
 import (
 	"context"
 	"errors"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/werbenhu/registry/rpc/registrypb"
@@ -83,6 +85,39 @@ func TestWatchPrefixSeesADeletion(t *testing.T) {
 	again := cl.write("a-1", memberIDs(1)...)
 	if e := next(t, w); e.Group != "a-1" || !e.Reset || e.Rebuilt || e.Revision != again {
 		t.Errorf("got %+v, want a-1 as it was made again at %d", e, again)
+	}
+}
+
+// A group is created again while the leader is asked about one that a node which is
+// behind shows: what that node has was deleted.
+func TestWatchPrefixSeesACreationAfterADeletion(t *testing.T) {
+	cl := newFakeWatched(t, 2)
+	cl.write("a-1", memberIDs(2)...)
+	cl.write("a-2", memberIDs(2)...)
+	cl.nodes[1].pin("a-1")
+	w, err := cl.client(cl.target(), fastProgress).WatchPrefix(t.Context(), "a-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	next(t, w)
+	next(t, w)
+	cl.delete("a-1")
+	if e := next(t, w); e.Group != "a-1" || !e.Unknown {
+		t.Errorf("got %+v, want that a-1 is unknown", e)
+	}
+	var created atomic.Uint64
+	var once sync.Once
+	for _, n := range cl.nodes {
+		n.script(func(_ context.Context, _ string, req any) error {
+			if r, ok := req.(*registrypb.MembersRequest); ok && r.Group == "a-1" {
+				once.Do(func() { created.Store(cl.write("a-1", memberIDs(1)...)) })
+			}
+			return nil
+		})
+	}
+	cl.nodes[0].breakStreams()
+	if e := next(t, w); e.Group != "a-1" || !e.Reset || e.Rebuilt || e.Revision != created.Load() {
+		t.Errorf("got %+v, want a-1 as it was made again at %d", e, created.Load())
 	}
 }
 

@@ -44,6 +44,17 @@
 // A Registration ends when another process takes over the id or an operator removes
 // the member. Service.OnEvent reports all of it.
 //
+// # Tokens
+//
+// WithToken and WithTokenFile send a token with every call, as a cluster with tokens
+// demands. A call whose token is not valid tries two further nodes, since one may not
+// have applied it yet, and is then ErrUnauthenticated; without the needed right it is
+// ErrPermissionDenied at once. A registration says by EventUnreachable that the token is
+// refused, a watch by an event and a ring in RingStats. They keep trying, every five
+// seconds in the end, and a ring keeps its state. Of several registrations the refused
+// ones do not disturb the others: one whose member belongs to another token is
+// ErrNotOwner until that member's lease has ended, and is then registered anew.
+//
 // # Restarts and departures
 //
 // Registration.Hold keeps the member for a planned restart: it stays the owner of
@@ -83,6 +94,6 @@
 // A client that reaches no node cannot tell whether its services are still
 // registered: after a TTL, OnEvent reports EventUnreachable, and work that needs the
 // registration must stop. Two clients may see a change at different times; compare
-// fingerprints of receipts where that matters. Connections are not encrypted unless
-// WithDialOptions adds credentials.
+// fingerprints of receipts where that matters. Connections are not encrypted without
+// WithTLS or WithTLSFiles.
 package sdk

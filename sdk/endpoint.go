@@ -5,11 +5,11 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 )
 
@@ -27,6 +27,9 @@ const (
 type endpoint struct {
 	addr string
 	seed bool // given to Dial
+
+	wrong     atomic.Pointer[error] // with the last attempt to connect; nil: nothing
+	registers gatherer
 
 	mu     sync.Mutex // guards the next fields; taken after pool.mu, never before
 	conn   *grpc.ClientConn
@@ -51,7 +54,7 @@ func (e *endpoint) get(c *Client) (*grpc.ClientConn, error) {
 		return nil, ErrClosed
 	}
 	if e.conn == nil {
-		conn, err := connect(e.addr, c)
+		conn, err := connect(e, c)
 		if err != nil {
 			return nil, err
 		}
@@ -95,11 +98,11 @@ func (e *endpoint) close() error {
 // connect uses the passthrough scheme: the dialer then resolves the name at every
 // dial, so that a node may return with another IP address. Connections ignore the
 // environment's proxy.
-func connect(addr string, c *Client) (*grpc.ClientConn, error) {
+func connect(e *endpoint, c *Client) (*grpc.ClientConn, error) {
 	cfg := c.cfg
 	opts := []grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(cfg.dialer),
+		grpc.WithTransportCredentials(e.credentials(cfg)),
+		grpc.WithContextDialer(e.dial(cfg.dialer)),
 		grpc.WithNoProxy(),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithChainUnaryInterceptor(c.identity.unary),
@@ -114,7 +117,10 @@ func connect(addr string, c *Client) (*grpc.ClientConn, error) {
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
 	}
-	return grpc.NewClient("passthrough:///"+addr, append(opts, cfg.dialOptions...)...)
+	if c.token.header.Load() != nil { // else gRPC would work for it at every call
+		opts = append(opts, grpc.WithPerRPCCredentials(c.token))
+	}
+	return grpc.NewClient("passthrough:///"+e.addr, append(opts, cfg.dialOptions...)...)
 }
 
 func defaultDialer(ctx context.Context, addr string) (net.Conn, error) {

@@ -56,6 +56,20 @@ var (
 	// ErrBusy: the reachable nodes were overloaded until the call timed out; nothing
 	// was done.
 	ErrBusy = errors.New("registry: busy")
+	// ErrUnauthenticated: the client has no token (WithToken), or one that is unknown,
+	// expired or revoked; nothing was done.
+	ErrUnauthenticated = errors.New("registry: unauthenticated")
+	// ErrPermissionDenied: the client's token does not allow the call; nothing was done.
+	// The *Error names the field and what the token allows.
+	ErrPermissionDenied = errors.New("registry: permission denied")
+	// ErrNotOwner: the member or the lease belongs to another token; nothing was done.
+	ErrNotOwner = errors.New("registry: registration belongs to another token")
+	// ErrTokensOff: the cluster has no token; InitTokens creates the first one.
+	ErrTokensOff = errors.New("registry: tokens are off")
+	// ErrLastAdmin: it is the last token that has the right admin and does not expire.
+	ErrLastAdmin = errors.New("registry: last administrator's token")
+	// ErrUnknownToken: the cluster has no such token.
+	ErrUnknownToken = errors.New("registry: unknown token")
 	// ErrUnavailable: no node could be reached. The message lists the addresses that
 	// were tried with their errors.
 	ErrUnavailable = errors.New("registry: unavailable")
@@ -86,6 +100,12 @@ const (
 	reasonGroupNotEmpty    = Reason(registrypb.ErrorDetail_GROUP_NOT_EMPTY)
 	reasonUnknownNode      = Reason(registrypb.ErrorDetail_UNKNOWN_NODE)
 	reasonWrongCluster     = Reason(registrypb.ErrorDetail_WRONG_CLUSTER)
+	reasonUnauthenticated  = Reason(registrypb.ErrorDetail_UNAUTHENTICATED)
+	reasonPermissionDenied = Reason(registrypb.ErrorDetail_PERMISSION_DENIED)
+	reasonNotOwner         = Reason(registrypb.ErrorDetail_NOT_OWNER)
+	reasonTokensOff        = Reason(registrypb.ErrorDetail_TOKENS_OFF)
+	reasonLastAdmin        = Reason(registrypb.ErrorDetail_LAST_ADMIN)
+	reasonUnknownToken     = Reason(registrypb.ErrorDetail_UNKNOWN_TOKEN)
 )
 
 // String returns the reason in lower case, invalid_argument for instance.
@@ -112,6 +132,12 @@ var sentinels = map[Reason]error{
 	reasonGroupNotEmpty:    ErrGroupNotEmpty,
 	reasonUnknownNode:      ErrUnknownNode,
 	reasonWrongCluster:     ErrWrongCluster,
+	reasonUnauthenticated:  ErrUnauthenticated,
+	reasonPermissionDenied: ErrPermissionDenied,
+	reasonNotOwner:         ErrNotOwner,
+	reasonTokensOff:        ErrTokensOff,
+	reasonLastAdmin:        ErrLastAdmin,
+	reasonUnknownToken:     ErrUnknownToken,
 }
 
 // Error is the failure of a call.
@@ -128,7 +154,8 @@ type Error struct {
 	// Code is the gRPC status code.
 	Code codes.Code
 
-	cause error // the context's error, when that ended the call
+	leases []uint64 // of a heartbeat, that belong to other tokens
+	cause  error    // the context's error, when that ended the call
 }
 
 // Error returns the call and the message.
@@ -168,7 +195,7 @@ func errorFromStatus(op string, err error) *Error {
 	for _, d := range st.Details() {
 		if d, ok := d.(*registrypb.ErrorDetail); ok {
 			e.Reason = Reason(d.GetReason())
-			e.Field, e.Limit = d.GetField(), d.GetLimit()
+			e.Field, e.Limit, e.leases = d.GetField(), d.GetLimit(), d.GetLeaseIds()
 		}
 	}
 	if e.Message == "" {

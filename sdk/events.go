@@ -12,10 +12,11 @@ const (
 	// EventRegistered: the service is registered for the first time.
 	EventRegistered EventKind = iota + 1
 	// EventUnreachable: no node renewed the lease for a whole TTL, or took the
-	// registration after a loss. The member may be removed; the client keeps
-	// trying. It is sent once in an outage, and again when nodes refuse, once for each
-	// reason: after ErrWrongCluster, a cluster that was formed anew, only a new Client
-	// can register.
+	// registration after a loss; or nodes refuse the client's token, with
+	// ErrUnauthenticated, ErrPermissionDenied or ErrNotOwner. The member may be removed;
+	// the client keeps trying. It is sent once in an outage, and again when nodes refuse,
+	// once for each reason: after ErrWrongCluster, a cluster that was formed anew, only a
+	// new Client can register.
 	EventUnreachable
 	// EventRenewed: the lease was renewed after EventUnreachable.
 	EventRenewed

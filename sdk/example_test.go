@@ -43,6 +43,24 @@ func Example() {
 	}
 }
 
+// The nodes have certificates of an authority of their own.
+func ExampleWithTLSFiles() {
+	client, err := sdk.Dial("172.16.3.3:9800,172.16.3.4:9800", sdk.WithTLSFiles("ca.crt", "", ""))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+}
+
+// The token says what this client may do. A new one in the file is taken as it comes.
+func ExampleWithTokenFile() {
+	client, err := sdk.Dial("172.16.3.3:9800,172.16.3.4:9800", sdk.WithTLSFiles("ca.crt", "", ""), sdk.WithTokenFile("web.token"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+}
+
 // A service must know when another process has taken its id.
 func ExampleClient_Register() {
 	client, err := sdk.Dial("127.0.0.1:9800")

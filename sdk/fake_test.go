@@ -54,6 +54,7 @@ type fakeRegistration struct {
 type fakeNode struct {
 	registrypb.UnimplementedRegistryServer
 	registrypb.UnimplementedClusterServer
+	registrypb.UnimplementedTokensServer
 	cl   *fakeCluster
 	id   string
 	addr string
@@ -99,6 +100,7 @@ func (cl *fakeCluster) start(id, addr string) *fakeNode {
 	n.srv = grpc.NewServer(grpc.UnaryInterceptor(n.unary), grpc.StreamInterceptor(n.stream))
 	registrypb.RegisterRegistryServer(n.srv, n)
 	registrypb.RegisterClusterServer(n.srv, n)
+	registrypb.RegisterTokensServer(n.srv, n)
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
@@ -243,6 +245,30 @@ func (n *fakeNode) Register(ctx context.Context, req *registrypb.RegisterRequest
 	return &registrypb.RegisterResponse{LeaseId: s.lease, Ttl: req.GetTtl(), Index: cl.index, Instance: req.GetInstance(), Revision: cl.index}, nil
 }
 
+// RegisterMany runs the hook for the call and for each registration.
+func (n *fakeNode) RegisterMany(ctx context.Context, req *registrypb.RegisterManyRequest) (*registrypb.RegisterManyResponse, error) {
+	if err := n.enter(ctx, "RegisterMany", req); err != nil {
+		return nil, err
+	}
+	resp := &registrypb.RegisterManyResponse{}
+	for _, r := range req.GetRegistrations() {
+		result := &registrypb.RegisterResult{}
+		registered, err := n.Register(ctx, r)
+		if err == nil {
+			result.Result = &registrypb.RegisterResult_Registered{Registered: registered}
+		} else {
+			st := status.Convert(err)
+			f := &registrypb.Failure{Code: uint32(st.Code()), Message: st.Message()}
+			for _, d := range st.Details() {
+				f.Detail, _ = d.(*registrypb.ErrorDetail)
+			}
+			result.Result = &registrypb.RegisterResult_Failure{Failure: f}
+		}
+		resp.Results = append(resp.Results, result)
+	}
+	return resp, nil
+}
+
 func (n *fakeNode) Deregister(ctx context.Context, req *registrypb.DeregisterRequest) (*registrypb.DeregisterResponse, error) {
 	if err := n.enter(ctx, "Deregister", req); err != nil {
 		return nil, err
@@ -379,7 +405,7 @@ func (n *fakeNode) Members(ctx context.Context, req *registrypb.MembersRequest) 
 	if err := n.enter(ctx, "Members", req); err != nil {
 		return nil, err
 	}
-	if n.hasHistory(req.GetGroup()) {
+	if req.GetGroup() != nodesGroup && n.hasHistory(req.GetGroup()) {
 		r, ms, err := n.receiptOf(req.GetGroup(), req.GetRead())
 		if err != nil {
 			return nil, err

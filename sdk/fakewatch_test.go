@@ -163,15 +163,15 @@ func (n *fakeNode) visibleLocked(group string) []fakeVersion {
 }
 
 func (n *fakeNode) Watch(req *registrypb.WatchRequest, srv registrypb.Registry_WatchServer) error {
-	if err := n.enter(srv.Context(), "Watch", req); err != nil {
-		return err
-	}
 	n.mu.Lock()
 	if n.broken == nil {
 		n.broken = make(chan struct{})
 	}
-	broken := n.broken
+	broken := n.broken // before the script: a stream that a former script lets through is broken, too
 	n.mu.Unlock()
+	if err := n.enter(srv.Context(), "Watch", req); err != nil {
+		return err
+	}
 	w := &fakeWatch{node: n, req: req, revision: req.Revision, fingerprint: req.Fingerprint, sent: map[string]uint64{}}
 	tick := time.NewTicker(req.ProgressInterval.AsDuration())
 	defer tick.Stop()

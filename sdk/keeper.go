@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,6 +28,10 @@ const (
 	// followPause limits how often the stream moves to the leader, while nodes
 	// disagree on it or it cannot be reached.
 	followPause = time.Second
+
+	// refusedRounds is after how many rounds a refused token is reported: nodes may not
+	// have applied yet that it was created or rotated.
+	refusedRounds = 2
 
 	minAnswerTimeout = 200 * time.Millisecond
 	maxAnswerTimeout = 3 * time.Second
@@ -253,15 +258,40 @@ func (k *keeper) registered(l *lease, resp *registrypb.RegisterResponse, request
 		l.reg.end(err)
 	default: // retried without limit: a running service belongs in its group
 		l.phase = lost
-		k.losses.put(l, time.Now().Add(k.c.cfg.backoff(l.tries)))
-		l.tries++
-		if l.unreachable.due(err) {
-			k.emit(l.reg, Event{Kind: EventUnreachable, Err: err})
-		}
+		k.repeat(l, err)
 	}
 }
 
-// scan reports leases that were not renewed for a TTL while no node answers. Before
+// repeat has a lease registered again after a pause.
+func (k *keeper) repeat(l *lease, err error) {
+	k.losses.put(l, time.Now().Add(k.c.cfg.backoff(l.tries, tokenRefused(err))))
+	l.tries++
+	if l.unreachable.due(err) {
+		k.emit(l.reg, Event{Kind: EventUnreachable, Err: err})
+	}
+}
+
+// refuse takes the leases out of the heartbeats that belong to other tokens, and reports
+// whether there are any: one of them makes a node refuse a whole heartbeat. Registering
+// again shows when the token, or the owner, is another one.
+func (k *keeper) refuse(e *Error) (any bool) {
+	refused := make(map[uint64]bool, len(e.leases))
+	for _, id := range e.leases {
+		refused[id] = true
+	}
+	for _, l := range slices.Clone(k.beats) {
+		if refused[l.id] {
+			any = true
+			k.beats.drop(l)
+			l.phase = lost
+			k.repeat(l, e)
+		}
+	}
+	return any
+}
+
+// scan reports leases that were not renewed for a TTL while no node answers, or sooner
+// if the nodes refuse the token. Before
 // the first failure a stream is being opened or a heartbeat is in progress, whose
 // result comes first: a registration may have taken longer than its TTL.
 func (k *keeper) scan(now time.Time) {
@@ -272,8 +302,9 @@ func (k *keeper) scan(now time.Time) {
 	if k.lastErr == nil {
 		return
 	}
+	refused := tokenRefused(k.lastErr) && k.nodes.round > refusedRounds
 	for _, l := range k.beats {
-		if now.Sub(l.renewed) >= l.ttl && l.unreachable.due(k.lastErr) {
+		if (refused || now.Sub(l.renewed) >= l.ttl) && l.unreachable.due(k.lastErr) {
 			k.emit(l.reg, Event{Kind: EventUnreachable, Err: k.lastErr})
 		}
 	}

@@ -3,6 +3,7 @@ package sdk
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
@@ -79,10 +80,18 @@ func (c *Client) groupReceipt(ctx context.Context, group string) (Receipt, error
 // each of the node's state at that time: a group that is created or deleted
 // meanwhile may or may not be listed. The receipt is that of the first page.
 func (c *Client) Groups(ctx context.Context, opts ...ReadOption) ([]Group, error) {
+	return c.GroupsWithPrefix(ctx, "", opts...)
+}
+
+// GroupsWithPrefix is Groups for the groups whose names begin with the prefix, at most
+// 255 bytes. A token that may discover groups of one prefix only lists these.
+func (c *Client) GroupsWithPrefix(ctx context.Context, prefix string, opts ...ReadOption) ([]Group, error) {
 	var out []Group
-	err := c.groupsPages(ctx, readOptionsOf(opts), func(page *registrypb.GroupsResponse) {
+	err := c.groupsPages(ctx, prefix, readOptionsOf(opts), func(page *registrypb.GroupsResponse) {
 		for _, g := range page.GetGroups() {
-			out = append(out, groupFromProto(g))
+			if strings.HasPrefix(g.GetName(), prefix) { // a node of 0.1.0 sends all
+				out = append(out, groupFromProto(g))
+			}
 		}
 	})
 	if err != nil {
@@ -91,10 +100,10 @@ func (c *Client) Groups(ctx context.Context, opts ...ReadOption) ([]Group, error
 	return out, nil
 }
 
-// groupsPages calls f with each page of the list of groups.
-func (c *Client) groupsPages(ctx context.Context, o readOptions, f func(*registrypb.GroupsResponse)) error {
+// groupsPages calls f with each page of the list of groups that begin with the prefix.
+func (c *Client) groupsPages(ctx context.Context, prefix string, o readOptions, f func(*registrypb.GroupsResponse)) error {
 	for token := ""; ; {
-		page, err := c.groupsPage(ctx, token, o)
+		page, err := c.groupsPage(ctx, prefix, token, o)
 		if err != nil {
 			return err
 		}
@@ -110,8 +119,8 @@ func (c *Client) groupsPages(ctx context.Context, o readOptions, f func(*registr
 	}
 }
 
-func (c *Client) groupsPage(ctx context.Context, token string, o readOptions) (resp *registrypb.GroupsResponse, err error) {
-	req := &registrypb.GroupsRequest{PageSize: pageSize, PageToken: token}
+func (c *Client) groupsPage(ctx context.Context, prefix, token string, o readOptions) (resp *registrypb.GroupsResponse, err error) {
+	req := &registrypb.GroupsRequest{PageSize: pageSize, PageToken: token, Prefix: prefix}
 	err = c.readCall(ctx, "groups", req, o, func(ctx context.Context, a *attempt) (r *registrypb.Receipt, err error) {
 		req.Read = a.read
 		resp, err = a.registry().Groups(ctx, req, a.opts...)

@@ -46,6 +46,20 @@ func WithRefreshInterval(d time.Duration) Option { return func(c *config) { c.re
 // answer sets what is not given; the default is an empty string.
 func WithCluster(cluster string) Option { return func(c *config) { c.cluster = cluster } }
 
+// WithToken sends a token with every call, as a cluster with tokens demands. It is the
+// text that CreateToken returned; empty: none. Without TLS the
+// token can be read on the network.
+func WithToken(token string) Option {
+	return func(c *config) { c.token, c.tokenFile = token, "" }
+}
+
+// WithTokenFile is WithToken with the token in a file, which Dial reads. It is read again
+// while the client makes calls, at most once a second, and after a node refused the
+// token. A file that cannot be used then is logged, and the token before stays in use.
+func WithTokenFile(path string) Option {
+	return func(c *config) { c.token, c.tokenFile = "", path }
+}
+
 // WithDialer replaces the dialer of the connections, a net.Dialer by default; nil
 // keeps it. With either, connections ignore the environment's proxy variables.
 func WithDialer(dial func(ctx context.Context, addr string) (net.Conn, error)) Option {

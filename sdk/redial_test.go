@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -28,6 +29,23 @@ func TestNameThatLedToAnotherCluster(t *testing.T) {
 		_, err := c.Members(testContext(t), "g")
 		return !errors.Is(err, ErrWrongCluster)
 	})
+}
+
+// A connection that fails is told in words of the system, not of gRPC.
+func TestFailedConnectionInWords(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := ln.Addr().String()
+	_ = ln.Close()
+	cl := newFakeCluster(t, 1)
+	c := cl.client(addr, WithRefreshInterval(0), WithCallTimeout(500*time.Millisecond))
+	_, err = c.Members(t.Context(), "g")
+	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), addr+": connect: connection refused") || strings.Contains(err.Error(), "desc =") {
+		t.Error(err)
+	}
 }
 
 // A copy that is too old to be used does not say to which cluster a client belongs.

@@ -10,7 +10,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/werbenhu/registry/rpc/registrypb"
@@ -37,7 +36,8 @@ type Service struct {
 	// does not take the id back from a later one.
 	TakeOver bool
 	// OnEvent, if set, gets the events of the registration, one at a time for the
-	// whole client and in order. It should not block.
+	// whole client and in order. It should not block. Without it events are logged, with
+	// it at the level debug only.
 	OnEvent func(Event)
 }
 
@@ -141,11 +141,11 @@ func (r *Registration) request(takeOver bool) *registrypb.RegisterRequest {
 // register also returns when it made the first attempt that may have taken effect;
 // earlier attempts may have taken minutes.
 func (c *Client) register(ctx context.Context, req *registrypb.RegisterRequest) (resp *registrypb.RegisterResponse, requested time.Time, err error) {
-	resp, err = write(ctx, c, "register", req, func(r registrypb.RegistryClient, ctx context.Context, req *registrypb.RegisterRequest, opts ...grpc.CallOption) (*registrypb.RegisterResponse, error) {
+	resp, err = write(ctx, c, "register", req, func(ctx context.Context, a *attempt, req *registrypb.RegisterRequest) (*registrypb.RegisterResponse, error) {
 		if !req.GetAgain() {
 			requested = time.Now()
 		}
-		return r.Register(ctx, req, opts...)
+		return a.ep.registers.register(ctx, c, a, req)
 	})
 	return resp, requested, err
 }

@@ -38,10 +38,12 @@ type Ring struct {
 	cancel    context.CancelFunc
 	done      chan struct{} // closed when all goroutines of the ring have ended
 	ready     chan struct{} // closed when there is a first state
+	refused   chan struct{} // closed when the nodes go on to refuse the token
 	wg        sync.WaitGroup
 	staleness staleness
 	build     *builder
 	track     tracker // used by the follower's goroutine, after the start
+	refusals  int     // rounds in which the nodes refused the token; likewise
 
 	mu       sync.Mutex     // guards the rest
 	latest   *View          // the newest ring, also if it is too old to serve; nil before the first
@@ -142,7 +144,7 @@ func (c *Client) Ring(ctx context.Context, group string, opts ...RingOption) (*R
 		return nil, invalid("ring", "build share", "0 < share ≤ 1", fmt.Sprintf("build share %v is not in (0, 1]", o.share))
 	}
 	r := &Ring{
-		c: c, group: group, opts: o, waiting: map[uint64]int{}, done: make(chan struct{}), ready: make(chan struct{}),
+		c: c, group: group, opts: o, waiting: map[uint64]int{}, done: make(chan struct{}), ready: make(chan struct{}), refused: make(chan struct{}),
 		wake: make(chan struct{}), notice: make(chan struct{}, 1), dirty: make(chan struct{}, 1),
 		track: tracker{c: c, group: group},
 	}
@@ -178,6 +180,12 @@ func (r *Ring) waitReady(ctx context.Context) error {
 		return nil
 	case <-r.done:
 		return r.Err()
+	case <-r.refused:
+		select {
+		case <-r.ready: // by the copy on disk
+			return nil
+		default:
+		}
 	case <-ctx.Done():
 	}
 	r.mu.Lock()
@@ -185,7 +193,7 @@ func (r *Ring) waitReady(ctx context.Context) error {
 	e := &Error{Op: "ring", Code: codes.Unavailable, Message: "no node sent the group " + r.group, cause: ctx.Err()}
 	if r.lastErr != nil {
 		e.Message += ": " + r.lastErr.Error()
-		if r.lastErr.Reason == reasonWrongCluster {
+		if r.lastErr.Reason == reasonWrongCluster || tokenRefused(r.lastErr) {
 			e.Reason, e.Code = r.lastErr.Reason, r.lastErr.Code
 		}
 	}
@@ -406,8 +414,14 @@ func (r *Ring) unreachable(err *Error, last bool) {
 	r.mu.Lock()
 	r.lastErr = moreInformative(r.lastErr, err)
 	r.mu.Unlock()
-	if last {
-		r.useCopy()
+	if !last {
+		return
+	}
+	r.useCopy()
+	if tokenRefused(err) {
+		if r.refusals++; r.refusals == refusedRounds+1 {
+			close(r.refused)
+		}
 	}
 }
 

@@ -16,6 +16,7 @@ type rotation struct {
 	round   int                // rounds without success
 	tried   map[*endpoint]bool // in this round
 	foreign int                // in this round, nodes of another cluster
+	refused int                // in this round, nodes that refused the token
 }
 
 func newRotation(c *Client) rotation { return rotation{c: c, tried: map[*endpoint]bool{}} }
@@ -41,15 +42,16 @@ func (r *rotation) allForeign() bool { return r.foreign == len(r.tried) }
 
 // nextRound begins a round and returns the pause before it.
 func (r *rotation) nextRound() time.Duration {
+	refused := r.refused > 0 && r.refused == len(r.tried)
 	r.round++
-	r.foreign = 0
+	r.foreign, r.refused = 0, 0
 	clear(r.tried)
-	return r.c.cfg.backoff(r.round - 1)
+	return r.c.cfg.backoff(r.round-1, refused)
 }
 
 // restart begins the first round, after a success.
 func (r *rotation) restart() {
-	r.round, r.foreign = 0, 0
+	r.round, r.foreign, r.refused = 0, 0, 0
 	clear(r.tried)
 }
 
@@ -58,6 +60,10 @@ func (r *rotation) failed(ep *endpoint, err *Error) {
 	r.tried[ep] = true
 	if err.Reason == reasonWrongCluster {
 		r.foreign++
+	}
+	if tokenRefused(err) {
+		r.refused++
+		r.c.token.refused()
 	}
 	r.c.failed(ep, err)
 }

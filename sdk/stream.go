@@ -144,6 +144,10 @@ func (k *keeper) broken(s *stream, err error) {
 		return // already dropped
 	}
 	k.dropStream()
+	if e := errorFromStatus("heartbeat", err); len(e.leases) > 0 && k.refuse(e) {
+		k.nodes.restart() // the node renews the others
+		return
+	}
 	k.nodeFailed(s.ep, err, s.answered)
 }
 

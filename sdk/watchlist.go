@@ -55,6 +55,9 @@ type Node struct {
 	Version string
 }
 
+// nodesGroup is the group of the cluster's nodes.
+const nodesGroup = "registry-group"
+
 // minIndex is the applied index below which no list is accepted.
 type minIndex struct {
 	c       *Client
@@ -68,8 +71,8 @@ func (m *minIndex) check(ctx context.Context, index uint64) error {
 	if index >= m.index {
 		return nil
 	}
-	var r Receipt
-	if _, err := m.c.Groups(ctx, Linearizable(), WithReceipt(&r)); err != nil {
+	r, err := m.c.groupReceipt(ctx, nodesGroup) // any token may read it
+	if err != nil {
 		return fmt.Errorf("%w, and the leader did not answer: %w", errBehind, err)
 	}
 	if r.Index >= m.index || index < r.Index {
@@ -372,14 +375,15 @@ func (p *prefixWatch) apply(t *tracker, st *step, w *Watch[GroupEvent]) {
 	}
 }
 
-// checkReturned refuses a new group of a node that may be behind the newest deletion
-// if the leader does not know the group: it was deleted.
+// checkReturned refuses a new group of a node that may be behind the newest deletion,
+// unless the leader has the same revision: the group was deleted, and may have been
+// created again since. A node that is not behind is asked again.
 func (p *prefixWatch) checkReturned(ctx context.Context, name string, s *registrypb.GroupSnapshot) error {
 	if s.GetIndex() >= p.lastDeletion || s.GetClusterId() != p.cluster {
 		return nil
 	}
-	_, _, err := p.c.Group(ctx, name, Linearizable())
-	if errors.Is(err, ErrUnknownGroup) {
+	g, _, err := p.c.Group(ctx, name, Linearizable())
+	if errors.Is(err, ErrUnknownGroup) || err == nil && g.Revision > s.GetRevision() {
 		return errBehind
 	}
 	if err != nil {
@@ -394,7 +398,7 @@ func (p *prefixWatch) checkReturned(ctx context.Context, name string, s *registr
 func (p *prefixWatch) vanished(ctx context.Context, w *Watch[GroupEvent]) error {
 	known := slices.Sorted(maps.Keys(p.trackers))
 	missing := map[string]*registrypb.Receipt{}
-	err := p.c.groupsPages(ctx, readOptions{linearizable: true}, func(page *registrypb.GroupsResponse) {
+	err := p.c.groupsPages(ctx, p.prefix, readOptions{linearizable: true}, func(page *registrypb.GroupsResponse) {
 		exists, end := map[string]bool{}, ""
 		for _, g := range page.GetGroups() {
 			exists[g.GetName()], end = true, g.GetName()

@@ -15,7 +15,7 @@ import (
 // have the same request id.
 func write[Req registrypb.Write, Resp interface{ GetIndex() uint64 }](
 	ctx context.Context, c *Client, op string, req Req,
-	method func(registrypb.RegistryClient, context.Context, Req, ...grpc.CallOption) (Resp, error),
+	method func(context.Context, *attempt, Req) (Resp, error),
 ) (resp Resp, err error) {
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
@@ -29,7 +29,7 @@ func write[Req registrypb.Write, Resp interface{ GetIndex() uint64 }](
 		cl := c.newCall(op, writeKind)
 		err = cl.run(ctx, func(ctx context.Context, a *attempt) (err error) {
 			req.SetAttempt(id, since, cl.unknown)
-			resp, err = method(a.registry(), ctx, req, a.opts...)
+			resp, err = method(ctx, a, req)
 			return err
 		})
 		c.observe(resp.GetIndex())
@@ -38,6 +38,13 @@ func write[Req registrypb.Write, Resp interface{ GetIndex() uint64 }](
 			continue // the leader's deduplication begins later; nothing was done
 		}
 		return resp, err
+	}
+}
+
+// plain makes an attempt a call of the API.
+func plain[Req, Resp any](method func(registrypb.RegistryClient, context.Context, Req, ...grpc.CallOption) (Resp, error)) func(context.Context, *attempt, Req) (Resp, error) {
+	return func(ctx context.Context, a *attempt, req Req) (Resp, error) {
+		return method(a.registry(), ctx, req, a.opts...)
 	}
 }
 

@@ -25,6 +25,111 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type RecoverTokensRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// As in registry.v1.NewToken.
+	Id            []byte `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	Hash          []byte `protobuf:"bytes,3,opt,name=hash,proto3" json:"hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecoverTokensRequest) Reset() {
+	*x = RecoverTokensRequest{}
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecoverTokensRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecoverTokensRequest) ProtoMessage() {}
+
+func (x *RecoverTokensRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecoverTokensRequest.ProtoReflect.Descriptor instead.
+func (*RecoverTokensRequest) Descriptor() ([]byte, []int) {
+	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *RecoverTokensRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RecoverTokensRequest) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *RecoverTokensRequest) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+type RecoverTokensResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecoverTokensResponse) Reset() {
+	*x = RecoverTokensResponse{}
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecoverTokensResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecoverTokensResponse) ProtoMessage() {}
+
+func (x *RecoverTokensResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecoverTokensResponse.ProtoReflect.Descriptor instead.
+func (*RecoverTokensResponse) Descriptor() ([]byte, []int) {
+	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *RecoverTokensResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
 type HelloRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
@@ -34,7 +139,7 @@ type HelloRequest struct {
 
 func (x *HelloRequest) Reset() {
 	*x = HelloRequest{}
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[0]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -46,7 +151,7 @@ func (x *HelloRequest) String() string {
 func (*HelloRequest) ProtoMessage() {}
 
 func (x *HelloRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[0]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -59,7 +164,7 @@ func (x *HelloRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloRequest.ProtoReflect.Descriptor instead.
 func (*HelloRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{0}
+	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *HelloRequest) GetCluster() string {
@@ -86,14 +191,16 @@ type HelloResponse struct {
 	// The cluster of the node; empty before it has joined one.
 	ClusterId string `protobuf:"bytes,9,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	// The nodes that it formed the cluster with.
-	Founders      []*Founder `protobuf:"bytes,10,rep,name=founders,proto3" json:"founders,omitempty"`
+	Founders []*Founder `protobuf:"bytes,10,rep,name=founders,proto3" json:"founders,omitempty"`
+	// Ids of the clusters that this one was recovered from, after a lost quorum.
+	RecoveredFrom []string `protobuf:"bytes,11,rep,name=recovered_from,json=recoveredFrom,proto3" json:"recovered_from,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HelloResponse) Reset() {
 	*x = HelloResponse{}
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[1]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -105,7 +212,7 @@ func (x *HelloResponse) String() string {
 func (*HelloResponse) ProtoMessage() {}
 
 func (x *HelloResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[1]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -118,7 +225,7 @@ func (x *HelloResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloResponse.ProtoReflect.Descriptor instead.
 func (*HelloResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{1}
+	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *HelloResponse) GetCluster() string {
@@ -191,6 +298,13 @@ func (x *HelloResponse) GetFounders() []*Founder {
 	return nil
 }
 
+func (x *HelloResponse) GetRecoveredFrom() []string {
+	if x != nil {
+		return x.RecoveredFrom
+	}
+	return nil
+}
+
 type Founder struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -204,7 +318,7 @@ type Founder struct {
 
 func (x *Founder) Reset() {
 	*x = Founder{}
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[2]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -216,7 +330,7 @@ func (x *Founder) String() string {
 func (*Founder) ProtoMessage() {}
 
 func (x *Founder) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[2]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -229,7 +343,7 @@ func (x *Founder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Founder.ProtoReflect.Descriptor instead.
 func (*Founder) Descriptor() ([]byte, []int) {
-	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{2}
+	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Founder) GetId() string {
@@ -278,7 +392,7 @@ type TermRequest struct {
 
 func (x *TermRequest) Reset() {
 	*x = TermRequest{}
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[3]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -290,7 +404,7 @@ func (x *TermRequest) String() string {
 func (*TermRequest) ProtoMessage() {}
 
 func (x *TermRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[3]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -303,7 +417,7 @@ func (x *TermRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TermRequest.ProtoReflect.Descriptor instead.
 func (*TermRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{3}
+	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *TermRequest) GetId() string {
@@ -330,7 +444,7 @@ type TermResponse struct {
 
 func (x *TermResponse) Reset() {
 	*x = TermResponse{}
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[4]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -342,7 +456,7 @@ func (x *TermResponse) String() string {
 func (*TermResponse) ProtoMessage() {}
 
 func (x *TermResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[4]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -355,7 +469,7 @@ func (x *TermResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TermResponse.ProtoReflect.Descriptor instead.
 func (*TermResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{4}
+	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *TermResponse) GetTerm() uint64 {
@@ -382,7 +496,7 @@ type ReadIndexRequest struct {
 
 func (x *ReadIndexRequest) Reset() {
 	*x = ReadIndexRequest{}
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[5]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -394,7 +508,7 @@ func (x *ReadIndexRequest) String() string {
 func (*ReadIndexRequest) ProtoMessage() {}
 
 func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[5]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -407,7 +521,7 @@ func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
 func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{5}
+	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ReadIndexRequest) GetId() string {
@@ -433,7 +547,7 @@ type ReadIndexResponse struct {
 
 func (x *ReadIndexResponse) Reset() {
 	*x = ReadIndexResponse{}
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[6]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -445,7 +559,7 @@ func (x *ReadIndexResponse) String() string {
 func (*ReadIndexResponse) ProtoMessage() {}
 
 func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[6]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -458,7 +572,7 @@ func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexResponse.ProtoReflect.Descriptor instead.
 func (*ReadIndexResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{6}
+	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ReadIndexResponse) GetIndex() uint64 {
@@ -486,7 +600,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[7]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -498,7 +612,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[7]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -511,7 +625,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{7}
+	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *JoinRequest) GetCluster() string {
@@ -586,7 +700,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[8]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -598,7 +712,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[8]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -611,7 +725,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{8}
+	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *JoinResponse) GetClusterId() string {
@@ -633,7 +747,7 @@ type InviteRequest struct {
 
 func (x *InviteRequest) Reset() {
 	*x = InviteRequest{}
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[9]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -645,7 +759,7 @@ func (x *InviteRequest) String() string {
 func (*InviteRequest) ProtoMessage() {}
 
 func (x *InviteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[9]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -658,7 +772,7 @@ func (x *InviteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InviteRequest.ProtoReflect.Descriptor instead.
 func (*InviteRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{9}
+	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *InviteRequest) GetCluster() string {
@@ -691,7 +805,7 @@ type InviteResponse struct {
 
 func (x *InviteResponse) Reset() {
 	*x = InviteResponse{}
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[10]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -703,7 +817,7 @@ func (x *InviteResponse) String() string {
 func (*InviteResponse) ProtoMessage() {}
 
 func (x *InviteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[10]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -716,7 +830,7 @@ func (x *InviteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InviteResponse.ProtoReflect.Descriptor instead.
 func (*InviteResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{10}
+	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *InviteResponse) GetId() string {
@@ -735,7 +849,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[11]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -747,7 +861,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[11]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -760,7 +874,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{11}
+	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StatusRequest) GetGroup() string {
@@ -784,7 +898,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[12]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -796,7 +910,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[12]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -809,7 +923,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{12}
+	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StatusResponse) GetNode() *registrypb.NodeStatus {
@@ -861,7 +975,7 @@ type CheckRequest struct {
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[13]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -873,7 +987,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[13]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -886,7 +1000,7 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{13}
+	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CheckRequest) GetId() string {
@@ -930,7 +1044,7 @@ type GroupRing struct {
 
 func (x *GroupRing) Reset() {
 	*x = GroupRing{}
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[14]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -942,7 +1056,7 @@ func (x *GroupRing) String() string {
 func (*GroupRing) ProtoMessage() {}
 
 func (x *GroupRing) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[14]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -955,7 +1069,7 @@ func (x *GroupRing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupRing.ProtoReflect.Descriptor instead.
 func (*GroupRing) Descriptor() ([]byte, []int) {
-	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{14}
+	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GroupRing) GetGroup() string {
@@ -994,7 +1108,7 @@ type CheckResponse struct {
 
 func (x *CheckResponse) Reset() {
 	*x = CheckResponse{}
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[15]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1006,7 +1120,7 @@ func (x *CheckResponse) String() string {
 func (*CheckResponse) ProtoMessage() {}
 
 func (x *CheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[15]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1019,7 +1133,7 @@ func (x *CheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
 func (*CheckResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{15}
+	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CheckResponse) GetDigestVersion() uint32 {
@@ -1062,7 +1176,7 @@ type StateRequest struct {
 
 func (x *StateRequest) Reset() {
 	*x = StateRequest{}
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[16]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1074,7 +1188,7 @@ func (x *StateRequest) String() string {
 func (*StateRequest) ProtoMessage() {}
 
 func (x *StateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[16]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1087,7 +1201,7 @@ func (x *StateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateRequest.ProtoReflect.Descriptor instead.
 func (*StateRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{16}
+	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StateRequest) GetId() string {
@@ -1120,7 +1234,7 @@ type StateResponse struct {
 
 func (x *StateResponse) Reset() {
 	*x = StateResponse{}
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[17]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1132,7 +1246,7 @@ func (x *StateResponse) String() string {
 func (*StateResponse) ProtoMessage() {}
 
 func (x *StateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_peerpb_peer_proto_msgTypes[17]
+	mi := &file_rpc_peerpb_peer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1145,7 +1259,7 @@ func (x *StateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateResponse.ProtoReflect.Descriptor instead.
 func (*StateResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{17}
+	return file_rpc_peerpb_peer_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StateResponse) GetData() []byte {
@@ -1159,9 +1273,15 @@ var File_rpc_peerpb_peer_proto protoreflect.FileDescriptor
 
 const file_rpc_peerpb_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x15rpc/peerpb/peer.proto\x12\x10registry.peer.v1\x1a\x1drpc/registrypb/registry.proto\"(\n" +
+	"\x15rpc/peerpb/peer.proto\x12\x10registry.peer.v1\x1a\x1drpc/registrypb/registry.proto\"N\n" +
+	"\x14RecoverTokensRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\fR\x02id\x12\x12\n" +
+	"\x04hash\x18\x03 \x01(\fR\x04hash\"-\n" +
+	"\x15RecoverTokensResponse\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\"(\n" +
 	"\fHelloRequest\x12\x18\n" +
-	"\acluster\x18\x01 \x01(\tR\acluster\"\xa8\x02\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\"\xcf\x02\n" +
 	"\rHelloResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
@@ -1174,7 +1294,8 @@ const file_rpc_peerpb_peer_proto_rawDesc = "" +
 	"\n" +
 	"cluster_id\x18\t \x01(\tR\tclusterId\x125\n" +
 	"\bfounders\x18\n" +
-	" \x03(\v2\x19.registry.peer.v1.FounderR\bfounders\"}\n" +
+	" \x03(\v2\x19.registry.peer.v1.FounderR\bfounders\x12%\n" +
+	"\x0erecovered_from\x18\v \x03(\tR\rrecoveredFrom\"}\n" +
 	"\aFounder\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04bind\x18\x02 \x01(\tR\x04bind\x12\x12\n" +
@@ -1243,7 +1364,7 @@ const file_rpc_peerpb_peer_proto_rawDesc = "" +
 	"cluster_id\x18\x02 \x01(\tR\tclusterId\x12\x1b\n" +
 	"\tmin_index\x18\x03 \x01(\x04R\bminIndex\"#\n" +
 	"\rStateResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2\xe4\x04\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data2\xc6\x05\n" +
 	"\x04Peer\x12H\n" +
 	"\x05Hello\x12\x1e.registry.peer.v1.HelloRequest\x1a\x1f.registry.peer.v1.HelloResponse\x12E\n" +
 	"\x04Term\x12\x1d.registry.peer.v1.TermRequest\x1a\x1e.registry.peer.v1.TermResponse\x12T\n" +
@@ -1252,7 +1373,8 @@ const file_rpc_peerpb_peer_proto_rawDesc = "" +
 	"\x06Invite\x12\x1f.registry.peer.v1.InviteRequest\x1a .registry.peer.v1.InviteResponse\x12K\n" +
 	"\x06Status\x12\x1f.registry.peer.v1.StatusRequest\x1a .registry.peer.v1.StatusResponse\x12H\n" +
 	"\x05Check\x12\x1e.registry.peer.v1.CheckRequest\x1a\x1f.registry.peer.v1.CheckResponse\x12J\n" +
-	"\x05State\x12\x1e.registry.peer.v1.StateRequest\x1a\x1f.registry.peer.v1.StateResponse0\x01B)Z'github.com/werbenhu/registry/rpc/peerpbb\x06proto3"
+	"\x05State\x12\x1e.registry.peer.v1.StateRequest\x1a\x1f.registry.peer.v1.StateResponse0\x01\x12`\n" +
+	"\rRecoverTokens\x12&.registry.peer.v1.RecoverTokensRequest\x1a'.registry.peer.v1.RecoverTokensResponseB)Z'github.com/werbenhu/registry/rpc/peerpbb\x06proto3"
 
 var (
 	file_rpc_peerpb_peer_proto_rawDescOnce sync.Once
@@ -1266,51 +1388,55 @@ func file_rpc_peerpb_peer_proto_rawDescGZIP() []byte {
 	return file_rpc_peerpb_peer_proto_rawDescData
 }
 
-var file_rpc_peerpb_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_rpc_peerpb_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_rpc_peerpb_peer_proto_goTypes = []any{
-	(*HelloRequest)(nil),          // 0: registry.peer.v1.HelloRequest
-	(*HelloResponse)(nil),         // 1: registry.peer.v1.HelloResponse
-	(*Founder)(nil),               // 2: registry.peer.v1.Founder
-	(*TermRequest)(nil),           // 3: registry.peer.v1.TermRequest
-	(*TermResponse)(nil),          // 4: registry.peer.v1.TermResponse
-	(*ReadIndexRequest)(nil),      // 5: registry.peer.v1.ReadIndexRequest
-	(*ReadIndexResponse)(nil),     // 6: registry.peer.v1.ReadIndexResponse
-	(*JoinRequest)(nil),           // 7: registry.peer.v1.JoinRequest
-	(*JoinResponse)(nil),          // 8: registry.peer.v1.JoinResponse
-	(*InviteRequest)(nil),         // 9: registry.peer.v1.InviteRequest
-	(*InviteResponse)(nil),        // 10: registry.peer.v1.InviteResponse
-	(*StatusRequest)(nil),         // 11: registry.peer.v1.StatusRequest
-	(*StatusResponse)(nil),        // 12: registry.peer.v1.StatusResponse
-	(*CheckRequest)(nil),          // 13: registry.peer.v1.CheckRequest
-	(*GroupRing)(nil),             // 14: registry.peer.v1.GroupRing
-	(*CheckResponse)(nil),         // 15: registry.peer.v1.CheckResponse
-	(*StateRequest)(nil),          // 16: registry.peer.v1.StateRequest
-	(*StateResponse)(nil),         // 17: registry.peer.v1.StateResponse
-	(*registrypb.NodeStatus)(nil), // 18: registry.v1.NodeStatus
+	(*RecoverTokensRequest)(nil),  // 0: registry.peer.v1.RecoverTokensRequest
+	(*RecoverTokensResponse)(nil), // 1: registry.peer.v1.RecoverTokensResponse
+	(*HelloRequest)(nil),          // 2: registry.peer.v1.HelloRequest
+	(*HelloResponse)(nil),         // 3: registry.peer.v1.HelloResponse
+	(*Founder)(nil),               // 4: registry.peer.v1.Founder
+	(*TermRequest)(nil),           // 5: registry.peer.v1.TermRequest
+	(*TermResponse)(nil),          // 6: registry.peer.v1.TermResponse
+	(*ReadIndexRequest)(nil),      // 7: registry.peer.v1.ReadIndexRequest
+	(*ReadIndexResponse)(nil),     // 8: registry.peer.v1.ReadIndexResponse
+	(*JoinRequest)(nil),           // 9: registry.peer.v1.JoinRequest
+	(*JoinResponse)(nil),          // 10: registry.peer.v1.JoinResponse
+	(*InviteRequest)(nil),         // 11: registry.peer.v1.InviteRequest
+	(*InviteResponse)(nil),        // 12: registry.peer.v1.InviteResponse
+	(*StatusRequest)(nil),         // 13: registry.peer.v1.StatusRequest
+	(*StatusResponse)(nil),        // 14: registry.peer.v1.StatusResponse
+	(*CheckRequest)(nil),          // 15: registry.peer.v1.CheckRequest
+	(*GroupRing)(nil),             // 16: registry.peer.v1.GroupRing
+	(*CheckResponse)(nil),         // 17: registry.peer.v1.CheckResponse
+	(*StateRequest)(nil),          // 18: registry.peer.v1.StateRequest
+	(*StateResponse)(nil),         // 19: registry.peer.v1.StateResponse
+	(*registrypb.NodeStatus)(nil), // 20: registry.v1.NodeStatus
 }
 var file_rpc_peerpb_peer_proto_depIdxs = []int32{
-	2,  // 0: registry.peer.v1.HelloResponse.founders:type_name -> registry.peer.v1.Founder
-	18, // 1: registry.peer.v1.StatusResponse.node:type_name -> registry.v1.NodeStatus
-	14, // 2: registry.peer.v1.CheckRequest.rings:type_name -> registry.peer.v1.GroupRing
-	14, // 3: registry.peer.v1.CheckResponse.rings:type_name -> registry.peer.v1.GroupRing
-	0,  // 4: registry.peer.v1.Peer.Hello:input_type -> registry.peer.v1.HelloRequest
-	3,  // 5: registry.peer.v1.Peer.Term:input_type -> registry.peer.v1.TermRequest
-	5,  // 6: registry.peer.v1.Peer.ReadIndex:input_type -> registry.peer.v1.ReadIndexRequest
-	7,  // 7: registry.peer.v1.Peer.Join:input_type -> registry.peer.v1.JoinRequest
-	9,  // 8: registry.peer.v1.Peer.Invite:input_type -> registry.peer.v1.InviteRequest
-	11, // 9: registry.peer.v1.Peer.Status:input_type -> registry.peer.v1.StatusRequest
-	13, // 10: registry.peer.v1.Peer.Check:input_type -> registry.peer.v1.CheckRequest
-	16, // 11: registry.peer.v1.Peer.State:input_type -> registry.peer.v1.StateRequest
-	1,  // 12: registry.peer.v1.Peer.Hello:output_type -> registry.peer.v1.HelloResponse
-	4,  // 13: registry.peer.v1.Peer.Term:output_type -> registry.peer.v1.TermResponse
-	6,  // 14: registry.peer.v1.Peer.ReadIndex:output_type -> registry.peer.v1.ReadIndexResponse
-	8,  // 15: registry.peer.v1.Peer.Join:output_type -> registry.peer.v1.JoinResponse
-	10, // 16: registry.peer.v1.Peer.Invite:output_type -> registry.peer.v1.InviteResponse
-	12, // 17: registry.peer.v1.Peer.Status:output_type -> registry.peer.v1.StatusResponse
-	15, // 18: registry.peer.v1.Peer.Check:output_type -> registry.peer.v1.CheckResponse
-	17, // 19: registry.peer.v1.Peer.State:output_type -> registry.peer.v1.StateResponse
-	12, // [12:20] is the sub-list for method output_type
-	4,  // [4:12] is the sub-list for method input_type
+	4,  // 0: registry.peer.v1.HelloResponse.founders:type_name -> registry.peer.v1.Founder
+	20, // 1: registry.peer.v1.StatusResponse.node:type_name -> registry.v1.NodeStatus
+	16, // 2: registry.peer.v1.CheckRequest.rings:type_name -> registry.peer.v1.GroupRing
+	16, // 3: registry.peer.v1.CheckResponse.rings:type_name -> registry.peer.v1.GroupRing
+	2,  // 4: registry.peer.v1.Peer.Hello:input_type -> registry.peer.v1.HelloRequest
+	5,  // 5: registry.peer.v1.Peer.Term:input_type -> registry.peer.v1.TermRequest
+	7,  // 6: registry.peer.v1.Peer.ReadIndex:input_type -> registry.peer.v1.ReadIndexRequest
+	9,  // 7: registry.peer.v1.Peer.Join:input_type -> registry.peer.v1.JoinRequest
+	11, // 8: registry.peer.v1.Peer.Invite:input_type -> registry.peer.v1.InviteRequest
+	13, // 9: registry.peer.v1.Peer.Status:input_type -> registry.peer.v1.StatusRequest
+	15, // 10: registry.peer.v1.Peer.Check:input_type -> registry.peer.v1.CheckRequest
+	18, // 11: registry.peer.v1.Peer.State:input_type -> registry.peer.v1.StateRequest
+	0,  // 12: registry.peer.v1.Peer.RecoverTokens:input_type -> registry.peer.v1.RecoverTokensRequest
+	3,  // 13: registry.peer.v1.Peer.Hello:output_type -> registry.peer.v1.HelloResponse
+	6,  // 14: registry.peer.v1.Peer.Term:output_type -> registry.peer.v1.TermResponse
+	8,  // 15: registry.peer.v1.Peer.ReadIndex:output_type -> registry.peer.v1.ReadIndexResponse
+	10, // 16: registry.peer.v1.Peer.Join:output_type -> registry.peer.v1.JoinResponse
+	12, // 17: registry.peer.v1.Peer.Invite:output_type -> registry.peer.v1.InviteResponse
+	14, // 18: registry.peer.v1.Peer.Status:output_type -> registry.peer.v1.StatusResponse
+	17, // 19: registry.peer.v1.Peer.Check:output_type -> registry.peer.v1.CheckResponse
+	19, // 20: registry.peer.v1.Peer.State:output_type -> registry.peer.v1.StateResponse
+	1,  // 21: registry.peer.v1.Peer.RecoverTokens:output_type -> registry.peer.v1.RecoverTokensResponse
+	13, // [13:22] is the sub-list for method output_type
+	4,  // [4:13] is the sub-list for method input_type
 	4,  // [4:4] is the sub-list for extension type_name
 	4,  // [4:4] is the sub-list for extension extendee
 	0,  // [0:4] is the sub-list for field type_name
@@ -1327,7 +1453,7 @@ func file_rpc_peerpb_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rpc_peerpb_peer_proto_rawDesc), len(file_rpc_peerpb_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,14 +22,15 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Peer_Hello_FullMethodName     = "/registry.peer.v1.Peer/Hello"
-	Peer_Term_FullMethodName      = "/registry.peer.v1.Peer/Term"
-	Peer_ReadIndex_FullMethodName = "/registry.peer.v1.Peer/ReadIndex"
-	Peer_Join_FullMethodName      = "/registry.peer.v1.Peer/Join"
-	Peer_Invite_FullMethodName    = "/registry.peer.v1.Peer/Invite"
-	Peer_Status_FullMethodName    = "/registry.peer.v1.Peer/Status"
-	Peer_Check_FullMethodName     = "/registry.peer.v1.Peer/Check"
-	Peer_State_FullMethodName     = "/registry.peer.v1.Peer/State"
+	Peer_Hello_FullMethodName         = "/registry.peer.v1.Peer/Hello"
+	Peer_Term_FullMethodName          = "/registry.peer.v1.Peer/Term"
+	Peer_ReadIndex_FullMethodName     = "/registry.peer.v1.Peer/ReadIndex"
+	Peer_Join_FullMethodName          = "/registry.peer.v1.Peer/Join"
+	Peer_Invite_FullMethodName        = "/registry.peer.v1.Peer/Invite"
+	Peer_Status_FullMethodName        = "/registry.peer.v1.Peer/Status"
+	Peer_Check_FullMethodName         = "/registry.peer.v1.Peer/Check"
+	Peer_State_FullMethodName         = "/registry.peer.v1.Peer/State"
+	Peer_RecoverTokens_FullMethodName = "/registry.peer.v1.Peer/RecoverTokens"
 )
 
 // PeerClient is the client API for Peer service.
@@ -53,6 +54,10 @@ type PeerClient interface {
 	Check(ctx context.Context, in *CheckRequest, opts ...grpc.CallOption) (*CheckResponse, error)
 	// State streams the node's state, as in a snapshot, to a node whose own is wrong.
 	State(ctx context.Context, in *StateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StateResponse], error)
+	// RecoverTokens creates a token with all rights where no administrator's token is left,
+	// or another one; leader only. The caller has the nodes' secret, or a node's
+	// certificate: on a port without TLS it fails. Idempotent for the same values.
+	RecoverTokens(ctx context.Context, in *RecoverTokensRequest, opts ...grpc.CallOption) (*RecoverTokensResponse, error)
 }
 
 type peerClient struct {
@@ -152,6 +157,16 @@ func (c *peerClient) State(ctx context.Context, in *StateRequest, opts ...grpc.C
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Peer_StateClient = grpc.ServerStreamingClient[StateResponse]
 
+func (c *peerClient) RecoverTokens(ctx context.Context, in *RecoverTokensRequest, opts ...grpc.CallOption) (*RecoverTokensResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RecoverTokensResponse)
+	err := c.cc.Invoke(ctx, Peer_RecoverTokens_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PeerServer is the server API for Peer service.
 // All implementations must embed UnimplementedPeerServer
 // for forward compatibility.
@@ -173,6 +188,10 @@ type PeerServer interface {
 	Check(context.Context, *CheckRequest) (*CheckResponse, error)
 	// State streams the node's state, as in a snapshot, to a node whose own is wrong.
 	State(*StateRequest, grpc.ServerStreamingServer[StateResponse]) error
+	// RecoverTokens creates a token with all rights where no administrator's token is left,
+	// or another one; leader only. The caller has the nodes' secret, or a node's
+	// certificate: on a port without TLS it fails. Idempotent for the same values.
+	RecoverTokens(context.Context, *RecoverTokensRequest) (*RecoverTokensResponse, error)
 	mustEmbedUnimplementedPeerServer()
 }
 
@@ -206,6 +225,9 @@ func (UnimplementedPeerServer) Check(context.Context, *CheckRequest) (*CheckResp
 }
 func (UnimplementedPeerServer) State(*StateRequest, grpc.ServerStreamingServer[StateResponse]) error {
 	return status.Error(codes.Unimplemented, "method State not implemented")
+}
+func (UnimplementedPeerServer) RecoverTokens(context.Context, *RecoverTokensRequest) (*RecoverTokensResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RecoverTokens not implemented")
 }
 func (UnimplementedPeerServer) mustEmbedUnimplementedPeerServer() {}
 func (UnimplementedPeerServer) testEmbeddedByValue()              {}
@@ -365,6 +387,24 @@ func _Peer_State_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Peer_StateServer = grpc.ServerStreamingServer[StateResponse]
 
+func _Peer_RecoverTokens_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RecoverTokensRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).RecoverTokens(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_RecoverTokens_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).RecoverTokens(ctx, req.(*RecoverTokensRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Peer_ServiceDesc is the grpc.ServiceDesc for Peer service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -399,6 +439,10 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Check",
 			Handler:    _Peer_Check_Handler,
+		},
+		{
+			MethodName: "RecoverTokens",
+			Handler:    _Peer_RecoverTokens_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

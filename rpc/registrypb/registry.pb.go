@@ -34,6 +34,67 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Right is what a token may do. No right includes another.
+type Right int32
+
+const (
+	Right_RIGHT_UNSPECIFIED Right = 0
+	// Match, list and watch the members of groups.
+	Right_RIGHT_DISCOVER Right = 1
+	// Register members, and renew, update and deregister those that the token
+	// registered.
+	Right_RIGHT_REGISTER Right = 2
+	// Update, renew and deregister all members, and change groups.
+	Right_RIGHT_OPERATE Right = 3
+	// Change the cluster and its tokens. The prefix of the grant is empty.
+	Right_RIGHT_ADMIN Right = 4
+)
+
+// Enum value maps for Right.
+var (
+	Right_name = map[int32]string{
+		0: "RIGHT_UNSPECIFIED",
+		1: "RIGHT_DISCOVER",
+		2: "RIGHT_REGISTER",
+		3: "RIGHT_OPERATE",
+		4: "RIGHT_ADMIN",
+	}
+	Right_value = map[string]int32{
+		"RIGHT_UNSPECIFIED": 0,
+		"RIGHT_DISCOVER":    1,
+		"RIGHT_REGISTER":    2,
+		"RIGHT_OPERATE":     3,
+		"RIGHT_ADMIN":       4,
+	}
+)
+
+func (x Right) Enum() *Right {
+	p := new(Right)
+	*p = x
+	return p
+}
+
+func (x Right) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Right) Descriptor() protoreflect.EnumDescriptor {
+	return file_rpc_registrypb_registry_proto_enumTypes[0].Descriptor()
+}
+
+func (Right) Type() protoreflect.EnumType {
+	return &file_rpc_registrypb_registry_proto_enumTypes[0]
+}
+
+func (x Right) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Right.Descriptor instead.
+func (Right) EnumDescriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{0}
+}
+
 type MemberState int32
 
 const (
@@ -72,11 +133,11 @@ func (x MemberState) String() string {
 }
 
 func (MemberState) Descriptor() protoreflect.EnumDescriptor {
-	return file_rpc_registrypb_registry_proto_enumTypes[0].Descriptor()
+	return file_rpc_registrypb_registry_proto_enumTypes[1].Descriptor()
 }
 
 func (MemberState) Type() protoreflect.EnumType {
-	return &file_rpc_registrypb_registry_proto_enumTypes[0]
+	return &file_rpc_registrypb_registry_proto_enumTypes[1]
 }
 
 func (x MemberState) Number() protoreflect.EnumNumber {
@@ -85,7 +146,7 @@ func (x MemberState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MemberState.Descriptor instead.
 func (MemberState) EnumDescriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{0}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{1}
 }
 
 type GuardResponse_Phase int32
@@ -132,11 +193,11 @@ func (x GuardResponse_Phase) String() string {
 }
 
 func (GuardResponse_Phase) Descriptor() protoreflect.EnumDescriptor {
-	return file_rpc_registrypb_registry_proto_enumTypes[1].Descriptor()
+	return file_rpc_registrypb_registry_proto_enumTypes[2].Descriptor()
 }
 
 func (GuardResponse_Phase) Type() protoreflect.EnumType {
-	return &file_rpc_registrypb_registry_proto_enumTypes[1]
+	return &file_rpc_registrypb_registry_proto_enumTypes[2]
 }
 
 func (x GuardResponse_Phase) Number() protoreflect.EnumNumber {
@@ -145,7 +206,7 @@ func (x GuardResponse_Phase) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use GuardResponse_Phase.Descriptor instead.
 func (GuardResponse_Phase) EnumDescriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{30, 0}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{49, 0}
 }
 
 type ErrorDetail_Reason int32
@@ -188,6 +249,20 @@ const (
 	ErrorDetail_GROUP_NOT_EMPTY ErrorDetail_Reason = 20
 	// The cluster has no such node.
 	ErrorDetail_UNKNOWN_NODE ErrorDetail_Reason = 21
+	// The call has no token, or one that is unknown, expired or revoked; nothing was
+	// done.
+	ErrorDetail_UNAUTHENTICATED ErrorDetail_Reason = 22
+	// The token does not allow the call; nothing was done. The field is the one that
+	// names what is not allowed, and the limit is what the token allows.
+	ErrorDetail_PERMISSION_DENIED ErrorDetail_Reason = 23
+	// The member or the lease belongs to another token; nothing was done.
+	ErrorDetail_NOT_OWNER ErrorDetail_Reason = 24
+	// No token exists: the first one is created by Init.
+	ErrorDetail_TOKENS_OFF ErrorDetail_Reason = 25
+	// It is the last token that has the right admin and does not expire.
+	ErrorDetail_LAST_ADMIN ErrorDetail_Reason = 26
+	// The cluster has no such token.
+	ErrorDetail_UNKNOWN_TOKEN ErrorDetail_Reason = 27
 )
 
 // Enum value maps for ErrorDetail_Reason.
@@ -211,6 +286,12 @@ var (
 		15: "WRONG_CLUSTER",
 		20: "GROUP_NOT_EMPTY",
 		21: "UNKNOWN_NODE",
+		22: "UNAUTHENTICATED",
+		23: "PERMISSION_DENIED",
+		24: "NOT_OWNER",
+		25: "TOKENS_OFF",
+		26: "LAST_ADMIN",
+		27: "UNKNOWN_TOKEN",
 	}
 	ErrorDetail_Reason_value = map[string]int32{
 		"UNSPECIFIED":       0,
@@ -231,6 +312,12 @@ var (
 		"WRONG_CLUSTER":     15,
 		"GROUP_NOT_EMPTY":   20,
 		"UNKNOWN_NODE":      21,
+		"UNAUTHENTICATED":   22,
+		"PERMISSION_DENIED": 23,
+		"NOT_OWNER":         24,
+		"TOKENS_OFF":        25,
+		"LAST_ADMIN":        26,
+		"UNKNOWN_TOKEN":     27,
 	}
 )
 
@@ -245,11 +332,11 @@ func (x ErrorDetail_Reason) String() string {
 }
 
 func (ErrorDetail_Reason) Descriptor() protoreflect.EnumDescriptor {
-	return file_rpc_registrypb_registry_proto_enumTypes[2].Descriptor()
+	return file_rpc_registrypb_registry_proto_enumTypes[3].Descriptor()
 }
 
 func (ErrorDetail_Reason) Type() protoreflect.EnumType {
-	return &file_rpc_registrypb_registry_proto_enumTypes[2]
+	return &file_rpc_registrypb_registry_proto_enumTypes[3]
 }
 
 func (x ErrorDetail_Reason) Number() protoreflect.EnumNumber {
@@ -258,7 +345,847 @@ func (x ErrorDetail_Reason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ErrorDetail_Reason.Descriptor instead.
 func (ErrorDetail_Reason) EnumDescriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{50, 0}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{73, 0}
+}
+
+// Grant gives rights in the groups whose names begin with prefix.
+type Grant struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Rights []Right                `protobuf:"varint,1,rep,packed,name=rights,proto3,enum=registry.v1.Right" json:"rights,omitempty"`
+	// At most 255 bytes; empty: all groups.
+	Prefix        string `protobuf:"bytes,2,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Grant) Reset() {
+	*x = Grant{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Grant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Grant) ProtoMessage() {}
+
+func (x *Grant) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Grant.ProtoReflect.Descriptor instead.
+func (*Grant) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *Grant) GetRights() []Right {
+	if x != nil {
+		return x.Rights
+	}
+	return nil
+}
+
+func (x *Grant) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+// NewToken is a token to be created.
+type NewToken struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Random, 8 bytes.
+	Id []byte `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// SHA-256 of the secret, 32 bytes.
+	Hash []byte `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
+	// Unique; 1–255 bytes of printable UTF-8 without a slash.
+	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// 1–64.
+	Grants []*Grant `protobuf:"bytes,4,rep,name=grants,proto3" json:"grants,omitempty"`
+	// By the clock of the node that is asked, and then by the leader's. Unset: never.
+	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NewToken) Reset() {
+	*x = NewToken{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NewToken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NewToken) ProtoMessage() {}
+
+func (x *NewToken) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NewToken.ProtoReflect.Descriptor instead.
+func (*NewToken) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *NewToken) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *NewToken) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *NewToken) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *NewToken) GetGrants() []*Grant {
+	if x != nil {
+		return x.Grants
+	}
+	return nil
+}
+
+func (x *NewToken) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
+}
+
+type Token struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 hex digits.
+	Id        string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name      string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Grants    []*Grant               `protobuf:"bytes,3,rep,name=grants,proto3" json:"grants,omitempty"`
+	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	// By the leader's clock. For display.
+	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	// Until when the secret from before the last rotation is valid, too.
+	PreviousUntil *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=previous_until,json=previousUntil,proto3" json:"previous_until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Token) Reset() {
+	*x = Token{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Token) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Token) ProtoMessage() {}
+
+func (x *Token) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Token.ProtoReflect.Descriptor instead.
+func (*Token) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Token) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Token) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Token) GetGrants() []*Grant {
+	if x != nil {
+		return x.Grants
+	}
+	return nil
+}
+
+func (x *Token) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
+}
+
+func (x *Token) GetCreatedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return nil
+}
+
+func (x *Token) GetPreviousUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PreviousUntil
+	}
+	return nil
+}
+
+type InitTokensRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its grants are unset: it has all rights in all groups. It does not expire.
+	Token         *NewToken `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InitTokensRequest) Reset() {
+	*x = InitTokensRequest{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InitTokensRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InitTokensRequest) ProtoMessage() {}
+
+func (x *InitTokensRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InitTokensRequest.ProtoReflect.Descriptor instead.
+func (*InitTokensRequest) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *InitTokensRequest) GetToken() *NewToken {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+type InitTokensResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Token         *Token                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InitTokensResponse) Reset() {
+	*x = InitTokensResponse{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InitTokensResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InitTokensResponse) ProtoMessage() {}
+
+func (x *InitTokensResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InitTokensResponse.ProtoReflect.Descriptor instead.
+func (*InitTokensResponse) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *InitTokensResponse) GetToken() *Token {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+func (x *InitTokensResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+type CreateTokenRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Token         *NewToken              `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateTokenRequest) Reset() {
+	*x = CreateTokenRequest{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateTokenRequest) ProtoMessage() {}
+
+func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
+func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *CreateTokenRequest) GetToken() *NewToken {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+type CreateTokenResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Token         *Token                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateTokenResponse) Reset() {
+	*x = CreateTokenResponse{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateTokenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateTokenResponse) ProtoMessage() {}
+
+func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
+func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *CreateTokenResponse) GetToken() *Token {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+func (x *CreateTokenResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+type RotateTokenRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// SHA-256 of the new secret, 32 bytes.
+	Hash []byte `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
+	// How long the old secret stays valid; 0–24 h.
+	Overlap       *durationpb.Duration `protobuf:"bytes,3,opt,name=overlap,proto3" json:"overlap,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateTokenRequest) Reset() {
+	*x = RotateTokenRequest{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateTokenRequest) ProtoMessage() {}
+
+func (x *RotateTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateTokenRequest.ProtoReflect.Descriptor instead.
+func (*RotateTokenRequest) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *RotateTokenRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RotateTokenRequest) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *RotateTokenRequest) GetOverlap() *durationpb.Duration {
+	if x != nil {
+		return x.Overlap
+	}
+	return nil
+}
+
+type RotateTokenResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Token         *Token                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateTokenResponse) Reset() {
+	*x = RotateTokenResponse{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateTokenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateTokenResponse) ProtoMessage() {}
+
+func (x *RotateTokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateTokenResponse.ProtoReflect.Descriptor instead.
+func (*RotateTokenResponse) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *RotateTokenResponse) GetToken() *Token {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+func (x *RotateTokenResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+type RevokeTokenRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeTokenRequest) Reset() {
+	*x = RevokeTokenRequest{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeTokenRequest) ProtoMessage() {}
+
+func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
+func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *RevokeTokenRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type RevokeTokenResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// False: an earlier attempt of the call has removed it.
+	Removed       bool   `protobuf:"varint,1,opt,name=removed,proto3" json:"removed,omitempty"`
+	Index         uint64 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeTokenResponse) Reset() {
+	*x = RevokeTokenResponse{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeTokenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeTokenResponse) ProtoMessage() {}
+
+func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
+func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RevokeTokenResponse) GetRemoved() bool {
+	if x != nil {
+		return x.Removed
+	}
+	return false
+}
+
+func (x *RevokeTokenResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+type ListTokensRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Most tokens in the answer, 1–10,000; a page of about 1 MiB ends earlier. Unset: as
+	// for Groups.
+	PageSize uint32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// Of the page before: its next_page_token.
+	PageToken     string       `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	Read          *ReadOptions `protobuf:"bytes,3,opt,name=read,proto3" json:"read,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTokensRequest) Reset() {
+	*x = ListTokensRequest{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTokensRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTokensRequest) ProtoMessage() {}
+
+func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
+func (*ListTokensRequest) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ListTokensRequest) GetPageSize() uint32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListTokensRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListTokensRequest) GetRead() *ReadOptions {
+	if x != nil {
+		return x.Read
+	}
+	return nil
+}
+
+type ListTokensResponse struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Tokens []*Token               `protobuf:"bytes,1,rep,name=tokens,proto3" json:"tokens,omitempty"`
+	// False: no token was ever created, and every call is allowed to everybody.
+	On            bool     `protobuf:"varint,2,opt,name=on,proto3" json:"on,omitempty"`
+	NextPageToken string   `protobuf:"bytes,3,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	Receipt       *Receipt `protobuf:"bytes,4,opt,name=receipt,proto3" json:"receipt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTokensResponse) Reset() {
+	*x = ListTokensResponse{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTokensResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTokensResponse) ProtoMessage() {}
+
+func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
+func (*ListTokensResponse) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ListTokensResponse) GetTokens() []*Token {
+	if x != nil {
+		return x.Tokens
+	}
+	return nil
+}
+
+func (x *ListTokensResponse) GetOn() bool {
+	if x != nil {
+		return x.On
+	}
+	return false
+}
+
+func (x *ListTokensResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+func (x *ListTokensResponse) GetReceipt() *Receipt {
+	if x != nil {
+		return x.Receipt
+	}
+	return nil
+}
+
+type SelfRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SelfRequest) Reset() {
+	*x = SelfRequest{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SelfRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SelfRequest) ProtoMessage() {}
+
+func (x *SelfRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SelfRequest.ProtoReflect.Descriptor instead.
+func (*SelfRequest) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{13}
+}
+
+type SelfResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Unset while tokens are off.
+	Token         *Token `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SelfResponse) Reset() {
+	*x = SelfResponse{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SelfResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SelfResponse) ProtoMessage() {}
+
+func (x *SelfResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SelfResponse.ProtoReflect.Descriptor instead.
+func (*SelfResponse) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *SelfResponse) GetToken() *Token {
+	if x != nil {
+		return x.Token
+	}
+	return nil
 }
 
 type Member struct {
@@ -285,7 +1212,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[0]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -297,7 +1224,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[0]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -310,7 +1237,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{0}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Member) GetId() string {
@@ -399,7 +1326,7 @@ type ReadOptions struct {
 
 func (x *ReadOptions) Reset() {
 	*x = ReadOptions{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[1]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -411,7 +1338,7 @@ func (x *ReadOptions) String() string {
 func (*ReadOptions) ProtoMessage() {}
 
 func (x *ReadOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[1]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -424,7 +1351,7 @@ func (x *ReadOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadOptions.ProtoReflect.Descriptor instead.
 func (*ReadOptions) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{1}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ReadOptions) GetLinearizable() bool {
@@ -472,7 +1399,7 @@ type Receipt struct {
 
 func (x *Receipt) Reset() {
 	*x = Receipt{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[2]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -484,7 +1411,7 @@ func (x *Receipt) String() string {
 func (*Receipt) ProtoMessage() {}
 
 func (x *Receipt) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[2]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -497,7 +1424,7 @@ func (x *Receipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
 func (*Receipt) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{2}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Receipt) GetIndex() uint64 {
@@ -551,7 +1478,7 @@ type IndexRequest struct {
 
 func (x *IndexRequest) Reset() {
 	*x = IndexRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[3]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -563,7 +1490,7 @@ func (x *IndexRequest) String() string {
 func (*IndexRequest) ProtoMessage() {}
 
 func (x *IndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[3]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -576,7 +1503,7 @@ func (x *IndexRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IndexRequest.ProtoReflect.Descriptor instead.
 func (*IndexRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{3}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *IndexRequest) GetRead() *ReadOptions {
@@ -595,7 +1522,7 @@ type IndexResponse struct {
 
 func (x *IndexResponse) Reset() {
 	*x = IndexResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[4]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -607,7 +1534,7 @@ func (x *IndexResponse) String() string {
 func (*IndexResponse) ProtoMessage() {}
 
 func (x *IndexResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[4]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -620,7 +1547,7 @@ func (x *IndexResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IndexResponse.ProtoReflect.Descriptor instead.
 func (*IndexResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{4}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *IndexResponse) GetIndex() uint64 {
@@ -661,7 +1588,7 @@ type RegisterRequest struct {
 
 func (x *RegisterRequest) Reset() {
 	*x = RegisterRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[5]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -673,7 +1600,7 @@ func (x *RegisterRequest) String() string {
 func (*RegisterRequest) ProtoMessage() {}
 
 func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[5]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -686,7 +1613,7 @@ func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
 func (*RegisterRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{5}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RegisterRequest) GetGroup() string {
@@ -788,7 +1715,7 @@ type RegisterResponse struct {
 
 func (x *RegisterResponse) Reset() {
 	*x = RegisterResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[6]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -800,7 +1727,7 @@ func (x *RegisterResponse) String() string {
 func (*RegisterResponse) ProtoMessage() {}
 
 func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[6]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -813,7 +1740,7 @@ func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterResponse.ProtoReflect.Descriptor instead.
 func (*RegisterResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{6}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RegisterResponse) GetLeaseId() uint64 {
@@ -851,6 +1778,243 @@ func (x *RegisterResponse) GetRevision() uint64 {
 	return 0
 }
 
+type RegisterManyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1 to 1,000. With tokens, the call is refused if one of the groups is not allowed,
+	// and a registration that would change a member of another token fails with
+	// NOT_OWNER, whatever the token may.
+	Registrations []*RegisterRequest `protobuf:"bytes,1,rep,name=registrations,proto3" json:"registrations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisterManyRequest) Reset() {
+	*x = RegisterManyRequest{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterManyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterManyRequest) ProtoMessage() {}
+
+func (x *RegisterManyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterManyRequest.ProtoReflect.Descriptor instead.
+func (*RegisterManyRequest) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *RegisterManyRequest) GetRegistrations() []*RegisterRequest {
+	if x != nil {
+		return x.Registrations
+	}
+	return nil
+}
+
+type RegisterManyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One for each registration, in their order.
+	Results       []*RegisterResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisterManyResponse) Reset() {
+	*x = RegisterManyResponse{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterManyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterManyResponse) ProtoMessage() {}
+
+func (x *RegisterManyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterManyResponse.ProtoReflect.Descriptor instead.
+func (*RegisterManyResponse) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *RegisterManyResponse) GetResults() []*RegisterResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+type RegisterResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Result:
+	//
+	//	*RegisterResult_Registered
+	//	*RegisterResult_Failure
+	Result        isRegisterResult_Result `protobuf_oneof:"result"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisterResult) Reset() {
+	*x = RegisterResult{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterResult) ProtoMessage() {}
+
+func (x *RegisterResult) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterResult.ProtoReflect.Descriptor instead.
+func (*RegisterResult) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *RegisterResult) GetResult() isRegisterResult_Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *RegisterResult) GetRegistered() *RegisterResponse {
+	if x != nil {
+		if x, ok := x.Result.(*RegisterResult_Registered); ok {
+			return x.Registered
+		}
+	}
+	return nil
+}
+
+func (x *RegisterResult) GetFailure() *Failure {
+	if x != nil {
+		if x, ok := x.Result.(*RegisterResult_Failure); ok {
+			return x.Failure
+		}
+	}
+	return nil
+}
+
+type isRegisterResult_Result interface {
+	isRegisterResult_Result()
+}
+
+type RegisterResult_Registered struct {
+	Registered *RegisterResponse `protobuf:"bytes,1,opt,name=registered,proto3,oneof"`
+}
+
+type RegisterResult_Failure struct {
+	// What Register would fail with.
+	Failure *Failure `protobuf:"bytes,2,opt,name=failure,proto3,oneof"`
+}
+
+func (*RegisterResult_Registered) isRegisterResult_Result() {}
+
+func (*RegisterResult_Failure) isRegisterResult_Result() {}
+
+// Failure is the error of one item of a call.
+type Failure struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As of a call: https://grpc.io/docs/guides/status-codes/.
+	Code          uint32       `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
+	Message       string       `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	Detail        *ErrorDetail `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Failure) Reset() {
+	*x = Failure{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Failure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Failure) ProtoMessage() {}
+
+func (x *Failure) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Failure.ProtoReflect.Descriptor instead.
+func (*Failure) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Failure) GetCode() uint32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *Failure) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *Failure) GetDetail() *ErrorDetail {
+	if x != nil {
+		return x.Detail
+	}
+	return nil
+}
+
 type DeregisterRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Group string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
@@ -870,7 +2034,7 @@ type DeregisterRequest struct {
 
 func (x *DeregisterRequest) Reset() {
 	*x = DeregisterRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[7]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -882,7 +2046,7 @@ func (x *DeregisterRequest) String() string {
 func (*DeregisterRequest) ProtoMessage() {}
 
 func (x *DeregisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[7]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -895,7 +2059,7 @@ func (x *DeregisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeregisterRequest.ProtoReflect.Descriptor instead.
 func (*DeregisterRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{7}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DeregisterRequest) GetGroup() string {
@@ -958,7 +2122,7 @@ type DeregisterResponse struct {
 
 func (x *DeregisterResponse) Reset() {
 	*x = DeregisterResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[8]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -970,7 +2134,7 @@ func (x *DeregisterResponse) String() string {
 func (*DeregisterResponse) ProtoMessage() {}
 
 func (x *DeregisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[8]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -983,7 +2147,7 @@ func (x *DeregisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeregisterResponse.ProtoReflect.Descriptor instead.
 func (*DeregisterResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{8}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *DeregisterResponse) GetRemoved() bool {
@@ -1010,7 +2174,7 @@ type HeartbeatRequest struct {
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[9]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1022,7 +2186,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[9]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1035,7 +2199,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{9}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *HeartbeatRequest) GetLeaseIds() []uint64 {
@@ -1060,7 +2224,7 @@ type HeartbeatResponse struct {
 
 func (x *HeartbeatResponse) Reset() {
 	*x = HeartbeatResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[10]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1072,7 +2236,7 @@ func (x *HeartbeatResponse) String() string {
 func (*HeartbeatResponse) ProtoMessage() {}
 
 func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[10]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1085,7 +2249,7 @@ func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatResponse.ProtoReflect.Descriptor instead.
 func (*HeartbeatResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{10}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *HeartbeatResponse) GetLost() []uint64 {
@@ -1124,7 +2288,7 @@ type MatchRequest struct {
 
 func (x *MatchRequest) Reset() {
 	*x = MatchRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[11]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1136,7 +2300,7 @@ func (x *MatchRequest) String() string {
 func (*MatchRequest) ProtoMessage() {}
 
 func (x *MatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[11]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1149,7 +2313,7 @@ func (x *MatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MatchRequest.ProtoReflect.Descriptor instead.
 func (*MatchRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{11}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *MatchRequest) GetGroup() string {
@@ -1194,7 +2358,7 @@ type MatchResponse struct {
 
 func (x *MatchResponse) Reset() {
 	*x = MatchResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[12]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1206,7 +2370,7 @@ func (x *MatchResponse) String() string {
 func (*MatchResponse) ProtoMessage() {}
 
 func (x *MatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[12]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1219,7 +2383,7 @@ func (x *MatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MatchResponse.ProtoReflect.Descriptor instead.
 func (*MatchResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{12}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *MatchResponse) GetMembers() []*Member {
@@ -1257,7 +2421,7 @@ type MatchManyRequest struct {
 
 func (x *MatchManyRequest) Reset() {
 	*x = MatchManyRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[13]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1269,7 +2433,7 @@ func (x *MatchManyRequest) String() string {
 func (*MatchManyRequest) ProtoMessage() {}
 
 func (x *MatchManyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[13]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1282,7 +2446,7 @@ func (x *MatchManyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MatchManyRequest.ProtoReflect.Descriptor instead.
 func (*MatchManyRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{13}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *MatchManyRequest) GetGroup() string {
@@ -1331,7 +2495,7 @@ type MatchManyResponse struct {
 
 func (x *MatchManyResponse) Reset() {
 	*x = MatchManyResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[14]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1343,7 +2507,7 @@ func (x *MatchManyResponse) String() string {
 func (*MatchManyResponse) ProtoMessage() {}
 
 func (x *MatchManyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[14]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1356,7 +2520,7 @@ func (x *MatchManyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MatchManyResponse.ProtoReflect.Descriptor instead.
 func (*MatchManyResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{14}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *MatchManyResponse) GetMembers() []*Member {
@@ -1414,7 +2578,7 @@ type MembersRequest struct {
 
 func (x *MembersRequest) Reset() {
 	*x = MembersRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[15]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1426,7 +2590,7 @@ func (x *MembersRequest) String() string {
 func (*MembersRequest) ProtoMessage() {}
 
 func (x *MembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[15]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1439,7 +2603,7 @@ func (x *MembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersRequest.ProtoReflect.Descriptor instead.
 func (*MembersRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{15}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *MembersRequest) GetGroup() string {
@@ -1485,7 +2649,7 @@ type MembersResponse struct {
 
 func (x *MembersResponse) Reset() {
 	*x = MembersResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[16]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1497,7 +2661,7 @@ func (x *MembersResponse) String() string {
 func (*MembersResponse) ProtoMessage() {}
 
 func (x *MembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[16]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1510,7 +2674,7 @@ func (x *MembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersResponse.ProtoReflect.Descriptor instead.
 func (*MembersResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{16}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *MembersResponse) GetMembers() []*Member {
@@ -1553,7 +2717,7 @@ type GroupConfig struct {
 
 func (x *GroupConfig) Reset() {
 	*x = GroupConfig{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[17]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1565,7 +2729,7 @@ func (x *GroupConfig) String() string {
 func (*GroupConfig) ProtoMessage() {}
 
 func (x *GroupConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[17]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1578,7 +2742,7 @@ func (x *GroupConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupConfig.ProtoReflect.Descriptor instead.
 func (*GroupConfig) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{17}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *GroupConfig) GetVirtualNodes() uint32 {
@@ -1607,7 +2771,7 @@ type Group struct {
 
 func (x *Group) Reset() {
 	*x = Group{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[18]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1619,7 +2783,7 @@ func (x *Group) String() string {
 func (*Group) ProtoMessage() {}
 
 func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[18]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1632,7 +2796,7 @@ func (x *Group) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Group.ProtoReflect.Descriptor instead.
 func (*Group) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{18}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Group) GetName() string {
@@ -1673,14 +2837,16 @@ type GroupsRequest struct {
 	// Of the page before: its next_page_token. Each page is of the state that its receipt
 	// names: a group that exists all the time is on one page, and one that is created or
 	// deleted meanwhile may be missing.
-	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only the groups whose names begin with it, at most 255 bytes.
+	Prefix        string `protobuf:"bytes,4,opt,name=prefix,proto3" json:"prefix,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GroupsRequest) Reset() {
 	*x = GroupsRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[19]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1692,7 +2858,7 @@ func (x *GroupsRequest) String() string {
 func (*GroupsRequest) ProtoMessage() {}
 
 func (x *GroupsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[19]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1705,7 +2871,7 @@ func (x *GroupsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupsRequest.ProtoReflect.Descriptor instead.
 func (*GroupsRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{19}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *GroupsRequest) GetRead() *ReadOptions {
@@ -1729,6 +2895,13 @@ func (x *GroupsRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *GroupsRequest) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
 type GroupsResponse struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Groups []*Group               `protobuf:"bytes,1,rep,name=groups,proto3" json:"groups,omitempty"`
@@ -1742,7 +2915,7 @@ type GroupsResponse struct {
 
 func (x *GroupsResponse) Reset() {
 	*x = GroupsResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[20]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1754,7 +2927,7 @@ func (x *GroupsResponse) String() string {
 func (*GroupsResponse) ProtoMessage() {}
 
 func (x *GroupsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[20]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1767,7 +2940,7 @@ func (x *GroupsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupsResponse.ProtoReflect.Descriptor instead.
 func (*GroupsResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{20}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *GroupsResponse) GetGroups() []*Group {
@@ -1807,7 +2980,7 @@ type SetGroupRequest struct {
 
 func (x *SetGroupRequest) Reset() {
 	*x = SetGroupRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[21]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1819,7 +2992,7 @@ func (x *SetGroupRequest) String() string {
 func (*SetGroupRequest) ProtoMessage() {}
 
 func (x *SetGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[21]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1832,7 +3005,7 @@ func (x *SetGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetGroupRequest.ProtoReflect.Descriptor instead.
 func (*SetGroupRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{21}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SetGroupRequest) GetGroup() string {
@@ -1887,7 +3060,7 @@ type SetGroupResponse struct {
 
 func (x *SetGroupResponse) Reset() {
 	*x = SetGroupResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[22]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1899,7 +3072,7 @@ func (x *SetGroupResponse) String() string {
 func (*SetGroupResponse) ProtoMessage() {}
 
 func (x *SetGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[22]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1912,7 +3085,7 @@ func (x *SetGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetGroupResponse.ProtoReflect.Descriptor instead.
 func (*SetGroupResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{22}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SetGroupResponse) GetIndex() uint64 {
@@ -1951,7 +3124,7 @@ type DeleteGroupRequest struct {
 
 func (x *DeleteGroupRequest) Reset() {
 	*x = DeleteGroupRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[23]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1963,7 +3136,7 @@ func (x *DeleteGroupRequest) String() string {
 func (*DeleteGroupRequest) ProtoMessage() {}
 
 func (x *DeleteGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[23]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1976,7 +3149,7 @@ func (x *DeleteGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteGroupRequest.ProtoReflect.Descriptor instead.
 func (*DeleteGroupRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{23}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *DeleteGroupRequest) GetGroup() string {
@@ -2039,7 +3212,7 @@ type DeleteGroupResponse struct {
 
 func (x *DeleteGroupResponse) Reset() {
 	*x = DeleteGroupResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[24]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2051,7 +3224,7 @@ func (x *DeleteGroupResponse) String() string {
 func (*DeleteGroupResponse) ProtoMessage() {}
 
 func (x *DeleteGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[24]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2064,7 +3237,7 @@ func (x *DeleteGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteGroupResponse.ProtoReflect.Descriptor instead.
 func (*DeleteGroupResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{24}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *DeleteGroupResponse) GetIndex() uint64 {
@@ -2106,7 +3279,7 @@ type UpdateMemberRequest struct {
 
 func (x *UpdateMemberRequest) Reset() {
 	*x = UpdateMemberRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[25]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2118,7 +3291,7 @@ func (x *UpdateMemberRequest) String() string {
 func (*UpdateMemberRequest) ProtoMessage() {}
 
 func (x *UpdateMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[25]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2131,7 +3304,7 @@ func (x *UpdateMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateMemberRequest.ProtoReflect.Descriptor instead.
 func (*UpdateMemberRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{25}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *UpdateMemberRequest) GetGroup() string {
@@ -2207,7 +3380,7 @@ type UpdateMemberResponse struct {
 
 func (x *UpdateMemberResponse) Reset() {
 	*x = UpdateMemberResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[26]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2219,7 +3392,7 @@ func (x *UpdateMemberResponse) String() string {
 func (*UpdateMemberResponse) ProtoMessage() {}
 
 func (x *UpdateMemberResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[26]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2232,7 +3405,7 @@ func (x *UpdateMemberResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateMemberResponse.ProtoReflect.Descriptor instead.
 func (*UpdateMemberResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{26}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *UpdateMemberResponse) GetIndex() uint64 {
@@ -2258,7 +3431,7 @@ type AcceptLossRequest struct {
 
 func (x *AcceptLossRequest) Reset() {
 	*x = AcceptLossRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[27]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2270,7 +3443,7 @@ func (x *AcceptLossRequest) String() string {
 func (*AcceptLossRequest) ProtoMessage() {}
 
 func (x *AcceptLossRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[27]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2283,7 +3456,7 @@ func (x *AcceptLossRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptLossRequest.ProtoReflect.Descriptor instead.
 func (*AcceptLossRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{27}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *AcceptLossRequest) GetGroup() string {
@@ -2303,7 +3476,7 @@ type AcceptLossResponse struct {
 
 func (x *AcceptLossResponse) Reset() {
 	*x = AcceptLossResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[28]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2315,7 +3488,7 @@ func (x *AcceptLossResponse) String() string {
 func (*AcceptLossResponse) ProtoMessage() {}
 
 func (x *AcceptLossResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[28]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2328,7 +3501,7 @@ func (x *AcceptLossResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptLossResponse.ProtoReflect.Descriptor instead.
 func (*AcceptLossResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{28}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *AcceptLossResponse) GetSilent() uint32 {
@@ -2347,7 +3520,7 @@ type GuardRequest struct {
 
 func (x *GuardRequest) Reset() {
 	*x = GuardRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[29]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2359,7 +3532,7 @@ func (x *GuardRequest) String() string {
 func (*GuardRequest) ProtoMessage() {}
 
 func (x *GuardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[29]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2372,7 +3545,7 @@ func (x *GuardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardRequest.ProtoReflect.Descriptor instead.
 func (*GuardRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{29}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *GuardRequest) GetGroup() string {
@@ -2401,7 +3574,7 @@ type GuardResponse struct {
 
 func (x *GuardResponse) Reset() {
 	*x = GuardResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[30]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2413,7 +3586,7 @@ func (x *GuardResponse) String() string {
 func (*GuardResponse) ProtoMessage() {}
 
 func (x *GuardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[30]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2426,7 +3599,7 @@ func (x *GuardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardResponse.ProtoReflect.Descriptor instead.
 func (*GuardResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{30}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *GuardResponse) GetPhase() GuardResponse_Phase {
@@ -2510,7 +3683,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[31]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2522,7 +3695,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[31]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2535,7 +3708,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{31}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *WatchRequest) GetTarget() isWatchRequest_Target {
@@ -2667,7 +3840,7 @@ type KnownGroup struct {
 
 func (x *KnownGroup) Reset() {
 	*x = KnownGroup{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[32]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2679,7 +3852,7 @@ func (x *KnownGroup) String() string {
 func (*KnownGroup) ProtoMessage() {}
 
 func (x *KnownGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[32]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2692,7 +3865,7 @@ func (x *KnownGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KnownGroup.ProtoReflect.Descriptor instead.
 func (*KnownGroup) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{32}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *KnownGroup) GetGroup() string {
@@ -2740,7 +3913,7 @@ type WatchEvent struct {
 
 func (x *WatchEvent) Reset() {
 	*x = WatchEvent{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[33]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2752,7 +3925,7 @@ func (x *WatchEvent) String() string {
 func (*WatchEvent) ProtoMessage() {}
 
 func (x *WatchEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[33]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2765,7 +3938,7 @@ func (x *WatchEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEvent.ProtoReflect.Descriptor instead.
 func (*WatchEvent) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{33}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *WatchEvent) GetEvent() isWatchEvent_Event {
@@ -2897,7 +4070,7 @@ type GroupAbsence struct {
 
 func (x *GroupAbsence) Reset() {
 	*x = GroupAbsence{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[34]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2909,7 +4082,7 @@ func (x *GroupAbsence) String() string {
 func (*GroupAbsence) ProtoMessage() {}
 
 func (x *GroupAbsence) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[34]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2922,7 +4095,7 @@ func (x *GroupAbsence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupAbsence.ProtoReflect.Descriptor instead.
 func (*GroupAbsence) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{34}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *GroupAbsence) GetIndex() uint64 {
@@ -2958,7 +4131,7 @@ type GroupSnapshot struct {
 
 func (x *GroupSnapshot) Reset() {
 	*x = GroupSnapshot{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[35]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2970,7 +4143,7 @@ func (x *GroupSnapshot) String() string {
 func (*GroupSnapshot) ProtoMessage() {}
 
 func (x *GroupSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[35]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2983,7 +4156,7 @@ func (x *GroupSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupSnapshot.ProtoReflect.Descriptor instead.
 func (*GroupSnapshot) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{35}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *GroupSnapshot) GetGroup() string {
@@ -3064,7 +4237,7 @@ type GroupDelta struct {
 
 func (x *GroupDelta) Reset() {
 	*x = GroupDelta{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[36]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3076,7 +4249,7 @@ func (x *GroupDelta) String() string {
 func (*GroupDelta) ProtoMessage() {}
 
 func (x *GroupDelta) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[36]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3089,7 +4262,7 @@ func (x *GroupDelta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupDelta.ProtoReflect.Descriptor instead.
 func (*GroupDelta) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{36}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *GroupDelta) GetGroup() string {
@@ -3169,7 +4342,7 @@ type GroupList struct {
 
 func (x *GroupList) Reset() {
 	*x = GroupList{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[37]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3181,7 +4354,7 @@ func (x *GroupList) String() string {
 func (*GroupList) ProtoMessage() {}
 
 func (x *GroupList) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[37]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3194,7 +4367,7 @@ func (x *GroupList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupList.ProtoReflect.Descriptor instead.
 func (*GroupList) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{37}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *GroupList) GetIndex() uint64 {
@@ -3237,7 +4410,7 @@ type NodeList struct {
 
 func (x *NodeList) Reset() {
 	*x = NodeList{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[38]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3249,7 +4422,7 @@ func (x *NodeList) String() string {
 func (*NodeList) ProtoMessage() {}
 
 func (x *NodeList) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[38]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3262,7 +4435,7 @@ func (x *NodeList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeList.ProtoReflect.Descriptor instead.
 func (*NodeList) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{38}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *NodeList) GetIndex() uint64 {
@@ -3298,7 +4471,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[39]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3310,7 +4483,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[39]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3323,7 +4496,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{39}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Node) GetId() string {
@@ -3366,7 +4539,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[40]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3378,7 +4551,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[40]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3391,7 +4564,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{40}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Progress) GetIndex() uint64 {
@@ -3419,7 +4592,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[41]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3431,7 +4604,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[41]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3444,7 +4617,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{41}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *StatusRequest) GetGroup() string {
@@ -3468,7 +4641,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[42]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3480,7 +4653,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[42]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3493,7 +4666,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{42}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *StatusResponse) GetCluster() string {
@@ -3563,7 +4736,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[43]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3575,7 +4748,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[43]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3588,7 +4761,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{43}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *NodeStatus) GetId() string {
@@ -3714,7 +4887,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[44]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3726,7 +4899,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[44]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3739,7 +4912,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{44}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *JoinRequest) GetBind() string {
@@ -3765,7 +4938,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[45]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3777,7 +4950,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[45]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3790,7 +4963,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{45}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *JoinResponse) GetId() string {
@@ -3809,7 +4982,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[46]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3821,7 +4994,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[46]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3834,7 +5007,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{46}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *RemoveRequest) GetId() string {
@@ -3852,7 +5025,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[47]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3864,7 +5037,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[47]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3877,7 +5050,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{47}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{66}
 }
 
 type TransferRequest struct {
@@ -3890,7 +5063,7 @@ type TransferRequest struct {
 
 func (x *TransferRequest) Reset() {
 	*x = TransferRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[48]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3902,7 +5075,7 @@ func (x *TransferRequest) String() string {
 func (*TransferRequest) ProtoMessage() {}
 
 func (x *TransferRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[48]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3915,7 +5088,7 @@ func (x *TransferRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferRequest.ProtoReflect.Descriptor instead.
 func (*TransferRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{48}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *TransferRequest) GetId() string {
@@ -3934,7 +5107,7 @@ type TransferResponse struct {
 
 func (x *TransferResponse) Reset() {
 	*x = TransferResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[49]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3946,7 +5119,7 @@ func (x *TransferResponse) String() string {
 func (*TransferResponse) ProtoMessage() {}
 
 func (x *TransferResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[49]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3959,7 +5132,7 @@ func (x *TransferResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferResponse.ProtoReflect.Descriptor instead.
 func (*TransferResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{49}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *TransferResponse) GetLeader() string {
@@ -3967,6 +5140,228 @@ func (x *TransferResponse) GetLeader() string {
 		return x.Leader
 	}
 	return ""
+}
+
+type SaveSnapshotRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Read          *ReadOptions           `protobuf:"bytes,1,opt,name=read,proto3" json:"read,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SaveSnapshotRequest) Reset() {
+	*x = SaveSnapshotRequest{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SaveSnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SaveSnapshotRequest) ProtoMessage() {}
+
+func (x *SaveSnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SaveSnapshotRequest.ProtoReflect.Descriptor instead.
+func (*SaveSnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *SaveSnapshotRequest) GetRead() *ReadOptions {
+	if x != nil {
+		return x.Read
+	}
+	return nil
+}
+
+type SaveSnapshotResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The next bytes of the file, at most 64 KiB.
+	Data []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	// In the first message: the state that the file has.
+	Receipt       *Receipt `protobuf:"bytes,2,opt,name=receipt,proto3" json:"receipt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SaveSnapshotResponse) Reset() {
+	*x = SaveSnapshotResponse{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SaveSnapshotResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SaveSnapshotResponse) ProtoMessage() {}
+
+func (x *SaveSnapshotResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SaveSnapshotResponse.ProtoReflect.Descriptor instead.
+func (*SaveSnapshotResponse) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{70}
+}
+
+func (x *SaveSnapshotResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *SaveSnapshotResponse) GetReceipt() *Receipt {
+	if x != nil {
+		return x.Receipt
+	}
+	return nil
+}
+
+type RestoreSnapshotRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The next bytes of the file, at most 512 KiB.
+	Data          []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreSnapshotRequest) Reset() {
+	*x = RestoreSnapshotRequest{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreSnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreSnapshotRequest) ProtoMessage() {}
+
+func (x *RestoreSnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreSnapshotRequest.ProtoReflect.Descriptor instead.
+func (*RestoreSnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{71}
+}
+
+func (x *RestoreSnapshotRequest) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type RestoreSnapshotResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Log index of the restored state, and the revision of all its groups.
+	Index   uint64 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Groups  uint64 `protobuf:"varint,2,opt,name=groups,proto3" json:"groups,omitempty"`
+	Members uint64 `protobuf:"varint,3,opt,name=members,proto3" json:"members,omitempty"`
+	Tokens  uint64 `protobuf:"varint,4,opt,name=tokens,proto3" json:"tokens,omitempty"`
+	// The file is of this cluster: members keep their leases. Otherwise their processes
+	// have to register again.
+	LeasesKept    bool `protobuf:"varint,5,opt,name=leases_kept,json=leasesKept,proto3" json:"leases_kept,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreSnapshotResponse) Reset() {
+	*x = RestoreSnapshotResponse{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[72]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreSnapshotResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreSnapshotResponse) ProtoMessage() {}
+
+func (x *RestoreSnapshotResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[72]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreSnapshotResponse.ProtoReflect.Descriptor instead.
+func (*RestoreSnapshotResponse) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{72}
+}
+
+func (x *RestoreSnapshotResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *RestoreSnapshotResponse) GetGroups() uint64 {
+	if x != nil {
+		return x.Groups
+	}
+	return 0
+}
+
+func (x *RestoreSnapshotResponse) GetMembers() uint64 {
+	if x != nil {
+		return x.Members
+	}
+	return 0
+}
+
+func (x *RestoreSnapshotResponse) GetTokens() uint64 {
+	if x != nil {
+		return x.Tokens
+	}
+	return 0
+}
+
+func (x *RestoreSnapshotResponse) GetLeasesKept() bool {
+	if x != nil {
+		return x.LeasesKept
+	}
+	return false
 }
 
 // ErrorDetail is in the details of a gRPC status. Clients decide by its reason, never
@@ -3978,14 +5373,17 @@ type ErrorDetail struct {
 	Field string `protobuf:"bytes,2,opt,name=field,proto3" json:"field,omitempty"`
 	Limit string `protobuf:"bytes,3,opt,name=limit,proto3" json:"limit,omitempty"`
 	// Bind address of the leader, where it is known and the answering node is not it.
-	Leader        string `protobuf:"bytes,4,opt,name=leader,proto3" json:"leader,omitempty"`
+	Leader string `protobuf:"bytes,4,opt,name=leader,proto3" json:"leader,omitempty"`
+	// The leases of a heartbeat that belong to other tokens, for NOT_OWNER; at most 100,
+	// and there may be more.
+	LeaseIds      []uint64 `protobuf:"varint,5,rep,packed,name=lease_ids,json=leaseIds,proto3" json:"lease_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ErrorDetail) Reset() {
 	*x = ErrorDetail{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[50]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3997,7 +5395,7 @@ func (x *ErrorDetail) String() string {
 func (*ErrorDetail) ProtoMessage() {}
 
 func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[50]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4010,7 +5408,7 @@ func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
 func (*ErrorDetail) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{50}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *ErrorDetail) GetReason() ErrorDetail_Reason {
@@ -4041,11 +5439,72 @@ func (x *ErrorDetail) GetLeader() string {
 	return ""
 }
 
+func (x *ErrorDetail) GetLeaseIds() []uint64 {
+	if x != nil {
+		return x.LeaseIds
+	}
+	return nil
+}
+
 var File_rpc_registrypb_registry_proto protoreflect.FileDescriptor
 
 const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\n" +
-	"\x1drpc/registrypb/registry.proto\x12\vregistry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc9\x03\n" +
+	"\x1drpc/registrypb/registry.proto\x12\vregistry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"K\n" +
+	"\x05Grant\x12*\n" +
+	"\x06rights\x18\x01 \x03(\x0e2\x12.registry.v1.RightR\x06rights\x12\x16\n" +
+	"\x06prefix\x18\x02 \x01(\tR\x06prefix\"\xa9\x01\n" +
+	"\bNewToken\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12*\n" +
+	"\x06grants\x18\x04 \x03(\v2\x12.registry.v1.GrantR\x06grants\x129\n" +
+	"\n" +
+	"expires_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\x90\x02\n" +
+	"\x05Token\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12*\n" +
+	"\x06grants\x18\x03 \x03(\v2\x12.registry.v1.GrantR\x06grants\x129\n" +
+	"\n" +
+	"expires_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x129\n" +
+	"\n" +
+	"created_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12A\n" +
+	"\x0eprevious_until\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rpreviousUntil\"@\n" +
+	"\x11InitTokensRequest\x12+\n" +
+	"\x05token\x18\x01 \x01(\v2\x15.registry.v1.NewTokenR\x05token\"T\n" +
+	"\x12InitTokensResponse\x12(\n" +
+	"\x05token\x18\x01 \x01(\v2\x12.registry.v1.TokenR\x05token\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\"A\n" +
+	"\x12CreateTokenRequest\x12+\n" +
+	"\x05token\x18\x01 \x01(\v2\x15.registry.v1.NewTokenR\x05token\"U\n" +
+	"\x13CreateTokenResponse\x12(\n" +
+	"\x05token\x18\x01 \x01(\v2\x12.registry.v1.TokenR\x05token\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\"q\n" +
+	"\x12RotateTokenRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\x123\n" +
+	"\aoverlap\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\aoverlap\"U\n" +
+	"\x13RotateTokenResponse\x12(\n" +
+	"\x05token\x18\x01 \x01(\v2\x12.registry.v1.TokenR\x05token\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\"(\n" +
+	"\x12RevokeTokenRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"E\n" +
+	"\x13RevokeTokenResponse\x12\x18\n" +
+	"\aremoved\x18\x01 \x01(\bR\aremoved\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\"}\n" +
+	"\x11ListTokensRequest\x12\x1b\n" +
+	"\tpage_size\x18\x01 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\x12,\n" +
+	"\x04read\x18\x03 \x01(\v2\x18.registry.v1.ReadOptionsR\x04read\"\xa8\x01\n" +
+	"\x12ListTokensResponse\x12*\n" +
+	"\x06tokens\x18\x01 \x03(\v2\x12.registry.v1.TokenR\x06tokens\x12\x0e\n" +
+	"\x02on\x18\x02 \x01(\bR\x02on\x12&\n" +
+	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken\x12.\n" +
+	"\areceipt\x18\x04 \x01(\v2\x14.registry.v1.ReceiptR\areceipt\"\r\n" +
+	"\vSelfRequest\"8\n" +
+	"\fSelfResponse\x12(\n" +
+	"\x05token\x18\x01 \x01(\v2\x12.registry.v1.TokenR\x05token\"\xc9\x03\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04addr\x18\x02 \x01(\tR\x04addr\x12\x16\n" +
@@ -4101,7 +5560,21 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x14\n" +
 	"\x05index\x18\x03 \x01(\x04R\x05index\x12\x1a\n" +
 	"\binstance\x18\x04 \x01(\fR\binstance\x12\x1a\n" +
-	"\brevision\x18\x05 \x01(\x04R\brevision\"\xbd\x01\n" +
+	"\brevision\x18\x05 \x01(\x04R\brevision\"Y\n" +
+	"\x13RegisterManyRequest\x12B\n" +
+	"\rregistrations\x18\x01 \x03(\v2\x1c.registry.v1.RegisterRequestR\rregistrations\"M\n" +
+	"\x14RegisterManyResponse\x125\n" +
+	"\aresults\x18\x01 \x03(\v2\x1b.registry.v1.RegisterResultR\aresults\"\x8d\x01\n" +
+	"\x0eRegisterResult\x12?\n" +
+	"\n" +
+	"registered\x18\x01 \x01(\v2\x1d.registry.v1.RegisterResponseH\x00R\n" +
+	"registered\x120\n" +
+	"\afailure\x18\x02 \x01(\v2\x14.registry.v1.FailureH\x00R\afailureB\b\n" +
+	"\x06result\"i\n" +
+	"\aFailure\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\rR\x04code\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x120\n" +
+	"\x06detail\x18\x03 \x01(\v2\x18.registry.v1.ErrorDetailR\x06detail\"\xbd\x01\n" +
 	"\x11DeregisterRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x1a\n" +
@@ -4160,12 +5633,13 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x120\n" +
 	"\x06config\x18\x02 \x01(\v2\x18.registry.v1.GroupConfigR\x06config\x12\x18\n" +
 	"\amembers\x18\x03 \x01(\rR\amembers\x12\x1a\n" +
-	"\brevision\x18\x04 \x01(\x04R\brevision\"y\n" +
+	"\brevision\x18\x04 \x01(\x04R\brevision\"\x91\x01\n" +
 	"\rGroupsRequest\x12,\n" +
 	"\x04read\x18\x01 \x01(\v2\x18.registry.v1.ReadOptionsR\x04read\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tR\tpageToken\"\x94\x01\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\x12\x16\n" +
+	"\x06prefix\x18\x04 \x01(\tR\x06prefix\"\x94\x01\n" +
 	"\x0eGroupsResponse\x12*\n" +
 	"\x06groups\x18\x01 \x03(\v2\x12.registry.v1.GroupR\x06groups\x12.\n" +
 	"\areceipt\x18\x02 \x01(\v2\x14.registry.v1.ReceiptR\areceipt\x12&\n" +
@@ -4346,12 +5820,27 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\x0fTransferRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"*\n" +
 	"\x10TransferResponse\x12\x16\n" +
-	"\x06leader\x18\x01 \x01(\tR\x06leader\"\xc6\x03\n" +
+	"\x06leader\x18\x01 \x01(\tR\x06leader\"C\n" +
+	"\x13SaveSnapshotRequest\x12,\n" +
+	"\x04read\x18\x01 \x01(\v2\x18.registry.v1.ReadOptionsR\x04read\"Z\n" +
+	"\x14SaveSnapshotResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\x12.\n" +
+	"\areceipt\x18\x02 \x01(\v2\x14.registry.v1.ReceiptR\areceipt\",\n" +
+	"\x16RestoreSnapshotRequest\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\x9a\x01\n" +
+	"\x17RestoreSnapshotResponse\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x16\n" +
+	"\x06groups\x18\x02 \x01(\x04R\x06groups\x12\x18\n" +
+	"\amembers\x18\x03 \x01(\x04R\amembers\x12\x16\n" +
+	"\x06tokens\x18\x04 \x01(\x04R\x06tokens\x12\x1f\n" +
+	"\vleases_kept\x18\x05 \x01(\bR\n" +
+	"leasesKept\"\xd1\x04\n" +
 	"\vErrorDetail\x127\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x1f.registry.v1.ErrorDetail.ReasonR\x06reason\x12\x14\n" +
 	"\x05field\x18\x02 \x01(\tR\x05field\x12\x14\n" +
 	"\x05limit\x18\x03 \x01(\tR\x05limit\x12\x16\n" +
-	"\x06leader\x18\x04 \x01(\tR\x06leader\"\xb9\x02\n" +
+	"\x06leader\x18\x04 \x01(\tR\x06leader\x12\x1b\n" +
+	"\tlease_ids\x18\x05 \x03(\x04R\bleaseIds\"\xa7\x03\n" +
 	"\x06Reason\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10INVALID_ARGUMENT\x10\x01\x12\x11\n" +
@@ -4373,13 +5862,28 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\x04BUSY\x10\x0e\x12\x11\n" +
 	"\rWRONG_CLUSTER\x10\x0f\x12\x13\n" +
 	"\x0fGROUP_NOT_EMPTY\x10\x14\x12\x10\n" +
-	"\fUNKNOWN_NODE\x10\x15*X\n" +
+	"\fUNKNOWN_NODE\x10\x15\x12\x13\n" +
+	"\x0fUNAUTHENTICATED\x10\x16\x12\x15\n" +
+	"\x11PERMISSION_DENIED\x10\x17\x12\r\n" +
+	"\tNOT_OWNER\x10\x18\x12\x0e\n" +
+	"\n" +
+	"TOKENS_OFF\x10\x19\x12\x0e\n" +
+	"\n" +
+	"LAST_ADMIN\x10\x1a\x12\x11\n" +
+	"\rUNKNOWN_TOKEN\x10\x1b*j\n" +
+	"\x05Right\x12\x15\n" +
+	"\x11RIGHT_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eRIGHT_DISCOVER\x10\x01\x12\x12\n" +
+	"\x0eRIGHT_REGISTER\x10\x02\x12\x11\n" +
+	"\rRIGHT_OPERATE\x10\x03\x12\x0f\n" +
+	"\vRIGHT_ADMIN\x10\x04*X\n" +
 	"\vMemberState\x12\x17\n" +
 	"\x13MEMBER_STATE_ACTIVE\x10\x00\x12\x19\n" +
 	"\x15MEMBER_STATE_DRAINING\x10\x01\x12\x15\n" +
-	"\x11MEMBER_STATE_HELD\x10\x022\xd7\b\n" +
+	"\x11MEMBER_STATE_HELD\x10\x022\xac\t\n" +
 	"\bRegistry\x12G\n" +
-	"\bRegister\x12\x1c.registry.v1.RegisterRequest\x1a\x1d.registry.v1.RegisterResponse\x12M\n" +
+	"\bRegister\x12\x1c.registry.v1.RegisterRequest\x1a\x1d.registry.v1.RegisterResponse\x12S\n" +
+	"\fRegisterMany\x12 .registry.v1.RegisterManyRequest\x1a!.registry.v1.RegisterManyResponse\x12M\n" +
 	"\n" +
 	"Deregister\x12\x1e.registry.v1.DeregisterRequest\x1a\x1f.registry.v1.DeregisterResponse\x12J\n" +
 	"\tHeartbeat\x12\x1d.registry.v1.HeartbeatRequest\x1a\x1e.registry.v1.HeartbeatResponse\x12T\n" +
@@ -4395,12 +5899,21 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"AcceptLoss\x12\x1e.registry.v1.AcceptLossRequest\x1a\x1f.registry.v1.AcceptLossResponse\x12>\n" +
 	"\x05Index\x12\x19.registry.v1.IndexRequest\x1a\x1a.registry.v1.IndexResponse\x12>\n" +
 	"\x05Guard\x12\x19.registry.v1.GuardRequest\x1a\x1a.registry.v1.GuardResponse\x12=\n" +
-	"\x05Watch\x12\x19.registry.v1.WatchRequest\x1a\x17.registry.v1.WatchEvent0\x012\x95\x02\n" +
+	"\x05Watch\x12\x19.registry.v1.WatchRequest\x1a\x17.registry.v1.WatchEvent0\x012\xcc\x03\n" +
 	"\aCluster\x12A\n" +
 	"\x06Status\x12\x1a.registry.v1.StatusRequest\x1a\x1b.registry.v1.StatusResponse\x12;\n" +
 	"\x04Join\x12\x18.registry.v1.JoinRequest\x1a\x19.registry.v1.JoinResponse\x12A\n" +
 	"\x06Remove\x12\x1a.registry.v1.RemoveRequest\x1a\x1b.registry.v1.RemoveResponse\x12G\n" +
-	"\bTransfer\x12\x1c.registry.v1.TransferRequest\x1a\x1d.registry.v1.TransferResponseB-Z+github.com/werbenhu/registry/rpc/registrypbb\x06proto3"
+	"\bTransfer\x12\x1c.registry.v1.TransferRequest\x1a\x1d.registry.v1.TransferResponse\x12U\n" +
+	"\fSaveSnapshot\x12 .registry.v1.SaveSnapshotRequest\x1a!.registry.v1.SaveSnapshotResponse0\x01\x12^\n" +
+	"\x0fRestoreSnapshot\x12#.registry.v1.RestoreSnapshotRequest\x1a$.registry.v1.RestoreSnapshotResponse(\x012\xbe\x03\n" +
+	"\x06Tokens\x12G\n" +
+	"\x04Init\x12\x1e.registry.v1.InitTokensRequest\x1a\x1f.registry.v1.InitTokensResponse\x12K\n" +
+	"\x06Create\x12\x1f.registry.v1.CreateTokenRequest\x1a .registry.v1.CreateTokenResponse\x12K\n" +
+	"\x06Rotate\x12\x1f.registry.v1.RotateTokenRequest\x1a .registry.v1.RotateTokenResponse\x12K\n" +
+	"\x06Revoke\x12\x1f.registry.v1.RevokeTokenRequest\x1a .registry.v1.RevokeTokenResponse\x12G\n" +
+	"\x04List\x12\x1e.registry.v1.ListTokensRequest\x1a\x1f.registry.v1.ListTokensResponse\x12;\n" +
+	"\x04Self\x12\x18.registry.v1.SelfRequest\x1a\x19.registry.v1.SelfResponseB-Z+github.com/werbenhu/registry/rpc/registrypbb\x06proto3"
 
 var (
 	file_rpc_registrypb_registry_proto_rawDescOnce sync.Once
@@ -4414,162 +5927,228 @@ func file_rpc_registrypb_registry_proto_rawDescGZIP() []byte {
 	return file_rpc_registrypb_registry_proto_rawDescData
 }
 
-var file_rpc_registrypb_registry_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_rpc_registrypb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_rpc_registrypb_registry_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_rpc_registrypb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 76)
 var file_rpc_registrypb_registry_proto_goTypes = []any{
-	(MemberState)(0),              // 0: registry.v1.MemberState
-	(GuardResponse_Phase)(0),      // 1: registry.v1.GuardResponse.Phase
-	(ErrorDetail_Reason)(0),       // 2: registry.v1.ErrorDetail.Reason
-	(*Member)(nil),                // 3: registry.v1.Member
-	(*ReadOptions)(nil),           // 4: registry.v1.ReadOptions
-	(*Receipt)(nil),               // 5: registry.v1.Receipt
-	(*IndexRequest)(nil),          // 6: registry.v1.IndexRequest
-	(*IndexResponse)(nil),         // 7: registry.v1.IndexResponse
-	(*RegisterRequest)(nil),       // 8: registry.v1.RegisterRequest
-	(*RegisterResponse)(nil),      // 9: registry.v1.RegisterResponse
-	(*DeregisterRequest)(nil),     // 10: registry.v1.DeregisterRequest
-	(*DeregisterResponse)(nil),    // 11: registry.v1.DeregisterResponse
-	(*HeartbeatRequest)(nil),      // 12: registry.v1.HeartbeatRequest
-	(*HeartbeatResponse)(nil),     // 13: registry.v1.HeartbeatResponse
-	(*MatchRequest)(nil),          // 14: registry.v1.MatchRequest
-	(*MatchResponse)(nil),         // 15: registry.v1.MatchResponse
-	(*MatchManyRequest)(nil),      // 16: registry.v1.MatchManyRequest
-	(*MatchManyResponse)(nil),     // 17: registry.v1.MatchManyResponse
-	(*MembersRequest)(nil),        // 18: registry.v1.MembersRequest
-	(*MembersResponse)(nil),       // 19: registry.v1.MembersResponse
-	(*GroupConfig)(nil),           // 20: registry.v1.GroupConfig
-	(*Group)(nil),                 // 21: registry.v1.Group
-	(*GroupsRequest)(nil),         // 22: registry.v1.GroupsRequest
-	(*GroupsResponse)(nil),        // 23: registry.v1.GroupsResponse
-	(*SetGroupRequest)(nil),       // 24: registry.v1.SetGroupRequest
-	(*SetGroupResponse)(nil),      // 25: registry.v1.SetGroupResponse
-	(*DeleteGroupRequest)(nil),    // 26: registry.v1.DeleteGroupRequest
-	(*DeleteGroupResponse)(nil),   // 27: registry.v1.DeleteGroupResponse
-	(*UpdateMemberRequest)(nil),   // 28: registry.v1.UpdateMemberRequest
-	(*UpdateMemberResponse)(nil),  // 29: registry.v1.UpdateMemberResponse
-	(*AcceptLossRequest)(nil),     // 30: registry.v1.AcceptLossRequest
-	(*AcceptLossResponse)(nil),    // 31: registry.v1.AcceptLossResponse
-	(*GuardRequest)(nil),          // 32: registry.v1.GuardRequest
-	(*GuardResponse)(nil),         // 33: registry.v1.GuardResponse
-	(*WatchRequest)(nil),          // 34: registry.v1.WatchRequest
-	(*KnownGroup)(nil),            // 35: registry.v1.KnownGroup
-	(*WatchEvent)(nil),            // 36: registry.v1.WatchEvent
-	(*GroupAbsence)(nil),          // 37: registry.v1.GroupAbsence
-	(*GroupSnapshot)(nil),         // 38: registry.v1.GroupSnapshot
-	(*GroupDelta)(nil),            // 39: registry.v1.GroupDelta
-	(*GroupList)(nil),             // 40: registry.v1.GroupList
-	(*NodeList)(nil),              // 41: registry.v1.NodeList
-	(*Node)(nil),                  // 42: registry.v1.Node
-	(*Progress)(nil),              // 43: registry.v1.Progress
-	(*StatusRequest)(nil),         // 44: registry.v1.StatusRequest
-	(*StatusResponse)(nil),        // 45: registry.v1.StatusResponse
-	(*NodeStatus)(nil),            // 46: registry.v1.NodeStatus
-	(*JoinRequest)(nil),           // 47: registry.v1.JoinRequest
-	(*JoinResponse)(nil),          // 48: registry.v1.JoinResponse
-	(*RemoveRequest)(nil),         // 49: registry.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 50: registry.v1.RemoveResponse
-	(*TransferRequest)(nil),       // 51: registry.v1.TransferRequest
-	(*TransferResponse)(nil),      // 52: registry.v1.TransferResponse
-	(*ErrorDetail)(nil),           // 53: registry.v1.ErrorDetail
-	nil,                           // 54: registry.v1.Member.MetaEntry
-	nil,                           // 55: registry.v1.RegisterRequest.MetaEntry
-	(*durationpb.Duration)(nil),   // 56: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 57: google.protobuf.Timestamp
+	(Right)(0),                      // 0: registry.v1.Right
+	(MemberState)(0),                // 1: registry.v1.MemberState
+	(GuardResponse_Phase)(0),        // 2: registry.v1.GuardResponse.Phase
+	(ErrorDetail_Reason)(0),         // 3: registry.v1.ErrorDetail.Reason
+	(*Grant)(nil),                   // 4: registry.v1.Grant
+	(*NewToken)(nil),                // 5: registry.v1.NewToken
+	(*Token)(nil),                   // 6: registry.v1.Token
+	(*InitTokensRequest)(nil),       // 7: registry.v1.InitTokensRequest
+	(*InitTokensResponse)(nil),      // 8: registry.v1.InitTokensResponse
+	(*CreateTokenRequest)(nil),      // 9: registry.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),     // 10: registry.v1.CreateTokenResponse
+	(*RotateTokenRequest)(nil),      // 11: registry.v1.RotateTokenRequest
+	(*RotateTokenResponse)(nil),     // 12: registry.v1.RotateTokenResponse
+	(*RevokeTokenRequest)(nil),      // 13: registry.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),     // 14: registry.v1.RevokeTokenResponse
+	(*ListTokensRequest)(nil),       // 15: registry.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),      // 16: registry.v1.ListTokensResponse
+	(*SelfRequest)(nil),             // 17: registry.v1.SelfRequest
+	(*SelfResponse)(nil),            // 18: registry.v1.SelfResponse
+	(*Member)(nil),                  // 19: registry.v1.Member
+	(*ReadOptions)(nil),             // 20: registry.v1.ReadOptions
+	(*Receipt)(nil),                 // 21: registry.v1.Receipt
+	(*IndexRequest)(nil),            // 22: registry.v1.IndexRequest
+	(*IndexResponse)(nil),           // 23: registry.v1.IndexResponse
+	(*RegisterRequest)(nil),         // 24: registry.v1.RegisterRequest
+	(*RegisterResponse)(nil),        // 25: registry.v1.RegisterResponse
+	(*RegisterManyRequest)(nil),     // 26: registry.v1.RegisterManyRequest
+	(*RegisterManyResponse)(nil),    // 27: registry.v1.RegisterManyResponse
+	(*RegisterResult)(nil),          // 28: registry.v1.RegisterResult
+	(*Failure)(nil),                 // 29: registry.v1.Failure
+	(*DeregisterRequest)(nil),       // 30: registry.v1.DeregisterRequest
+	(*DeregisterResponse)(nil),      // 31: registry.v1.DeregisterResponse
+	(*HeartbeatRequest)(nil),        // 32: registry.v1.HeartbeatRequest
+	(*HeartbeatResponse)(nil),       // 33: registry.v1.HeartbeatResponse
+	(*MatchRequest)(nil),            // 34: registry.v1.MatchRequest
+	(*MatchResponse)(nil),           // 35: registry.v1.MatchResponse
+	(*MatchManyRequest)(nil),        // 36: registry.v1.MatchManyRequest
+	(*MatchManyResponse)(nil),       // 37: registry.v1.MatchManyResponse
+	(*MembersRequest)(nil),          // 38: registry.v1.MembersRequest
+	(*MembersResponse)(nil),         // 39: registry.v1.MembersResponse
+	(*GroupConfig)(nil),             // 40: registry.v1.GroupConfig
+	(*Group)(nil),                   // 41: registry.v1.Group
+	(*GroupsRequest)(nil),           // 42: registry.v1.GroupsRequest
+	(*GroupsResponse)(nil),          // 43: registry.v1.GroupsResponse
+	(*SetGroupRequest)(nil),         // 44: registry.v1.SetGroupRequest
+	(*SetGroupResponse)(nil),        // 45: registry.v1.SetGroupResponse
+	(*DeleteGroupRequest)(nil),      // 46: registry.v1.DeleteGroupRequest
+	(*DeleteGroupResponse)(nil),     // 47: registry.v1.DeleteGroupResponse
+	(*UpdateMemberRequest)(nil),     // 48: registry.v1.UpdateMemberRequest
+	(*UpdateMemberResponse)(nil),    // 49: registry.v1.UpdateMemberResponse
+	(*AcceptLossRequest)(nil),       // 50: registry.v1.AcceptLossRequest
+	(*AcceptLossResponse)(nil),      // 51: registry.v1.AcceptLossResponse
+	(*GuardRequest)(nil),            // 52: registry.v1.GuardRequest
+	(*GuardResponse)(nil),           // 53: registry.v1.GuardResponse
+	(*WatchRequest)(nil),            // 54: registry.v1.WatchRequest
+	(*KnownGroup)(nil),              // 55: registry.v1.KnownGroup
+	(*WatchEvent)(nil),              // 56: registry.v1.WatchEvent
+	(*GroupAbsence)(nil),            // 57: registry.v1.GroupAbsence
+	(*GroupSnapshot)(nil),           // 58: registry.v1.GroupSnapshot
+	(*GroupDelta)(nil),              // 59: registry.v1.GroupDelta
+	(*GroupList)(nil),               // 60: registry.v1.GroupList
+	(*NodeList)(nil),                // 61: registry.v1.NodeList
+	(*Node)(nil),                    // 62: registry.v1.Node
+	(*Progress)(nil),                // 63: registry.v1.Progress
+	(*StatusRequest)(nil),           // 64: registry.v1.StatusRequest
+	(*StatusResponse)(nil),          // 65: registry.v1.StatusResponse
+	(*NodeStatus)(nil),              // 66: registry.v1.NodeStatus
+	(*JoinRequest)(nil),             // 67: registry.v1.JoinRequest
+	(*JoinResponse)(nil),            // 68: registry.v1.JoinResponse
+	(*RemoveRequest)(nil),           // 69: registry.v1.RemoveRequest
+	(*RemoveResponse)(nil),          // 70: registry.v1.RemoveResponse
+	(*TransferRequest)(nil),         // 71: registry.v1.TransferRequest
+	(*TransferResponse)(nil),        // 72: registry.v1.TransferResponse
+	(*SaveSnapshotRequest)(nil),     // 73: registry.v1.SaveSnapshotRequest
+	(*SaveSnapshotResponse)(nil),    // 74: registry.v1.SaveSnapshotResponse
+	(*RestoreSnapshotRequest)(nil),  // 75: registry.v1.RestoreSnapshotRequest
+	(*RestoreSnapshotResponse)(nil), // 76: registry.v1.RestoreSnapshotResponse
+	(*ErrorDetail)(nil),             // 77: registry.v1.ErrorDetail
+	nil,                             // 78: registry.v1.Member.MetaEntry
+	nil,                             // 79: registry.v1.RegisterRequest.MetaEntry
+	(*timestamppb.Timestamp)(nil),   // 80: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 81: google.protobuf.Duration
 }
 var file_rpc_registrypb_registry_proto_depIdxs = []int32{
-	54, // 0: registry.v1.Member.meta:type_name -> registry.v1.Member.MetaEntry
-	0,  // 1: registry.v1.Member.state:type_name -> registry.v1.MemberState
-	56, // 2: registry.v1.Member.ttl:type_name -> google.protobuf.Duration
-	57, // 3: registry.v1.Member.registered_at:type_name -> google.protobuf.Timestamp
-	56, // 4: registry.v1.Member.hold:type_name -> google.protobuf.Duration
-	56, // 5: registry.v1.ReadOptions.max_staleness:type_name -> google.protobuf.Duration
-	56, // 6: registry.v1.Receipt.lag:type_name -> google.protobuf.Duration
-	4,  // 7: registry.v1.IndexRequest.read:type_name -> registry.v1.ReadOptions
-	55, // 8: registry.v1.RegisterRequest.meta:type_name -> registry.v1.RegisterRequest.MetaEntry
-	56, // 9: registry.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
-	0,  // 10: registry.v1.RegisterRequest.state:type_name -> registry.v1.MemberState
-	56, // 11: registry.v1.RegisterResponse.ttl:type_name -> google.protobuf.Duration
-	4,  // 12: registry.v1.MatchRequest.read:type_name -> registry.v1.ReadOptions
-	3,  // 13: registry.v1.MatchResponse.members:type_name -> registry.v1.Member
-	5,  // 14: registry.v1.MatchResponse.receipt:type_name -> registry.v1.Receipt
-	3,  // 15: registry.v1.MatchResponse.fallback:type_name -> registry.v1.Member
-	4,  // 16: registry.v1.MatchManyRequest.read:type_name -> registry.v1.ReadOptions
-	3,  // 17: registry.v1.MatchManyResponse.members:type_name -> registry.v1.Member
-	5,  // 18: registry.v1.MatchManyResponse.receipt:type_name -> registry.v1.Receipt
-	4,  // 19: registry.v1.MembersRequest.read:type_name -> registry.v1.ReadOptions
-	3,  // 20: registry.v1.MembersResponse.members:type_name -> registry.v1.Member
-	20, // 21: registry.v1.MembersResponse.config:type_name -> registry.v1.GroupConfig
-	5,  // 22: registry.v1.MembersResponse.receipt:type_name -> registry.v1.Receipt
-	20, // 23: registry.v1.Group.config:type_name -> registry.v1.GroupConfig
-	4,  // 24: registry.v1.GroupsRequest.read:type_name -> registry.v1.ReadOptions
-	21, // 25: registry.v1.GroupsResponse.groups:type_name -> registry.v1.Group
-	5,  // 26: registry.v1.GroupsResponse.receipt:type_name -> registry.v1.Receipt
-	20, // 27: registry.v1.SetGroupRequest.config:type_name -> registry.v1.GroupConfig
-	0,  // 28: registry.v1.UpdateMemberRequest.state:type_name -> registry.v1.MemberState
-	56, // 29: registry.v1.UpdateMemberRequest.hold:type_name -> google.protobuf.Duration
-	1,  // 30: registry.v1.GuardResponse.phase:type_name -> registry.v1.GuardResponse.Phase
-	56, // 31: registry.v1.GuardResponse.hold_left:type_name -> google.protobuf.Duration
-	56, // 32: registry.v1.WatchRequest.progress_interval:type_name -> google.protobuf.Duration
-	35, // 33: registry.v1.WatchRequest.known:type_name -> registry.v1.KnownGroup
-	40, // 34: registry.v1.WatchEvent.groups:type_name -> registry.v1.GroupList
-	41, // 35: registry.v1.WatchEvent.nodes:type_name -> registry.v1.NodeList
-	43, // 36: registry.v1.WatchEvent.progress:type_name -> registry.v1.Progress
-	38, // 37: registry.v1.WatchEvent.snapshot:type_name -> registry.v1.GroupSnapshot
-	39, // 38: registry.v1.WatchEvent.delta:type_name -> registry.v1.GroupDelta
-	37, // 39: registry.v1.WatchEvent.absence:type_name -> registry.v1.GroupAbsence
-	20, // 40: registry.v1.GroupSnapshot.config:type_name -> registry.v1.GroupConfig
-	3,  // 41: registry.v1.GroupSnapshot.members:type_name -> registry.v1.Member
-	20, // 42: registry.v1.GroupDelta.config:type_name -> registry.v1.GroupConfig
-	3,  // 43: registry.v1.GroupDelta.put:type_name -> registry.v1.Member
-	21, // 44: registry.v1.GroupList.groups:type_name -> registry.v1.Group
-	42, // 45: registry.v1.NodeList.nodes:type_name -> registry.v1.Node
-	56, // 46: registry.v1.Progress.lag:type_name -> google.protobuf.Duration
-	46, // 47: registry.v1.StatusResponse.nodes:type_name -> registry.v1.NodeStatus
-	56, // 48: registry.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
-	2,  // 49: registry.v1.ErrorDetail.reason:type_name -> registry.v1.ErrorDetail.Reason
-	8,  // 50: registry.v1.Registry.Register:input_type -> registry.v1.RegisterRequest
-	10, // 51: registry.v1.Registry.Deregister:input_type -> registry.v1.DeregisterRequest
-	12, // 52: registry.v1.Registry.Heartbeat:input_type -> registry.v1.HeartbeatRequest
-	12, // 53: registry.v1.Registry.HeartbeatStream:input_type -> registry.v1.HeartbeatRequest
-	14, // 54: registry.v1.Registry.Match:input_type -> registry.v1.MatchRequest
-	16, // 55: registry.v1.Registry.MatchMany:input_type -> registry.v1.MatchManyRequest
-	18, // 56: registry.v1.Registry.Members:input_type -> registry.v1.MembersRequest
-	22, // 57: registry.v1.Registry.Groups:input_type -> registry.v1.GroupsRequest
-	24, // 58: registry.v1.Registry.SetGroup:input_type -> registry.v1.SetGroupRequest
-	26, // 59: registry.v1.Registry.DeleteGroup:input_type -> registry.v1.DeleteGroupRequest
-	28, // 60: registry.v1.Registry.UpdateMember:input_type -> registry.v1.UpdateMemberRequest
-	30, // 61: registry.v1.Registry.AcceptLoss:input_type -> registry.v1.AcceptLossRequest
-	6,  // 62: registry.v1.Registry.Index:input_type -> registry.v1.IndexRequest
-	32, // 63: registry.v1.Registry.Guard:input_type -> registry.v1.GuardRequest
-	34, // 64: registry.v1.Registry.Watch:input_type -> registry.v1.WatchRequest
-	44, // 65: registry.v1.Cluster.Status:input_type -> registry.v1.StatusRequest
-	47, // 66: registry.v1.Cluster.Join:input_type -> registry.v1.JoinRequest
-	49, // 67: registry.v1.Cluster.Remove:input_type -> registry.v1.RemoveRequest
-	51, // 68: registry.v1.Cluster.Transfer:input_type -> registry.v1.TransferRequest
-	9,  // 69: registry.v1.Registry.Register:output_type -> registry.v1.RegisterResponse
-	11, // 70: registry.v1.Registry.Deregister:output_type -> registry.v1.DeregisterResponse
-	13, // 71: registry.v1.Registry.Heartbeat:output_type -> registry.v1.HeartbeatResponse
-	13, // 72: registry.v1.Registry.HeartbeatStream:output_type -> registry.v1.HeartbeatResponse
-	15, // 73: registry.v1.Registry.Match:output_type -> registry.v1.MatchResponse
-	17, // 74: registry.v1.Registry.MatchMany:output_type -> registry.v1.MatchManyResponse
-	19, // 75: registry.v1.Registry.Members:output_type -> registry.v1.MembersResponse
-	23, // 76: registry.v1.Registry.Groups:output_type -> registry.v1.GroupsResponse
-	25, // 77: registry.v1.Registry.SetGroup:output_type -> registry.v1.SetGroupResponse
-	27, // 78: registry.v1.Registry.DeleteGroup:output_type -> registry.v1.DeleteGroupResponse
-	29, // 79: registry.v1.Registry.UpdateMember:output_type -> registry.v1.UpdateMemberResponse
-	31, // 80: registry.v1.Registry.AcceptLoss:output_type -> registry.v1.AcceptLossResponse
-	7,  // 81: registry.v1.Registry.Index:output_type -> registry.v1.IndexResponse
-	33, // 82: registry.v1.Registry.Guard:output_type -> registry.v1.GuardResponse
-	36, // 83: registry.v1.Registry.Watch:output_type -> registry.v1.WatchEvent
-	45, // 84: registry.v1.Cluster.Status:output_type -> registry.v1.StatusResponse
-	48, // 85: registry.v1.Cluster.Join:output_type -> registry.v1.JoinResponse
-	50, // 86: registry.v1.Cluster.Remove:output_type -> registry.v1.RemoveResponse
-	52, // 87: registry.v1.Cluster.Transfer:output_type -> registry.v1.TransferResponse
-	69, // [69:88] is the sub-list for method output_type
-	50, // [50:69] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	0,   // 0: registry.v1.Grant.rights:type_name -> registry.v1.Right
+	4,   // 1: registry.v1.NewToken.grants:type_name -> registry.v1.Grant
+	80,  // 2: registry.v1.NewToken.expires_at:type_name -> google.protobuf.Timestamp
+	4,   // 3: registry.v1.Token.grants:type_name -> registry.v1.Grant
+	80,  // 4: registry.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
+	80,  // 5: registry.v1.Token.created_at:type_name -> google.protobuf.Timestamp
+	80,  // 6: registry.v1.Token.previous_until:type_name -> google.protobuf.Timestamp
+	5,   // 7: registry.v1.InitTokensRequest.token:type_name -> registry.v1.NewToken
+	6,   // 8: registry.v1.InitTokensResponse.token:type_name -> registry.v1.Token
+	5,   // 9: registry.v1.CreateTokenRequest.token:type_name -> registry.v1.NewToken
+	6,   // 10: registry.v1.CreateTokenResponse.token:type_name -> registry.v1.Token
+	81,  // 11: registry.v1.RotateTokenRequest.overlap:type_name -> google.protobuf.Duration
+	6,   // 12: registry.v1.RotateTokenResponse.token:type_name -> registry.v1.Token
+	20,  // 13: registry.v1.ListTokensRequest.read:type_name -> registry.v1.ReadOptions
+	6,   // 14: registry.v1.ListTokensResponse.tokens:type_name -> registry.v1.Token
+	21,  // 15: registry.v1.ListTokensResponse.receipt:type_name -> registry.v1.Receipt
+	6,   // 16: registry.v1.SelfResponse.token:type_name -> registry.v1.Token
+	78,  // 17: registry.v1.Member.meta:type_name -> registry.v1.Member.MetaEntry
+	1,   // 18: registry.v1.Member.state:type_name -> registry.v1.MemberState
+	81,  // 19: registry.v1.Member.ttl:type_name -> google.protobuf.Duration
+	80,  // 20: registry.v1.Member.registered_at:type_name -> google.protobuf.Timestamp
+	81,  // 21: registry.v1.Member.hold:type_name -> google.protobuf.Duration
+	81,  // 22: registry.v1.ReadOptions.max_staleness:type_name -> google.protobuf.Duration
+	81,  // 23: registry.v1.Receipt.lag:type_name -> google.protobuf.Duration
+	20,  // 24: registry.v1.IndexRequest.read:type_name -> registry.v1.ReadOptions
+	79,  // 25: registry.v1.RegisterRequest.meta:type_name -> registry.v1.RegisterRequest.MetaEntry
+	81,  // 26: registry.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
+	1,   // 27: registry.v1.RegisterRequest.state:type_name -> registry.v1.MemberState
+	81,  // 28: registry.v1.RegisterResponse.ttl:type_name -> google.protobuf.Duration
+	24,  // 29: registry.v1.RegisterManyRequest.registrations:type_name -> registry.v1.RegisterRequest
+	28,  // 30: registry.v1.RegisterManyResponse.results:type_name -> registry.v1.RegisterResult
+	25,  // 31: registry.v1.RegisterResult.registered:type_name -> registry.v1.RegisterResponse
+	29,  // 32: registry.v1.RegisterResult.failure:type_name -> registry.v1.Failure
+	77,  // 33: registry.v1.Failure.detail:type_name -> registry.v1.ErrorDetail
+	20,  // 34: registry.v1.MatchRequest.read:type_name -> registry.v1.ReadOptions
+	19,  // 35: registry.v1.MatchResponse.members:type_name -> registry.v1.Member
+	21,  // 36: registry.v1.MatchResponse.receipt:type_name -> registry.v1.Receipt
+	19,  // 37: registry.v1.MatchResponse.fallback:type_name -> registry.v1.Member
+	20,  // 38: registry.v1.MatchManyRequest.read:type_name -> registry.v1.ReadOptions
+	19,  // 39: registry.v1.MatchManyResponse.members:type_name -> registry.v1.Member
+	21,  // 40: registry.v1.MatchManyResponse.receipt:type_name -> registry.v1.Receipt
+	20,  // 41: registry.v1.MembersRequest.read:type_name -> registry.v1.ReadOptions
+	19,  // 42: registry.v1.MembersResponse.members:type_name -> registry.v1.Member
+	40,  // 43: registry.v1.MembersResponse.config:type_name -> registry.v1.GroupConfig
+	21,  // 44: registry.v1.MembersResponse.receipt:type_name -> registry.v1.Receipt
+	40,  // 45: registry.v1.Group.config:type_name -> registry.v1.GroupConfig
+	20,  // 46: registry.v1.GroupsRequest.read:type_name -> registry.v1.ReadOptions
+	41,  // 47: registry.v1.GroupsResponse.groups:type_name -> registry.v1.Group
+	21,  // 48: registry.v1.GroupsResponse.receipt:type_name -> registry.v1.Receipt
+	40,  // 49: registry.v1.SetGroupRequest.config:type_name -> registry.v1.GroupConfig
+	1,   // 50: registry.v1.UpdateMemberRequest.state:type_name -> registry.v1.MemberState
+	81,  // 51: registry.v1.UpdateMemberRequest.hold:type_name -> google.protobuf.Duration
+	2,   // 52: registry.v1.GuardResponse.phase:type_name -> registry.v1.GuardResponse.Phase
+	81,  // 53: registry.v1.GuardResponse.hold_left:type_name -> google.protobuf.Duration
+	81,  // 54: registry.v1.WatchRequest.progress_interval:type_name -> google.protobuf.Duration
+	55,  // 55: registry.v1.WatchRequest.known:type_name -> registry.v1.KnownGroup
+	60,  // 56: registry.v1.WatchEvent.groups:type_name -> registry.v1.GroupList
+	61,  // 57: registry.v1.WatchEvent.nodes:type_name -> registry.v1.NodeList
+	63,  // 58: registry.v1.WatchEvent.progress:type_name -> registry.v1.Progress
+	58,  // 59: registry.v1.WatchEvent.snapshot:type_name -> registry.v1.GroupSnapshot
+	59,  // 60: registry.v1.WatchEvent.delta:type_name -> registry.v1.GroupDelta
+	57,  // 61: registry.v1.WatchEvent.absence:type_name -> registry.v1.GroupAbsence
+	40,  // 62: registry.v1.GroupSnapshot.config:type_name -> registry.v1.GroupConfig
+	19,  // 63: registry.v1.GroupSnapshot.members:type_name -> registry.v1.Member
+	40,  // 64: registry.v1.GroupDelta.config:type_name -> registry.v1.GroupConfig
+	19,  // 65: registry.v1.GroupDelta.put:type_name -> registry.v1.Member
+	41,  // 66: registry.v1.GroupList.groups:type_name -> registry.v1.Group
+	62,  // 67: registry.v1.NodeList.nodes:type_name -> registry.v1.Node
+	81,  // 68: registry.v1.Progress.lag:type_name -> google.protobuf.Duration
+	66,  // 69: registry.v1.StatusResponse.nodes:type_name -> registry.v1.NodeStatus
+	81,  // 70: registry.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
+	20,  // 71: registry.v1.SaveSnapshotRequest.read:type_name -> registry.v1.ReadOptions
+	21,  // 72: registry.v1.SaveSnapshotResponse.receipt:type_name -> registry.v1.Receipt
+	3,   // 73: registry.v1.ErrorDetail.reason:type_name -> registry.v1.ErrorDetail.Reason
+	24,  // 74: registry.v1.Registry.Register:input_type -> registry.v1.RegisterRequest
+	26,  // 75: registry.v1.Registry.RegisterMany:input_type -> registry.v1.RegisterManyRequest
+	30,  // 76: registry.v1.Registry.Deregister:input_type -> registry.v1.DeregisterRequest
+	32,  // 77: registry.v1.Registry.Heartbeat:input_type -> registry.v1.HeartbeatRequest
+	32,  // 78: registry.v1.Registry.HeartbeatStream:input_type -> registry.v1.HeartbeatRequest
+	34,  // 79: registry.v1.Registry.Match:input_type -> registry.v1.MatchRequest
+	36,  // 80: registry.v1.Registry.MatchMany:input_type -> registry.v1.MatchManyRequest
+	38,  // 81: registry.v1.Registry.Members:input_type -> registry.v1.MembersRequest
+	42,  // 82: registry.v1.Registry.Groups:input_type -> registry.v1.GroupsRequest
+	44,  // 83: registry.v1.Registry.SetGroup:input_type -> registry.v1.SetGroupRequest
+	46,  // 84: registry.v1.Registry.DeleteGroup:input_type -> registry.v1.DeleteGroupRequest
+	48,  // 85: registry.v1.Registry.UpdateMember:input_type -> registry.v1.UpdateMemberRequest
+	50,  // 86: registry.v1.Registry.AcceptLoss:input_type -> registry.v1.AcceptLossRequest
+	22,  // 87: registry.v1.Registry.Index:input_type -> registry.v1.IndexRequest
+	52,  // 88: registry.v1.Registry.Guard:input_type -> registry.v1.GuardRequest
+	54,  // 89: registry.v1.Registry.Watch:input_type -> registry.v1.WatchRequest
+	64,  // 90: registry.v1.Cluster.Status:input_type -> registry.v1.StatusRequest
+	67,  // 91: registry.v1.Cluster.Join:input_type -> registry.v1.JoinRequest
+	69,  // 92: registry.v1.Cluster.Remove:input_type -> registry.v1.RemoveRequest
+	71,  // 93: registry.v1.Cluster.Transfer:input_type -> registry.v1.TransferRequest
+	73,  // 94: registry.v1.Cluster.SaveSnapshot:input_type -> registry.v1.SaveSnapshotRequest
+	75,  // 95: registry.v1.Cluster.RestoreSnapshot:input_type -> registry.v1.RestoreSnapshotRequest
+	7,   // 96: registry.v1.Tokens.Init:input_type -> registry.v1.InitTokensRequest
+	9,   // 97: registry.v1.Tokens.Create:input_type -> registry.v1.CreateTokenRequest
+	11,  // 98: registry.v1.Tokens.Rotate:input_type -> registry.v1.RotateTokenRequest
+	13,  // 99: registry.v1.Tokens.Revoke:input_type -> registry.v1.RevokeTokenRequest
+	15,  // 100: registry.v1.Tokens.List:input_type -> registry.v1.ListTokensRequest
+	17,  // 101: registry.v1.Tokens.Self:input_type -> registry.v1.SelfRequest
+	25,  // 102: registry.v1.Registry.Register:output_type -> registry.v1.RegisterResponse
+	27,  // 103: registry.v1.Registry.RegisterMany:output_type -> registry.v1.RegisterManyResponse
+	31,  // 104: registry.v1.Registry.Deregister:output_type -> registry.v1.DeregisterResponse
+	33,  // 105: registry.v1.Registry.Heartbeat:output_type -> registry.v1.HeartbeatResponse
+	33,  // 106: registry.v1.Registry.HeartbeatStream:output_type -> registry.v1.HeartbeatResponse
+	35,  // 107: registry.v1.Registry.Match:output_type -> registry.v1.MatchResponse
+	37,  // 108: registry.v1.Registry.MatchMany:output_type -> registry.v1.MatchManyResponse
+	39,  // 109: registry.v1.Registry.Members:output_type -> registry.v1.MembersResponse
+	43,  // 110: registry.v1.Registry.Groups:output_type -> registry.v1.GroupsResponse
+	45,  // 111: registry.v1.Registry.SetGroup:output_type -> registry.v1.SetGroupResponse
+	47,  // 112: registry.v1.Registry.DeleteGroup:output_type -> registry.v1.DeleteGroupResponse
+	49,  // 113: registry.v1.Registry.UpdateMember:output_type -> registry.v1.UpdateMemberResponse
+	51,  // 114: registry.v1.Registry.AcceptLoss:output_type -> registry.v1.AcceptLossResponse
+	23,  // 115: registry.v1.Registry.Index:output_type -> registry.v1.IndexResponse
+	53,  // 116: registry.v1.Registry.Guard:output_type -> registry.v1.GuardResponse
+	56,  // 117: registry.v1.Registry.Watch:output_type -> registry.v1.WatchEvent
+	65,  // 118: registry.v1.Cluster.Status:output_type -> registry.v1.StatusResponse
+	68,  // 119: registry.v1.Cluster.Join:output_type -> registry.v1.JoinResponse
+	70,  // 120: registry.v1.Cluster.Remove:output_type -> registry.v1.RemoveResponse
+	72,  // 121: registry.v1.Cluster.Transfer:output_type -> registry.v1.TransferResponse
+	74,  // 122: registry.v1.Cluster.SaveSnapshot:output_type -> registry.v1.SaveSnapshotResponse
+	76,  // 123: registry.v1.Cluster.RestoreSnapshot:output_type -> registry.v1.RestoreSnapshotResponse
+	8,   // 124: registry.v1.Tokens.Init:output_type -> registry.v1.InitTokensResponse
+	10,  // 125: registry.v1.Tokens.Create:output_type -> registry.v1.CreateTokenResponse
+	12,  // 126: registry.v1.Tokens.Rotate:output_type -> registry.v1.RotateTokenResponse
+	14,  // 127: registry.v1.Tokens.Revoke:output_type -> registry.v1.RevokeTokenResponse
+	16,  // 128: registry.v1.Tokens.List:output_type -> registry.v1.ListTokensResponse
+	18,  // 129: registry.v1.Tokens.Self:output_type -> registry.v1.SelfResponse
+	102, // [102:130] is the sub-list for method output_type
+	74,  // [74:102] is the sub-list for method input_type
+	74,  // [74:74] is the sub-list for extension type_name
+	74,  // [74:74] is the sub-list for extension extendee
+	0,   // [0:74] is the sub-list for field type_name
 }
 
 func init() { file_rpc_registrypb_registry_proto_init() }
@@ -4577,16 +6156,20 @@ func file_rpc_registrypb_registry_proto_init() {
 	if File_rpc_registrypb_registry_proto != nil {
 		return
 	}
-	file_rpc_registrypb_registry_proto_msgTypes[5].OneofWrappers = []any{}
-	file_rpc_registrypb_registry_proto_msgTypes[11].OneofWrappers = []any{}
-	file_rpc_registrypb_registry_proto_msgTypes[25].OneofWrappers = []any{}
-	file_rpc_registrypb_registry_proto_msgTypes[31].OneofWrappers = []any{
+	file_rpc_registrypb_registry_proto_msgTypes[20].OneofWrappers = []any{}
+	file_rpc_registrypb_registry_proto_msgTypes[24].OneofWrappers = []any{
+		(*RegisterResult_Registered)(nil),
+		(*RegisterResult_Failure)(nil),
+	}
+	file_rpc_registrypb_registry_proto_msgTypes[30].OneofWrappers = []any{}
+	file_rpc_registrypb_registry_proto_msgTypes[44].OneofWrappers = []any{}
+	file_rpc_registrypb_registry_proto_msgTypes[50].OneofWrappers = []any{
 		(*WatchRequest_Group)(nil),
 		(*WatchRequest_Prefix)(nil),
 		(*WatchRequest_Groups)(nil),
 		(*WatchRequest_Nodes)(nil),
 	}
-	file_rpc_registrypb_registry_proto_msgTypes[33].OneofWrappers = []any{
+	file_rpc_registrypb_registry_proto_msgTypes[52].OneofWrappers = []any{
 		(*WatchEvent_UnknownGroup)(nil),
 		(*WatchEvent_Groups)(nil),
 		(*WatchEvent_Nodes)(nil),
@@ -4594,18 +6177,18 @@ func file_rpc_registrypb_registry_proto_init() {
 		(*WatchEvent_Snapshot)(nil),
 		(*WatchEvent_Delta)(nil),
 	}
-	file_rpc_registrypb_registry_proto_msgTypes[35].OneofWrappers = []any{}
-	file_rpc_registrypb_registry_proto_msgTypes[36].OneofWrappers = []any{}
-	file_rpc_registrypb_registry_proto_msgTypes[37].OneofWrappers = []any{}
+	file_rpc_registrypb_registry_proto_msgTypes[54].OneofWrappers = []any{}
+	file_rpc_registrypb_registry_proto_msgTypes[55].OneofWrappers = []any{}
+	file_rpc_registrypb_registry_proto_msgTypes[56].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rpc_registrypb_registry_proto_rawDesc), len(file_rpc_registrypb_registry_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   53,
+			NumEnums:      4,
+			NumMessages:   76,
 			NumExtensions: 0,
-			NumServices:   2,
+			NumServices:   3,
 		},
 		GoTypes:           file_rpc_registrypb_registry_proto_goTypes,
 		DependencyIndexes: file_rpc_registrypb_registry_proto_depIdxs,

@@ -31,6 +31,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	Registry_Register_FullMethodName        = "/registry.v1.Registry/Register"
+	Registry_RegisterMany_FullMethodName    = "/registry.v1.Registry/RegisterMany"
 	Registry_Deregister_FullMethodName      = "/registry.v1.Registry/Deregister"
 	Registry_Heartbeat_FullMethodName       = "/registry.v1.Registry/Heartbeat"
 	Registry_HeartbeatStream_FullMethodName = "/registry.v1.Registry/HeartbeatStream"
@@ -62,6 +63,9 @@ type RegistryClient interface {
 	// Register adds a member to a group or refreshes it. Idempotent for one
 	// (group, id, instance): a retry after an unknown outcome does no harm.
 	Register(ctx context.Context, in *RegisterRequest, opts ...grpc.CallOption) (*RegisterResponse, error)
+	// RegisterMany registers up to 1,000 members, in the order of the request. Each is a
+	// registration of its own: some may fail. It answers when the last is decided.
+	RegisterMany(ctx context.Context, in *RegisterManyRequest, opts ...grpc.CallOption) (*RegisterManyResponse, error)
 	// Deregister removes a member. It succeeds if there is none.
 	Deregister(ctx context.Context, in *DeregisterRequest, opts ...grpc.CallOption) (*DeregisterResponse, error)
 	// Heartbeat renews leases. The leader answers after a quorum has confirmed that
@@ -110,6 +114,16 @@ func (c *registryClient) Register(ctx context.Context, in *RegisterRequest, opts
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RegisterResponse)
 	err := c.cc.Invoke(ctx, Registry_Register_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *registryClient) RegisterMany(ctx context.Context, in *RegisterManyRequest, opts ...grpc.CallOption) (*RegisterManyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RegisterManyResponse)
+	err := c.cc.Invoke(ctx, Registry_RegisterMany_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -283,6 +297,9 @@ type RegistryServer interface {
 	// Register adds a member to a group or refreshes it. Idempotent for one
 	// (group, id, instance): a retry after an unknown outcome does no harm.
 	Register(context.Context, *RegisterRequest) (*RegisterResponse, error)
+	// RegisterMany registers up to 1,000 members, in the order of the request. Each is a
+	// registration of its own: some may fail. It answers when the last is decided.
+	RegisterMany(context.Context, *RegisterManyRequest) (*RegisterManyResponse, error)
 	// Deregister removes a member. It succeeds if there is none.
 	Deregister(context.Context, *DeregisterRequest) (*DeregisterResponse, error)
 	// Heartbeat renews leases. The leader answers after a quorum has confirmed that
@@ -329,6 +346,9 @@ type UnimplementedRegistryServer struct{}
 
 func (UnimplementedRegistryServer) Register(context.Context, *RegisterRequest) (*RegisterResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Register not implemented")
+}
+func (UnimplementedRegistryServer) RegisterMany(context.Context, *RegisterManyRequest) (*RegisterManyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RegisterMany not implemented")
 }
 func (UnimplementedRegistryServer) Deregister(context.Context, *DeregisterRequest) (*DeregisterResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Deregister not implemented")
@@ -407,6 +427,24 @@ func _Registry_Register_Handler(srv interface{}, ctx context.Context, dec func(i
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(RegistryServer).Register(ctx, req.(*RegisterRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Registry_RegisterMany_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RegisterManyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RegistryServer).RegisterMany(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Registry_RegisterMany_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RegistryServer).RegisterMany(ctx, req.(*RegisterManyRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -657,6 +695,10 @@ var Registry_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Registry_Register_Handler,
 		},
 		{
+			MethodName: "RegisterMany",
+			Handler:    _Registry_RegisterMany_Handler,
+		},
+		{
 			MethodName: "Deregister",
 			Handler:    _Registry_Deregister_Handler,
 		},
@@ -722,10 +764,12 @@ var Registry_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	Cluster_Status_FullMethodName   = "/registry.v1.Cluster/Status"
-	Cluster_Join_FullMethodName     = "/registry.v1.Cluster/Join"
-	Cluster_Remove_FullMethodName   = "/registry.v1.Cluster/Remove"
-	Cluster_Transfer_FullMethodName = "/registry.v1.Cluster/Transfer"
+	Cluster_Status_FullMethodName          = "/registry.v1.Cluster/Status"
+	Cluster_Join_FullMethodName            = "/registry.v1.Cluster/Join"
+	Cluster_Remove_FullMethodName          = "/registry.v1.Cluster/Remove"
+	Cluster_Transfer_FullMethodName        = "/registry.v1.Cluster/Transfer"
+	Cluster_SaveSnapshot_FullMethodName    = "/registry.v1.Cluster/SaveSnapshot"
+	Cluster_RestoreSnapshot_FullMethodName = "/registry.v1.Cluster/RestoreSnapshot"
 )
 
 // ClusterClient is the client API for Cluster service.
@@ -743,6 +787,13 @@ type ClusterClient interface {
 	Remove(ctx context.Context, in *RemoveRequest, opts ...grpc.CallOption) (*RemoveResponse, error)
 	// Transfer transfers leadership to another voter.
 	Transfer(ctx context.Context, in *TransferRequest, opts ...grpc.CallOption) (*TransferResponse, error)
+	// SaveSnapshot sends a snapshot file, which has the whole state of one index: all
+	// writes acknowledged before the call, if its read is linearizable. The file is
+	// complete only if the call succeeds.
+	SaveSnapshot(ctx context.Context, in *SaveSnapshotRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SaveSnapshotResponse], error)
+	// RestoreSnapshot replaces groups, members and tokens by those of a snapshot file, at
+	// one index of the log. A file that cannot be restored changes nothing.
+	RestoreSnapshot(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[RestoreSnapshotRequest, RestoreSnapshotResponse], error)
 }
 
 type clusterClient struct {
@@ -793,6 +844,38 @@ func (c *clusterClient) Transfer(ctx context.Context, in *TransferRequest, opts 
 	return out, nil
 }
 
+func (c *clusterClient) SaveSnapshot(ctx context.Context, in *SaveSnapshotRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SaveSnapshotResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Cluster_ServiceDesc.Streams[0], Cluster_SaveSnapshot_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[SaveSnapshotRequest, SaveSnapshotResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Cluster_SaveSnapshotClient = grpc.ServerStreamingClient[SaveSnapshotResponse]
+
+func (c *clusterClient) RestoreSnapshot(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[RestoreSnapshotRequest, RestoreSnapshotResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Cluster_ServiceDesc.Streams[1], Cluster_RestoreSnapshot_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[RestoreSnapshotRequest, RestoreSnapshotResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Cluster_RestoreSnapshotClient = grpc.ClientStreamingClient[RestoreSnapshotRequest, RestoreSnapshotResponse]
+
 // ClusterServer is the server API for Cluster service.
 // All implementations must embed UnimplementedClusterServer
 // for forward compatibility.
@@ -808,6 +891,13 @@ type ClusterServer interface {
 	Remove(context.Context, *RemoveRequest) (*RemoveResponse, error)
 	// Transfer transfers leadership to another voter.
 	Transfer(context.Context, *TransferRequest) (*TransferResponse, error)
+	// SaveSnapshot sends a snapshot file, which has the whole state of one index: all
+	// writes acknowledged before the call, if its read is linearizable. The file is
+	// complete only if the call succeeds.
+	SaveSnapshot(*SaveSnapshotRequest, grpc.ServerStreamingServer[SaveSnapshotResponse]) error
+	// RestoreSnapshot replaces groups, members and tokens by those of a snapshot file, at
+	// one index of the log. A file that cannot be restored changes nothing.
+	RestoreSnapshot(grpc.ClientStreamingServer[RestoreSnapshotRequest, RestoreSnapshotResponse]) error
 	mustEmbedUnimplementedClusterServer()
 }
 
@@ -829,6 +919,12 @@ func (UnimplementedClusterServer) Remove(context.Context, *RemoveRequest) (*Remo
 }
 func (UnimplementedClusterServer) Transfer(context.Context, *TransferRequest) (*TransferResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Transfer not implemented")
+}
+func (UnimplementedClusterServer) SaveSnapshot(*SaveSnapshotRequest, grpc.ServerStreamingServer[SaveSnapshotResponse]) error {
+	return status.Error(codes.Unimplemented, "method SaveSnapshot not implemented")
+}
+func (UnimplementedClusterServer) RestoreSnapshot(grpc.ClientStreamingServer[RestoreSnapshotRequest, RestoreSnapshotResponse]) error {
+	return status.Error(codes.Unimplemented, "method RestoreSnapshot not implemented")
 }
 func (UnimplementedClusterServer) mustEmbedUnimplementedClusterServer() {}
 func (UnimplementedClusterServer) testEmbeddedByValue()                 {}
@@ -923,6 +1019,24 @@ func _Cluster_Transfer_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Cluster_SaveSnapshot_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(SaveSnapshotRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ClusterServer).SaveSnapshot(m, &grpc.GenericServerStream[SaveSnapshotRequest, SaveSnapshotResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Cluster_SaveSnapshotServer = grpc.ServerStreamingServer[SaveSnapshotResponse]
+
+func _Cluster_RestoreSnapshot_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(ClusterServer).RestoreSnapshot(&grpc.GenericServerStream[RestoreSnapshotRequest, RestoreSnapshotResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Cluster_RestoreSnapshotServer = grpc.ClientStreamingServer[RestoreSnapshotRequest, RestoreSnapshotResponse]
+
 // Cluster_ServiceDesc is the grpc.ServiceDesc for Cluster service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -945,6 +1059,349 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Transfer",
 			Handler:    _Cluster_Transfer_Handler,
+		},
+	},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "SaveSnapshot",
+			Handler:       _Cluster_SaveSnapshot_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "RestoreSnapshot",
+			Handler:       _Cluster_RestoreSnapshot_Handler,
+			ClientStreams: true,
+		},
+	},
+	Metadata: "rpc/registrypb/registry.proto",
+}
+
+const (
+	Tokens_Init_FullMethodName   = "/registry.v1.Tokens/Init"
+	Tokens_Create_FullMethodName = "/registry.v1.Tokens/Create"
+	Tokens_Rotate_FullMethodName = "/registry.v1.Tokens/Rotate"
+	Tokens_Revoke_FullMethodName = "/registry.v1.Tokens/Revoke"
+	Tokens_List_FullMethodName   = "/registry.v1.Tokens/List"
+	Tokens_Self_FullMethodName   = "/registry.v1.Tokens/Self"
+)
+
+// TokensClient is the client API for Tokens service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// Tokens is what administrators call to give permissions and take them back.
+//
+// A caller sends its token as metadata "authorization: Bearer TOKEN". A token is
+// "rgt_" and 40 bytes in base64url without padding: 8 bytes of id and 32 random bytes,
+// the secret. The nodes keep the SHA-256 of the secret only. The caller that creates or
+// rotates a token makes its id and secret, and sends the id and the hash.
+//
+// Until the first token exists, every call is allowed to everybody. From then on every
+// call needs a token with a grant for it, except Init, which fails, and the health
+// service.
+type TokensClient interface {
+	// Init creates the first token, which has all rights, and so turns tokens on. It
+	// succeeds once in a cluster's life; a repetition with the same id and hash, too.
+	Init(ctx context.Context, in *InitTokensRequest, opts ...grpc.CallOption) (*InitTokensResponse, error)
+	// Create creates a token. Idempotent for the same values.
+	Create(ctx context.Context, in *CreateTokenRequest, opts ...grpc.CallOption) (*CreateTokenResponse, error)
+	// Rotate gives a token another secret. Its grants and leases stay.
+	Rotate(ctx context.Context, in *RotateTokenRequest, opts ...grpc.CallOption) (*RotateTokenResponse, error)
+	// Revoke removes a token. Its streams end within a second, on each node after that
+	// has applied it; its members stay until their leases end. The last token that has
+	// the right admin and does not expire cannot be revoked.
+	Revoke(ctx context.Context, in *RevokeTokenRequest, opts ...grpc.CallOption) (*RevokeTokenResponse, error)
+	// List lists the tokens, ordered by name, without anything that could be used.
+	List(ctx context.Context, in *ListTokensRequest, opts ...grpc.CallOption) (*ListTokensResponse, error)
+	// Self describes the caller's own token.
+	Self(ctx context.Context, in *SelfRequest, opts ...grpc.CallOption) (*SelfResponse, error)
+}
+
+type tokensClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewTokensClient(cc grpc.ClientConnInterface) TokensClient {
+	return &tokensClient{cc}
+}
+
+func (c *tokensClient) Init(ctx context.Context, in *InitTokensRequest, opts ...grpc.CallOption) (*InitTokensResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(InitTokensResponse)
+	err := c.cc.Invoke(ctx, Tokens_Init_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *tokensClient) Create(ctx context.Context, in *CreateTokenRequest, opts ...grpc.CallOption) (*CreateTokenResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreateTokenResponse)
+	err := c.cc.Invoke(ctx, Tokens_Create_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *tokensClient) Rotate(ctx context.Context, in *RotateTokenRequest, opts ...grpc.CallOption) (*RotateTokenResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RotateTokenResponse)
+	err := c.cc.Invoke(ctx, Tokens_Rotate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *tokensClient) Revoke(ctx context.Context, in *RevokeTokenRequest, opts ...grpc.CallOption) (*RevokeTokenResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RevokeTokenResponse)
+	err := c.cc.Invoke(ctx, Tokens_Revoke_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *tokensClient) List(ctx context.Context, in *ListTokensRequest, opts ...grpc.CallOption) (*ListTokensResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListTokensResponse)
+	err := c.cc.Invoke(ctx, Tokens_List_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *tokensClient) Self(ctx context.Context, in *SelfRequest, opts ...grpc.CallOption) (*SelfResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SelfResponse)
+	err := c.cc.Invoke(ctx, Tokens_Self_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// TokensServer is the server API for Tokens service.
+// All implementations must embed UnimplementedTokensServer
+// for forward compatibility.
+//
+// Tokens is what administrators call to give permissions and take them back.
+//
+// A caller sends its token as metadata "authorization: Bearer TOKEN". A token is
+// "rgt_" and 40 bytes in base64url without padding: 8 bytes of id and 32 random bytes,
+// the secret. The nodes keep the SHA-256 of the secret only. The caller that creates or
+// rotates a token makes its id and secret, and sends the id and the hash.
+//
+// Until the first token exists, every call is allowed to everybody. From then on every
+// call needs a token with a grant for it, except Init, which fails, and the health
+// service.
+type TokensServer interface {
+	// Init creates the first token, which has all rights, and so turns tokens on. It
+	// succeeds once in a cluster's life; a repetition with the same id and hash, too.
+	Init(context.Context, *InitTokensRequest) (*InitTokensResponse, error)
+	// Create creates a token. Idempotent for the same values.
+	Create(context.Context, *CreateTokenRequest) (*CreateTokenResponse, error)
+	// Rotate gives a token another secret. Its grants and leases stay.
+	Rotate(context.Context, *RotateTokenRequest) (*RotateTokenResponse, error)
+	// Revoke removes a token. Its streams end within a second, on each node after that
+	// has applied it; its members stay until their leases end. The last token that has
+	// the right admin and does not expire cannot be revoked.
+	Revoke(context.Context, *RevokeTokenRequest) (*RevokeTokenResponse, error)
+	// List lists the tokens, ordered by name, without anything that could be used.
+	List(context.Context, *ListTokensRequest) (*ListTokensResponse, error)
+	// Self describes the caller's own token.
+	Self(context.Context, *SelfRequest) (*SelfResponse, error)
+	mustEmbedUnimplementedTokensServer()
+}
+
+// UnimplementedTokensServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedTokensServer struct{}
+
+func (UnimplementedTokensServer) Init(context.Context, *InitTokensRequest) (*InitTokensResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Init not implemented")
+}
+func (UnimplementedTokensServer) Create(context.Context, *CreateTokenRequest) (*CreateTokenResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Create not implemented")
+}
+func (UnimplementedTokensServer) Rotate(context.Context, *RotateTokenRequest) (*RotateTokenResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Rotate not implemented")
+}
+func (UnimplementedTokensServer) Revoke(context.Context, *RevokeTokenRequest) (*RevokeTokenResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Revoke not implemented")
+}
+func (UnimplementedTokensServer) List(context.Context, *ListTokensRequest) (*ListTokensResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method List not implemented")
+}
+func (UnimplementedTokensServer) Self(context.Context, *SelfRequest) (*SelfResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Self not implemented")
+}
+func (UnimplementedTokensServer) mustEmbedUnimplementedTokensServer() {}
+func (UnimplementedTokensServer) testEmbeddedByValue()                {}
+
+// UnsafeTokensServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to TokensServer will
+// result in compilation errors.
+type UnsafeTokensServer interface {
+	mustEmbedUnimplementedTokensServer()
+}
+
+func RegisterTokensServer(s grpc.ServiceRegistrar, srv TokensServer) {
+	// If the following call panics, it indicates UnimplementedTokensServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&Tokens_ServiceDesc, srv)
+}
+
+func _Tokens_Init_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(InitTokensRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TokensServer).Init(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Tokens_Init_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TokensServer).Init(ctx, req.(*InitTokensRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Tokens_Create_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateTokenRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TokensServer).Create(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Tokens_Create_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TokensServer).Create(ctx, req.(*CreateTokenRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Tokens_Rotate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotateTokenRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TokensServer).Rotate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Tokens_Rotate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TokensServer).Rotate(ctx, req.(*RotateTokenRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Tokens_Revoke_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RevokeTokenRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TokensServer).Revoke(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Tokens_Revoke_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TokensServer).Revoke(ctx, req.(*RevokeTokenRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Tokens_List_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListTokensRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TokensServer).List(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Tokens_List_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TokensServer).List(ctx, req.(*ListTokensRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Tokens_Self_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SelfRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TokensServer).Self(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Tokens_Self_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TokensServer).Self(ctx, req.(*SelfRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// Tokens_ServiceDesc is the grpc.ServiceDesc for Tokens service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var Tokens_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "registry.v1.Tokens",
+	HandlerType: (*TokensServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Init",
+			Handler:    _Tokens_Init_Handler,
+		},
+		{
+			MethodName: "Create",
+			Handler:    _Tokens_Create_Handler,
+		},
+		{
+			MethodName: "Rotate",
+			Handler:    _Tokens_Rotate_Handler,
+		},
+		{
+			MethodName: "Revoke",
+			Handler:    _Tokens_Revoke_Handler,
+		},
+		{
+			MethodName: "List",
+			Handler:    _Tokens_List_Handler,
+		},
+		{
+			MethodName: "Self",
+			Handler:    _Tokens_Self_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

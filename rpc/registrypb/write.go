@@ -18,6 +18,13 @@ func (x *RegisterRequest) SetAttempt(requestID []byte, since uint64, again bool)
 	x.RequestId, x.Since, x.Again = requestID, since, again
 }
 
+// SetAgain says of all registrations that the outcome of an earlier attempt is unknown.
+func (x *RegisterManyRequest) SetAgain() {
+	for _, r := range x.GetRegistrations() {
+		r.Again = true
+	}
+}
+
 // SetAttempt implements Write.
 func (x *DeregisterRequest) SetAttempt(requestID []byte, since uint64, again bool) {
 	x.RequestId, x.Since, x.Again = requestID, since, again
