@@ -36,6 +36,30 @@ type Config struct {
 	Addr string
 	// Advertise is where clients reach Addr; completed like BindAdvertise.
 	Advertise string
+	// SecretFile locks the bind port: nodes accept only those that have the same
+	// secret and cluster name. The file has one or two secrets, see
+	// peertls.ParseSecrets; it is followed.
+	SecretFile string
+	// PeerCert, PeerKey and PeerCA lock the bind port by certificates instead, in PEM:
+	// this node's, its key, and the authorities that sign for nodes. Package peertls
+	// says what a certificate must have. The files are followed.
+	PeerCert, PeerKey, PeerCA string
+	// Cert and Key are PEM files of the client port's certificate, which must name the
+	// host of Advertise, and of its key. With them the port has TLS 1.3, and no
+	// connection without TLS. They are read again when they change, as is ClientCA.
+	Cert, Key string
+	// ClientCA is a PEM file of the authorities of clients' certificates. Empty: no
+	// client is asked for one.
+	ClientCA string
+	// ClientAuth is ClientAuthRequire, the default with ClientCA, or
+	// ClientAuthVerifyIfGiven.
+	ClientAuth string
+	// TLS12 also accepts TLS 1.2 on the client port.
+	TLS12 bool
+	// AuditLog is a file for the audit log, one JSON object on each line: who changed
+	// what, and who was refused; or AuditStderr. Reload opens the file again. Empty: these
+	// lines go to Logger, at info.
+	AuditLog string
 	// Registries are bind addresses of other nodes to join, or to form a
 	// cluster with. Ignored by a node that has state.
 	Registries []string
@@ -43,6 +67,10 @@ type Config struct {
 	// new cluster together. 0 and 1: without Registries the node is a cluster
 	// by itself.
 	BootstrapExpect int
+	// Restore is a snapshot file, with which a node with an empty DataDir forms a new
+	// cluster: without Registries, BootstrapExpect and Wait. Other nodes join it. The
+	// field has no effect on a node that has the file's state.
+	Restore string
 	// Wait: start empty and wait until a cluster takes this node in.
 	Wait bool
 	// JoinTimeout bounds the attempts to join a cluster.
@@ -124,6 +152,7 @@ func (c Config) Validate() error {
 	if c.Advertise != "" {
 		errs = append(errs, validateListen("-advertise", c.Advertise))
 	}
+	errs = append(errs, c.validateLock())
 	for _, r := range c.Registries {
 		errs = append(errs, fsm.ValidateAddr("-registries", r))
 	}
@@ -132,6 +161,9 @@ func (c Config) Validate() error {
 	}
 	if c.BootstrapExpect > 1 && len(c.Registries) == 0 {
 		errs = append(errs, errors.New("-bootstrap-expect: needs the other nodes in -registries"))
+	}
+	if c.Restore != "" && (len(c.Registries) > 0 || c.BootstrapExpect > 1 || c.Wait) {
+		errs = append(errs, errors.New("-restore: forms a new cluster of this node; leave out -registries, -bootstrap-expect and -wait, and let the other nodes join it"))
 	}
 	if c.ElectionTimeout < 50*time.Millisecond || c.ElectionTimeout > time.Minute {
 		errs = append(errs, &fsm.FieldError{Field: "-election-timeout", Limit: "50ms to 1m", Got: c.ElectionTimeout.String()})
@@ -148,11 +180,26 @@ func (c Config) Validate() error {
 	if c.LogStore != "" && !raftlog.Valid(c.LogStore) {
 		errs = append(errs, &fsm.FieldError{Field: "-log-store", Limit: raftlog.WAL + " or " + raftlog.Bolt, Got: strconv.Quote(c.LogStore)})
 	}
+	errs = append(errs, c.validateTLS(), c.validateFiles())
 	if c.JoinTimeout <= 0 {
 		errs = append(errs, &fsm.FieldError{Field: "-join-timeout", Limit: "more than 0", Got: c.JoinTimeout.String()})
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	return nil
+}
+
+// locked reports whether only nodes can use the bind port.
+func (c Config) locked() bool { return c.SecretFile != "" || c.PeerCert != "" }
+
+func (c Config) validateLock() error {
+	some := c.PeerCert != "" || c.PeerKey != "" || c.PeerCA != ""
+	switch {
+	case some && (c.PeerCert == "" || c.PeerKey == "" || c.PeerCA == ""):
+		return errors.New("-peer-cert, -peer-key, -peer-ca: all three are needed together")
+	case some && c.SecretFile != "":
+		return errors.New("-secret-file: not together with -peer-cert, -peer-key and -peer-ca")
 	}
 	return nil
 }

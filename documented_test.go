@@ -15,7 +15,10 @@ import (
 	"github.com/werbenhu/registry/registrytest"
 	"github.com/werbenhu/registry/ring"
 	"github.com/werbenhu/registry/rpc"
+	"github.com/werbenhu/registry/rpc/auth"
 	"github.com/werbenhu/registry/store"
+	"github.com/werbenhu/registry/store/portmux"
+	"github.com/werbenhu/registry/store/rafttransport"
 )
 
 var update = flag.Bool("update", false, "write the generated parts of the documents")
@@ -78,6 +81,7 @@ func TestDocumentedLimits(t *testing.T) {
 			{"TTL", fmt.Sprintf("%s – %s; %s by default", short(fsm.MinTTL), short(fsm.MaxTTL), short(fsm.DefaultTTL))},
 			{"hold", fmt.Sprintf("%s – %s", short(fsm.MinHold), short(fsm.MaxHold))},
 			{"instance", fmt.Sprintf("1 – %d bytes; 16 random bytes are usual", fsm.MaxInstance)},
+			{"token", fmt.Sprintf("1 – %d grants; its name as a group's, a prefix at most %d bytes; at most %s tokens", fsm.MaxGrants, fsm.MaxNameLength, count(fsm.MaxTokens))},
 			{"key", fmt.Sprintf("at most %s, any bytes", size(fsm.MaxKeyLength))},
 		},
 		"rings": {
@@ -94,7 +98,22 @@ func TestDocumentedLimits(t *testing.T) {
 			{"a request", size(rpc.MaxRequest)},
 			{"an answer", size(rpc.MaxAnswer) + "; a longer list is refused with the field `page_size`, `keys` or `n`"},
 			{"a page of a list, a piece of an event", size(rpc.MaxPiece)},
+			{"a snapshot file that is restored into a running cluster", size(fsm.MaxRestore) + "; a new cluster takes larger ones"},
+		},
+		"connections": {
 			{"connections of clients to one node", count(registry.MaxClientConns)},
+			{"connections of nodes to one node", fmt.Sprintf("%s; of raft %s", count(registry.MaxNodeConns), count(rafttransport.MaxStreams))},
+			{"connections of one source", fmt.Sprintf("%s of clients, %s of nodes; the node's own machine may have all", count(registry.MaxClientConns/registry.SourceShare), count(registry.MaxNodeConns/registry.SourceShare))},
+			{"first bytes, or the TLS handshake", fmt.Sprintf("within %s", short(portmux.SniffTimeout))},
+			{"wrong tokens of one source", fmt.Sprintf("%d within %s; after that each is refused with the time until the next may be looked at", auth.MaxFailures, short(auth.FailureWindow))},
+			{"headers of a call", fmt.Sprintf("%s of gRPC, %s of HTTP", size(rpc.MaxHeaders), size(rpc.MaxHTTPHeaders))},
+			{"calls and streams at a time, on one connection", fmt.Sprintf("%s of a client, %s of a node; gRPC lets more wait", count(rpc.MaxClientStreams), count(rpc.MaxNodeStreams))},
+			{"open streams of all clients of one node", fmt.Sprintf("%s; one more is refused with `BUSY` and the field `streams`", count(rpc.MaxStreams))},
+			{"other gRPC calls of all clients at a time", fmt.Sprintf("%s; one more is refused with `BUSY` and the field `calls`", count(rpc.MaxCalls))},
+			{"the request of a gRPC call", fmt.Sprintf("within %s after its headers; then the call ends with `DEADLINE_EXCEEDED`. Calls whose clients send streams have no such limit", short(rpc.RequestTime))},
+			{"a connection without calls", fmt.Sprintf("%s of gRPC, %s of HTTP", short(rpc.IdleTime), short(rpc.HTTPIdleTime))},
+			{"an HTTP request", fmt.Sprintf("its headers within %s, then its answer within %s; a body is not read", short(rpc.HTTPHeaderTimeout), short(rpc.HTTPTimeout))},
+			{"TLS handshakes that compute at a time", "half the processors, at least one, at each port"},
 		},
 		"nodes": {
 			{"`-ring-memory`", fmt.Sprintf("at least %s; %s by default", size(rings.MinMemory), size(rings.DefaultMemory))},

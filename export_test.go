@@ -15,8 +15,12 @@ func (c *Config) SetLimits(l rpc.Limits) { c.limits = l }
 // Machine is the node's state machine, for tests that damage it.
 func (n *Node) Machine() *fsm.Machine { return n.store.Machine() }
 
-// MaxClientConns is for the reference.
-const MaxClientConns = maxClientConns
+// The limits of connections are for the reference.
+const (
+	MaxClientConns = maxClientConns
+	MaxNodeConns   = maxNodeConns
+	SourceShare    = sourceShare
+)
 
 // MetricDescs describe all metrics that the node exports, also those that have
 // no sample yet, in the order of their names.

@@ -12,7 +12,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/werbenhu/registry/rpc"
+	"github.com/werbenhu/registry/rpc/audit"
+	"github.com/werbenhu/registry/rpc/certs"
 	"github.com/werbenhu/registry/rpc/metrics"
+	"github.com/werbenhu/registry/rpc/peertls"
 	"github.com/werbenhu/registry/store"
 	"github.com/werbenhu/registry/store/portmux"
 )
@@ -26,7 +29,14 @@ type Node struct {
 
 	metrics *metrics.Node
 
+	audit     *audit.Log
+	auditFile *audit.Writer // nil: the audit log goes to the node's
+
+	identity *peertls.Identity // nil: the bind port has no TLS
+
 	bindMux, clientMux *portmux.Mux
+	certs              *certs.Source // of the client port; nil: no TLS
+	alarms             []string      // of the configuration
 
 	wg        sync.WaitGroup
 	stop      context.CancelFunc // ends watch
@@ -36,10 +46,12 @@ type Node struct {
 	failure   error // set before done is closed
 }
 
-// Connections each port holds at a time.
+// Connections each port holds at a time, and the share of them that one source may
+// have: enough for all clients behind one translated address.
 const (
 	maxNodeConns   = 4096
 	maxClientConns = 65536
+	sourceShare    = 4 // a quarter
 )
 
 // Start starts a node and brings it into a cluster: it restarts with the state
@@ -52,13 +64,13 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	watch, stop := context.WithCancel(context.Background())
-	n := &Node{cfg: cfg, stop: stop, done: make(chan struct{}), peers: rpc.NewPeers(), metrics: metrics.New()}
+	n := &Node{cfg: cfg, stop: stop, done: make(chan struct{}), metrics: metrics.New()}
 	defer func() {
 		if err != nil {
 			_ = n.Close() // the error to report is err
 		}
 	}()
-	if err := n.open(); err != nil {
+	if err := n.open(watch); err != nil {
 		return nil, err
 	}
 	if err := n.form(ctx); err != nil {
@@ -68,18 +80,31 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 	return n, nil
 }
 
-// open listens, opens the store and serves.
-func (n *Node) open() error {
+// open listens, opens the store and serves. Until watch ends it follows the files of
+// secrets and certificates.
+func (n *Node) open(watch context.Context) error {
+	if err := n.openAudit(); err != nil {
+		return err
+	}
+	if err := n.openIdentity(watch); err != nil {
+		return err
+	}
+	n.peers = rpc.NewPeers(n.identity)
 	bindLn, err := listen("-bind", n.cfg.Bind)
 	if err != nil {
 		return err
 	}
-	n.bindMux = portmux.New(bindLn, maxNodeConns)
+	n.bindMux = n.newBindMux(bindLn)
 	clientLn, err := listen("-addr", n.cfg.Addr)
 	if err != nil {
 		return err
 	}
 	n.clientMux = portmux.New(clientLn, maxClientConns)
+	if err := n.clientTLS(watch); err != nil {
+		return err
+	}
+	n.notePlainPort("-bind", bindLn, n.identity != nil, "anyone who reaches it can take the cluster over; set -secret-file")
+	n.notePlainPort("-addr", clientLn, n.cfg.Cert != "", "anyone on the way can read and change what clients say; set -cert and -key")
 	bind, err := advertised("-bind-advertise", n.cfg.BindAdvertise, bindLn, n.cfg.Bind, thisMachine)
 	if err != nil {
 		return err
@@ -88,14 +113,16 @@ func (n *Node) open() error {
 	if err != nil {
 		return err
 	}
-	raftLn := n.bindMux.Route(rpc.RaftPrefix, true)
-	nodesLn := n.bindMux.Route(rpc.GRPCPrefix, false)
+	n.noteName(addr)
+	n.countConns()
+	raftLn := n.bindMux.Route(rpc.RaftProtocol)
+	nodesLn := n.bindMux.Route(rpc.GRPCProtocol)
 	n.store, err = store.Open(store.Config{
 		ID: n.cfg.ID, Cluster: n.cfg.Cluster, BindAdvertise: bind, Addr: addr, Version: n.cfg.Version,
-		DataDir: n.cfg.DataDir, LogStore: n.cfg.LogStore, Listener: raftLn, DialRaft: rpc.DialRaft, Peers: n.peers,
+		DataDir: n.cfg.DataDir, LogStore: n.cfg.LogStore, Listener: raftLn, DialRaft: n.peers.DialRaft, Peers: n.peers,
 		ElectionTimeout: n.cfg.ElectionTimeout, SnapshotThreshold: n.cfg.SnapshotThreshold, SnapshotInterval: n.cfg.SnapshotInterval,
 		MinFreeDisk: n.cfg.MinFreeDisk, RingMemory: n.cfg.RingMemory, Logger: n.cfg.Logger,
-		Instruments: n.metrics.Instruments(),
+		Instruments: n.metrics.Instruments(), Alarms: n.conditions, Restore: n.cfg.Restore,
 	})
 	if err != nil {
 		return err
@@ -104,13 +131,69 @@ func (n *Node) open() error {
 	if err != nil {
 		return err
 	}
-	n.server = rpc.New(rpc.Config{Store: n.store, Peers: n.peers, Logger: n.cfg.Logger, Metrics: n.metrics, Gatherer: gatherer, Limits: n.cfg.limits})
+	n.server, err = rpc.New(rpc.Config{Store: n.store, Peers: n.peers, Logger: n.cfg.Logger, Metrics: n.metrics, Gatherer: gatherer, Limits: n.cfg.limits, Audit: n.audit})
+	if err != nil {
+		return err
+	}
 	n.server.ServeNodes(nodesLn)
-	n.server.ServeClients(n.clientMux.Route(rpc.GRPCPrefix, false), n.clientMux.Fallback())
+	n.server.ServeClients(n.clientMux.Route(rpc.GRPCProtocol), n.clientMux.Fallback())
 	n.wg.Go(func() { n.serveMux("-bind", n.bindMux) })
 	n.wg.Go(func() { n.serveMux("-addr", n.clientMux) })
 	n.cfg.Logger.Info("listening", "id", n.cfg.ID, "bind", bind, "addr", addr, "data", n.cfg.DataDir)
 	return nil
+}
+
+// openIdentity reads the files for the bind port, and follows them.
+func (n *Node) openIdentity(watch context.Context) error {
+	if !n.cfg.locked() {
+		return nil
+	}
+	var err error
+	if n.identity, err = n.cfg.peerIdentity(n.metrics.Peers.Refused, n.metrics.Peers.Unusable.Inc); err != nil {
+		return err
+	}
+	if files := n.identity.Files(); files != nil {
+		n.metrics.Ports.Certificates(files, "peer-cert", "peer-ca")
+	}
+	n.wg.Go(func() { n.identity.Follow(watch) })
+	return nil
+}
+
+func (n *Node) newBindMux(ln net.Listener) *portmux.Mux {
+	if n.identity == nil {
+		m := portmux.New(ln, maxNodeConns)
+		m.WithTLS(peertls.Unlocked(n.cfg.Logger, n.metrics.Peers.Refused))
+		return m
+	}
+	m := portmux.New(n.identity.Listen(ln), maxNodeConns)
+	lock := n.identity.Server()
+	if n.auditFile != nil { // otherwise the log has a line already
+		lock = n.audited("bind", lock)
+	}
+	m.TLS(lock)
+	return m
+}
+
+// countConns bounds the connections of each source, and counts all.
+func (n *Node) countConns() {
+	n.bindMux.PerSource(maxNodeConns / sourceShare)
+	n.clientMux.PerSource(maxClientConns / sourceShare)
+	n.metrics.Conns.Add(metrics.NodePort, n.bindMux.Stats)
+	n.metrics.Conns.Add(metrics.ClientPort, n.clientMux.Stats)
+}
+
+// Reload reads the secret and certificate files again, as the node does by itself
+// within a second after they have changed, and opens the file of the audit log again.
+func (n *Node) Reload() {
+	if n.auditFile != nil {
+		n.auditFile.Reopen()
+	}
+	if n.identity != nil {
+		n.identity.Reload()
+	}
+	if n.certs != nil {
+		n.certs.Reload()
+	}
 }
 
 // registerMetrics registers the node's metrics and returns what /metrics serves.
@@ -199,7 +282,8 @@ const drainTime = 2 * time.Second
 // cluster loses no time; (2) clients' calls that are under way are answered,
 // new ones go elsewhere; (3) the client port closes; (4) the servers stop;
 // (5) the store stops, while its peers can still be reached; (6) the bind port
-// and the connections to peers close. It goes on past errors and joins them.
+// and the connections to peers close; (7) the audit log closes. It goes on past errors
+// and joins them.
 // It is safe to call more than once.
 func (n *Node) Close() error {
 	n.closeOnce.Do(func() {
@@ -224,8 +308,11 @@ func (n *Node) Close() error {
 		if n.bindMux != nil {
 			errs = append(errs, n.bindMux.Close()) // 6
 		}
-		errs = append(errs, n.peers.Close())
+		if n.peers != nil {
+			errs = append(errs, n.peers.Close())
+		}
 		n.wg.Wait()
+		errs = append(errs, n.closeAudit()) // 7
 		select {
 		case <-n.done:
 		default:

@@ -40,7 +40,7 @@ func TestReadmeIsShort(t *testing.T) {
 	if n := strings.Count(readme, "\n"); n > limit {
 		t.Errorf("README.md has %d lines, want at most %d", n, limit)
 	}
-	if !strings.Contains(readme, "\ngo test ./...\n") {
+	if !strings.Contains(readme, "\ngo test -p 4 ./...\n") {
 		t.Error("README.md does not name the test command")
 	}
 }
@@ -141,6 +141,30 @@ func TestEveryPromiseNamesATest(t *testing.T) {
 	}
 	if rows < 15 {
 		t.Errorf("%d promises", rows)
+	}
+}
+
+// Each case of another registry is named at a test that its row links.
+func TestEveryCaseIsNamedAtItsTest(t *testing.T) {
+	_, table, _ := strings.Cut(read(t, "docs/security.md"), "## Mistakes of others")
+	id := regexp.MustCompile(`CVE-\d{4}-\d+|GHSA(-[a-z0-9]{4}){3}|#\d{4,}`)
+	cases := make(map[string]bool)
+	for line := range strings.Lines(table) {
+		var comments strings.Builder
+		for _, m := range link.FindAllStringSubmatch(line, -1) {
+			comment := regexp.MustCompile(`((?:// .*\n)+)func ` + strings.Trim(m[1], "`") + `\(`)
+			if c := comment.FindStringSubmatch(read(t, filepath.Join("docs", m[2]))); c != nil {
+				comments.WriteString(c[1])
+			}
+		}
+		for _, name := range id.FindAllString(line, -1) {
+			if cases[name] = true; !strings.Contains(comments.String(), name) {
+				t.Errorf("%s is named at no test of its row", name)
+			}
+		}
+	}
+	if len(cases) < 25 {
+		t.Errorf("%d cases", len(cases))
 	}
 }
 

@@ -25,6 +25,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/werbenhu/registry"
+	"github.com/werbenhu/registry/registrytest"
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
@@ -333,18 +334,30 @@ func TestStalledWatchersDelayNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	write := func(id string, meta int) uint64 {
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	// Members are written in batches: a node ends a connection that is silent for 30 s.
+	write := func(n, meta int) (revision uint64) {
+		ctx, cancel := context.WithTimeout(t.Context(), registrytest.Patience)
 		defer cancel()
-		r, err := shared.Register(ctx, &registrypb.RegisterRequest{
-			Group: "web", Id: id, Addr: "10.0.0.1:80", Ttl: durationpb.New(time.Hour), Meta: map[string]string{"m": strings.Repeat("x", meta)},
-		})
+		req := &registrypb.RegisterManyRequest{}
+		for i := range n {
+			req.Registrations = append(req.Registrations, &registrypb.RegisterRequest{
+				Group: "web", Id: fmt.Sprint(i), Addr: "10.0.0.1:80", Ttl: durationpb.New(time.Hour), Instance: []byte("instance"),
+				Meta: map[string]string{"m": strings.Repeat("x", meta)},
+			})
+		}
+		resp, err := shared.RegisterMany(ctx, req)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return r.Revision
+		for _, r := range resp.Results {
+			if r.GetRegistered() == nil {
+				t.Fatal(r)
+			}
+			revision = max(revision, r.GetRegistered().GetRevision())
+		}
+		return revision
 	}
-	write("first", 0)
+	write(1, 0)
 	reading := follow(t, shared, "web", 0, 0)
 	silent := map[string]*follower{
 		"stream": follow(t, shared, "web", 0, 0),
@@ -354,11 +367,11 @@ func TestStalledWatchersDelayNobody(t *testing.T) {
 		f.next()
 	}
 	stopped.Store(true)
-	const changes = 1100 // more than are remembered
+	const changes = 30 // of more bytes than are remembered
 	var last uint64
 	for i := range changes {
-		last = write("large", 7<<10+i%2)
-		reading.until(last) // so that every change is a step: rings that nobody watches are built for several
+		last = write(50, 7<<10+i%2)
+		reading.until(last)
 	}
 	if reading.resets != 1 {
 		t.Errorf("the watcher that reads was started over %d times", reading.resets-1)

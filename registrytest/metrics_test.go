@@ -65,15 +65,27 @@ func samples(t testing.TB, body []byte) map[string]float64 {
 // awaitSample waits until a node shows what is wanted of a sample.
 func awaitSample(t *testing.T, n *registry.Node, name string, ok func(float64) bool) {
 	t.Helper()
+	awaitSamples(t, n, map[string]func(float64) bool{name: ok})
+}
+
+// awaitSamples waits until one scrape shows what is wanted of several.
+func awaitSamples(t *testing.T, n *registry.Node, want map[string]func(float64) bool) {
+	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(20 * time.Second); ; <-tick.C {
-		v, found := samples(t, scrape(t, n))[name]
-		if found && ok(v) {
+		var wrong []string
+		all := samples(t, scrape(t, n))
+		for name, ok := range want {
+			if v, found := all[name]; !found || !ok(v) {
+				wrong = append(wrong, fmt.Sprintf("%s is %v (found: %v)", name, v, found))
+			}
+		}
+		if len(wrong) == 0 {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: %s is %v (found: %v)", n.ID(), name, v, found)
+			t.Fatalf("%s: %s", n.ID(), strings.Join(wrong, ", "))
 		}
 	}
 }
@@ -167,6 +179,7 @@ func TestMetricsFollowEvents(t *testing.T) {
 
 // TestGuardMetrics: the only series by group are of those that the guard holds.
 func TestGuardMetrics(t *testing.T) {
+	t.Parallel()
 	n := startNode(t, "n1", nil)
 	waitReady(t, n)
 	conn, err := grpc.NewClient("passthrough:///"+n.Addr(), grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -175,21 +188,36 @@ func TestGuardMetrics(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = conn.Close() })
 	api := registrypb.NewRegistryClient(conn)
-	for i := range 30 {
-		_, err := api.Register(t.Context(), &registrypb.RegisterRequest{
-			Group: "herd", Id: fmt.Sprint(i), Addr: fmt.Sprintf("10.0.0.%d:80", i), Ttl: durationpb.New(time.Second),
-		})
+	register := func(ttl time.Duration) { // in one call, so that all leases end together on a busy machine, too
+		t.Helper()
+		req := &registrypb.RegisterManyRequest{}
+		for i := range 30 {
+			req.Registrations = append(req.Registrations, &registrypb.RegisterRequest{
+				Group: "herd", Id: fmt.Sprint(i), Addr: fmt.Sprintf("10.0.0.%d:80", i), Ttl: durationpb.New(ttl), Instance: []byte("instance"),
+			})
+		}
+		resp, err := api.RegisterMany(t.Context(), req)
 		if err != nil {
 			t.Fatal(err)
 		}
+		for _, r := range resp.Results {
+			if r.GetRegistered() == nil {
+				t.Fatal(r)
+			}
+		}
 	}
+	register(time.Hour)
 	if bytes.Contains(scrape(t, n), []byte(`group="herd"`)) {
 		t.Error("a group in which nothing happens has a series")
 	}
-	awaitSample(t, n, "registry_guard_groups", exactly(1))
-	awaitSample(t, n, `registry_guard_group_silent_members{group="herd",phase="holding"}`, atLeast(20))
-	awaitSample(t, n, "registry_guard_holds_total", exactly(1))
-	awaitSample(t, n, "registry_guard_silent_leases", atLeast(20))
+	register(2 * time.Second)
+	// One scrape shows all: the guard does not hold for long.
+	awaitSamples(t, n, map[string]func(float64) bool{
+		"registry_guard_groups": exactly(1),
+		`registry_guard_group_silent_members{group="herd",phase="holding"}`: atLeast(20),
+		"registry_guard_holds_total":                                        exactly(1),
+		"registry_guard_silent_leases":                                      atLeast(20),
+	})
 	if resp, err := api.AcceptLoss(t.Context(), &registrypb.AcceptLossRequest{Group: "herd"}); err != nil || resp.Silent < 20 {
 		t.Fatalf("%v, %v", resp, err)
 	}
@@ -201,6 +229,7 @@ func TestGuardMetrics(t *testing.T) {
 
 // TestMetricsFollowConventions has Prometheus' own rules look at a scrape.
 func TestMetricsFollowConventions(t *testing.T) {
+	t.Parallel()
 	c := newAPICluster(t)
 	c.register(t, 0, nil)
 	body := scrape(t, c.nodes[0])
@@ -227,6 +256,7 @@ func TestMetricsFollowConventions(t *testing.T) {
 // TestRegisterer: an embedder's registerer takes the metrics of one node, and
 // has them taken back when the node is closed.
 func TestRegisterer(t *testing.T) {
+	t.Parallel()
 	reg := prometheus.NewRegistry()
 	use := func(r prometheus.Registerer) func(*registry.Config) {
 		return func(cfg *registry.Config) { cfg.Registerer = r }
@@ -269,6 +299,9 @@ func TestRegisterer(t *testing.T) {
 
 // TestPrometheusScrapes has a real Prometheus scrape three nodes.
 func TestPrometheusScrapes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("another program's scrapes are late beside the race detector")
+	}
 	program, err := exec.LookPath("prometheus")
 	if err != nil {
 		t.Skip("prometheus is not installed (Debian: prometheus)")

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/werbenhu/registry"
+	"github.com/werbenhu/registry/store/storetest"
 )
 
 func TestMain(m *testing.M) {
@@ -21,6 +22,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	storetest.Overlap()
 	goleak.VerifyTestMain(m)
 }
 
@@ -66,6 +68,7 @@ func waitReady(t testing.TB, nodes ...*registry.Node) {
 }
 
 func TestThreeNodesJoinOneAfterTheOther(t *testing.T) {
+	t.Parallel()
 	first := startNode(t, "n1", nil)
 	join := func(c *registry.Config) { c.Registries = []string{first.BindAddr()} }
 	nodes := []*registry.Node{first}

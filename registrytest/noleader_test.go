@@ -36,7 +36,7 @@ func TestWriteWithoutLeaderIsToldInTime(t *testing.T) {
 		}
 		leader = st.Leader
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second) // less than a node waits for a leader
+	ctx, cancel := context.WithTimeout(t.Context(), 2900*time.Millisecond) // less than a node waits for a leader
 	defer cancel()
 	_, err = registrypb.NewRegistryClient(conn).Deregister(ctx, &registrypb.DeregisterRequest{Group: "web", Id: "web-1"})
 	wantReason(t, err, codes.Unavailable, registrypb.ErrorDetail_NO_LEADER)

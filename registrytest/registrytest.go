@@ -13,6 +13,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/werbenhu/registry"
 	"github.com/werbenhu/registry/rpc/registrypb"
@@ -28,6 +29,8 @@ type Option func(*options)
 type options struct {
 	nodes  int
 	logger *slog.Logger
+	secret string
+	tokens bool
 	change []func(*registry.Config)
 }
 
@@ -44,6 +47,14 @@ func WithLogger(l *slog.Logger) Option {
 	}
 }
 
+// WithSecret locks the nodes' bind ports by the secrets of a file, which the nodes
+// follow. Without it anybody on this machine can be a node.
+func WithSecret(file string) Option { return func(o *options) { o.secret = file } }
+
+// WithTokens creates the first token, with all rights, so that every call needs one. The
+// clients of the cluster have it.
+func WithTokens() Option { return func(o *options) { o.tokens = true } }
+
 // WithConfig changes the configuration of every node, after all defaults.
 func WithConfig(change func(*registry.Config)) Option {
 	return func(o *options) { o.change = append(o.change, change) }
@@ -58,6 +69,8 @@ type Cluster struct {
 	stopped []bool
 	beats   *beats
 	client  *sdk.Client
+	token   string // the first one; empty: tokens are off
+	tokens  int    // created
 }
 
 // Start starts a cluster and a client, and returns when every node is a voter
@@ -80,7 +93,7 @@ func Start(t testing.TB, opts ...Option) *Cluster {
 	for i := range c.configs {
 		cfg := registry.DefaultConfig()
 		cfg.ID, cfg.Bind, cfg.Addr = fmt.Sprintf("node-%d", i+1), "127.0.0.1:0", "127.0.0.1:0"
-		cfg.DataDir = filepath.Join(data, cfg.ID)
+		cfg.DataDir, cfg.SecretFile = filepath.Join(data, cfg.ID), o.secret
 		cfg.Logger, cfg.MinFreeDisk = o.logger.With("node", cfg.ID), 0
 		for _, change := range o.change {
 			change(&cfg)
@@ -96,6 +109,9 @@ func Start(t testing.TB, opts ...Option) *Cluster {
 	c.start(others...)
 	c.client = c.Dial()
 	c.awaitVoters()
+	if o.tokens {
+		c.initTokens()
+	}
 	return c
 }
 
@@ -147,11 +163,12 @@ func (c *Cluster) stopAll() {
 // Client is a client of the cluster.
 func (c *Cluster) Client() *sdk.Client { return c.client }
 
-// Dial makes another client, as another process has one. It is closed when the
+// Dial makes another client, as another process has one. With WithTokens it has the
+// first token, unless an option gives it another one. It is closed when the
 // test ends, if it was not before.
 func (c *Cluster) Dial(opts ...sdk.Option) *sdk.Client {
 	c.t.Helper()
-	opts = append([]sdk.Option{sdk.WithLogger(c.logger), sdk.WithCallTimeout(Patience)}, opts...)
+	opts = append([]sdk.Option{sdk.WithLogger(c.logger), sdk.WithCallTimeout(Patience), sdk.WithToken(c.token)}, opts...)
 	client, err := sdk.Dial(c.Addrs(), append(opts, sdk.WithDialOptions(c.beats.dialOptions()...))...)
 	c.check("Dial", err)
 	c.t.Cleanup(func() { _ = client.Close() }) // nodes that the test stopped miss its deregistrations
@@ -250,6 +267,9 @@ func (c *Cluster) waitIndex(addr string, index uint64) error {
 		return err
 	}
 	defer func() { _ = conn.Close() }()
+	if c.token != "" {
+		ctx = metadata.AppendToOutgoingContext(ctx, registrypb.AuthorizationHeader, "Bearer "+c.token)
+	}
 	_, err = registrypb.NewRegistryClient(conn).Index(ctx, &registrypb.IndexRequest{Read: &registrypb.ReadOptions{MinIndex: index}})
 	return err
 }

@@ -112,6 +112,7 @@ func TestHelpersInACleanup(t *testing.T) {
 }
 
 func TestStopAndRestart(t *testing.T) {
+	t.Parallel()
 	c := registrytest.Start(t, registrytest.WithNodes(3))
 	register(t, c, "web-1", time.Minute)
 	stopped := c.StopLeader()

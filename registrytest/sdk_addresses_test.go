@@ -65,6 +65,7 @@ func (c *lastingCluster) move(i int) {
 // on others, one after another, faster than the client would ask by itself. So
 // does its registration, and so does one that only follows a ring.
 func TestClientOutlivesItsAddresses(t *testing.T) {
+	t.Parallel()
 	c := newLastingCluster(t)
 	var given []string
 	for _, n := range c.nodes {

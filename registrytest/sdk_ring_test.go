@@ -132,6 +132,7 @@ func (w *writer) level(r *sdk.Ring) {
 // leader changes: the same ring at every revision, none older after a newer,
 // none empty; and the moved ranges add up.
 func TestRingsFollowTheCluster(t *testing.T) {
+	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	c := newLastingCluster(t)
@@ -240,6 +241,7 @@ func TestRingsFollowTheCluster(t *testing.T) {
 // All nodes stop, the process restarts, the nodes come back: every key stays
 // where it was, and nothing is empty in between.
 func TestRingSurvivesTheClusterAndARestart(t *testing.T) {
+	t.Parallel()
 	c := newLastingCluster(t)
 	api := dialAPI(t, c.nodes[0].Addr())
 	for i := range 5 { // without heartbeats, and longer than the test

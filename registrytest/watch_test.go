@@ -288,3 +288,21 @@ func TestWatchOfAPrefixResumes(t *testing.T) {
 	_, err = stream.Recv()
 	wantReason(t, err, codes.InvalidArgument, registrypb.ErrorDetail_INVALID_ARGUMENT)
 }
+
+// Every watch at a node that stops ends with that reason.
+func TestWatchesEndWithTheirNode(t *testing.T) {
+	t.Parallel()
+	c := newAPINodes(t, 1)
+	var streams []grpc.ServerStreamingClient[registrypb.WatchEvent]
+	for range 100 {
+		f := follow(t, c.apis[0], "web", 0, 0)
+		f.next()
+		streams = append(streams, f.stream)
+	}
+	if err := c.nodes[0].Close(); err != nil {
+		t.Error(err)
+	}
+	for _, s := range streams {
+		wantReason(t, untilEnd(s), codes.Unavailable, registrypb.ErrorDetail_NOT_READY)
+	}
+}

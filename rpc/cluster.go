@@ -3,6 +3,7 @@ package rpc
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -53,6 +54,9 @@ func (s *Server) ownStatus(ctx context.Context, st store.Status, group string) *
 // Status implements the public service: it queries all nodes of the configuration
 // concurrently.
 func (s *Server) Status(ctx context.Context, req *registrypb.StatusRequest) (*registrypb.StatusResponse, error) {
+	if err := callOf(ctx).settle(); err != nil && (req.GetGroup() != "" || !errors.Is(err, store.ErrNotLeader)) {
+		return nil, toStatus(err)
+	}
 	st := s.store.Status()
 	resp := &registrypb.StatusResponse{Cluster: st.Cluster, ClusterId: s.store.ClusterID(), Leader: st.LeaderID, Term: st.Term}
 	resp.Nodes = make([]*registrypb.NodeStatus, len(st.Configuration))
@@ -99,13 +103,13 @@ func (s *Server) Join(ctx context.Context, req *registrypb.JoinRequest) (*regist
 	defer cancel()
 	self := s.store.Self()
 	// The address is not a peer's yet, so its connection is closed after the call.
-	conn, err := dialNode(req.Bind)
+	conn, err := s.peers.dialNode(req.Bind)
 	if err != nil {
 		return nil, toStatus(err)
 	}
 	defer func() { _ = conn.Close() }() // no call uses it
 	c := peerpb.NewPeerClient(conn)
-	h, err := hello(ctx, c, req.Bind)
+	h, err := s.peers.hello(ctx, c, req.Bind)
 	switch {
 	case err != nil:
 		return nil, toStatus(fmt.Errorf("%w: no node answers at %s: %w", store.ErrMembership, req.Bind, stripStatus(err)))
@@ -141,7 +145,9 @@ func (s *Server) Transfer(ctx context.Context, req *registrypb.TransferRequest) 
 			return nil, toStatus(err)
 		}
 	}
-	if forwarded || s.store.IsLeader() {
+	if err := callOf(ctx).asLeader(ctx); err != nil && (forwarded || !errors.Is(err, store.ErrNotLeader)) {
+		return nil, toStatus(err)
+	} else if err == nil && (forwarded || s.store.IsLeader()) {
 		resp, err := s.transfer(ctx, req)
 		return resp, toStatus(err)
 	}

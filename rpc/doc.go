@@ -2,8 +2,8 @@
 // on the client port, and the calls between nodes on the bind port. Package
 // registry puts it together with a store; clients use package sdk.
 //
-//	peers := rpc.NewPeers()
-//	node, err := store.Open(store.Config{Peers: peers, DialRaft: rpc.DialRaft, ...})
+//	peers := rpc.NewPeers(nil)
+//	node, err := store.Open(store.Config{Peers: peers, DialRaft: peers.DialRaft, ...})
 //	server := rpc.New(rpc.Config{Store: node, Peers: peers, Logger: logger})
 //	defer server.Close()
 //	server.ServeNodes(nodesListener) // both serve until Close

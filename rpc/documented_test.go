@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"maps"
+	"net/http"
 	"os"
 	"regexp"
 	"slices"
@@ -56,7 +57,7 @@ func TestDocumentedErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	comments := reasonComments(t)
-	table := "| reason | gRPC code | Go | |\n|---|---|---|---|\n"
+	table := "| reason | gRPC code | HTTP | Go | |\n|---|---|---|---|---|\n"
 	for _, i := range slices.Sorted(maps.Keys(registrypb.ErrorDetail_Reason_name)) {
 		reason := registrypb.ErrorDetail_Reason(i)
 		if reason == registrypb.ErrorDetail_UNSPECIFIED {
@@ -70,7 +71,10 @@ func TestDocumentedErrors(t *testing.T) {
 		if meaning == "" { // the name says it
 			meaning = strings.ReplaceAll(reason.String()[:1]+strings.ToLower(reason.String()[1:]), "_", " ")
 		}
-		table += fmt.Sprintf("| `%s` | `%s` | `sdk.%s` | %s |\n", reason, codeOf(t, reason), name, meaning)
+		if http.StatusText(httpCodes[reason]) == "" {
+			t.Errorf("%v has no HTTP status code", reason)
+		}
+		table += fmt.Sprintf("| `%s` | `%s` | %d | `sdk.%s` | %s |\n", reason, codeOf(t, reason), httpCodes[reason], name, meaning)
 	}
 	if err := docs.Generated("..", "docs/reference/errors.md", "errors", table, *update); err != nil {
 		t.Error(err)
@@ -102,6 +106,10 @@ func TestDocumentedWatchLimits(t *testing.T) {
 	table += fmt.Sprintf("| progress interval | %v – %v; %v by default |\n", minProgress, maxProgress, defaultProgress)
 	table += fmt.Sprintf("| members or groups in a page | 1 – %d,%03d, and as many as fit |\n", maxPage/1000, maxPage%1000)
 	table += fmt.Sprintf("| groups that a watch of a prefix goes on from | %d,%03d |\n", maxKnown/1000, maxKnown%1000)
+	table += fmt.Sprintf("| lists for Prometheus that a node sends at once | %d |\n", maxDiscoveries)
+	table += fmt.Sprintf("| watches over HTTP | %d,%03d at one node, %d,%03d of one source; the node's own machine may have all |\n",
+		maxHTTPWatches/1000, maxHTTPWatches%1000, maxHTTPWatchesSource/1000, maxHTTPWatchesSource%1000)
+	table += fmt.Sprintf("| a watcher over HTTP | takes %d KiB within %v, or is closed; gets an event or a comment every %v |\n", takenAtOnce>>10, HTTPTimeout, aliveTime)
 	if err := docs.Generated("..", "docs/reference/limits.md", "watches", table, *update); err != nil {
 		t.Error(err)
 	}

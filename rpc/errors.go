@@ -3,14 +3,18 @@ package rpc
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/werbenhu/registry/fsm"
 	"github.com/werbenhu/registry/fsm/rings"
+	"github.com/werbenhu/registry/rpc/auth"
 	"github.com/werbenhu/registry/rpc/registrypb"
 	"github.com/werbenhu/registry/store"
+	"github.com/werbenhu/registry/store/lease"
 )
 
 // errStale: the state is older than max_staleness.
@@ -31,6 +35,8 @@ type wireError struct {
 // wireErrors is searched in order: outcome errors come before their causes.
 var wireErrors = []wireError{
 	{fsm.ErrInvalid, codes.InvalidArgument, registrypb.ErrorDetail_INVALID_ARGUMENT},
+	{auth.ErrUnauthenticated, codes.Unauthenticated, registrypb.ErrorDetail_UNAUTHENTICATED},
+	{auth.ErrDenied, codes.PermissionDenied, registrypb.ErrorDetail_PERMISSION_DENIED},
 	{store.ErrOutcomeUnknown, codes.Unknown, registrypb.ErrorDetail_OUTCOME_UNKNOWN},
 	{store.ErrNotLeader, codes.Unavailable, registrypb.ErrorDetail_NO_LEADER},
 	{store.ErrBusy, codes.Unavailable, registrypb.ErrorDetail_NO_LEADER},
@@ -38,6 +44,7 @@ var wireErrors = []wireError{
 	{store.ErrDiverged, codes.Unavailable, registrypb.ErrorDetail_NOT_READY},
 	{errStale, codes.Unavailable, registrypb.ErrorDetail_STALE},
 	{rings.ErrBusy, codes.Unavailable, registrypb.ErrorDetail_BUSY},
+	{errFull, codes.Unavailable, registrypb.ErrorDetail_BUSY},
 	{rings.ErrTooLarge, codes.ResourceExhausted, registrypb.ErrorDetail_EXHAUSTED},
 	{fsm.ErrUnknownGroup, codes.NotFound, registrypb.ErrorDetail_UNKNOWN_GROUP},
 	{fsm.ErrUnknownMember, codes.NotFound, registrypb.ErrorDetail_UNKNOWN_MEMBER},
@@ -46,12 +53,17 @@ var wireErrors = []wireError{
 	{fsm.ErrConflict, codes.AlreadyExists, registrypb.ErrorDetail_CONFLICT},
 	{fsm.ErrFenced, codes.FailedPrecondition, registrypb.ErrorDetail_FENCED},
 	{fsm.ErrRevisionMismatch, codes.Aborted, registrypb.ErrorDetail_REVISION_MISMATCH},
+	{fsm.ErrNotOwner, codes.PermissionDenied, registrypb.ErrorDetail_NOT_OWNER},
+	{fsm.ErrTokensOff, codes.FailedPrecondition, registrypb.ErrorDetail_TOKENS_OFF},
+	{fsm.ErrLastAdmin, codes.FailedPrecondition, registrypb.ErrorDetail_LAST_ADMIN},
+	{fsm.ErrUnknownToken, codes.NotFound, registrypb.ErrorDetail_UNKNOWN_TOKEN},
 	{fsm.ErrExhausted, codes.ResourceExhausted, registrypb.ErrorDetail_EXHAUSTED},
 	{store.ErrDiskLow, codes.ResourceExhausted, registrypb.ErrorDetail_EXHAUSTED},
 	{store.ErrUnknownNode, codes.NotFound, registrypb.ErrorDetail_UNKNOWN_NODE},
 	{store.ErrMembership, codes.FailedPrecondition, registrypb.ErrorDetail_MEMBERSHIP},
 	{errWrongCluster, codes.FailedPrecondition, registrypb.ErrorDetail_WRONG_CLUSTER},
 	{errStopping, codes.Unavailable, registrypb.ErrorDetail_NOT_READY},
+	{errLate, codes.DeadlineExceeded, registrypb.ErrorDetail_UNSPECIFIED},
 	{context.Canceled, codes.Canceled, registrypb.ErrorDetail_UNSPECIFIED},
 	{context.DeadlineExceeded, codes.DeadlineExceeded, registrypb.ErrorDetail_UNSPECIFIED},
 }
@@ -77,6 +89,18 @@ func toStatus(err error) error {
 	if errors.As(err, &field) {
 		detail.Field, detail.Limit = field.Field, field.Limit
 	}
+	if denied, ok := errors.AsType[*auth.DeniedError](err); ok {
+		detail.Field, detail.Limit = denied.Field, denied.Limit()
+	}
+	if refused, ok := errors.AsType[*lease.NotOwnerError](err); ok {
+		detail.LeaseIds = refused.LeaseIDs
+	}
+	if limited, ok := errors.AsType[*auth.LimitedError](err); ok {
+		detail.Field, detail.Limit = registrypb.AuthorizationHeader, limited.Limit()
+	}
+	if full, ok := errors.AsType[*fullError](err); ok {
+		detail.Field, detail.Limit = full.of, fmt.Sprintf("at most %d at a node", full.most)
+	}
 	if errors.Is(err, store.ErrForgotten) {
 		detail.Field = "since"
 	}
@@ -86,12 +110,17 @@ func toStatus(err error) error {
 	if low, ok := errors.AsType[*store.DiskLowError](err); ok {
 		detail.Field, detail.Limit = "disk", low.Limit()
 	}
-	st, derr := status.New(code, err.Error()).WithDetails(detail)
+	// What callers sent may be in there, and Protocol Buffers carry only UTF-8.
+	detail.Field, detail.Limit = toUTF8(detail.Field), toUTF8(detail.Limit)
+	text := toUTF8(err.Error())
+	st, derr := status.New(code, text).WithDetails(detail)
 	if derr != nil {
-		return status.Error(code, err.Error())
+		return status.Error(code, text)
 	}
 	return st.Err()
 }
+
+func toUTF8(s string) string { return strings.ToValidUTF8(s, "\ufffd") }
 
 // reasonOf returns the reason of an error from the wire.
 func reasonOf(err error) registrypb.ErrorDetail_Reason {

@@ -28,7 +28,12 @@ const leaderWait = 3 * time.Second
 // leaderRetry is the delay between two attempts.
 const leaderRetry = 25 * time.Millisecond
 
+// forwardedTo reports whether another node forwarded the call. Only nodes reach the bind
+// port; on the client port the mark has no effect.
 func forwardedTo(ctx context.Context) (cluster string, forwarded bool) {
+	if c := callOf(ctx); c == nil || c.port != bindPort {
+		return "", false
+	}
 	md, _ := metadata.FromIncomingContext(ctx)
 	if v := md.Get(forwardedKey); len(v) > 0 {
 		return v[0], true
@@ -45,6 +50,9 @@ func onLeader[Req proto.Message, Resp any](ctx context.Context, s *Server, metho
 		if err := s.store.IsTarget("", cluster); err != nil {
 			return nil, toStatus(err)
 		}
+		if err := callOf(ctx).asLeader(ctx); err != nil {
+			return nil, toStatus(err)
+		}
 		resp, err := local(ctx, req)
 		return resp, toStatus(err)
 	}
@@ -59,22 +67,27 @@ func onLeader[Req proto.Message, Resp any](ctx context.Context, s *Server, metho
 	defer cancel()
 	var unknown error
 	for {
-		resp, err := local(wait, req) // a follower validates the request, too
+		var resp *Resp
+		err := callOf(ctx).asLeader(wait)
+		if err == nil {
+			resp, err = local(wait, req) // a follower validates the request, too
+		}
 		if errors.Is(err, store.ErrNotLeader) {
 			resp, err = forward[Resp](wait, s, method, req)
 		}
-		w, isWrite := any(req).(registrypb.Write)
+		setAgain := againOf(req)
+		isWrite := setAgain != nil
 		switch {
 		case err == nil:
 			return resp, nil
-		case !retriable(err) && isWrite && unknown != nil && !rejected(err):
+		case !retriable(err) && unknown != nil && (isWrite && !rejected(err) || revoked(err)):
 			return nil, toStatus(fmt.Errorf("%w: %w", store.ErrOutcomeUnknown, stripStatus(err)))
 		case !retriable(err):
 			return nil, toStatus(err)
 		case outcomeUnknown(err):
 			unknown = err
 			if isWrite {
-				w.SetAttempt(w.GetRequestId(), w.GetSince(), true)
+				setAgain()
 			}
 		}
 		if !pause(wait, leaderRetry) {
@@ -84,6 +97,18 @@ func onLeader[Req proto.Message, Resp any](ctx context.Context, s *Server, metho
 			return resp, toStatus(err)
 		}
 	}
+}
+
+// againOf returns what says in a write that an earlier attempt's outcome is unknown; nil
+// for other requests.
+func againOf(req proto.Message) func() {
+	switch req := req.(type) {
+	case registrypb.Write:
+		return func() { req.SetAttempt(req.GetRequestId(), req.GetSince(), true) }
+	case *registrypb.RegisterManyRequest:
+		return req.SetAgain
+	}
+	return nil
 }
 
 // forward sends the call to the leader, until another one is known.
@@ -117,11 +142,25 @@ func forwardTo[Resp any](ctx context.Context, s *Server, leader, method string, 
 	}
 	var to peer.Peer // set once a stream to the leader exists
 	resp = new(Resp)
-	err = conn.Invoke(metadata.AppendToOutgoingContext(ctx, forwardedKey, s.store.ClusterID()), method, req, resp, grpc.Peer(&to))
+	err = conn.Invoke(forwarding(ctx, s.store.ClusterID()), method, req, resp, grpc.Peer(&to))
 	if err != nil && to.Addr == nil {
 		return nil, false, fmt.Errorf("%w: it cannot be reached: %w", store.ErrNotLeader, stripStatus(err))
 	}
 	return resp, true, err
+}
+
+// forwarding marks a call as forwarded. It goes on with its caller's own token, by which
+// the leader decides, and with its address, for the audit log.
+func forwarding(ctx context.Context, cluster string) context.Context {
+	marks := []string{forwardedKey, cluster}
+	c := callOf(ctx)
+	if c.from != nil {
+		marks = append(marks, forwardedForKey, c.from.String())
+	}
+	for _, h := range c.headers {
+		marks = append(marks, registrypb.AuthorizationHeader, h)
+	}
+	return metadata.AppendToOutgoingContext(ctx, marks...)
 }
 
 // leaderTerm is the time of one leader, as this node sees it.
@@ -179,13 +218,22 @@ func outcomeLost(err error) bool {
 	return errors.Is(err, store.ErrForgotten) || d.GetReason() == registrypb.ErrorDetail_OUTCOME_UNKNOWN && d.GetField() != ""
 }
 
-// rejected reports whether the leader refused the command itself.
+// rejected reports whether the leader refused the command itself. One that refuses the
+// caller has not looked whether an earlier attempt took effect.
 func rejected(err error) bool {
 	switch reasonOf(toStatus(err)) {
+	case registrypb.ErrorDetail_UNAUTHENTICATED, registrypb.ErrorDetail_PERMISSION_DENIED:
+		return false
 	case registrypb.ErrorDetail_UNSPECIFIED, registrypb.ErrorDetail_MEMBERSHIP, registrypb.ErrorDetail_NOT_READY, registrypb.ErrorDetail_OUTCOME_UNKNOWN:
 		return false
 	}
 	return true
+}
+
+// revoked reports whether there is no such token, which an earlier attempt may have
+// revoked.
+func revoked(err error) bool {
+	return reasonOf(toStatus(err)) == registrypb.ErrorDetail_UNKNOWN_TOKEN
 }
 
 // outcomeUnknown reports whether the attempt may have had an effect, as when its

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"fmt"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -16,6 +17,7 @@ import (
 //	Register and the other
 //	writes, Heartbeat,
 //	Guard                    11 KiB: 1,000 lost leases
+//	RegisterMany             1 MiB: 1,000 failures              the names in them
 //	Members                  10 GiB: a group's members          MaxAnswer, or refused with the field page_size
 //	Members, a page          1 MiB                              MaxPiece
 //	Groups                   31 MiB: all groups                 MaxAnswer, or refused with the field page_size
@@ -52,9 +54,13 @@ const maxPage = 10_000
 // messageHead is more than the size of an answer without its list.
 const messageHead = 1 << 10
 
-// Limits bound messages that are sent, in bytes. Zero: MaxAnswer and MaxPiece. Tests
-// set smaller ones. One element of a list always fits into MaxPiece.
-type Limits struct{ Answer, Piece int }
+// Limits are MaxAnswer, MaxPiece, MaxStreams, MaxCalls and RequestTime where they are
+// zero. Tests set smaller ones. One element of a list always fits into MaxPiece.
+type Limits struct {
+	Answer, Piece  int // of messages that are sent, in bytes
+	Streams, Calls int // of clients
+	RequestTime    time.Duration
+}
 
 func (l Limits) withDefaults() Limits {
 	if l.Answer == 0 {
@@ -62,6 +68,15 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.Piece == 0 {
 		l.Piece = MaxPiece
+	}
+	if l.Streams == 0 {
+		l.Streams = MaxStreams
+	}
+	if l.Calls == 0 {
+		l.Calls = MaxCalls
+	}
+	if l.RequestTime == 0 {
+		l.RequestTime = RequestTime
 	}
 	return l
 }

@@ -12,36 +12,30 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/werbenhu/registry/rpc/certs"
 	"github.com/werbenhu/registry/rpc/peerpb"
+	"github.com/werbenhu/registry/rpc/peertls"
 	"github.com/werbenhu/registry/store"
+	"github.com/werbenhu/registry/store/portmux"
 )
 
-// RaftPrefix is the first byte of a raft connection on the bind port; a gRPC
-// connection starts with the P of the HTTP/2 preface.
-const RaftPrefix = "R"
+// RaftProtocol is that of raft's connections on the bind port. Without TLS they start
+// with a byte of their own.
+var RaftProtocol = portmux.Protocol{Prefix: "R", Strip: true, ALPN: "registry-raft"}
 
-// GRPCPrefix is how a gRPC connection starts: no HTTP/1.1 method does.
-const GRPCPrefix = "PRI "
-
-// DialRaft opens a raft connection. It resolves the name at each call.
-func DialRaft(address string, timeout time.Duration) (net.Conn, error) {
-	c, err := net.DialTimeout("tcp", address, timeout)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := c.Write([]byte(RaftPrefix)); err != nil {
-		return nil, errors.Join(err, c.Close())
-	}
-	return c, nil
-}
+// GRPCProtocol is that of gRPC connections: no HTTP/1.1 method starts like HTTP/2's
+// preface.
+var GRPCProtocol = portmux.Protocol{Prefix: "PRI ", ALPN: "h2"}
 
 // Peers calls other nodes on their bind ports, over one connection to each. It
 // implements store.Peers.
 type Peers struct {
+	identity *peertls.Identity // nil: connections without TLS
+
 	mu     sync.Mutex // guards the rest
 	conns  map[string]*grpc.ClientConn
 	closed bool
@@ -49,8 +43,32 @@ type Peers struct {
 
 var _ store.Peers = (*Peers)(nil)
 
-// NewPeers returns Peers without connections; it connects when needed.
-func NewPeers() *Peers { return &Peers{conns: make(map[string]*grpc.ClientConn)} }
+// NewPeers returns Peers without connections; it connects when needed, with TLS if
+// there is an identity.
+func NewPeers(identity *peertls.Identity) *Peers {
+	return &Peers{identity: identity, conns: make(map[string]*grpc.ClientConn)}
+}
+
+// DialRaft opens a raft connection. It resolves the name at each call.
+func (p *Peers) DialRaft(address string, timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	if p.identity != nil {
+		out, err := p.identity.Client(ctx, c, RaftProtocol.ALPN)
+		if err != nil { // not out: it would be no nil
+			return nil, fmt.Errorf("node %s: %w", address, err)
+		}
+		return out, nil
+	}
+	if _, err := c.Write([]byte(RaftProtocol.Prefix)); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
 
 // Close closes the connections.
 func (p *Peers) Close() error {
@@ -74,7 +92,7 @@ func (p *Peers) conn(bind string) (*grpc.ClientConn, error) {
 	if c := p.conns[bind]; c != nil {
 		return c, nil
 	}
-	c, err := dialNode(bind)
+	c, err := p.dialNode(bind)
 	if err != nil {
 		return nil, err
 	}
@@ -84,9 +102,13 @@ func (p *Peers) conn(bind string) (*grpc.ClientConn, error) {
 
 // dialNode returns a new connection, which resolves the name at each dial. It uses no
 // proxy.
-func dialNode(bind string) (*grpc.ClientConn, error) {
+func (p *Peers) dialNode(bind string) (*grpc.ClientConn, error) {
+	creds := certs.NewCredentials(nil, nil)
+	if p.identity != nil {
+		creds = p.identity.Credentials()
+	}
 	c, err := grpc.NewClient("passthrough:///"+bind,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(creds),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
 			MinConnectTimeout: 2 * time.Second,
@@ -113,22 +135,39 @@ func (p *Peers) Hello(ctx context.Context, bind string) (store.Hello, error) {
 	if err != nil {
 		return store.Hello{}, err
 	}
-	return hello(ctx, c, bind)
+	return p.hello(ctx, c, bind)
 }
 
-func hello(ctx context.Context, c peerpb.PeerClient, bind string) (store.Hello, error) {
-	h, err := c.Hello(ctx, &peerpb.HelloRequest{})
+func (p *Peers) hello(ctx context.Context, c peerpb.PeerClient, bind string) (store.Hello, error) {
+	var to peer.Peer
+	h, err := c.Hello(ctx, &peerpb.HelloRequest{}, grpc.Peer(&to))
+	if err == nil {
+		err = p.isNode(&to, h.Id)
+	}
 	if err != nil {
 		return store.Hello{}, fmt.Errorf("hello to %s: %w", bind, notANode(bind, err))
 	}
 	out := store.Hello{
 		Cluster: h.Cluster, ID: h.Id, Bind: h.Bind, Addr: h.Addr, Version: h.Version,
 		Incarnation: h.Incarnation, HasState: h.HasState, Leader: h.Leader, ClusterID: h.ClusterId,
+		RecoveredFrom: h.RecoveredFrom,
 	}
 	for _, f := range h.Founders {
 		out.Founders = append(out.Founders, store.Founder{ID: f.Id, Bind: f.Bind, Addr: f.Addr, Version: f.Version, Incarnation: f.Incarnation})
 	}
 	return out, nil
+}
+
+// isNode checks that the other end of a connection is the node of that id, by its
+// certificate. Without TLS there is nothing to check.
+func (p *Peers) isNode(end *peer.Peer, id string) error {
+	if p.identity == nil {
+		return nil
+	}
+	if err := p.identity.Check(end, id); err != nil {
+		return fmt.Errorf("%w: %w", store.ErrMembership, err)
+	}
+	return nil
 }
 
 // Term implements store.Peers.

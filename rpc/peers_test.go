@@ -40,7 +40,7 @@ func TestPeersAreReachedWithoutAProxy(t *testing.T) {
 	if p, err := http.ProxyFromEnvironment(&http.Request{URL: &url.URL{Scheme: "https", Host: addr}}); p == nil {
 		t.Fatalf("no proxy for %s, %v: the test shows nothing", addr, err)
 	}
-	peers := NewPeers()
+	peers := NewPeers(nil)
 	t.Cleanup(func() { _ = peers.Close() })
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/peer"
 
 	"github.com/werbenhu/registry/rpc/peerpb"
 	"github.com/werbenhu/registry/store"
@@ -24,6 +25,7 @@ func (p *peerServer) Hello(context.Context, *peerpb.HelloRequest) (*peerpb.Hello
 	resp := &peerpb.HelloResponse{
 		Cluster: h.Cluster, Id: h.ID, Bind: h.Bind, Addr: h.Addr, Version: h.Version,
 		Incarnation: h.Incarnation, HasState: h.HasState, Leader: h.Leader, ClusterId: h.ClusterID,
+		RecoveredFrom: h.RecoveredFrom,
 	}
 	for _, f := range h.Founders {
 		resp.Founders = append(resp.Founders, &peerpb.Founder{Id: f.ID, Bind: f.Bind, Addr: f.Addr, Version: f.Version, Incarnation: f.Incarnation})
@@ -71,21 +73,22 @@ func (p *peerServer) State(req *peerpb.StateRequest, stream grpc.ServerStreaming
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)
 	defer context.AfterFunc(p.server.ctx, func() { cancel(errStopping) })()
-	out := bufio.NewWriterSize(chunkWriter{stream}, stateChunk)
+	out := bufio.NewWriterSize(chunkWriter(func(data []byte) error {
+		return stream.Send(&peerpb.StateResponse{Data: data})
+	}), stateChunk)
 	if err := p.store().WriteState(ctx, req.MinIndex, out); err != nil {
 		return toStatus(err)
 	}
 	return toStatus(out.Flush())
 }
 
-type chunkWriter struct {
-	stream grpc.ServerStreamingServer[peerpb.StateResponse]
-}
+// chunkWriter sends what is written in messages of at most stateChunk.
+type chunkWriter func(data []byte) error
 
 // Write sends a copy: gRPC may use a message after Send returned.
-func (w chunkWriter) Write(p []byte) (int, error) {
+func (send chunkWriter) Write(p []byte) (int, error) {
 	for chunk := range slices.Chunk(slices.Clone(p), stateChunk) {
-		if err := w.stream.Send(&peerpb.StateResponse{Data: chunk}); err != nil {
+		if err := send(chunk); err != nil {
 			return 0, err
 		}
 	}
@@ -93,6 +96,10 @@ func (w chunkWriter) Write(p []byte) (int, error) {
 }
 
 func (p *peerServer) Join(ctx context.Context, req *peerpb.JoinRequest) (*peerpb.JoinResponse, error) {
+	caller, _ := peer.FromContext(ctx)
+	if err := p.server.peers.isNode(caller, req.Id); err != nil {
+		return nil, toStatus(err)
+	}
 	err := p.store().AdmitNode(ctx, store.Hello{
 		Cluster: req.Cluster, ID: req.Id, Bind: req.Bind, Addr: req.Addr, Version: req.Version,
 		Incarnation: req.Incarnation, Nonvoter: req.Nonvoter, HasState: req.HasState,

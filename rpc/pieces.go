@@ -177,7 +177,7 @@ func (e *encoder) join(parts []frame) (frame, error) {
 	if data.Len() > e.limits.Answer {
 		return nil, e.tooLarge()
 	}
-	return &encodedFrame{data}, nil
+	return &encodedFrame{data: data}, nil
 }
 
 func (e *encoder) tooLarge() error {

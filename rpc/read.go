@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -39,6 +40,9 @@ func (s *Server) state(ctx context.Context, opts *registrypb.ReadOptions) (*fsm.
 		index = max(index, at)
 	}
 	state, err := s.store.WaitIndex(ctx, index)
+	if err == nil {
+		err = callOf(ctx).again()
+	}
 	return state, index, err
 }
 
@@ -308,6 +312,9 @@ func (s *Server) Groups(ctx context.Context, req *registrypb.GroupsRequest) (*re
 	if err == nil && req.PageToken != "" {
 		err = fsm.ValidateName("page_token", req.PageToken)
 	}
+	if err == nil && len(req.Prefix) > fsm.MaxNameLength {
+		err = prefixTooLong(req.Prefix)
+	}
 	if err != nil {
 		return nil, toStatus(err)
 	}
@@ -316,7 +323,10 @@ func (s *Server) Groups(ctx context.Context, req *registrypb.GroupsRequest) (*re
 		return nil, toStatus(err)
 	}
 	resp, last := &registrypb.GroupsResponse{Receipt: s.receipt(state, nil)}, req.PageToken
-	for g := range state.GroupsFrom(last) {
+	for g := range state.GroupsFrom(max(last, req.Prefix)) {
+		if !strings.HasPrefix(g.Name, req.Prefix) {
+			break
+		}
 		if g.Name == req.PageToken {
 			continue // the last of the page before
 		}

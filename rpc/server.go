@@ -16,14 +16,28 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
+	"github.com/werbenhu/registry/rpc/audit"
+	"github.com/werbenhu/registry/rpc/auth"
 	"github.com/werbenhu/registry/rpc/metrics"
+	"github.com/werbenhu/registry/rpc/muxcreds"
 	"github.com/werbenhu/registry/rpc/peerpb"
 	"github.com/werbenhu/registry/rpc/registrypb"
 	"github.com/werbenhu/registry/store"
 )
 
-// maxHeaders bounds the headers of a call, in bytes.
-const maxHeaders = 32 << 10
+// Limits of gRPC connections.
+const (
+	// MaxHeaders bounds the headers of a call, in bytes.
+	MaxHeaders = 32 << 10
+	// MaxClientStreams bounds the calls and streams of one client's connection: a watch
+	// of each of 1,000 groups, and as many calls. Each may hold a request of MaxRequest.
+	MaxClientStreams = 2_000
+	// MaxNodeStreams is more: a node passes on the calls of all its clients by one
+	// connection.
+	MaxNodeStreams = 10_000
+	// IdleTime is how long a connection without calls stays.
+	IdleTime = time.Hour
+)
 
 // Config of a Server.
 type Config struct {
@@ -36,6 +50,8 @@ type Config struct {
 	Gatherer prometheus.Gatherer
 	// Limits of messages that are sent; zero: the defaults.
 	Limits Limits
+	// Audit has the administrative acts and the refusals; nil: nobody has.
+	Audit *audit.Log
 }
 
 // Server serves both ports.
@@ -51,10 +67,16 @@ type Server struct {
 	limits  Limits
 	pages   pages
 
+	calls   chain // of the client port
 	clients *grpc.Server
 	nodes   *grpc.Server
 	http    *httpServer
+	watches httpWatches
 	health  *health.Server
+
+	sessions *auth.Sessions
+	failures *auth.Failures
+	audit    *audit.Log
 
 	term      atomic.Pointer[leaderTerm]
 	nodesRing atomic.Pointer[nodesRing]
@@ -66,25 +88,30 @@ type Server struct {
 	wg     sync.WaitGroup
 }
 
-// New returns a server without listeners.
-func New(cfg Config) *Server {
-	s := &Server{store: cfg.Store, peers: cfg.Peers, log: cfg.Logger, health: health.NewServer(), metrics: cfg.Metrics, limits: cfg.Limits.withDefaults()}
+// New returns a server without listeners. It fails if a method has no permission.
+func New(cfg Config) (*Server, error) {
+	s := &Server{store: cfg.Store, peers: cfg.Peers, log: cfg.Logger, health: health.NewServer(), metrics: cfg.Metrics, limits: cfg.Limits.withDefaults(), sessions: auth.NewSessions(), failures: auth.NewFailures(), audit: cfg.Audit}
 	if s.metrics == nil {
 		s.metrics = metrics.New()
 	}
 	calls := s.metrics.Calls
 	clientCalls, nodeCalls := calls.Interceptors(), calls.Interceptors()
-	s.ctx, s.cancel = context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancelCause(context.Background())
+	s.ctx, s.cancel = ctx, func() { cancel(errStopping) }
 	cluster := &identity{store: s.store}
-	s.clients = grpc.NewServer(serverOptions(clientCalls, cluster)...)
-	registrypb.RegisterRegistryServer(s.clients, s)
-	registrypb.RegisterClusterServer(s.clients, s)
-	grpc_health_v1.RegisterHealthServer(s.clients, s.health)
-	reflection.Register(s.clients)
-	s.nodes = grpc.NewServer(serverOptions(nodeCalls, cluster)...)
-	registrypb.RegisterRegistryServer(s.nodes, s)
-	registrypb.RegisterClusterServer(s.nodes, s)
-	peerpb.RegisterPeerServer(s.nodes, &peerServer{server: s})
+	s.calls = newChain(clientCalls, cluster, s.authorizer(clientPort))
+	clients := newGRPCServer(MaxClientStreams, s.calls, newAdmission(s.limits, calls))
+	s.register(clients)
+	grpc_health_v1.RegisterHealthServer(clients, s.health)
+	reflection.Register(clients)
+	nodes := newGRPCServer(MaxNodeStreams, newChain(nodeCalls, cluster, s.authorizer(bindPort)), newAdmission(s.limits.ofNodes(), calls))
+	s.register(nodes)
+	peerpb.RegisterPeerServer(nodes, &peerServer{server: s})
+	s.clients, s.nodes = clients.Server, nodes.Server
+	if err := checkPermissions(map[port]*grpc.Server{clientPort: s.clients, bindPort: s.nodes}); err != nil {
+		s.cancel()
+		return nil, err
+	}
 	calls.AddMethods(clientCalls, metrics.ClientPort, s.clients)
 	calls.AddMethods(nodeCalls, metrics.NodePort, s.nodes)
 	s.http = newHTTPServer(s, cfg.Gatherer)
@@ -93,19 +120,42 @@ func New(cfg Config) *Server {
 	s.serving.Store(&s.ctx)
 	s.wg.Go(s.followReadiness)
 	s.wg.Go(s.followLeader)
-	return s
+	s.wg.Go(s.followTokens)
+	return s, nil
 }
 
-func serverOptions(calls *metrics.Interceptors, cluster *identity) []grpc.ServerOption {
+// register adds the services that both ports have.
+func (s *Server) register(to grpc.ServiceRegistrar) {
+	registrypb.RegisterRegistryServer(to, s)
+	registrypb.RegisterClusterServer(to, s)
+	registrypb.RegisterTokensServer(to, tokensServer{Server: s})
+}
+
+func (s *Server) authorizer(port port) *authorizer {
+	return &authorizer{store: s.store, port: port, sessions: s.sessions, failures: s.failures, count: s.metrics.Auth, audit: s.audit}
+}
+
+func newChain(calls *metrics.Interceptors, cluster *identity, callers *authorizer) chain {
+	return chain{
+		unary:  []grpc.UnaryServerInterceptor{calls.Unary, cluster.unary, callers.unary},
+		stream: []grpc.StreamServerInterceptor{calls.Stream, cluster.stream, callers.stream},
+	}
+}
+
+// newGRPCServer is the server of a port, without services.
+func newGRPCServer(streams uint32, c chain, a *admission) admitting {
+	return admitting{grpc.NewServer(append(connOptions(streams), c.options()...)...), a}
+}
+
+// connOptions bound what a caller may do with a connection before it is known.
+func connOptions(streams uint32) []grpc.ServerOption {
 	return []grpc.ServerOption{
-		grpc.ChainUnaryInterceptor(calls.Unary, cluster.unary),
-		grpc.ChainStreamInterceptor(calls.Stream, cluster.stream),
+		grpc.Creds(muxcreds.Finished{}),
 		grpc.MaxRecvMsgSize(MaxRequest),
-		grpc.MaxHeaderListSize(maxHeaders),
-		grpc.ForceServerCodecV2(newFrameCodec()),
-		grpc.MaxConcurrentStreams(10_000),
+		grpc.MaxHeaderListSize(MaxHeaders),
+		grpc.MaxConcurrentStreams(streams),
 		grpc.ConnectionTimeout(10 * time.Second),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 10 * time.Second, MaxConnectionIdle: IdleTime}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 	}
 }
@@ -131,7 +181,8 @@ func (s *Server) logEnd(what string, err error) {
 // serving because its state is wrong.
 func (s *Server) followReadiness() {
 	end := func(error) {}
-	defer func() { end(nil) }()
+	// The watches' context may end here before s.ctx, its parent, has ended it.
+	defer func() { end(errStopping) }()
 	served := false
 	for {
 		changed := s.store.ServingChanged()
@@ -190,6 +241,7 @@ func (s *Server) Close() error {
 	s.clients.Stop()
 	s.nodes.Stop()
 	err := s.http.close()
+	s.watches.close()
 	s.wg.Wait()
 	s.pages.forget()
 	if err != nil {

@@ -47,7 +47,6 @@ func (s *Server) Watch(req *registrypb.WatchRequest, stream grpc.ServerStreaming
 	}
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)
-	defer context.AfterFunc(s.ctx, func() { cancel(errStopping) })()
 	defer s.whileServing(cancel)()
 	// The first progress is due with the first state.
 	w := &watcher{source: src, progressFrame: s.progressFrame, interval: every, timer: time.NewTimer(every), due: true}
@@ -112,7 +111,7 @@ func (w *watcher) next(ctx context.Context) ([]frame, error) {
 	return nil, context.Cause(ctx)
 }
 
-// whileServing cancels a stream when the node stops serving.
+// whileServing cancels a stream when the node stops serving, or stops.
 func (s *Server) whileServing(cancel context.CancelCauseFunc) (stop func() bool) {
 	serving := s.serving.Load()
 	return context.AfterFunc(*serving, func() { cancel(context.Cause(*serving)) })
@@ -165,7 +164,7 @@ func (s *Server) known(req *registrypb.WatchRequest, group string, revision, fin
 
 func (s *Server) knownOfPrefix(req *registrypb.WatchRequest, prefix string) ([]watch.Known, error) {
 	if len(prefix) > fsm.MaxNameLength {
-		return nil, &fsm.FieldError{Field: "prefix", Limit: fmt.Sprintf("at most %d bytes", fsm.MaxNameLength), Got: fmt.Sprintf("%d bytes", len(prefix))}
+		return nil, prefixTooLong(prefix)
 	}
 	if len(req.Known) > maxKnown {
 		return nil, &fsm.FieldError{Field: "known", Limit: fmt.Sprintf("at most %d groups", maxKnown), Got: fmt.Sprint(len(req.Known))}
@@ -180,6 +179,10 @@ func (s *Server) knownOfPrefix(req *registrypb.WatchRequest, prefix string) ([]w
 		}
 	}
 	return known, nil
+}
+
+func prefixTooLong(prefix string) error {
+	return &fsm.FieldError{Field: "prefix", Limit: fmt.Sprintf("at most %d bytes", fsm.MaxNameLength), Got: fmt.Sprintf("%d bytes", len(prefix))}
 }
 
 type groupSource struct {

@@ -15,6 +15,7 @@ import (
 	"github.com/werbenhu/registry/fsm"
 	"github.com/werbenhu/registry/fsm/fsmpb"
 	"github.com/werbenhu/registry/ring"
+	"github.com/werbenhu/registry/rpc/auth"
 	"github.com/werbenhu/registry/rpc/registrypb"
 	"github.com/werbenhu/registry/store"
 	"github.com/werbenhu/registry/store/lease"
@@ -28,12 +29,25 @@ func write[Req registrypb.Write, Resp any](ctx context.Context, s *Server, metho
 		if s.store.IsLeader() {
 			request.Hash = requestHash(method, req)
 		}
+		setCaller(cmd, callerOf(ctx))
 		r, err := s.store.WriteOnce(ctx, cmd, request)
 		if err != nil {
 			return nil, err
 		}
 		return answer(r), nil
 	})
+}
+
+// setCaller sets whose registrations a command makes, and may change.
+func setCaller(cmd *fsmpb.Command, caller auth.Caller) {
+	switch op := cmd.Op.(type) {
+	case *fsmpb.Command_Register:
+		op.Register.Token, op.Register.AnyOwner = caller.Owner(), caller.AnyOwner(op.Register.Group)
+	case *fsmpb.Command_Deregister:
+		op.Deregister.Token, op.Deregister.AnyOwner = caller.Owner(), caller.AnyOwner(op.Deregister.Group)
+	case *fsmpb.Command_UpdateMember:
+		op.UpdateMember.Token, op.UpdateMember.AnyOwner = caller.Owner(), caller.AnyOwner(op.UpdateMember.Group)
+	}
 }
 
 // identify sets a request id if the client sent none: it covers this node's attempts.
@@ -67,9 +81,7 @@ func (s *Server) Register(ctx context.Context, req *registrypb.RegisterRequest) 
 		return nil, toStatus(err)
 	}
 	return write(ctx, s, registrypb.Registry_Register_FullMethodName, req, cmd, func(r fsm.Result) *registrypb.RegisterResponse {
-		return &registrypb.RegisterResponse{
-			LeaseId: r.LeaseID, Ttl: durationpb.New(r.TTL), Index: r.Index, Instance: cmd.GetRegister().Instance, Revision: r.Revision,
-		}
+		return registered(r, cmd.GetRegister().Instance)
 	})
 }
 
@@ -109,7 +121,11 @@ func (s *Server) Heartbeat(ctx context.Context, req *registrypb.HeartbeatRequest
 }
 
 func (s *Server) heartbeat(ctx context.Context, req *registrypb.HeartbeatRequest) (*registrypb.HeartbeatResponse, error) {
-	lost, term, err := s.store.Renew(ctx, req.LeaseIds, nil)
+	var allowed func(group, owner string) bool
+	if caller := callerOf(ctx); caller.Token != nil {
+		allowed = caller.Renews
+	}
+	lost, term, err := s.store.Renew(ctx, req.LeaseIds, allowed)
 	if err != nil {
 		return nil, err
 	}

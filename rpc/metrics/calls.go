@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"path"
@@ -29,27 +30,38 @@ type Calls struct {
 	seconds *prometheus.HistogramVec
 	streams *prometheus.GaugeVec
 	http    *prometheus.CounterVec
+	refused *prometheus.CounterVec
 }
 
 func newCalls() *Calls {
-	return &Calls{
+	c := &Calls{
 		total: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "registry_requests_total", Help: "gRPC calls that ended, by port, method and code. A stream is one call.",
+			Name: "registry_requests_total", Help: "Calls that ended, over gRPC and HTTP, by port, method and code. A stream is one call.",
 		}, []string{"port", "method", "code"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "registry_request_seconds", Help: "Time that unary gRPC calls took, by port and method.", Buckets: callBuckets,
+			Name: "registry_request_seconds", Help: "Time that unary calls took, over gRPC and HTTP, by port and method.", Buckets: callBuckets,
 		}, []string{"port", "method"}),
 		streams: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "registry_open_streams", Help: "gRPC streams that are open, by port and method.",
+			Name: "registry_open_streams", Help: "Streams that are open, over gRPC and HTTP, by port and method.",
 		}, []string{"port", "method"}),
 		http: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "registry_http_requests_total", Help: "HTTP/1.1 requests on the client port, by route and code.",
 		}, []string{"route", "code"}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "registry_calls_refused_total", Help: "gRPC calls that were ended at the node's limit of streams (streams) or of other calls (calls), or because their request did not arrive in time (late), by reason.",
+		}, []string{"reason"}),
 	}
+	for _, reason := range []string{"streams", "calls", "late"} {
+		c.refused.WithLabelValues(reason)
+	}
+	return c
 }
 
+// Refused counts the calls that were ended before their handlers for a reason.
+func (c *Calls) Refused(reason string) prometheus.Counter { return c.refused.WithLabelValues(reason) }
+
 func (c *Calls) collectors() []prometheus.Collector {
-	return []prometheus.Collector{c.total, c.seconds, c.streams, c.http}
+	return []prometheus.Collector{c.total, c.seconds, c.streams, c.http, c.refused}
 }
 
 // call is one method's metrics, looked up once.
@@ -125,13 +137,9 @@ func (c *call) ended(err error) {
 // HTTP counts the requests of a mux, by the mux's patterns.
 func (c *Calls) HTTP(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, route := mux.Handler(r)
-		if route == "" {
-			route = "none"
-		}
 		rec := &recorder{ResponseWriter: w, code: http.StatusOK}
-		mux.ServeHTTP(rec, r)
-		c.http.WithLabelValues(route, strconv.Itoa(rec.code)).Inc()
+		mux.ServeHTTP(rec, r) // sets the pattern
+		c.http.WithLabelValues(cmp.Or(r.Pattern, "none"), strconv.Itoa(rec.code)).Inc()
 	})
 }
 

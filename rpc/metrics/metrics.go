@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/werbenhu/registry/store"
+	"github.com/werbenhu/registry/store/portmux"
 )
 
 // Node has the metrics of one node. It is made before the node's store, which reports
@@ -25,6 +26,16 @@ type Node struct {
 	Calls *Calls
 	// Watches counts the events that watchers get.
 	Watches *Watches
+	// Peers counts what TLS between the nodes refuses.
+	Peers *Peers
+	// Ports has what there is to say of the ports' TLS.
+	Ports *Ports
+	// Auth counts calls without a valid token.
+	Auth *Auth
+	// Conns has the ports' connections.
+	Conns *Conns
+	// Audit counts what the audit log lacks.
+	Audit *Audit
 
 	registered []prometheus.Collector
 	registerer prometheus.Registerer
@@ -64,6 +75,11 @@ func New() *Node {
 		}, outcome),
 		Calls:   newCalls(),
 		Watches: newWatches(),
+		Peers:   newPeers(),
+		Ports:   newPorts(),
+		Auth:    newAuth(),
+		Conns:   &Conns{ports: make(map[Port]func() portmux.Stats)},
+		Audit:   newAudit(),
 	}
 }
 
@@ -127,6 +143,10 @@ func (n *Node) Register(to prometheus.Registerer, s *store.Store) error {
 		newStoreCollector(s), n.applied, n.entries, n.written, n.confirmed, n.snapshots, n.snapBytes, n.restored,
 	}, n.Calls.collectors()...)
 	all = append(all, n.Watches.collectors()...)
+	all = append(all, n.Peers.collectors()...)
+	all = append(all, n.Ports.collectors()...)
+	all = append(all, n.Conns, n.Auth.failures)
+	all = append(all, n.Audit.collectors()...)
 	for _, c := range all {
 		if err := to.Register(c); err != nil {
 			n.Close()

@@ -56,6 +56,7 @@ var storeMetrics = []storeMetric{
 	gauge("registry_alarms", "Alarms, which registry cluster status lists.", func(m *store.Metrics) float64 { return float64(m.Alarms) }),
 	gauge("registry_groups", "Groups, including empty ones.", func(m *store.Metrics) float64 { return float64(m.Groups) }),
 	gauge("registry_members", "Members of all groups.", func(m *store.Metrics) float64 { return float64(m.Members) }),
+	gauge("registry_tokens_revision", "Log index of the last change of the tokens that this node has applied; 0 without tokens.", func(m *store.Metrics) float64 { return float64(m.TokensRevision) }),
 	gauge("registry_leases", "Leases that this node holds as the leader; 0 on followers.", func(m *store.Metrics) float64 { return float64(m.Leases) }),
 	counter("registry_heartbeats_total", "Lease renewals that this node acknowledged as the leader.", func(m *store.Metrics) float64 { return float64(m.Renewed) }),
 	counter("registry_heartbeats_lost_total", "Lease ids in heartbeats that were no longer valid.", func(m *store.Metrics) float64 { return float64(m.NotLeased) }),

@@ -2,6 +2,7 @@ package portmux
 
 import (
 	"container/list"
+	"crypto/tls"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -12,30 +13,42 @@ import (
 // to, because a caller with a valid request is answered within a round trip. If
 // none is pending, the source with the most connections loses one, an idle one
 // if it has any. So nobody can keep a node or a client out by holding
-// connections, only by using them from as many sources.
+// connections, only by using them from as many sources. A source may have a limit
+// of its own, at which it loses one of its own connections in the same order.
 //
 // Example: at a limit of 4,096 there are 4,090 silent connections and 6 of peers.
 // The 4,097th connection replaces the oldest of the 4,090.
 type Limiter struct {
-	limit int
+	limit     int
+	perSource int
 
 	mu      sync.Mutex // guards the rest
 	size    int
+	full    uint64             // times that a connection was closed at limit
+	crowded uint64             // times that one was closed at perSource
 	pending *list.List         // of *Conn, never written to, oldest first
 	sources map[string]*source // of all connections
 }
 
-// source is an IP address that connections come from.
+// source is where connections come from: see Source.
 type source struct {
 	name        string
+	local       bool // this machine
 	size        int
+	pending     *list.List // of *Conn, never written to, oldest first
 	established *list.List // of *Conn, written to; the next to check first
 }
 
-// NewLimiter returns a limiter of at most limit connections, and at least one.
+// NewLimiter returns a limiter of at most limit connections, and at least one. A source
+// may have all of them; see PerSource.
 func NewLimiter(limit int) *Limiter {
-	return &Limiter{limit: max(limit, 1), pending: list.New(), sources: make(map[string]*source)}
+	limit = max(limit, 1)
+	return &Limiter{limit: limit, perSource: limit, pending: list.New(), sources: make(map[string]*source)}
 }
+
+// PerSource bounds the connections of each source but this machine, where all
+// programs, and a proxy's clients, are one source. It is called before Admit.
+func (l *Limiter) PerSource(limit int) { l.perSource = max(limit, 1) }
 
 // Conn is a connection that counts against a limit.
 type Conn struct {
@@ -43,40 +56,64 @@ type Conn struct {
 	head    []byte // read to find the route, not yet returned by Read
 	limiter *Limiter
 
+	turns turns // not nil: in the TLS handshake, whose writes answer no request
+
 	active      atomic.Bool // read or written since the limiter last checked
 	established atomic.Bool // written to; changes under the limiter's lock
 
-	source *source       // guarded by the limiter
-	at     *list.Element // guarded by the limiter; nil: removed
+	source  *source       // guarded by the limiter
+	at      *list.Element // guarded by the limiter; nil: removed
+	waiting *list.Element // in source.pending; guarded by the limiter
 }
 
-// Admit adds a connection. At the limit it closes another one, or returns nil if
-// none may be closed for it. The caller closes the result.
+// Admit adds a connection. At a limit it closes another one, or returns nil if none may
+// be closed for it. The caller closes the result.
 func (l *Limiter) Admit(from net.Conn) *Conn {
 	c := &Conn{Conn: from, limiter: l}
-	name := sourceOf(c.Conn)
+	name, local := Source(c.RemoteAddr())
 	l.mu.Lock()
 	s := l.sources[name]
 	if s == nil {
-		s = &source{name: name, established: list.New()}
+		s = &source{name: name, local: local, pending: list.New(), established: list.New()}
 	}
-	var evicted *Conn
-	if l.size >= l.limit {
-		if evicted = l.victimLocked(s); evicted == nil {
-			l.mu.Unlock()
-			return nil
-		}
-		l.removeLocked(evicted)
+	evicted, ok := l.roomLocked(s)
+	if !ok {
+		l.mu.Unlock()
+		return nil
 	}
 	l.sources[name] = s // again if its last connection was just removed
 	s.size++
 	l.size++
-	c.source, c.at = s, l.pending.PushBack(c)
+	c.source, c.at, c.waiting = s, l.pending.PushBack(c), s.pending.PushBack(c)
 	l.mu.Unlock()
 	if evicted != nil {
-		_ = evicted.Conn.Close() // its reader sees the error
+		_ = abort(evicted.Conn) // its reader sees the error
 	}
 	return c
+}
+
+// roomLocked makes room for a new connection. It returns the connection that was removed
+// for it, if any, and the caller closes.
+func (l *Limiter) roomLocked(newcomer *source) (evicted *Conn, ok bool) {
+	switch {
+	case !newcomer.local && newcomer.size >= l.perSource:
+		l.crowded++
+		if e := newcomer.pending.Front(); e != nil {
+			evicted = e.Value.(*Conn)
+		} else {
+			evicted = newcomer.idle()
+		}
+	case l.size >= l.limit:
+		l.full++
+		evicted = l.victimLocked(newcomer)
+	default:
+		return nil, true
+	}
+	if evicted == nil {
+		return nil, false
+	}
+	l.removeLocked(evicted)
+	return evicted, true
 }
 
 // Size is the number of connections.
@@ -100,8 +137,18 @@ func (l *Limiter) CloseAll() {
 	}
 	l.mu.Unlock()
 	for _, c := range all {
-		_ = c.Close() // their readers see the error
+		c.Leave()
+		_ = abort(c.Conn) // their readers see the error
 	}
+}
+
+// abort closes a connection without TLS's last message, which waits for a caller that
+// reads nothing.
+func abort(c net.Conn) error {
+	if t, ok := c.(*tls.Conn); ok {
+		return t.NetConn().Close()
+	}
+	return c.Close()
 }
 
 // maxIdleChecks bounds the connections checked to find an idle one.
@@ -118,15 +165,23 @@ func (l *Limiter) victimLocked(newcomer *source) *Conn {
 			most = s
 		}
 	}
-	for range min(maxIdleChecks, most.established.Len()) {
-		e := most.established.Front()
-		if c := e.Value.(*Conn); !c.active.Swap(false) {
-			return c
-		}
-		most.established.MoveToBack(e)
+	if c := most.idle(); c != nil {
+		return c
 	}
 	if most.size > newcomer.size+1 {
 		return most.established.Front().Value.(*Conn)
+	}
+	return nil
+}
+
+// idle is a connection that was not used since the last check, or nil.
+func (s *source) idle() *Conn {
+	for range min(maxIdleChecks, s.established.Len()) {
+		e := s.established.Front()
+		if c := e.Value.(*Conn); !c.active.Swap(false) {
+			return c
+		}
+		s.established.MoveToBack(e)
 	}
 	return nil
 }
@@ -139,6 +194,7 @@ func (l *Limiter) removeLocked(c *Conn) {
 		c.source.established.Remove(c.at)
 	} else {
 		l.pending.Remove(c.at)
+		c.source.pending.Remove(c.waiting)
 	}
 	c.at = nil
 	l.size--
@@ -155,6 +211,7 @@ func (l *Limiter) establish(c *Conn) {
 		return
 	}
 	l.pending.Remove(c.at)
+	c.source.pending.Remove(c.waiting)
 	c.established.Store(true)
 	c.at = c.source.established.PushBack(c)
 }
@@ -166,6 +223,10 @@ func (c *Conn) Read(p []byte) (int, error) {
 		c.head = c.head[n:]
 		return n, nil
 	}
+	if c.turns != nil {
+		c.turns.end()
+		defer c.turns.begin()
+	}
 	n, err := c.Conn.Read(p)
 	if n > 0 && !c.active.Load() {
 		c.active.Store(true)
@@ -175,7 +236,10 @@ func (c *Conn) Read(p []byte) (int, error) {
 
 // Write establishes the connection: its caller sent something that has an answer.
 func (c *Conn) Write(p []byte) (int, error) {
-	if !c.established.Load() {
+	if c.turns != nil {
+		c.turns.end()
+		defer c.turns.begin()
+	} else if !c.established.Load() {
 		c.limiter.establish(c)
 	}
 	if !c.active.Load() {
@@ -195,16 +259,4 @@ func (c *Conn) Leave() {
 	c.limiter.mu.Lock()
 	defer c.limiter.mu.Unlock()
 	c.limiter.removeLocked(c)
-}
-
-// sourceOf is the caller's IP address, or the whole address if it has none.
-func sourceOf(c net.Conn) string {
-	if c.RemoteAddr() == nil {
-		return ""
-	}
-	addr := c.RemoteAddr().String()
-	if host, _, err := net.SplitHostPort(addr); err == nil {
-		return host
-	}
-	return addr
 }

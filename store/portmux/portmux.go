@@ -1,33 +1,45 @@
-// Package portmux lets several protocols share one TCP listener: it reads the
-// first bytes of each connection and hands it to the listener of the protocol
-// that they belong to.
+// Package portmux lets several protocols share one TCP listener: it hands each
+// connection to the listener of its protocol. Without TLS the first bytes tell the
+// protocol.
 //
 //	mux := portmux.New(listener, 4096)
-//	grpcListener := mux.Route("PRI ", false) // false: the protocol reads these bytes itself
+//	grpcListener := mux.Route(portmux.Protocol{Prefix: "PRI ", ALPN: "h2"})
 //	httpListener := mux.Fallback()
 //	go grpcServer.Serve(grpcListener)
 //	go httpServer.Serve(httpListener)
 //	err := mux.Serve() // until Close
+//
+// With [Mux.TLS] the mux does the TLS handshake, the protocol negotiated by ALPN
+// chooses the listener, whose connections are *tls.Conn, and connections without TLS
+// are closed.
 package portmux
 
 import (
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
+	"os"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// SniffTimeout bounds the wait for a connection's first bytes. After it the
-// connection is closed.
+// SniffTimeout bounds the wait for a connection's first bytes, or its TLS handshake.
+// After it the connection is closed.
 const SniffTimeout = 10 * time.Second
 
-// Mux shares a listener. Routes are added before Serve.
+// Mux shares a listener. TLS and the routes are set before Serve.
 type Mux struct {
 	base     net.Listener
 	limiter  *Limiter
+	turns    turns
+	late     atomic.Uint64
+	tls      *TLS           // nil: no TLS
+	hello    func(net.Addr) // of callers with TLS on a port without; nil: nobody is told
 	routes   []*route
 	fallback *route
 
@@ -39,10 +51,19 @@ type Mux struct {
 	sniffing map[net.Conn]struct{}
 }
 
+// Protocol says which connections belong to a route.
+type Protocol struct {
+	// Prefix is how a connection starts that has no TLS.
+	Prefix string
+	// Strip: the prefix is not part of what the connection reads.
+	Strip bool
+	// ALPN is the protocol's name in the TLS handshake, where no prefix is sent.
+	ALPN string
+}
+
 type route struct {
-	prefix string
-	strip  bool
-	ln     *listener
+	Protocol
+	ln *listener
 }
 
 // New returns a mux over ln that holds at most maxConns connections at a time,
@@ -51,21 +72,28 @@ func New(ln net.Listener, maxConns int) *Mux {
 	return &Mux{
 		base:     ln,
 		limiter:  NewLimiter(maxConns),
+		turns:    newTurns(),
 		closed:   make(chan struct{}),
 		sniffing: make(map[net.Conn]struct{}),
 	}
 }
 
-// Route returns the listener of connections that start with prefix. With
-// strip the prefix is not part of what they read.
-func (m *Mux) Route(prefix string, strip bool) net.Listener {
-	r := &route{prefix: prefix, strip: strip, ln: m.newListener()}
+// PerSource bounds the connections of each source, as [Limiter.PerSource] says.
+func (m *Mux) PerSource(limit int) { m.limiter.PerSource(limit) }
+
+// WithTLS calls f for each connection that begins with a TLS handshake on a port
+// without TLS, where no route takes it. f is called concurrently.
+func (m *Mux) WithTLS(f func(from net.Addr)) { m.hello = f }
+
+// Route returns the listener of a protocol's connections.
+func (m *Mux) Route(p Protocol) net.Listener {
+	r := &route{Protocol: p, ln: m.newListener()}
 	m.routes = append(m.routes, r)
 	return r.ln
 }
 
-// Fallback returns the listener of all other connections. Without one they
-// are closed.
+// Fallback returns the listener of all other connections: under TLS those that
+// negotiated [HTTP1], or nothing. Without a fallback they are closed.
 func (m *Mux) Fallback() net.Listener {
 	m.fallback = &route{ln: m.newListener()}
 	return m.fallback.ln
@@ -133,32 +161,56 @@ func (m *Mux) Close() error {
 	return err
 }
 
+// sniff finds the route of a connection, and hands it over.
 func (m *Mux) sniff(c *Conn) {
-	m.mu.Lock()
-	select {
-	case <-m.closed:
-		m.mu.Unlock()
-		_ = c.Close() // Close has already closed what was in the list
+	if !m.track(c) {
+		_ = c.Close()
 		return
-	default:
 	}
-	m.sniffing[c] = struct{}{}
-	m.mu.Unlock()
-	head, to := m.match(c.Conn)
+	var to *route
+	conn := net.Conn(c)
+	if m.tls != nil {
+		conn, to = m.handshake(c)
+	} else {
+		c.head, to = m.match(c.Conn)
+	}
 	m.mu.Lock()
 	delete(m.sniffing, c)
 	m.mu.Unlock()
 	if to == nil {
-		_ = c.Close() // an unknown protocol
+		m.unknown(c)
 		return
 	}
-	c.head = head
 	select {
-	case to.ln.conns <- c:
+	case to.ln.conns <- conn:
 	case <-to.ln.closed:
 		_ = c.Close()
 	case <-m.closed:
 		_ = c.Close()
+	}
+}
+
+// handshakeRecord is how a TLS handshake begins.
+const handshakeRecord = 0x16
+
+// unknown closes a connection of an unknown protocol.
+func (m *Mux) unknown(c *Conn) {
+	if m.hello != nil && len(c.head) > 0 && c.head[0] == handshakeRecord {
+		m.hello(c.RemoteAddr())
+	}
+	_ = c.Close()
+}
+
+// track adds a connection to those that Close closes; false after Close.
+func (m *Mux) track(c *Conn) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	select {
+	case <-m.closed:
+		return false
+	default:
+		m.sniffing[c] = struct{}{}
+		return true
 	}
 }
 
@@ -170,7 +222,8 @@ func (m *Mux) match(c net.Conn) ([]byte, *route) {
 	var head []byte
 	for {
 		var one [1]byte
-		if _, err := c.Read(one[:]); err != nil {
+		if _, err := io.ReadFull(c, one[:]); err != nil {
+			m.countLate(err)
 			return nil, nil
 		}
 		head = append(head, one[0])
@@ -179,24 +232,31 @@ func (m *Mux) match(c net.Conn) ([]byte, *route) {
 			continue
 		}
 		if r == nil {
-			return nil, nil
+			return head, nil
 		}
 		if err := c.SetReadDeadline(time.Time{}); err != nil {
 			return nil, nil
 		}
-		if r.strip {
+		if r.Strip {
 			head = nil
 		}
 		return head, r
 	}
 }
 
+// countLate counts a connection that ended by its deadline.
+func (m *Mux) countLate(err error) {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		m.late.Add(1)
+	}
+}
+
 func (m *Mux) decide(head string) (r *route, more bool) {
 	for _, r := range m.routes {
-		if head == r.prefix {
+		if head == r.Prefix {
 			return r, false
 		}
-		if len(head) < len(r.prefix) && r.prefix[:len(head)] == head {
+		if strings.HasPrefix(r.Prefix, head) {
 			more = true
 		}
 	}

@@ -48,6 +48,11 @@ func (p *pipes) dial() net.Conn {
 	return here
 }
 
+var (
+	raftTest = Protocol{Prefix: "R", Strip: true, ALPN: "raft"}
+	grpcTest = Protocol{Prefix: "PRI ", ALPN: "h2"}
+)
+
 type setup struct {
 	*Mux
 	*pipes
@@ -59,12 +64,18 @@ func (s *setup) Close() error { return s.Mux.Close() }
 
 // bubble runs a mux with three routes, in virtual time.
 func bubble(t *testing.T, maxConns int, f func(t *testing.T, s *setup)) {
+	bubbleOf(t, maxConns, func(*Mux) any { return nil }, func(t *testing.T, s *setup, _ any) { f(t, s) })
+}
+
+// bubbleOf lets prepare change the mux before it serves.
+func bubbleOf[T any](t *testing.T, maxConns int, prepare func(*Mux) T, f func(*testing.T, *setup, T)) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPipes()
 		s := &setup{Mux: New(p, maxConns), pipes: p, served: make(chan error, 1)}
-		s.raft, s.grpc, s.rest = s.Route("R", true), s.Route("PRI ", false), s.Fallback()
+		with := prepare(s.Mux)
+		s.raft, s.grpc, s.rest = s.Route(raftTest), s.Route(grpcTest), s.Fallback()
 		go func() { s.served <- s.Serve() }()
-		f(t, s)
+		f(t, s, with)
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
@@ -137,7 +148,7 @@ func TestNoRouteAndNoFallback(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPipes()
 		m := New(p, 10)
-		m.Route("R", true)
+		m.Route(raftTest)
 		go func() { _ = m.Serve() }()
 		c := p.dial()
 		_, _ = c.Write([]byte("G"))
@@ -264,7 +275,7 @@ func TestOverTCP(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := New(ln, 10)
-	raft := m.Route("R", true)
+	raft := m.Route(raftTest)
 	served := make(chan error, 1)
 	go func() { served <- m.Serve() }()
 	c, err := net.Dial("tcp", raft.Addr().String())

@@ -1,0 +1,7 @@
+//go:build !race
+
+package rpc_test
+
+import "time"
+
+const streamsEndWithin = time.Second
