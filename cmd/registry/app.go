@@ -4,11 +4,12 @@ import "github.com/urfave/cli/v2"
 
 // Categories of commands in the help text.
 const (
-	categoryNode    = "Nodes"
-	categoryService = "Services and keys"
-	categoryRing    = "The ring"
-	categoryCluster = "The cluster"
-	categoryProgram = "This program"
+	categoryNode     = "Nodes"
+	categoryService  = "Services and keys"
+	categoryRing     = "The ring"
+	categoryCluster  = "The cluster"
+	categorySecurity = "Security"
+	categoryProgram  = "This program"
 )
 
 // newApp builds the command tree. Flags remember what was parsed into them, so
@@ -22,10 +23,10 @@ func newApp(e *env) *cli.App {
 		Flags:       append(serveFlags(), helpFlag()),
 		Action:      serveAction(e),
 		Commands: []*cli.Command{
-			serveCommand(e), devCommand(e), healthCommand(e), migrateLogCommand(e),
+			serveCommand(e), devCommand(e), healthCommand(e), migrateLogCommand(e), compactCommand(e), recoverCommand(e),
 			registerCommand(e), deregisterCommand(e), membersCommand(e), memberCommand(e),
 			groupsCommand(e), groupCommand(e), watchCommand(e), matchCommand(e),
-			ringCommand(e), clusterCommand(e), benchCommand(e),
+			ringCommand(e), clusterCommand(e), topCommand(e), snapshotCommand(e), benchCommand(e), tlsCommand(e), secretCommand(e), tokenCommand(e),
 			versionCommand(e), completionCommand(e), exitCodesCommand(e), helpCommand(),
 		},
 		Reader:                    e.stdin,

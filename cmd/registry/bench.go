@@ -1,13 +1,10 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"slices"
-	"sync"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -16,14 +13,14 @@ import (
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
-// benchCommand loads a running cluster: plain calls, closed loops, one call
-// under way for each caller.
+// benchCommand loads a running cluster with plain calls, one under way for each caller.
 func benchCommand(e *env) *cli.Command {
 	flags := func(own ...cli.Flag) []cli.Flag {
 		return clientFlags(append(own, jsonFlag(),
 			&cli.IntFlag{Name: "callers", Value: 64, Usage: "callers that wait for their answers, 1 to 100000"},
 			&cli.IntFlag{Name: "conns", Usage: "connections to each node that they share (default: one for 64 callers)"},
 			&cli.DurationFlag{Name: "duration", Value: 5 * time.Second, Usage: "how long to measure, at most 10m"},
+			&cli.Float64Flag{Name: "rate", Usage: "calls to begin a second, of all callers, at most 1000000; each lasts from when it was due (default: a caller's next call begins when its last has ended)"},
 			&cli.IntFlag{Name: "groups", Value: 100, Usage: "groups that members are spread over, 1 to 10000"},
 		)...)
 	}
@@ -39,11 +36,15 @@ func benchCommand(e *env) *cli.Command {
 		Category: categoryCluster,
 		Usage:    "put load on a running cluster and measure it",
 		Subcommands: []*cli.Command{
-			sub("register", "each call registers a new member", newRegisterLoad),
+			sub("register", "each call registers new members", newRegisterLoad,
+				&cli.IntFlag{Name: "batch", Value: 1, Usage: "members in one call, 1 to 1000"}),
 			sub("heartbeat", "each call renews leases",
 				newHeartbeatLoad, members, &cli.IntFlag{Name: "batch", Value: 1, Usage: "leases in one heartbeat, 1 to 1000"}),
 			sub("match", "each call matches keys",
 				newMatchLoad, members, &cli.IntFlag{Name: "batch", Value: 1, Usage: "keys in one call, 1 to 1000"}),
+			sub("members", "each call lists the members of a group", newMembersLoad, members),
+			sub("mixed", "of 100 calls 90 match a key, 8 renew a lease and 2 register a member", newMixedLoad, members),
+			sub("watch", "each call registers a new member and lasts until a watcher at each node has seen it", newWatchLoad, members),
 		},
 	}
 }
@@ -65,10 +66,14 @@ type benchResult struct {
 	Seconds   float64 `json:"seconds"`
 	Ops       int     `json:"ops"`
 	PerSecond float64 `json:"per_second"`
+	Rate      float64 `json:"rate"`   // of calls that were to begin; 0: none was set
+	Missed    int     `json:"missed"` // calls of the rate that did not begin before the end
 	Errors    int     `json:"errors"`
 	FirstErr  string  `json:"first_error"`
 	P50Micros float64 `json:"p50_us"`
+	P90Micros float64 `json:"p90_us"`
 	P99Micros float64 `json:"p99_us"`
+	P999      float64 `json:"p999_us"`
 	MaxMicros float64 `json:"max_us"`
 
 	first error // that FirstErr is the text of
@@ -83,6 +88,9 @@ func runBench(c *cli.Context, e *env, name string, l load) error {
 			return usageErrorf("-%s is %d, want 1 to %d", flag, c.Int(flag), limit)
 		}
 	}
+	if r := c.Float64("rate"); c.IsSet("rate") && !(r > 0 && r <= 1e6) {
+		return usageErrorf("-rate is %v, want more than 0 and at most 1000000", r)
+	}
 	if d := c.Duration("duration"); d <= 0 || d > 10*time.Minute {
 		return usageErrorf("-duration is %s, want more than 0 and at most 10m", d)
 	}
@@ -92,15 +100,21 @@ func runBench(c *cli.Context, e *env, name string, l load) error {
 	}
 	reach := newReach(addrs)
 	reach.hintUnless(c, flagRegistries)
+	if err := reach.secure(c.String); err != nil {
+		return err
+	}
 	clients, closeAll, err := benchClients(c, reach)
 	if err != nil {
 		return err
 	}
 	defer closeAll()
+	if c.Context, err = authorized(c.Context, c.String(flagTokenFile)); err != nil {
+		return err
+	}
 	if c.Context, err = holdTogether(c.Context, c.String(flagCluster), c.Duration(flagTimeout), clients[:len(addrs)]); err != nil {
 		return reach.explain(err)
 	}
-	r, err := benchRun(c, l, clients)
+	r, err := benchRun(c, e, l, clients)
 	if err != nil {
 		return err
 	}
@@ -117,7 +131,7 @@ func runBench(c *cli.Context, e *env, name string, l load) error {
 }
 
 // benchRun measures, and cleans up in any case: groups have no end of their own.
-func benchRun(c *cli.Context, l load, clients []registrypb.RegistryClient) (r benchResult, err error) {
+func benchRun(c *cli.Context, e *env, l load, clients []registrypb.RegistryClient) (r benchResult, err error) {
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Context), benchCleanup)
 		defer cancel()
@@ -133,12 +147,17 @@ func benchRun(c *cli.Context, l load, clients []registrypb.RegistryClient) (r be
 	if err := l.prepare(c.Context, clients); err != nil {
 		return r, fmt.Errorf("prepare: %w", err)
 	}
-	return measure(c, l, clients), nil
+	return measure(c, e.stderr, l, clients), nil
 }
 
 func printBench(w io.Writer, r benchResult) error {
-	_, err := fmt.Fprintf(w, "%s: %s, %.1fs: %.0f/s, p50 %.2fms, p99 %.2fms, max %.2fms, %s\n",
-		r.Load, count(r.Callers, "caller", "callers"), r.Seconds, r.PerSecond, r.P50Micros/1e3, r.P99Micros/1e3, r.MaxMicros/1e3, count(r.Errors, "error", "errors"))
+	ms := func(us float64) string { return fmt.Sprintf("%.2fms", us/1e3) }
+	_, err := fmt.Fprintf(w, "%s: %s, %.1fs: %.0f/s, p50 %s, p90 %s, p99 %s, p99.9 %s, max %s, %s\n",
+		r.Load, count(r.Callers, "caller", "callers"), r.Seconds, r.PerSecond,
+		ms(r.P50Micros), ms(r.P90Micros), ms(r.P99Micros), ms(r.P999), ms(r.MaxMicros), count(r.Errors, "error", "errors"))
+	if err == nil && r.Missed > 0 {
+		_, err = fmt.Fprintf(w, "%s did not begin: no caller was free\n", count(r.Missed, "call", "calls"))
+	}
 	if err == nil && r.FirstErr != "" {
 		_, err = fmt.Fprintf(w, "first error: %s\n", r.FirstErr)
 	}
@@ -170,49 +189,4 @@ func benchClients(c *cli.Context, reach *reach) ([]registrypb.RegistryClient, fu
 		}
 	}
 	return clients, closeAll, nil
-}
-
-func measure(c *cli.Context, l load, clients []registrypb.RegistryClient) benchResult {
-	type tally struct {
-		ops, errors int
-		first       error
-		took        []time.Duration
-	}
-	tallies := make([]tally, c.Int("callers"))
-	var wg sync.WaitGroup
-	start := time.Now()
-	end := start.Add(c.Duration("duration"))
-	for i := range tallies {
-		t, call := &tallies[i], l.caller(i, clients[i%len(clients)])
-		wg.Go(func() {
-			for began := time.Now(); began.Before(end) && c.Context.Err() == nil; began = time.Now() {
-				n, err := call(c.Context)
-				if err != nil {
-					t.errors++
-					t.first = cmp.Or(t.first, err)
-					continue
-				}
-				t.ops += n
-				t.took = append(t.took, time.Since(began))
-			}
-		})
-	}
-	wg.Wait()
-	r := benchResult{Callers: len(tallies), Seconds: time.Since(start).Seconds()}
-	var all []time.Duration
-	for _, t := range tallies {
-		r.Ops += t.ops
-		r.Errors += t.errors
-		if t.first != nil && r.first == nil {
-			r.first, r.FirstErr = t.first, t.first.Error()
-		}
-		all = append(all, t.took...)
-	}
-	r.PerSecond = float64(r.Ops) / r.Seconds
-	if len(all) > 0 {
-		slices.Sort(all)
-		at := func(q float64) float64 { return float64(all[int(q*float64(len(all)-1))].Microseconds()) }
-		r.P50Micros, r.P99Micros, r.MaxMicros = at(0.5), at(0.99), at(1)
-	}
-	return r
 }

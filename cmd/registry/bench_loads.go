@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -18,18 +19,39 @@ const benchTTL = 30 * time.Second
 
 type registerLoad struct {
 	benchGroups
-	next atomic.Int64
+	batch int
+	next  atomic.Int64
 }
 
-func newRegisterLoad(c *cli.Context) load { return &registerLoad{benchGroups: newBenchGroups(c)} }
+func newRegisterLoad(c *cli.Context) load {
+	return &registerLoad{benchGroups: newBenchGroups(c), batch: c.Int("batch")}
+}
 
 func (l *registerLoad) prepare(context.Context, []registrypb.RegistryClient) error { return nil }
 
 func (l *registerLoad) caller(_ int, client registrypb.RegistryClient) func(context.Context) (int, error) {
-	return func(ctx context.Context) (int, error) {
+	member := func() *registrypb.RegisterRequest {
 		n := int(l.next.Add(1))
-		_, err := client.Register(ctx, benchMember(l.group(n), n))
-		return 1, err
+		return benchMember(l.group(n), n)
+	}
+	if l.batch == 1 {
+		return func(ctx context.Context) (int, error) {
+			_, err := client.Register(ctx, member())
+			return 1, err
+		}
+	}
+	return func(ctx context.Context) (int, error) {
+		req := &registrypb.RegisterManyRequest{}
+		for range l.batch {
+			req.Registrations = append(req.Registrations, member())
+		}
+		resp, err := client.RegisterMany(ctx, req)
+		for _, r := range resp.GetResults() {
+			if f := r.GetFailure(); f != nil {
+				return 0, errors.New(f.GetMessage())
+			}
+		}
+		return l.batch, err
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -45,6 +47,8 @@ func newChild(e *env, args []string) (*child, error) {
 	}
 	cmd := exec.Command(path, args[1:]...)
 	cmd.Args[0] = args[0]
+	// The token is this process's, not the service's.
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, tokenVariable+"=") })
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = e.stdin, e.stdout, e.stderr
 	cmd.WaitDelay = time.Second // a grandchild may hold a pipe open for ever
 	c := &child{cmd: cmd, shared: isTerminal(e.stdin), ended: make(chan error, 1)}

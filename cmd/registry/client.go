@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+	"google.golang.org/grpc"
 
 	"github.com/werbenhu/registry/sdk"
 )
@@ -30,8 +31,16 @@ func dialLink(c *cli.Context, opts ...sdk.Option) (*link, error) {
 	}
 	reach := newReach(addrs)
 	reach.hintUnless(c, flagRegistries)
+	if err := reach.secure(c.String); err != nil {
+		return nil, err
+	}
+	token, err := withToken(c.String(flagTokenFile))
+	if err != nil {
+		return nil, err
+	}
 	client, err := sdk.Dial(strings.Join(addrs, ","), append(opts, sdk.WithCallTimeout(c.Duration(flagTimeout)), sdk.WithDialer(reach.dial),
-		sdk.WithCluster(c.String(flagCluster)))...)
+		sdk.WithDialOptions(grpc.WithTransportCredentials(reach.credentials())),
+		sdk.WithCluster(c.String(flagCluster)), token)...)
 	if err != nil {
 		return nil, err
 	}
@@ -55,6 +64,14 @@ func (l *link) ask(c *cli.Context, fn func(context.Context) error) error {
 	defer cancel()
 	defer l.reach.sayAfter(time.Second, c.App.ErrWriter, c.Duration(flagTimeout))()
 	ctx, stop := l.reach.untilRefused(ctx, time.Time{})
+	defer stop()
+	return l.diagnosed(c, shortened(ctx, fn(ctx)))
+}
+
+// askLong is ask for what may last longer than -timeout: the client gives up when nothing
+// moves for that time.
+func (l *link) askLong(c *cli.Context, fn func(context.Context) error) error {
+	ctx, stop := l.reach.untilRefused(c.Context, time.Time{})
 	defer stop()
 	return l.diagnosed(c, shortened(ctx, fn(ctx)))
 }

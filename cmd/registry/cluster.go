@@ -123,12 +123,16 @@ func printStatus(w io.Writer, s sdk.Status) error {
 
 // printNodeErrors says why nodes could not be asked, and what is wrong with them.
 func printNodeErrors(w io.Writer, nodes []sdk.NodeStatus) {
+	warn := func(s string) string { return s } // on a terminal in red
+	if useColor(w) {
+		warn = red
+	}
 	for _, n := range nodes {
 		if n.Error != "" {
-			fmt.Fprintf(w, "\n%s: %s\n", n.ID, oneLine(n.Error))
+			fmt.Fprintf(w, "\n%s\n", warn(n.ID+": "+oneLine(n.Error)))
 		}
 		for _, alarm := range n.Alarms {
-			fmt.Fprintf(w, "\n%s: ALARM: %s\n", n.ID, oneLine(alarm))
+			fmt.Fprintf(w, "\n%s\n", warn(n.ID+": ALARM: "+oneLine(alarm)))
 		}
 	}
 }
@@ -169,15 +173,7 @@ func clusterRemoveCommand(e *env) *cli.Command {
 			if err != nil {
 				return err
 			}
-			l, err := dialLink(c)
-			if err != nil {
-				return err
-			}
-			defer l.Close()
-			if err := confirmRemove(e, c, l, args[0]); err != nil {
-				return err
-			}
-			return l.ask(c, func(ctx context.Context) error {
+			return change(c, func(l *link) error { return confirmRemove(e, c, l, args[0]) }, func(ctx context.Context, l *link) error {
 				if err := l.Remove(ctx, args[0]); err != nil {
 					return err
 				}

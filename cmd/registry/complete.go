@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+	"google.golang.org/grpc"
 
 	"github.com/werbenhu/registry/sdk"
 	"github.com/werbenhu/registry/store/raftlog"
@@ -118,7 +119,7 @@ func (l *partialLine) flags(typed string) (out []string) {
 // valuesOf are what a flag may have as its value; nil when that is not known.
 func (l *partialLine) valuesOf(ctx context.Context, flag string) []string {
 	switch flag {
-	case flagGroup:
+	case flagGroup, flagPrefix:
 		return l.names(ctx, groupNames)
 	case flagID:
 		return l.names(ctx, memberNames(l.values[flagGroup]))
@@ -126,22 +127,28 @@ func (l *partialLine) valuesOf(ctx context.Context, flag string) []string {
 		if len(l.args) > 0 {
 			return l.names(ctx, memberNames(l.args[0]))
 		}
-	case "state":
+	case flagState:
 		return []string{sdk.StateActive.String(), sdk.StateDraining.String(), sdk.StateHeld.String()}
 	case "to", flagLogStore:
 		return []string{raftlog.WAL, raftlog.Bolt}
-	case "log-level":
+	case "client-auth":
+		return []string{"require", "verify-if-given"}
+	case flagLogLevel:
 		return []string{"debug", "info", "warn", "error"}
-	case "log-format":
+	case flagLogFormat:
 		return []string{"text", "json"}
 	}
 	return nil
 }
 
-// arguments are what the next argument may be, by its name in the usage.
+// arguments are what the next argument may be, by its name in the usage; or the flags
+// that the usage names, without those that were given.
 func (l *partialLine) arguments(ctx context.Context) []string {
 	names := strings.Fields(l.cmd.ArgsUsage)
-	if len(l.args) >= len(names) || strings.HasPrefix(names[0], "-") { // flags that it needs
+	if len(names) > 0 && strings.HasPrefix(names[0], "-") {
+		return slices.DeleteFunc(l.flags("-"), func(flag string) bool { return !slices.Contains(names, flag) })
+	}
+	if len(l.args) >= len(names) {
 		return nil
 	}
 	switch name := strings.Trim(names[len(l.args)], "[]"); name {
@@ -149,6 +156,8 @@ func (l *partialLine) arguments(ctx context.Context) []string {
 		return l.names(ctx, groupNames)
 	case "NODE":
 		return l.names(ctx, nodeNames)
+	case "NAME":
+		return l.names(ctx, tokenNames)
 	case "bash|zsh|fish":
 		return strings.Split(name, "|")
 	}
@@ -165,8 +174,16 @@ func (l *partialLine) names(ctx context.Context, ask namesFunc) []string {
 	}
 	target := cmp.Or(l.values[flagRegistries], os.Getenv("REGISTRY_ADDRS"), defaultClientAddr)
 	reach := newReach(strings.Split(target, ","))
+	if reach.secure(l.tlsValue) != nil {
+		return nil
+	}
+	token, err := withToken(cmp.Or(l.values[flagTokenFile], os.Getenv(tokenFileVariable)))
+	if err != nil {
+		return nil
+	}
 	client, err := sdk.Dial(target, sdk.WithDialer(reach.dial), sdk.WithRefreshInterval(0),
-		sdk.WithCluster(cmp.Or(l.values[flagCluster], os.Getenv("REGISTRY_CLUSTER"))))
+		sdk.WithDialOptions(grpc.WithTransportCredentials(reach.credentials())),
+		sdk.WithCluster(cmp.Or(l.values[flagCluster], os.Getenv("REGISTRY_CLUSTER"))), token)
 	if err != nil {
 		return nil
 	}
@@ -204,6 +221,14 @@ func nodeNames(ctx context.Context, client *sdk.Client) (out []string, err error
 	status, err := client.Status(ctx, "")
 	for _, n := range status.Nodes {
 		out = append(out, n.ID)
+	}
+	return out, err
+}
+
+func tokenNames(ctx context.Context, client *sdk.Client) (out []string, err error) {
+	tokens, err := client.Tokens(ctx)
+	for _, t := range tokens {
+		out = append(out, t.Name)
 	}
 	return out, err
 }

@@ -37,6 +37,19 @@ func confirm(e *env, c *cli.Context, effect string) error {
 	return nil
 }
 
+// change makes a change that confirm may ask about first.
+func change(c *cli.Context, confirm func(*link) error, do func(context.Context, *link) error) error {
+	l, err := dialLink(c)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	if err := confirm(l); err != nil {
+		return err
+	}
+	return l.ask(c, func(ctx context.Context) error { return do(ctx, l) })
+}
+
 // readLine reads a line, or gives up with ctx: Ctrl-C answers a question too.
 func readLine(ctx context.Context, r io.Reader) (string, error) {
 	type answer struct {

@@ -19,11 +19,11 @@ func TestConfirm(t *testing.T) {
 		args, says, done string
 	}{
 		{"group set web -virtual-nodes 128", "of the keys would move", "group web set"},
-		{"member set -group web -id web-1 -weight 5", "of the keys of web would move", "changed"},
-		{"member set -group web -id web-1 -state draining", "of the keys of web would move", "changed"},
-		{"member set -group web -id web-3 -state active -weight 2", "of the keys of web would move", "changed"},
-		{"member drain -group web -id web-1", "of the keys of web would move", "changed"},
-		{"member resume -group web -id web-3", "of the keys of web would move", "changed"},
+		{"member set -group web -id web-1 -weight 5", "of the keys of web would move", "group revision"},
+		{"member set -group web -id web-1 -state draining", "of the keys of web would move", "group revision"},
+		{"member set -group web -id web-3 -state active -weight 2", "of the keys of web would move", "group revision"},
+		{"member drain -group web -id web-1", "of the keys of web would move", "web/web-1 is draining, group revision"},
+		{"member resume -group web -id web-3", "of the keys of web would move", "web/web-3 is active, group revision"},
 		{"deregister -group web -id web-1", "of the keys of web would move", "deregistered"},
 		{"cluster remove n2", "n2 would leave for good; voters 3 → 2, of which 1 → 0 may fail", "node n2 removed"},
 		{"group delete -force web", "web would go for good with its 3 members", "group web deleted with 3 members"},

@@ -28,6 +28,7 @@ const (
 
 	flagAddrPort = "addr-port"
 	flagBindPort = "bind-port"
+	flagSecure   = "secure"
 )
 
 // devPatience is how long three nodes on one machine may take to start.
@@ -36,6 +37,7 @@ const devPatience = 30 * time.Second
 func devCommand(e *env) *cli.Command {
 	flags := []cli.Flag{
 		&cli.IntFlag{Name: flagAddrPort, Usage: "client port of the first node; the others follow", Value: 9800},
+		&cli.BoolFlag{Name: flagSecure, Usage: "lock both ports: by a secret between the nodes, and by TLS and a token for clients"},
 		&cli.IntFlag{Name: flagBindPort, Usage: "bind port of the first node; the others follow", Value: 7370},
 	}
 	return &cli.Command{
@@ -58,7 +60,7 @@ func dev(e *env, c *cli.Context) (err error) {
 	defer stop()
 	// Nodes that stop one after the other complain about each other.
 	var stopping atomic.Bool
-	logger, err := newLogger(c, e.stderr)
+	logger, _, err := newLogger(c, e.stderr)
 	if err != nil {
 		return err
 	}
@@ -79,12 +81,23 @@ func dev(e *env, c *cli.Context) (err error) {
 		stopping.Store(true)
 		err = errors.Join(err, cluster.close())
 	}()
+	if c.Bool(flagSecure) {
+		if err := cluster.secure(configs); err != nil {
+			return fmt.Errorf("make the files of -%s: %w", flagSecure, err)
+		}
+	}
 	fmt.Fprintf(e.stderr, "starting %d nodes …\n", devNodes)
 	if err := cluster.start(ctx, configs); err != nil {
 		if ctx.Err() != nil {
 			return nil // Ctrl-C before they were up
 		}
 		return startError(err, configs[0].Bind, "-"+flagBindPort, configs[0].Addr, "-"+flagAddrPort)
+	}
+	if err := cluster.initTokens(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("make the first token: %w", err)
 	}
 	if err := printDev(e, c, toDevJSON(cluster)); err != nil {
 		return err
@@ -156,6 +169,7 @@ func checkDevPorts(bind, addr int) error {
 // devCluster is the nodes that run and the folder of their data.
 type devCluster struct {
 	dir   string
+	env   []devVariable // of clients
 	nodes []*registry.Node
 }
 
@@ -242,6 +256,7 @@ type devJSON struct {
 	Cluster  string        `json:"cluster"`
 	DataDir  string        `json:"data_dir"` // goes with the nodes
 	Nodes    []devNodeJSON `json:"nodes"`
+	Env      []devVariable `json:"env"`      // that clients need; empty without -secure
 	Commands []string      `json:"commands"` // to try
 }
 
@@ -252,7 +267,7 @@ type devNodeJSON struct {
 }
 
 func toDevJSON(d *devCluster) devJSON {
-	out := devJSON{Cluster: devName, DataDir: d.dir}
+	out := devJSON{Cluster: devName, DataDir: d.dir, Env: append([]devVariable{}, d.env...)}
 	addrs := make([]string, len(d.nodes))
 	for i, n := range d.nodes {
 		addrs[i] = n.Addr()
@@ -288,7 +303,11 @@ func printDev(e *env, c *cli.Context, d devJSON) error {
 	if err := t.flush(); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(e.stdout, "\nIn another terminal:\n\n  %s\n", strings.Join(d.Commands, "\n  "))
+	var lines []string
+	for _, v := range d.Env {
+		lines = append(lines, fmt.Sprintf("export %s=%s", v.Name, shellWord(v.Value)))
+	}
+	_, err := fmt.Fprintf(e.stdout, "\nIn another terminal:\n\n  %s\n", strings.Join(append(lines, d.Commands...), "\n  "))
 	return err
 }
 
@@ -303,10 +322,15 @@ func ownName() string {
 	if err == nil && sameFile(found, own) {
 		return appName
 	}
-	if strings.ContainsFunc(own, func(r rune) bool { return strings.ContainsRune(" \t\"'$&;()<>|*?`\\", r) }) {
-		return "'" + strings.ReplaceAll(own, "'", `'\''`) + "'"
+	return shellWord(own)
+}
+
+// shellWord quotes what a shell would not take as one word.
+func shellWord(s string) string {
+	if strings.ContainsFunc(s, func(r rune) bool { return strings.ContainsRune(" \t\"'$&;()<>|*?`\\", r) }) {
+		return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 	}
-	return own
+	return s
 }
 
 func sameFile(a, b string) bool {

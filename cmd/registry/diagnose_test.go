@@ -2,6 +2,7 @@ package main
 
 import (
 	"strings"
+	"sync"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -39,6 +40,7 @@ func TestStatusWithoutLeader(t *testing.T) {
 // TestCallsWithoutLeader: a write, and a read that needs the leader, say why there
 // is none, and keep their exit code.
 func TestCallsWithoutLeader(t *testing.T) {
+	var cases sync.WaitGroup // each waits for its timeout
 	for _, tt := range []struct {
 		method, args string
 		code         int
@@ -58,18 +60,21 @@ func TestCallsWithoutLeader(t *testing.T) {
 		if tt.code == exitUnknown {
 			f.failWith(tt.method, codes.Unknown, registrypb.ErrorDetail_OUTCOME_UNKNOWN, "outcome unknown")
 		}
-		args := append(strings.Fields(tt.args), "-timeout", "500ms")
-		r := execute(t, t.Context(), "", args...)
-		if r.code != tt.code && r.code != exitUnknown || !strings.HasSuffix(r.stderr, "\n  no leader: only 1 of 3 voters can be reached\n") {
-			t.Errorf("%s: want exit code %d, got %+v", tt.args, tt.code, r)
-		}
-		f.mu.Lock()
-		f.leaderless = false
-		f.mu.Unlock()
-		if r := execute(t, t.Context(), "", args...); strings.Contains(r.stderr, "voters") {
-			t.Errorf("%s, when there is a leader again: %+v", tt.args, r)
-		}
+		args := append(strings.Fields(tt.args), "-timeout", "500ms", "-registries", f.addr)
+		cases.Go(func() {
+			r := execute(t, t.Context(), "", args...)
+			if r.code != tt.code && r.code != exitUnknown || !strings.HasSuffix(r.stderr, "\n  no leader: only 1 of 3 voters can be reached\n") {
+				t.Errorf("%s: want exit code %d, got %+v", tt.args, tt.code, r)
+			}
+			f.mu.Lock()
+			f.leaderless = false
+			f.mu.Unlock()
+			if r := execute(t, t.Context(), "", args...); strings.Contains(r.stderr, "voters") {
+				t.Errorf("%s, when there is a leader again: %+v", tt.args, r)
+			}
+		})
 	}
+	cases.Wait()
 }
 
 func TestNoLeader(t *testing.T) {
@@ -96,13 +101,17 @@ func TestIndexThatNoNodeHas(t *testing.T) {
 	for _, method := range []string{"MatchMany", "Members"} { // a node waits for the index until the call ends
 		f.failWith(method, codes.DeadlineExceeded, registrypb.ErrorDetail_UNSPECIFIED, "context deadline exceeded")
 	}
+	var cases sync.WaitGroup // each waits for its timeout
 	for _, args := range []string{"match -at-least 50 web a", "members -at-least 50 web", "match -json -at-least 50 web a", "ring stats -at-least 50 web"} {
-		r := execute(t, t.Context(), "", append(strings.Fields(args), "-timeout", "500ms")...)
-		want := "registry: no node has applied index 50 within 500ms: n1 is at 43, n2 does not answer, n3 does not answer, n4 is at 42\n"
-		if r.code != exitUnavailable || !strings.HasSuffix(r.stderr, want) || r.stdout != "" {
-			t.Errorf("%s: %+v", args, r)
-		}
+		cases.Go(func() {
+			r := execute(t, t.Context(), "", append(strings.Fields(args), "-timeout", "500ms")...)
+			want := "registry: no node has applied index 50 within 500ms: n1 is at 43, n2 does not answer, n3 does not answer, n4 is at 42\n"
+			if r.code != exitUnavailable || !strings.HasSuffix(r.stderr, want) || r.stdout != "" {
+				t.Errorf("%s: %+v", args, r)
+			}
+		})
 	}
+	cases.Wait()
 	r := execute(t, t.Context(), "", "match", "-at-least", "43", "web", "a", "-timeout", "500ms")
 	if r.code != exitUnavailable || !strings.Contains(r.stderr, "no node answered at index 43 or above: "+f.addr) {
 		t.Errorf("an index that a node has: %+v", r)

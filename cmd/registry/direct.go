@@ -5,7 +5,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	"github.com/werbenhu/registry/rpc/registrypb"
@@ -15,7 +14,7 @@ import (
 // dialDirect makes a connection for calls that do not go through the SDK: to one
 // node, each attempted once. What they fail with is a callError.
 func dialDirect(addr string, r *reach) (*grpc.ClientConn, error) {
-	return grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy(),
+	return grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(r.credentials()), grpc.WithNoProxy(),
 		grpc.WithContextDialer(r.dial),
 		grpc.WithUnaryInterceptor(func(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 			return r.callError(addr, invoke(ctx, method, req, reply, conn, opts...))

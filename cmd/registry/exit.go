@@ -26,6 +26,7 @@ const (
 	exitUnavailable = 5
 	exitUnknown     = 6
 	exitCheck       = 7
+	exitDenied      = 8
 	exitNoExec      = 126
 	exitNoCommand   = 127
 	exitInterrupted = 130
@@ -33,18 +34,21 @@ const (
 
 const exitCodesText = `EXIT CODES
      0  done
-     1  failed, for a reason not listed below
-     2  usage: unknown command or flag, bad flag value or argument, limit exceeded
-     3  not found: unknown group, member or node, or a group without members that
-        own keys
+     1  failed, for a reason not listed below, such as a limit of the whole cluster
+     2  usage: unknown command or flag, or a value or argument outside its limits
+     3  not found: unknown group, member, node or token, or a group without
+        members that own keys
      4  conflict: the id is held by another process, this process lost its
         registration, the group changed in between or has members, a node does
         not fit the cluster or was not taken in, the nodes are of another cluster
-        than the one of -cluster
+        than the one of -cluster, tokens are on already or still off, or it is the
+        last administrator's token
      5  unavailable: no node answered in time, no leader, or not fresh enough
      6  outcome unknown: the write may or may not take effect; run it again
      7  a check said no: digests differ, a plan moves more than -max-moved, or a
         change was not confirmed
+     8  not allowed: there is no valid token, the token does not allow it, or the
+        registration belongs to another token
    126  register -- CMD: the command cannot be executed
    127  register -- CMD: the command was not found
    130  interrupted before the answer came
@@ -99,11 +103,12 @@ var sentinelCodes = []struct {
 		sdk.ErrInvalidArgument, registry.ErrConfig,
 		ring.ErrParams, ring.ErrMember, ring.ErrShare, ring.ErrChange, ring.ErrTooLarge, plot.ErrSize,
 	}},
-	{exitNotFound, []error{sdk.ErrUnknownGroup, sdk.ErrEmptyGroup, sdk.ErrUnknownMember, sdk.ErrUnknownNode}},
-	{exitConflict, []error{sdk.ErrConflict, sdk.ErrFenced, sdk.ErrRevisionMismatch, sdk.ErrGroupNotEmpty, sdk.ErrMembership, store.ErrMembership, sdk.ErrWrongCluster}},
+	{exitNotFound, []error{sdk.ErrUnknownGroup, sdk.ErrEmptyGroup, sdk.ErrUnknownMember, sdk.ErrUnknownNode, sdk.ErrUnknownToken}},
+	{exitConflict, []error{sdk.ErrConflict, sdk.ErrFenced, sdk.ErrRevisionMismatch, sdk.ErrGroupNotEmpty, sdk.ErrMembership, store.ErrMembership, sdk.ErrWrongCluster, sdk.ErrTokensOff, sdk.ErrLastAdmin}},
+	{exitDenied, []error{sdk.ErrUnauthenticated, sdk.ErrPermissionDenied, sdk.ErrNotOwner}},
 	{exitUnknown, []error{sdk.ErrOutcomeUnknown}},
 	{exitInterrupted, []error{context.Canceled}},
-	{exitUnavailable, []error{sdk.ErrNoLeader, sdk.ErrNotReady, sdk.ErrStale, sdk.ErrUnavailable, context.DeadlineExceeded}},
+	{exitUnavailable, []error{sdk.ErrNoLeader, sdk.ErrNotReady, sdk.ErrBusy, sdk.ErrStale, sdk.ErrUnavailable, context.DeadlineExceeded}},
 }
 
 // exitCode returns the code that stands for err.
@@ -150,6 +155,9 @@ func hintOf(err error) string {
 	if refused, ok := errors.AsType[*refusedError](err); ok {
 		return refused.hint
 	}
+	if errors.Is(err, sdk.ErrUnauthenticated) {
+		return tokenHint
+	}
 	if errors.Is(err, sdk.ErrWrongCluster) {
 		return "-cluster or REGISTRY_CLUSTER names the cluster whose nodes are asked"
 	}
@@ -157,8 +165,13 @@ func hintOf(err error) string {
 }
 
 // plain is an error's text without the name of this program, with which the
-// SDK's errors begin, and those that name a command.
+// SDK's errors begin, and those that name a command; and without the SDK's call,
+// which is not what the user typed.
 func plain(err error) string {
-	text := strings.TrimPrefix(err.Error(), appName+": ")
+	text := err.Error()
+	if of, ok := errors.AsType[*sdk.Error](err); ok {
+		text = strings.Replace(text, of.Error(), of.Message, 1)
+	}
+	text = strings.TrimPrefix(text, appName+": ")
 	return strings.TrimPrefix(text, appName+" ")
 }

@@ -45,6 +45,7 @@ type fake struct {
 	batches     []int // keys of each MatchMany
 	events      chan string
 	news        chan *registrypb.WatchEvent // for the watch that is open
+	savedFile   []byte                      // that SaveSnapshot sends before it fails
 }
 
 type fakeGroup struct {
@@ -53,7 +54,16 @@ type fakeGroup struct {
 	revision uint64 // if it is above those of the members
 }
 
+// startFake starts one that commands find by the environment.
 func startFake(t *testing.T) *fake {
+	t.Helper()
+	f := newFake(t)
+	t.Setenv("REGISTRY_ADDRS", f.addr)
+	return f
+}
+
+// newFake starts one for tests that run beside others, which -registries finds.
+func newFake(t *testing.T) *fake {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -71,13 +81,15 @@ func startFake(t *testing.T) *fake {
 	go func() { defer close(done); _ = s.Serve(l) }()
 	f.stop = func() { s.Stop(); <-done }
 	t.Cleanup(f.stop)
-	t.Setenv("REGISTRY_ADDRS", f.addr)
 	return f
 }
 
 // withWeb is a fake that has the group "web" with three members.
 func withWeb(t *testing.T) *fake {
-	f := startFake(t)
+	return startFake(t).addWeb()
+}
+
+func (f *fake) addWeb() *fake {
 	f.index = 40
 	for i, m := range []struct {
 		id     string

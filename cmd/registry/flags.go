@@ -19,6 +19,8 @@ const (
 	flagWeight     = "weight"
 	flagDataDir    = "data-dir"
 	flagLogStore   = "log-store"
+	flagCert       = "cert"
+	flagKey        = "key"
 
 	flagAtLeast      = "at-least"
 	flagMaxStaleness = "max-staleness"
@@ -28,7 +30,7 @@ const defaultClientAddr = "127.0.0.1:9800"
 
 // clientFlags are those of every command that talks to a cluster.
 func clientFlags(own ...cli.Flag) []cli.Flag {
-	return append(own,
+	own = append(own,
 		&cli.StringSliceFlag{
 			Name:    flagRegistries,
 			Usage:   "client addresses (-addr) of one or more nodes, comma separated",
@@ -43,6 +45,7 @@ func clientFlags(own ...cli.Flag) []cli.Flag {
 			Value:   10 * time.Second,
 		},
 	)
+	return append(append(own, tlsFlags()...), tokenFileFlag())
 }
 
 // clusterFlag is for clients; a node's -cluster is its own name.

@@ -28,13 +28,13 @@ func groupsCommand(e *env) *cli.Command {
 		Name:     "groups",
 		Usage:    "list the groups",
 		Category: categoryService,
-		Flags:    readFlags(),
+		Flags:    readFlags(&cli.StringFlag{Name: flagPrefix, Usage: "only those whose names begin with it"}),
 		Action: func(c *cli.Context) error {
 			if _, err := positional(c); err != nil {
 				return err
 			}
 			return withClient(c, func(ctx context.Context, client *sdk.Client) error {
-				groups, err := client.Groups(ctx, readOptions(c, new(sdk.Receipt))...)
+				groups, err := client.GroupsWithPrefix(ctx, c.String(flagPrefix), readOptions(c, new(sdk.Receipt))...)
 				if err != nil {
 					return err
 				}
@@ -81,15 +81,7 @@ func groupAcceptLossCommand(e *env) *cli.Command {
 			if err != nil {
 				return err
 			}
-			l, err := dialLink(c)
-			if err != nil {
-				return err
-			}
-			defer l.Close()
-			if err := confirmLoss(e, c, l, args[0]); err != nil {
-				return err
-			}
-			return l.ask(c, func(ctx context.Context) error {
+			return change(c, func(l *link) error { return confirmLoss(e, c, l, args[0]) }, func(ctx context.Context, l *link) error {
 				n, err := l.AcceptLoss(ctx, args[0])
 				if err != nil {
 					return err

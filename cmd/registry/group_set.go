@@ -44,6 +44,10 @@ func groupSet(e *env, c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if plan != nil && change.VirtualNodes == 0 && change.Bound == nil {
+		return printDone(e, c, map[string]any{"group": args[0], "revision": set.ExpectedRevision},
+			"group %s exists, and neither -virtual-nodes nor -bound is to be set; revision %d", args[0], set.ExpectedRevision)
+	}
 	if plan != nil {
 		if err := printPlan(e.stderr, plan); err != nil {
 			return err

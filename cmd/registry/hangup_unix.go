@@ -27,3 +27,10 @@ func untilHangup(ctx context.Context) (context.Context, context.CancelFunc) {
 	}()
 	return ctx, func() { signal.Stop(got); cancel(nil) }
 }
+
+// hangups returns a channel of SIGHUPs, which do not end the program until stop.
+func hangups() (got <-chan os.Signal, stop func()) {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGHUP)
+	return c, func() { signal.Stop(c) }
+}

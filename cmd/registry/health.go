@@ -22,13 +22,13 @@ func healthCommand(e *env) *cli.Command {
 		Description: "For container health checks. With several addresses all must be ready. A node is\n" +
 			"ready when it has caught up with its cluster since its start; it then answers\n" +
 			"reads also while no leader is known, and says how old they are.",
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: flagAddr, Usage: "client address of the node", EnvVars: []string{"REGISTRY_ADDR"}},
 			&cli.StringSliceFlag{Name: flagRegistries, Usage: "the same, comma separated", EnvVars: []string{"REGISTRY_ADDRS"}, Value: cli.NewStringSlice(defaultClientAddr)},
 			&cli.StringFlag{Name: flagCluster, Usage: "NAME or NAME/ID of the cluster that the node must be of", EnvVars: []string{"REGISTRY_CLUSTER"}},
 			&cli.DurationFlag{Name: flagTimeout, Usage: "give up after that", EnvVars: []string{"REGISTRY_TIMEOUT"}, Value: 5 * time.Second},
 			jsonFlag(),
-		},
+		}, tlsFlags()...),
 		Action: func(c *cli.Context) error { return health(e, c) },
 	}
 }
@@ -54,6 +54,9 @@ func health(e *env, c *cli.Context) error {
 	}
 	reach := newReach(addrs)
 	reach.hintUnless(c, flagAddr, flagRegistries)
+	if err := reach.secure(c.String); err != nil {
+		return err
+	}
 	defer reach.sayAfter(time.Second, e.stderr, c.Duration(flagTimeout))()
 	ctx, cancel := context.WithTimeout(c.Context, c.Duration(flagTimeout))
 	defer cancel()
@@ -91,7 +94,7 @@ func unhealthy(wrong []error, reach *reach) error {
 	if other := slices.IndexFunc(wrong, func(err error) bool { return errors.Is(err, sdk.ErrWrongCluster) }); other >= 0 {
 		failed.code, failed.hint = exitConflict, hintOf(wrong[other])
 	} else if refused, _ := reach.state(); !refused.IsZero() {
-		failed.hint = reach.hint
+		failed.hint = reach.advice()
 	}
 	return failed
 }

@@ -44,7 +44,7 @@ func holdTogether(ctx context.Context, cluster string, timeout time.Duration, no
 		switch {
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
-		case errors.Is(err, sdk.ErrWrongCluster):
+		case errors.Is(err, sdk.ErrWrongCluster), errors.Is(err, sdk.ErrUnauthenticated):
 			return nil, err
 		case errors.Is(err, sdk.ErrUnavailable):
 			failed = cmp.Or(failed, err)

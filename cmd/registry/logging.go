@@ -6,35 +6,47 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/werbenhu/registry/fsm"
+)
+
+const (
+	flagLogLevel  = "log-level"
+	flagLogFormat = "log-format"
 )
 
 func logFlags(level string) []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "log-level", Usage: "debug, info, warn or error", EnvVars: []string{"REGISTRY_LOG_LEVEL"}, Value: level},
-		&cli.StringFlag{Name: "log-format", Usage: "text or json", EnvVars: []string{"REGISTRY_LOG_FORMAT"}, Value: "text"},
+		&cli.StringFlag{Name: flagLogLevel, Usage: "debug, info, warn or error", EnvVars: []string{"REGISTRY_LOG_LEVEL"}, Value: level},
+		&cli.StringFlag{Name: flagLogFormat, Usage: "text or json", EnvVars: []string{"REGISTRY_LOG_FORMAT"}, Value: "text"},
 	}
 }
 
-// newLogger returns the logger that the log flags ask for.
-func newLogger(c *cli.Context, w io.Writer) (*slog.Logger, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(c.String("log-level"))); err != nil {
-		return nil, usageErrorf("-log-level is %q, want debug, info, warn or error", c.String("log-level"))
+// newLogger returns the logger that the log flags ask for. Its level can be changed.
+func newLogger(c *cli.Context, w io.Writer) (log *slog.Logger, level *slog.LevelVar, err error) {
+	level = new(slog.LevelVar)
+	if err := level.UnmarshalText([]byte(c.String(flagLogLevel))); err != nil {
+		return nil, nil, fieldUsage(c, flagLogLevel, "debug, info, warn or error")
 	}
-	switch format := c.String("log-format"); format {
+	switch c.String(flagLogFormat) {
 	case "json":
-		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})), nil
+		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})), level, nil
 	case "text":
-		return slog.New(newTextHandler(w, level)), nil
+		return slog.New(newTextHandler(w, level)), level, nil
 	default:
-		return nil, usageErrorf("-log-format is %q, want text or json", format)
+		return nil, nil, fieldUsage(c, flagLogFormat, "text or json")
 	}
+}
+
+func fieldUsage(c *cli.Context, flag, want string) error {
+	return usageErrorf("%w", &fsm.FieldError{Field: "-" + flag, Limit: want, Got: strconv.Quote(c.String(flag))})
 }
 
 // textHandler writes records for people:
@@ -58,7 +70,7 @@ type lockedWriter struct {
 // that a caller's own attribute named "msg" is told apart from it.
 const noMessage = "\x00"
 
-func newTextHandler(w io.Writer, level slog.Level) *textHandler {
+func newTextHandler(w io.Writer, level slog.Leveler) *textHandler {
 	buf := new(bytes.Buffer)
 	opts := &slog.HandlerOptions{Level: level, ReplaceAttr: dropBuiltin}
 	return &textHandler{out: &lockedWriter{w: w}, attrs: slog.NewTextHandler(buf, opts), buf: buf, color: useColor(w)}

@@ -113,15 +113,10 @@ func deregisterCommand(e *env) *cli.Command {
 }
 
 func deregister(e *env, c *cli.Context, group, id string) error {
-	l, err := dialLink(c)
-	if err != nil {
-		return err
+	leaves := func(l *link) error {
+		return confirmMember(e, c, l, group, id, func(m *ring.Member) { m.ID = "" })
 	}
-	defer l.Close()
-	if err := confirmMember(e, c, l, group, id, func(m *ring.Member) { m.ID = "" }); err != nil {
-		return err
-	}
-	return l.ask(c, func(ctx context.Context) error {
+	return change(c, leaves, func(ctx context.Context, l *link) error {
 		removed, err := l.Deregister(ctx, group, id)
 		if err != nil {
 			return err

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -21,7 +23,8 @@ func memberCommand(e *env) *cli.Command {
 			ArgsUsage: memberArgs,
 			Flags: memberFlags(
 				&cli.IntFlag{Name: flagWeight, Usage: "1–1000"},
-				&cli.StringFlag{Name: "state", Usage: "active, draining (owns no keys) or held (keeps them while it is away)"},
+				&cli.StringFlag{Name: flagState, Usage: "active, draining (owns no keys) or held (keeps them while it is away, with -for)"},
+				forFlag(),
 			),
 			Action: func(c *cli.Context) error { return memberSet(e, c) },
 		}, memberHoldCommand(e), memberStateCommand(e, "drain", sdk.StateDraining,
@@ -44,19 +47,37 @@ func memberHoldCommand(e *env) *cli.Command {
 			"heartbeat. The hold ends when the id is registered again, at any address;\n" +
 			"otherwise the member is removed at its end. Its process may end during the hold:\n" +
 			"the SDK and register leave the member held.",
-		Flags: memberFlags(&cli.DurationFlag{Name: "for", Usage: "how long, 1s–24h, or the member's ttl if that is longer"}),
+		Flags: memberFlags(forFlag()),
 		Action: func(c *cli.Context) error {
-			if err := require(c, flagGroup, flagID, "for"); err != nil {
+			if err := require(c, flagGroup, flagID, flagFor); err != nil {
 				return err
 			}
-			hold := c.Duration("for")
-			if hold < minHold || hold > maxHold {
-				return usageErrorf("-for is %v, want 1s to 24h", hold)
+			hold, err := holdTime(c)
+			if err != nil {
+				return err
 			}
 			held := sdk.StateHeld
 			return updateMember(e, c, sdk.MemberUpdate{State: &held, Hold: hold})
 		},
 	}
+}
+
+const (
+	flagState = "state"
+	flagFor   = "for"
+)
+
+func forFlag() cli.Flag {
+	return &cli.DurationFlag{Name: flagFor, Usage: "how long it is held, 1s–24h, or the member's ttl if that is longer"}
+}
+
+// holdTime is -for.
+func holdTime(c *cli.Context) (time.Duration, error) {
+	hold := c.Duration(flagFor)
+	if hold < minHold || hold > maxHold {
+		return 0, usageErrorf("-%s is %v, want 1s to 24h", flagFor, hold)
+	}
+	return hold, nil
 }
 
 func memberStateCommand(e *env, name string, state sdk.State, usage, description string) *cli.Command {
@@ -97,23 +118,28 @@ func updateMember(e *env, c *cli.Context, update sdk.MemberUpdate) error {
 	if _, err := positional(c); err != nil {
 		return err
 	}
-	l, err := dialLink(c)
-	if err != nil {
-		return err
-	}
-	defer l.Close()
 	group, id := c.String(flagGroup), c.String(flagID)
-	if err := confirmMember(e, c, l, group, id, editOf(update)); err != nil {
-		return err
-	}
-	return l.ask(c, func(ctx context.Context) error {
+	changes := func(l *link) error { return confirmMember(e, c, l, group, id, editOf(update)) }
+	return change(c, changes, func(ctx context.Context, l *link) error {
 		revision, err := l.UpdateMember(ctx, group, id, update)
 		if err != nil {
 			return err
 		}
 		return printDone(e, c, map[string]any{"group": group, "id": id, "revision": revision},
-			"%s/%s changed, group revision %d", group, id, revision)
+			"%s/%s %s, group revision %d", group, id, updateText(update), revision)
 	})
+}
+
+// updateText says what a member is after an update, which may have been so before.
+func updateText(u sdk.MemberUpdate) string {
+	var is []string
+	if u.State != nil {
+		is = append(is, "is "+stateText(sdk.Member{State: *u.State, Hold: u.Hold}))
+	}
+	if u.Weight != nil {
+		is = append(is, fmt.Sprintf("has weight %d", *u.Weight))
+	}
+	return andList(is)
 }
 
 // editOf makes an update to a member of a ring.
@@ -133,12 +159,21 @@ func memberUpdate(c *cli.Context) (u sdk.MemberUpdate, err error) {
 		w := c.Int(flagWeight)
 		u.Weight = &w
 	}
-	if c.IsSet("state") {
-		s, err := parseState(c.String("state"))
+	if c.IsSet(flagState) {
+		s, err := parseState(c.String(flagState))
 		if err != nil {
 			return u, err
 		}
 		u.State = &s
+	}
+	if held := u.State != nil && *u.State == sdk.StateHeld; held != c.IsSet(flagFor) {
+		return u, usageErrorf("%s: -%s held and -%s are given together", c.Command.HelpName, flagState, flagFor).
+			withHint("without its heartbeats a member that is held for no time is removed after its ttl")
+	}
+	if c.IsSet(flagFor) {
+		if u.Hold, err = holdTime(c); err != nil {
+			return u, err
+		}
 	}
 	if u.Weight == nil && u.State == nil {
 		return u, usageErrorf("%s: nothing to set, want -weight or -state", c.Command.HelpName)

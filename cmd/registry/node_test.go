@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -58,7 +59,17 @@ func TestDev(t *testing.T) {
 		t.Error(last)
 	}
 
+	all := local(addr) + "," + local(addr+1) + "," + local(addr+2)
+	for _, load := range [][]string{{"register", "-batch", "10"}, {"members"}, {"mixed"}, {"watch", "-rate", "50"}} {
+		args := append([]string{"bench"}, load...)
+		if out := ok(t, append(args, "-groups", "2", "-callers", "4", "-duration", "200ms", "-registries", all)...); !strings.Contains(out, " 0 errors") || strings.Contains(out, " 0/s") {
+			t.Errorf("%q: %s", load, out)
+		}
+	}
 	t.Setenv("REGISTRY_ADDRS", local(addr))
+	if out := ok(t, "groups"); strings.Contains(out, "bench-") {
+		t.Errorf("groups are left: %s", out)
+	}
 	service := start(t, "register", "-group", "web", "-id", "w1", "-addr", "127.0.0.1:8080", "--", "sh", "-c", "echo up; exec sleep 60")
 	service.until("up")
 	var leader statusJSON
@@ -82,6 +93,51 @@ func TestDev(t *testing.T) {
 	service.wait(128 + 15)
 	if out := ok(t, "members", "-linearizable", "web"); strings.Contains(out, "w1") {
 		t.Errorf("still there: %s", out)
+	}
+	r.cancel(nil)
+	r.wait(exitOK)
+	if left, err := os.ReadDir(tmp); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// A locked cluster: only clients with the authority and the token that dev names get an
+// answer, and its files go with the data.
+func TestDevSecure(t *testing.T) {
+	tmp := t.TempDir()
+	t.Setenv("TMPDIR", tmp)
+	ports := []string{"-bind-port", strconv.Itoa(freePorts(t, devNodes)), "-addr-port", strconv.Itoa(freePorts(t, devNodes))}
+	r := start(t, append([]string{"dev", "-secure", "-json"}, ports...)...)
+	var d devJSON
+	if err := json.NewDecoder(r.stdout).Decode(&d); err != nil {
+		t.Fatal(err)
+	}
+	if len(d.Env) != 2 || d.Env[0].Name != "REGISTRY_CA" || d.Env[1].Name != "REGISTRY_TOKEN_FILE" {
+		t.Fatalf("%+v", d.Env)
+	}
+	at := d.Nodes[devNodes-1]
+	if r := execute(t, t.Context(), "", "cluster", "status", "-registries", at.Addr); r.code != exitUnavailable || !strings.Contains(r.stderr, "speaks TLS") {
+		t.Errorf("without the authority: %+v", r)
+	}
+	t.Setenv(d.Env[0].Name, d.Env[0].Value)
+	if r := execute(t, t.Context(), "", "cluster", "status", "-registries", at.Addr); r.code != exitDenied || !strings.Contains(r.stderr, "REGISTRY_TOKEN_FILE") {
+		t.Errorf("without a token: %+v", r)
+	}
+	t.Setenv(d.Env[1].Name, d.Env[1].Value)
+	if info, err := os.Stat(d.Env[1].Value); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the token's file: %v, %v", info, err)
+	}
+	var status statusJSON
+	if err := json.Unmarshal([]byte(ok(t, "cluster", "status", "-json", "-registries", at.Addr)), &status); err != nil || len(status.Nodes) != devNodes || status.Leader == "" {
+		t.Errorf("%+v, %v", status, err)
+	}
+	conn, err := tls.Dial("tcp", at.Bind, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
+	if err == nil {
+		_, err = conn.Read(make([]byte, 1))
+		conn.Close()
+	}
+	if err == nil || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("the bind port takes a stranger: %v", err)
 	}
 	r.cancel(nil)
 	r.wait(exitOK)
@@ -199,6 +255,13 @@ func TestServeRefuses(t *testing.T) {
 		{"id with a slash", base + "-id a/b -data-dir d", exitUsage, "-id"},
 		{"election timeout", base + "-election-timeout 1ms", exitUsage, "-election-timeout"},
 		{"ring memory", base + "-ring-memory 1MiB", exitUsage, "-ring-memory"},
+		{"cert without key", base + "-cert a", exitUsage, "-cert: needs -key"},
+		{"key without cert", base + "-key a", exitUsage, "-key: needs -cert"},
+		{"client CA without TLS", base + "-client-ca a", exitUsage, "-client-ca: needs -cert and -key"},
+		{"client auth without CA", base + "-cert a -key b -client-auth require", exitUsage, "-client-auth: needs -client-ca"},
+		{"client auth", base + "-cert a -key b -client-ca c -client-auth maybe", exitUsage, "-client-auth: must be require or verify-if-given"},
+		{"TLS 1.2 without TLS", base + "-tls12", exitUsage, "-tls12: needs -cert and -key"},
+		{"no such cert", base + "-cert /none -key /none -data-dir " + t.TempDir(), exitUsage, "/none"},
 		{"data directory is a file", base + "-data-dir " + file, exitFailure, file},
 		{"joining a dead address", base + "-join-timeout 300ms -registries 127.0.0.1:1 -data-dir " + t.TempDir(), exitConflict, "127.0.0.1:1"},
 	}
@@ -246,6 +309,16 @@ func TestMigrateLog(t *testing.T) {
 		}
 		n.cancel(nil)
 		n.wait(exitOK)
+	}
+	if r := execute(t, t.Context(), "", "compact", "-data-dir", dir); r.code != exitFailure || !strings.Contains(r.stderr, "in segments") {
+		t.Errorf("compact: %+v", r)
+	}
+	ok(t, "migrate-log", "-data-dir", dir, "-to", "boltdb")
+	if out := ok(t, "compact", "-data-dir", dir); !strings.Contains(out, "raft.db in "+dir) {
+		t.Errorf("compact: %s", out)
+	}
+	if out := ok(t, "compact", "-data-dir", dir, "-json"); !strings.Contains(out, `"bytes_before": `) {
+		t.Errorf("compact: %s", out)
 	}
 	for _, args := range [][]string{{"-to", "wal"}, {"-data-dir", dir}, {"-data-dir", dir, "-to", "disk"}} {
 		if r := execute(t, t.Context(), "", append([]string{"migrate-log"}, args...)...); r.code != exitUsage {

@@ -196,4 +196,5 @@ func useColor(w io.Writer) bool {
 
 func red(s string) string    { return "\x1b[31m" + s + "\x1b[0m" }
 func yellow(s string) string { return "\x1b[33m" + s + "\x1b[0m" }
+func bold(s string) string   { return "\x1b[1m" + s + "\x1b[0m" }
 func dim(s string) string    { return "\x1b[2m" + s + "\x1b[0m" }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/werbenhu/registry/rpc/certs"
 	"github.com/werbenhu/registry/sdk"
 )
 
@@ -22,8 +24,9 @@ const dialTimeout = 3 * time.Second
 
 // reach knows how the last attempt to connect to each address went.
 type reach struct {
-	given []string
-	hint  string // what to do when none of them can be reached
+	given  []string
+	hint   string             // what to do when none of them can be reached
+	config func() *tls.Config // of the connections; nil: no TLS
 
 	mu      sync.Mutex // guards all below
 	last    map[string]error
@@ -45,10 +48,10 @@ func (r *reach) hintUnless(c *cli.Context, flags ...string) {
 	}
 }
 
-// dial connects for the SDK.
+// dial connects for the SDK. The handshake that follows notes a success.
 func (r *reach) dial(ctx context.Context, addr string) (net.Conn, error) {
 	conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "tcp", addr)
-	if !errors.Is(err, context.Canceled) {
+	if err != nil && !errors.Is(err, context.Canceled) {
 		r.note(addr, err)
 	}
 	return conn, err
@@ -152,6 +155,9 @@ func (r *reach) lines() []string {
 // dialReason is the last part of what the net package says: the rest repeats
 // the address.
 func dialReason(err error) string {
+	if tls, ok := errors.AsType[*certs.HandshakeError](err); ok {
+		return tls.Error()
+	}
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return errno.Error()
 	}
@@ -188,7 +194,19 @@ type refusedError struct {
 	hint  string
 }
 
-func (r *reach) refusedByAll() *refusedError { return &refusedError{r.lines(), r.hint} }
+func (r *reach) refusedByAll() *refusedError { return &refusedError{r.lines(), r.advice()} }
+
+// advice is the hint for the first address whose handshake failed, or the general one.
+func (r *reach) advice() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, addr := range r.given {
+		if hint := tlsHint(r.last[addr]); hint != "" {
+			return hint
+		}
+	}
+	return r.hint
+}
 
 func (e *refusedError) Error() string {
 	return "no node can be reached\n  " + strings.Join(e.lines, "\n  ")

@@ -77,17 +77,20 @@ func silentListener(t *testing.T) string {
 func TestSaysWhatIsTried(t *testing.T) {
 	refuses, silent := free(t), silentListener(t)
 	for _, args := range [][]string{{"members", "web"}, {"watch", "web"}, {"health"}, registerArgs()} {
-		r := start(t, append(args, "-timeout", "60s", "-registries", refuses+","+silent)...)
-		began := time.Now()
-		r.stderrUntil("no answer yet, trying for 1m0s: ")
-		if took := time.Since(began); took > 10*time.Second {
-			t.Errorf("it took %v to say something", took)
-		}
-		r.cancel(signalCause{syscall.SIGINT})
-		r.wait(exitInterrupted)
-		if says := r.stderr.String(); !strings.Contains(says, refuses) || !strings.Contains(says, silent) || !strings.HasSuffix(says, "\nregistry: interrupted\n") {
-			t.Error(says)
-		}
+		t.Run(args[0], func(t *testing.T) {
+			t.Parallel()
+			r := start(t, append(args, "-timeout", "60s", "-registries", refuses+","+silent)...)
+			began := time.Now()
+			r.stderrUntil("no answer yet, trying for 1m0s: ")
+			if took := time.Since(began); took > 10*time.Second {
+				t.Errorf("it took %v to say something", took)
+			}
+			r.cancel(signalCause{syscall.SIGINT})
+			r.wait(exitInterrupted)
+			if says := r.stderr.String(); !strings.Contains(says, refuses) || !strings.Contains(says, silent) || !strings.HasSuffix(says, "\nregistry: interrupted\n") {
+				t.Error(says)
+			}
+		})
 	}
 }
 

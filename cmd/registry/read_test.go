@@ -346,6 +346,7 @@ func TestExitCodes(t *testing.T) {
 		{registrypb.ErrorDetail_MEMBERSHIP, codes.FailedPrecondition, exitConflict},
 		{registrypb.ErrorDetail_NO_LEADER, codes.Unavailable, exitUnavailable},
 		{registrypb.ErrorDetail_NOT_READY, codes.Unavailable, exitUnavailable},
+		{registrypb.ErrorDetail_BUSY, codes.Unavailable, exitUnavailable},
 		{registrypb.ErrorDetail_OUTCOME_UNKNOWN, codes.Unknown, exitUnknown},
 		{registrypb.ErrorDetail_EXHAUSTED, codes.ResourceExhausted, exitFailure},
 		{registrypb.ErrorDetail_UNSPECIFIED, codes.Internal, exitFailure},
@@ -354,13 +355,13 @@ func TestExitCodes(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.reason.String(), func(t *testing.T) {
 			f.failWith("Join", tt.grpc, tt.reason, "because of the test")
-			r := execute(t, t.Context(), "", "cluster", "join", "10.0.0.9:7370", "-timeout", "300ms")
+			r := execute(t, t.Context(), "", "cluster", "join", "10.0.0.9:7370", "-timeout", "1s")
 			if r.code != tt.code || r.stdout != "" || !strings.Contains(r.stderr, "because of the test") {
 				t.Errorf("want exit code %d, got %+v", tt.code, r)
 			}
 		})
 	}
-	if r := execute(t, t.Context(), "", "members", "nobody"); r.code != exitNotFound {
+	if r := execute(t, t.Context(), "", "members", "nobody"); r.code != exitNotFound || r.stderr != "registry: no group nobody\n" { // without the name of a call
 		t.Errorf("unknown group: %+v", r)
 	}
 	if r := execute(t, t.Context(), "", "members", "web", "-registries", "127.0.0.1:1", "-timeout", "300ms"); r.code != exitUnavailable {

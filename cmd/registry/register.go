@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -49,7 +50,8 @@ func registerCommand(e *env) *cli.Command {
 			"registry has ended the command, it ends the rest of its process group. (On a\n" +
 			"terminal the group is the terminal's, and only the command itself is ended.) On\n" +
 			"Linux the command gets SIGTERM when registry is killed. As process 1 of a\n" +
-			"container registry reaps orphans.\n\n" +
+			"container registry reaps orphans. The command gets the environment of registry,\n" +
+			"but for " + tokenVariable + ".\n\n" +
 			"With -hold-on-exit the member is held instead of deregistered, before a signal is\n" +
 			"passed on: it keeps its keys for that time, and requests go to their fallbacks,\n" +
 			"until the id is registered again, at any address.\n\n" +
@@ -73,11 +75,11 @@ func register(e *env, c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	logger, err := newLogger(c, e.stderr)
+	logger, _, err := newLogger(c, e.stderr)
 	if err != nil {
 		return err
 	}
-	client, err := dialLink(c, sdk.WithLogger(logger))
+	client, err := dialLink(c, sdk.WithLogger(slog.New(withoutEvents{logger.Handler()})))
 	if err != nil {
 		return err
 	}

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -73,7 +75,7 @@ func (t *registrationReporter) report(event string, hold time.Duration, err erro
 	_ = writeJSONLine(t.lines, line) // a closed pipe does not end the registration
 }
 
-// text is a line of words; empty for what the SDK's log says.
+// text is a line of words; empty for what the error at the end says.
 func (t *registrationReporter) text(event string, hold time.Duration, err error) string {
 	switch event {
 	case eventRegistered:
@@ -87,10 +89,17 @@ func (t *registrationReporter) text(event string, hold time.Duration, err error)
 	case eventDeregistered:
 		return t.name() + " deregistered\n"
 	case sdk.EventUnreachable.String():
-		if errors.Is(err, sdk.ErrWrongCluster) {
-			return fmt.Sprintf("registry: %s: the nodes that answer are of another cluster; if the cluster was formed anew, "+
-				"restart this command to register there\n", t.name())
+		if !errors.Is(err, sdk.ErrWrongCluster) {
+			return fmt.Sprintf("registry: %s is not renewed, and goes on trying: %s\n", t.name(), plain(err))
 		}
+		return fmt.Sprintf("registry: %s: the nodes that answer are of another cluster; if the cluster was formed anew, "+
+			"restart this command to register there\n", t.name())
+	case sdk.EventRenewed.String():
+		return t.name() + " renewed\n"
+	case sdk.EventLost.String():
+		return fmt.Sprintf("registry: %s lost its lease, and registers again\n", t.name())
+	case sdk.EventReregistered.String():
+		return t.name() + " registered again\n"
 	case eventDeregisterFailed:
 		return fmt.Sprintf("registry: %s not deregistered, it goes when its TTL or its hold is over: %s\n", t.name(), plain(err))
 	}
@@ -107,4 +116,14 @@ func (t *registrationReporter) onEvent(ev sdk.Event) {
 			t.report(ev.Kind.String(), 0, ev.Err)
 		}
 	}
+}
+
+// withoutEvents leaves the SDK's lines of events out of the log: the reporter has them.
+type withoutEvents struct{ slog.Handler }
+
+func (h withoutEvents) Handle(ctx context.Context, r slog.Record) error {
+	if r.Message == "registration" {
+		return nil
+	}
+	return h.Handler.Handle(ctx, r)
 }

@@ -193,6 +193,9 @@ func TestRegisterInAnotherCluster(t *testing.T) {
 	r.stderrUntil("web/w1: the nodes that answer are of another cluster; if the cluster was formed anew, restart this command")
 	r.cancel(signalCause{syscall.SIGTERM})
 	r.wait(exitOK)
+	if n := strings.Count(r.stderr.String(), "another cluster"); n != 1 {
+		t.Errorf("it is said %d times:\n%s", n, r.stderr)
+	}
 }
 
 // TestCommandStatus: the command's end is ours, and the member is deregistered.
@@ -218,6 +221,18 @@ func TestCommandStatus(t *testing.T) {
 			f.expect(t, "register web/w1")
 			f.expect(t, "deregister web/w1")
 		})
+	}
+}
+
+// TestCommandGetsNoToken: the token is that of registry, not of the service.
+func TestCommandGetsNoToken(t *testing.T) {
+	startFake(t)
+	token, _, _ := registrypb.MakeToken()
+	t.Setenv(tokenVariable, token)
+	t.Setenv("OTHER", "here")
+	r := execute(t, t.Context(), "", registerArgs("--", "sh", "-c", `echo "${`+tokenVariable+`-none} $OTHER"`)...)
+	if r.code != exitOK || r.stdout != "none here\n" {
+		t.Errorf("%+v", r)
 	}
 }
 
@@ -250,28 +265,6 @@ func startWaiting(t *testing.T, f *fake, flags ...string) *running {
 	return r
 }
 
-func TestSignalsArePassedOn(t *testing.T) {
-	f := startFake(t)
-	t.Run("the one that stops us", func(t *testing.T) {
-		r := startWaiting(t, f)
-		r.cancel(signalCause{os.Interrupt})
-		r.until("got INT")
-		r.wait(3)
-		f.expect(t, "deregister web/w1")
-	})
-	t.Run("one that is not for us", func(t *testing.T) {
-		r := startWaiting(t, f)
-		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
-			t.Fatal(err)
-		}
-		r.until("got HUP")
-		r.cancel(nil)
-		r.until("got TERM")
-		r.wait(4)
-		f.expect(t, "deregister web/w1")
-	})
-}
-
 // TestRegistrationLost: register that lost its id ends its command, and does not
 // deregister the one who has it now.
 func TestRegistrationLost(t *testing.T) {
@@ -300,9 +293,18 @@ func TestDeregister(t *testing.T) {
 
 func TestMemberSet(t *testing.T) {
 	withWeb(t)
-	ok(t, "member", "set", "-group", "web", "-id", "web-1", "-weight", "5", "-state", "held", "-yes")
-	if out := ok(t, "members", "web"); !strings.Contains(out, "web-1  10.0.0.1:8080  5       held") {
+	r := execute(t, t.Context(), "", "member", "set", "-group", "web", "-id", "web-1", "-weight", "5", "-state", "held", "-for", "1h", "-yes")
+	if r.code != exitOK || !strings.Contains(r.stderr, "web/web-1 is held 1h0m0s and has weight 5, group revision ") {
+		t.Errorf("%+v", r)
+	}
+	if out := ok(t, "members", "web"); !strings.Contains(out, "web-1  10.0.0.1:8080  5       held 1h0m0s") {
 		t.Error(out)
+	}
+	for range 2 { // the second one changes nothing, and does not say that it did
+		r := execute(t, t.Context(), "", "member", "drain", "-group", "web", "-id", "web-2", "-yes")
+		if r.code != exitOK || !strings.Contains(r.stderr, "web/web-2 is draining, group revision ") {
+			t.Errorf("%+v", r)
+		}
 	}
 }
 
@@ -315,6 +317,14 @@ func TestGroupSet(t *testing.T) {
 	ok(t, "group", "set", "web", "-virtual-nodes", "128", "-yes")
 	ok(t, "group", "set", "web", "-virtual-nodes", "128") // moves nothing
 	ok(t, "group", "set", "new", "-bound", "1.25")        // nobody to move from
+	writes := f.writes.Load()
+	if r := execute(t, t.Context(), "", "group", "set", "web"); r.code != exitOK || !strings.Contains(r.stderr, "group web exists, and neither") || f.writes.Load() != writes {
+		t.Errorf("without a flag: %+v", r)
+	}
+	ok(t, "group", "set", "defaults") // which creates it
+	if f.groups["defaults"] == nil {
+		t.Error("no group was created")
+	}
 	if out := ok(t, "group", "get", "web"); !strings.Contains(out, "128") {
 		t.Error(out)
 	}

@@ -173,7 +173,7 @@ func maxMoved(c *cli.Context) (*ring.Share, error) {
 	}
 	limit, err := ring.ParseShare(c.String("max-moved"))
 	if err != nil {
-		return nil, usageErrorf("-max-moved: %w", err)
+		return nil, usageErrorf("-max-moved is %q, want 0%% to 100%%, such as 5%% or 0.25%%, with at most 12 decimals", c.String("max-moved"))
 	}
 	return &limit, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
 	"path/filepath"
 	"syscall"
 
@@ -17,26 +18,42 @@ import (
 // remember their values, so each command gets its own.
 func serveFlags() []cli.Flag {
 	d := registry.DefaultConfig()
-	flags := []cli.Flag{
-		&cli.StringFlag{Name: flagID, Usage: "the node's id, unique in the cluster (required)", EnvVars: []string{"REGISTRY_ID"}},
-		&cli.StringFlag{Name: "bind", Usage: "listen for other nodes here", EnvVars: []string{"REGISTRY_BIND"}, Value: d.Bind},
-		&cli.StringFlag{Name: "bind-advertise", Usage: "host:port where other nodes reach -bind (default: its port on this machine's one private address)", EnvVars: []string{"REGISTRY_BIND_ADVERTISE"}},
-		&cli.StringFlag{Name: flagAddr, Usage: "listen for clients here", EnvVars: []string{"REGISTRY_ADDR"}, Value: d.Addr},
-		&cli.StringFlag{Name: "advertise", Usage: "host:port where clients reach -addr (default: as for -bind-advertise)", EnvVars: []string{"REGISTRY_ADVERTISE"}},
-		&cli.StringSliceFlag{Name: flagRegistries, Usage: "bind addresses of other nodes, comma separated; none: form a new cluster", EnvVars: []string{"REGISTRY_REGISTRIES"}},
-		&cli.StringFlag{Name: flagDataDir, Usage: "where the node keeps its state (default: registry-data/<id>)", EnvVars: []string{"REGISTRY_DATA_DIR"}},
-		&cli.StringFlag{Name: flagLogStore, Usage: "where the log is, wal or boltdb (default: where -data-dir has it; wal in a new one)", EnvVars: []string{"REGISTRY_LOG_STORE"}},
-		&cli.IntFlag{Name: "bootstrap-expect", Usage: "form one cluster with that many nodes, all in -registries, started in any order", EnvVars: []string{"REGISTRY_BOOTSTRAP_EXPECT"}},
-		&cli.StringFlag{Name: flagCluster, Usage: "name of the cluster: nodes of another name are refused", EnvVars: []string{"REGISTRY_CLUSTER"}, Value: d.Cluster},
-		&cli.BoolFlag{Name: "wait", Usage: "start empty and wait until a cluster takes this node in (cluster join)", EnvVars: []string{"REGISTRY_WAIT"}},
-		&cli.DurationFlag{Name: "join-timeout", Usage: "give up joining after that", EnvVars: []string{"REGISTRY_JOIN_TIMEOUT"}, Value: d.JoinTimeout},
-		&cli.DurationFlag{Name: "election-timeout", Usage: "call for an election after that long without a leader", EnvVars: []string{"REGISTRY_ELECTION_TIMEOUT"}, Value: d.ElectionTimeout},
-		&cli.StringFlag{Name: "min-free-disk", Usage: "refuse new members and groups while less disk is free under -data-dir; 0: never", EnvVars: []string{"REGISTRY_MIN_FREE_DISK"}, Value: sizeText(d.MinFreeDisk)},
-		&cli.StringFlag{Name: "ring-memory", Usage: "memory for the rings of the groups that this node is asked about", EnvVars: []string{"REGISTRY_RING_MEMORY"}, Value: sizeText(uint64(d.RingMemory))},
-		&cli.Uint64Flag{Name: "snapshot-threshold", Usage: "take a snapshot after that many log entries; twice as many stay in the log", EnvVars: []string{"REGISTRY_SNAPSHOT_THRESHOLD"}, Value: d.SnapshotThreshold},
-		&cli.DurationFlag{Name: "snapshot-interval", Usage: "look that often whether a snapshot is due", EnvVars: []string{"REGISTRY_SNAPSHOT_INTERVAL"}, Value: d.SnapshotInterval},
+	flags := append([]cli.Flag{
+		&cli.StringFlag{Name: flagConfig, Usage: "YAML FILE with values for these flags, under their names; a flag and its variable come first"},
+		&cli.BoolFlag{Name: flagCheckConfig, Usage: "print the values in force and where they come from, or all that is wrong with them, and start nothing"},
+		&cli.StringFlag{Name: flagID, Usage: "the node's id, unique in the cluster (required)"},
+		&cli.StringFlag{Name: "bind", Usage: "listen for other nodes here", Value: d.Bind},
+		&cli.StringFlag{Name: "bind-advertise", Usage: "host:port where other nodes reach -bind (default: its port on this machine's one private address)"},
+		&cli.StringFlag{Name: flagAddr, Usage: "listen for clients here", Value: d.Addr},
+		&cli.StringFlag{Name: "advertise", Usage: "host:port where clients reach -addr (default: as for -bind-advertise)"},
+		&cli.StringFlag{Name: "secret-file", Usage: "lock -bind: only nodes with the same secret may use it (made by: registry secret new)"},
+		&cli.StringFlag{Name: "peer-cert", Usage: "lock -bind by certificates of your own: this node's, for the URI registry://CLUSTER/node/ID"},
+		&cli.StringFlag{Name: "peer-key", Usage: "the key of -peer-cert"},
+		&cli.StringFlag{Name: "peer-ca", Usage: "certificates of the authorities that sign for nodes"},
+		&cli.StringFlag{Name: flagCert, Usage: "file of the certificate of -addr, which must name the host of -advertise: clients then need TLS"},
+		&cli.StringFlag{Name: flagKey, Usage: "file of the key of -cert"},
+		&cli.StringFlag{Name: "client-ca", Usage: "file of the authorities whose certificates clients must show (default: clients need none)"},
+		&cli.StringFlag{Name: "client-auth", Usage: "require a client's certificate, or verify-if-given (default: require, with -client-ca)"},
+		&cli.BoolFlag{Name: "tls12", Usage: "accept TLS 1.2 too on -addr, not TLS 1.3 alone"},
+		&cli.StringFlag{Name: "audit-log", Usage: "FILE for who changed what and who was refused, one JSON object a line; -: standard error (default: lines of the log)"},
+		&cli.StringSliceFlag{Name: flagRegistries, Usage: "bind addresses of other nodes, comma separated; none: form a new cluster"},
+		&cli.StringFlag{Name: flagDataDir, Usage: "where the node keeps its state (default: registry-data/<id>)"},
+		&cli.StringFlag{Name: flagLogStore, Usage: "where the log is, wal or boltdb (default: where -data-dir has it; wal in a new one)"},
+		&cli.IntFlag{Name: "bootstrap-expect", Usage: "form one cluster with that many nodes, all in -registries, started in any order"},
+		&cli.StringFlag{Name: flagCluster, Usage: "name of the cluster: nodes of another name are refused", Value: d.Cluster},
+		&cli.StringFlag{Name: "restore", Usage: "form a new cluster with the state of this snapshot file; other nodes join it by -registries"},
+		&cli.BoolFlag{Name: "wait", Usage: "start empty and wait until a cluster takes this node in (cluster join)"},
+		&cli.DurationFlag{Name: "join-timeout", Usage: "give up joining after that", Value: d.JoinTimeout},
+		&cli.DurationFlag{Name: "election-timeout", Usage: "call for an election after that long without a leader", Value: d.ElectionTimeout},
+		sizeFlag{&cli.StringFlag{Name: "min-free-disk", Usage: "refuse new members and groups while less disk is free under -data-dir; 0: never", Value: sizeText(d.MinFreeDisk)}},
+		sizeFlag{&cli.StringFlag{Name: "ring-memory", Usage: "memory for the rings of the groups that this node is asked about", Value: sizeText(uint64(d.RingMemory))}},
+		&cli.Uint64Flag{Name: "snapshot-threshold", Usage: "take a snapshot after that many log entries; twice as many stay in the log", Value: d.SnapshotThreshold},
+		&cli.DurationFlag{Name: "snapshot-interval", Usage: "look that often whether a snapshot is due", Value: d.SnapshotInterval},
+	}, logFlags("info")...)
+	for _, f := range flags {
+		setVariables(f, variable(f.Names()[0]))
 	}
-	return append(flags, logFlags("info")...)
+	return flags
 }
 
 func serveCommand(e *env) *cli.Command {
@@ -48,7 +65,9 @@ func serveCommand(e *env) *cli.Command {
 		Description: "The first start without -registries forms a new cluster of one node; with\n" +
 			"-registries it joins theirs. A restart on the same -data-dir needs neither.\n" +
 			"SIGINT, SIGTERM or SIGHUP hands leadership over and ends the node; a second SIGINT\n" +
-			"or SIGTERM kills it.",
+			"or SIGTERM kills it. With a secret or certificates SIGHUP reads them again, as\n" +
+			"the node does by itself when they change; with -audit-log FILE it opens FILE again.\n" +
+			"With -config FILE it reads FILE again, and the log names what needs a restart.",
 		Flags:  serveFlags(),
 		Action: serveAction(e),
 	}
@@ -59,47 +78,65 @@ func serveAction(e *env) cli.ActionFunc {
 		if _, err := positional(c); err != nil {
 			return err
 		}
-		if c.String(flagID) == "" {
-			return usageErrorf("-id is required to run a node").
-				withHint("for instance: registry -id service-1; to try it out: registry dev; all flags: registry serve -help")
-		}
-		cfg, err := serveConfig(e, c)
+		s, cfg, err := configure(e, c)
 		if err != nil {
 			return err
 		}
-		return serve(c, cfg)
+		if !c.Bool(flagCheckConfig) {
+			return serve(e, c, s, cfg)
+		}
+		if err := cfg.CheckFiles(); err != nil {
+			return err
+		}
+		return s.print(e.stdout, cfg)
 	}
 }
 
-func serveConfig(e *env, c *cli.Context) (registry.Config, error) {
+// configure reads the settings and checks them. The error has all that is wrong.
+func configure(e *env, c *cli.Context) (*settings, registry.Config, error) {
+	s, fileErr := readSettings(c)
+	if s == nil {
+		return nil, registry.Config{}, fileErr
+	}
+	cfg, err := serveConfig(e, s)
+	return s, cfg, errors.Join(fileErr, s.locate(err))
+}
+
+// serveConfig is the configuration of the node. The error has all that is wrong.
+func serveConfig(e *env, s *settings) (registry.Config, error) {
 	cfg := registry.DefaultConfig()
-	logger, err := newLogger(c, e.stderr)
-	if err != nil {
-		return cfg, err
-	}
-	cfg.ID, cfg.Cluster = c.String(flagID), c.String(flagCluster)
-	cfg.Bind, cfg.BindAdvertise = c.String("bind"), c.String("bind-advertise")
-	cfg.Addr, cfg.Advertise = c.String(flagAddr), c.String("advertise")
-	cfg.Registries = list(c, flagRegistries)
-	cfg.BootstrapExpect, cfg.Wait = c.Int("bootstrap-expect"), c.Bool("wait")
-	cfg.JoinTimeout, cfg.ElectionTimeout = c.Duration("join-timeout"), c.Duration("election-timeout")
-	ringMemory, err := parseSize("ring-memory", c.String("ring-memory"))
-	if err != nil {
-		return cfg, err
-	}
+	var logErr, ringErr, diskErr, dirErr error
+	cfg.Logger, s.level, logErr = newLogger(s.Context, e.stderr)
+	cfg.ID, cfg.Cluster = s.String(flagID), s.String(flagCluster)
+	cfg.Bind, cfg.BindAdvertise = s.String("bind"), s.String("bind-advertise")
+	cfg.Addr, cfg.Advertise = s.String(flagAddr), s.String("advertise")
+	cfg.SecretFile = s.String("secret-file")
+	cfg.PeerCert, cfg.PeerKey, cfg.PeerCA = s.String("peer-cert"), s.String("peer-key"), s.String("peer-ca")
+	cfg.Cert, cfg.Key, cfg.TLS12 = s.String(flagCert), s.String(flagKey), s.Bool("tls12")
+	cfg.ClientCA, cfg.ClientAuth = s.String("client-ca"), s.String("client-auth")
+	cfg.AuditLog = s.String("audit-log")
+	cfg.Registries = list(s.Context, flagRegistries)
+	cfg.BootstrapExpect, cfg.Wait = s.Int("bootstrap-expect"), s.Bool("wait")
+	cfg.Restore = s.String("restore")
+	cfg.JoinTimeout, cfg.ElectionTimeout = s.Duration("join-timeout"), s.Duration("election-timeout")
+	var ringMemory uint64
+	ringMemory, ringErr = parseSize("ring-memory", s.String("ring-memory"))
 	cfg.RingMemory = int64(min(ringMemory, math.MaxInt64))
-	if cfg.MinFreeDisk, err = parseSize("min-free-disk", c.String("min-free-disk")); err != nil {
-		return cfg, err
+	cfg.MinFreeDisk, diskErr = parseSize("min-free-disk", s.String("min-free-disk"))
+	cfg.SnapshotThreshold, cfg.SnapshotInterval = s.Uint64("snapshot-threshold"), s.Duration("snapshot-interval")
+	cfg.DataDir, cfg.LogStore = s.String(flagDataDir), s.String(flagLogStore)
+	cfg.Version = buildVersion()
+	if cfg.ID == "" {
+		idErr := usageErrorf("-id is required to run a node").
+			withHint("for instance: registry -id service-1; to try it out: registry dev; all flags: registry serve -help")
+		named := cfg
+		named.ID = "id" // so that its absence is told once
+		return cfg, errors.Join(idErr, logErr, ringErr, diskErr, named.Validate())
 	}
-	cfg.SnapshotThreshold, cfg.SnapshotInterval = c.Uint64("snapshot-threshold"), c.Duration("snapshot-interval")
-	cfg.DataDir, cfg.LogStore = c.String(flagDataDir), c.String(flagLogStore)
 	if cfg.DataDir == "" {
-		if cfg.DataDir, err = defaultDataDir(cfg.ID); err != nil {
-			return cfg, err
-		}
+		cfg.DataDir, dirErr = defaultDataDir(cfg.ID)
 	}
-	cfg.Logger, cfg.Version = logger, buildVersion()
-	return cfg, cfg.Validate()
+	return cfg, errors.Join(logErr, ringErr, diskErr, dirErr, cfg.Validate())
 }
 
 // defaultDataDir puts the node's id into a path, which not every id survives.
@@ -111,9 +148,27 @@ func defaultDataDir(id string) (string, error) {
 	return dir, nil
 }
 
+// reloads reports whether SIGHUP lets a node read files again; otherwise it ends the
+// node.
+func reloads(s *settings, cfg registry.Config) bool {
+	auditFile := cfg.AuditLog != "" && cfg.AuditLog != registry.AuditStderr
+	return s.String(flagConfig) != "" || cfg.SecretFile != "" || cfg.PeerCert != "" || cfg.Cert != "" || auditFile
+}
+
+// onHangup returns the SIGHUPs that let a node read its files again; if it has none, a
+// context that SIGHUP ends.
+func onHangup(ctx context.Context, s *settings, cfg registry.Config) (_ context.Context, again <-chan os.Signal, stop func()) {
+	if reloads(s, cfg) {
+		again, stop = hangups()
+		return ctx, again, stop
+	}
+	ctx, stop = untilHangup(ctx)
+	return ctx, nil, stop
+}
+
 // serve runs a node until the context ends, or until the node ends by itself.
-func serve(c *cli.Context, cfg registry.Config) error {
-	ctx, stop := untilHangup(c.Context)
+func serve(e *env, c *cli.Context, s *settings, cfg registry.Config) error {
+	ctx, again, stop := onHangup(c.Context, s, cfg)
 	defer stop()
 	n, err := registry.Start(ctx, cfg)
 	if err != nil && ctx.Err() != nil {
@@ -123,12 +178,17 @@ func serve(c *cli.Context, cfg registry.Config) error {
 	if err != nil {
 		return startError(err, cfg.Bind, "-bind", cfg.Addr, "-addr")
 	}
-	select {
-	case <-ctx.Done():
-		cfg.Logger.Info("stopping", "id", n.ID(), "cause", context.Cause(ctx))
-		return n.Close()
-	case <-n.Done():
-		return errors.Join(fmt.Errorf("node %s ended: %w", n.ID(), n.Err()), n.Close())
+	for {
+		select {
+		case <-again:
+			n.Reload()
+			s.reread(e, c, cfg.Logger)
+		case <-ctx.Done():
+			cfg.Logger.Info("stopping", "id", n.ID(), "cause", context.Cause(ctx))
+			return n.Close()
+		case <-n.Done():
+			return errors.Join(fmt.Errorf("node %s ended: %w", n.ID(), n.Err()), n.Close())
+		}
 	}
 }
 

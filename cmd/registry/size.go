@@ -5,7 +5,14 @@ import (
 	"math"
 	"strconv"
 	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/werbenhu/registry/fsm"
 )
+
+// sizeFlag is a flag with a number of bytes, for parseSize.
+type sizeFlag struct{ *cli.StringFlag }
 
 // sizeUnits are the suffixes of a size, the longer ones first.
 var sizeUnits = []struct {
@@ -26,7 +33,7 @@ func parseSize(flag, text string) (uint64, error) {
 		}
 		return n * u.bytes, nil
 	}
-	return 0, usageErrorf("-%s: must be a size such as 128MiB or 2GiB, or 0, got %q", flag, text)
+	return 0, usageErrorf("%w", &fsm.FieldError{Field: "-" + flag, Limit: "a size such as 128MiB or 2GiB, or 0", Got: strconv.Quote(text)})
 }
 
 // sizeText is the shortest text that parseSize reads as n.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"strconv"
 	"time"
@@ -42,18 +43,21 @@ func checkValue(f cli.Flag, label, value string) *exitError {
 
 // checkEnvironment is checkValue for the variables that flags read.
 func checkEnvironment(flags []cli.Flag) error {
+	var errs []error
+	seen := make(map[string]bool)
 	for _, f := range flags {
 		d, ok := f.(cli.DocGenerationFlag)
 		if !ok {
 			continue
 		}
 		for _, name := range d.GetEnvVars() {
-			if value := os.Getenv(name); value != "" {
+			if value := os.Getenv(name); value != "" && !seen[name] {
+				seen[name] = true
 				if err := checkValue(f, name, value); err != nil {
-					return err
+					errs = append(errs, err)
 				}
 			}
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -73,7 +72,8 @@ func watchCommand(e *env) *cli.Command {
 			"   set        the ring's new parameters\n" +
 			"   reset      forget what was known: all members follow\n" +
 			"   unknown    the group does not exist; it may come to exist later\n" +
-			"   failing    nothing has come for 5 s, and why; the watch goes on trying\n" +
+			"   failing    nothing has come for 5 s, and why; the watch goes on trying, or\n" +
+			"              ends if the nodes are of another cluster now\n" +
 			"   recovered  the watch gets something again\n\n" +
 			"Where reset or unknown is followed by rebuilt, the cluster lost its log. Changes\n" +
 			"that come faster than they are printed become one event. With -prefix each event\n" +
@@ -157,8 +157,8 @@ func askFirst(ctx context.Context, c *cli.Context, client *sdk.Client, name stri
 		}
 		return true, err
 	}
-	groups, err := client.Groups(ctx)
-	return slices.ContainsFunc(groups, func(g sdk.Group) bool { return strings.HasPrefix(g.Name, name) }), err
+	groups, err := client.GroupsWithPrefix(ctx, name)
+	return len(groups) > 0, err
 }
 
 // follow prints events until -n are printed or the command is stopped. The wait
@@ -176,6 +176,10 @@ func follow(c *cli.Context, first context.Context, w *sdk.Watch[sdk.GroupEvent],
 			return fmt.Errorf("watch: nodes answer, but none gave a first state within %v: %w", c.Duration(flagTimeout), err)
 		default:
 			return err
+		}
+		if errors.Is(ev.Err, sdk.ErrWrongCluster) { // which only another watch gets over
+			_ = show(ev)
+			return (&exitError{code: exitConflict, err: ev.Err}).withHint("if the cluster was formed anew, run the command again to watch the new one")
 		}
 		if ev.Err == nil && !ev.Recovered {
 			ctx, n = c.Context, n+1

@@ -327,15 +327,15 @@ func TestWatchWithoutAState(t *testing.T) {
 			code       int
 			says       string
 		}{
-			{"nobody there", "-registries 127.0.0.1:1", failing(0, 0), exitUnavailable, "no node can be reached\n  127.0.0.1:1: connection refused\n"},
-			{"not ready", "", failing(codes.Unavailable, registrypb.ErrorDetail_NOT_READY, "Members", "Groups", "Watch"), exitUnavailable, "because of the test"},
-			{"no stream", "", failing(codes.Unavailable, registrypb.ErrorDetail_NOT_READY, "Watch"), exitUnavailable, "none gave a first state within 300ms"},
-			{"refused", "", failing(codes.InvalidArgument, registrypb.ErrorDetail_INVALID_ARGUMENT, "Watch"), exitUsage, "because of the test"},
+			{"nobody there", "-timeout 20s -registries 127.0.0.1:1", failing(0, 0), exitUnavailable, "no node can be reached\n  127.0.0.1:1: connection refused\n"},
+			{"not ready", "-timeout 300ms", failing(codes.Unavailable, registrypb.ErrorDetail_NOT_READY, "Members", "Groups", "Watch"), exitUnavailable, "because of the test"},
+			{"no stream", "-timeout 300ms", failing(codes.Unavailable, registrypb.ErrorDetail_NOT_READY, "Watch"), exitUnavailable, "none gave a first state within 300ms"},
+			{"refused", "-timeout 20s", failing(codes.InvalidArgument, registrypb.ErrorDetail_INVALID_ARGUMENT, "Watch"), exitUsage, "because of the test"},
 		}
 		for _, tt := range tests {
 			t.Run(args+": "+tt.name, func(t *testing.T) {
 				tt.fail()
-				r := execute(t, t.Context(), "", strings.Fields(args+" -timeout 300ms "+tt.more)...)
+				r := execute(t, t.Context(), "", strings.Fields(args+" "+tt.more)...)
 				if r.code != tt.code || r.stdout != "" || !strings.Contains(r.stderr, tt.says) || strings.Count(r.stderr, "registry:") != 1 {
 					t.Errorf("want exit code %d and %q, got %+v", tt.code, tt.says, r)
 				}
@@ -363,6 +363,18 @@ func TestWatchInterrupted(t *testing.T) {
 	}
 	r.cancel(signalCause{os.Interrupt})
 	r.wait(exitInterrupted)
+}
+
+// TestWatchOfAnotherCluster: a watch whose nodes are of another cluster gets nothing any
+// more, so it ends and says what to do.
+func TestWatchOfAnotherCluster(t *testing.T) {
+	t.Parallel()
+	f := newFake(t).addWeb()
+	f.failWith("Watch", codes.FailedPrecondition, registrypb.ErrorDetail_WRONG_CLUSTER, "of another cluster")
+	r := execute(t, t.Context(), "", "watch", "web", "-registries", f.addr, "-timeout", patience.String())
+	if r.code != exitConflict || !strings.Contains(r.stdout, "failing") || !strings.Contains(r.stderr, "run the command again to watch the new one") {
+		t.Errorf("%+v", r)
+	}
 }
 
 // What is wrong with the watch itself is printed, and that it is over.
