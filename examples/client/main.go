@@ -15,25 +15,26 @@ import (
 	"os/signal"
 	"text/tabwriter"
 
+	"github.com/werbenhu/registry/examples/internal/access"
 	"github.com/werbenhu/registry/sdk"
 )
 
 func main() {
 	registries := flag.String("registries", cmp.Or(os.Getenv("REGISTRY_ADDRS"), "127.0.0.1:9800"), "client addresses of registry nodes, comma-separated (REGISTRY_ADDRS)")
-	cluster := flag.String("cluster", os.Getenv("REGISTRY_CLUSTER"), "NAME or NAME/ID of the cluster: nodes of another are refused (REGISTRY_CLUSTER; default: the one that answers first)")
+	options := access.Flags(flag.CommandLine)
 	group := flag.String("group", "webservice-group", "group to match in")
 	users := flag.Int("users", 1000, "how many users to match")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, *registries, *cluster, *group, *users); err != nil {
+	if err := run(ctx, *registries, *group, *users, options()...); err != nil {
 		fmt.Fprintln(os.Stderr, "client:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, registries, cluster, group string, users int) error {
-	client, err := sdk.Dial(registries, sdk.WithCluster(cluster))
+func run(ctx context.Context, registries, group string, users int, opts ...sdk.Option) error {
+	client, err := sdk.Dial(registries, opts...)
 	if err != nil {
 		return err
 	}

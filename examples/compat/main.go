@@ -29,25 +29,26 @@ import (
 	"syscall"
 	"text/tabwriter"
 
+	"github.com/werbenhu/registry/examples/internal/access"
 	"github.com/werbenhu/registry/sdk"
 )
 
 func main() {
 	registries := flag.String("registries", cmp.Or(os.Getenv("REGISTRY_ADDRS"), "127.0.0.1:9800"), "client addresses of registry nodes, comma-separated (REGISTRY_ADDRS)")
-	cluster := flag.String("cluster", os.Getenv("REGISTRY_CLUSTER"), "NAME or NAME/ID of the cluster: nodes of another are refused (REGISTRY_CLUSTER; default: the one that answers first)")
+	options := access.Flags(flag.CommandLine)
 	id := flag.String("id", "webserver1", "id of the service in the group")
 	addr := flag.String("addr", "127.0.0.1:8001", "address of the service")
 	group := flag.String("group", "webservice-group", "group of the service")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Stdout, *registries, *cluster, sdk.Service{Group: *group, ID: *id, Addr: *addr}); err != nil {
+	if err := run(ctx, os.Stdout, *registries, sdk.Service{Group: *group, ID: *id, Addr: *addr}, options()...); err != nil {
 		fmt.Fprintln(os.Stderr, "compat:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, out io.Writer, registries, cluster string, service sdk.Service) (err error) {
+func run(ctx context.Context, out io.Writer, registries string, service sdk.Service, opts ...sdk.Option) (err error) {
 	// Then:
 	//
 	//	client, err := client.NewRpcClient("172.16.3.3:9801")
@@ -56,7 +57,7 @@ func run(ctx context.Context, out io.Writer, registries, cluster string, service
 	// Now, with more than one address, so that the client can start while one
 	// node is down; it learns those that are not named. One client serves for
 	// everything, registration too, and Close gives back what it registered.
-	client, err := sdk.Dial(registries, sdk.WithCluster(cluster))
+	client, err := sdk.Dial(registries, opts...)
 	if err != nil {
 		return err
 	}

@@ -30,7 +30,7 @@ func TestCompat(t *testing.T) {
 	r, w := io.Pipe()
 	ended := make(chan error, 1)
 	go func() {
-		ended <- run(running, w, node.Addr(), "", sdk.Service{Group: "web", ID: "web1", Addr: "127.0.0.1:8001"})
+		ended <- run(running, w, node.Addr(), sdk.Service{Group: "web", ID: "web1", Addr: "127.0.0.1:8001"})
 		_ = w.Close()
 	}()
 	lines := bufio.NewScanner(r)

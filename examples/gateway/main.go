@@ -24,6 +24,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/werbenhu/registry/examples/internal/access"
 	"github.com/werbenhu/registry/sdk"
 	"github.com/werbenhu/registry/sdk/routing"
 )
@@ -33,7 +34,7 @@ var userOf = routing.FirstKey(routing.KeyFromHeader("X-User-ID"), routing.KeyFro
 
 func main() {
 	registries := flag.String("registries", cmp.Or(os.Getenv("REGISTRY_ADDRS"), "127.0.0.1:9800"), "client addresses of registry nodes, comma-separated (REGISTRY_ADDRS)")
-	cluster := flag.String("cluster", os.Getenv("REGISTRY_CLUSTER"), "NAME or NAME/ID of the cluster: nodes of another are refused (REGISTRY_CLUSTER; default: the one that answers first)")
+	connect := access.Flags(flag.CommandLine)
 	group := flag.String("group", "webservice-group", "group of web services to route to")
 	addr := flag.String("addr", ":8000", "address to listen on")
 	disk := flag.String("disk-copy", "", "file for a copy of the ring, to start with when no registry node answers")
@@ -42,7 +43,7 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *registries, *addr, options{cluster: *cluster, group: *group, disk: *disk, fallbacks: *fallbacks, wait: *wait}); err != nil {
+	if err := run(ctx, *registries, *addr, options{connect: connect(), group: *group, disk: *disk, fallbacks: *fallbacks, wait: *wait}); err != nil {
 		fmt.Fprintln(os.Stderr, "gateway:", err)
 		os.Exit(1)
 	}
@@ -50,7 +51,7 @@ func main() {
 
 // options say how to route.
 type options struct {
-	cluster   string
+	connect   []sdk.Option
 	group     string
 	disk      string // file for a copy of the ring
 	fallbacks int
@@ -58,13 +59,16 @@ type options struct {
 }
 
 func run(ctx context.Context, registries, addr string, o options) (err error) {
-	client, err := sdk.Dial(registries, sdk.WithCluster(o.cluster), sdk.WithLogger(slog.Default()))
+	client, err := sdk.Dial(registries, append(o.connect, sdk.WithLogger(slog.Default()))...)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, client.Close()) }()
 	handler, err := gateway(ctx, client, o)
 	if err != nil {
+		if ctx.Err() != nil {
+			return nil // stopped before there was a ring
+		}
 		return err
 	}
 	srv := &http.Server{Addr: addr, Handler: handler, ReadHeaderTimeout: 10 * time.Second}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -188,4 +189,17 @@ func TestGatewayWithoutRegistry(t *testing.T) {
 	_ = client.Close()
 	f, _ = front(t, addr1+","+addr2, disk, 0)
 	everyone(f.URL)
+}
+
+// TestStoppedBeforeTheFirstRing: SIGTERM while the registry is still starting is no failure.
+func TestStoppedBeforeTheFirstRing(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	stop := time.AfterFunc(50*time.Millisecond, cancel)
+	defer stop.Stop()
+	if err := run(ctx, "127.0.0.1:1", "127.0.0.1:0", options{group: "g", wait: time.Minute}); err != nil {
+		t.Error(err)
+	}
+	if err := run(t.Context(), "127.0.0.1:1", "127.0.0.1:0", options{group: "g", wait: 50 * time.Millisecond}); err == nil {
+		t.Error("no ring in time is no failure")
+	}
 }

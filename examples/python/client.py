@@ -29,19 +29,24 @@ class Nodes:
     def __init__(self, addrs, cluster):
         self.addrs, self.stubs, self.index = addrs, {}, 0  # the highest log index that was seen
         self.answered = False
+        self.asked = None  # since when a call has no answer
+        threading.Thread(target=self.watch, daemon=True).start()
         self.cluster = "/".join(urllib.parse.quote(part, safe="") for part in cluster.split("/"))
 
-    def say(self):
-        print("no answer yet, trying", ", ".join(self.addrs), file=sys.stderr, flush=True)
+    def watch(self):  # one thread for all calls: a signal must not come while one is started
+        while True:
+            time.sleep(0.2)
+            asked = self.asked
+            if asked and time.monotonic() - asked > 1:
+                print("no answer yet, trying", ", ".join(self.addrs), file=sys.stderr, flush=True)
+                self.asked = None
 
     def call(self, method, request, patience, attempt):
-        late = threading.Timer(1, self.say)
-        late.daemon = True
-        late.start()
+        self.asked = time.monotonic()
         try:
             return self.ask(method, request, patience, attempt)
         finally:
-            late.cancel()
+            self.asked = None
 
     def ask(self, method, request, patience, attempt):  # asks one node after the other for a definite answer
         end, foreign = time.monotonic() + patience, set()
@@ -95,8 +100,8 @@ def keep(nodes, me, addr, key):  # until a signal comes, or the registration is 
         time.sleep(TTL / 3 - random.uniform(0, TTL / 15))
 
 def main(addrs, group, id, addr, key):
-    for s in signal.SIGTERM, signal.SIGINT: signal.signal(s, stop)
     nodes = Nodes(addrs.split(","), os.environ.get("REGISTRY_CLUSTER", ""))
+    for s in signal.SIGTERM, signal.SIGINT: signal.signal(s, stop)
     me = dict(group=group, id=id, instance=os.urandom(16))
     try:
         keep(nodes, me, addr, key)

@@ -28,12 +28,13 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/werbenhu/registry/examples/internal/access"
 	"github.com/werbenhu/registry/sdk"
 )
 
 func main() {
 	registries := flag.String("registries", cmp.Or(os.Getenv("REGISTRY_ADDRS"), "127.0.0.1:9800"), "client addresses of registry nodes, comma-separated (REGISTRY_ADDRS)")
-	cluster := flag.String("cluster", os.Getenv("REGISTRY_CLUSTER"), "NAME or NAME/ID of the cluster: nodes of another are refused (REGISTRY_CLUSTER; default: the one that answers first)")
+	options := access.Flags(flag.CommandLine)
 	group := flag.String("group", "webservice-group", "group to register in")
 	id := flag.String("id", "", "id in the group (required)")
 	addr := flag.String("addr", ":8080", "address to listen on")
@@ -48,7 +49,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	s := sdk.Service{Group: *group, ID: *id, Addr: *advertise, TTL: *ttl}
-	opts := []sdk.Option{sdk.WithCluster(*cluster)}
+	opts := options()
 	if *debug {
 		slog.SetLogLoggerLevel(slog.LevelDebug)
 		opts = append(opts, sdk.WithLogger(slog.Default()))
