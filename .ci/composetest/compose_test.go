@@ -17,20 +17,18 @@ import (
 
 const group = "webservice-group"
 
-var allNodes = []string{"registry1", "registry2", "registry3"}
+var (
+	allNodes      = []string{"registry1", "registry2", "registry3"}
+	threeServices = []string{"webserver1", "webserver2", "webserver3"}
+)
 
 // TestCompose is one story, told in steps: each starts from where the one
 // before ended, and the first that fails ends it.
 func TestCompose(t *testing.T) {
 	start := time.Now()
-	p := newProject(t)
+	p := newProject(t, "docker-compose.yml")
 	t.Logf("%-60s %6.1fs", "images built", time.Since(start).Seconds())
-	step := func(name string, run func()) {
-		t.Helper()
-		began := time.Now()
-		run()
-		t.Logf("%-60s %6.1fs", name, time.Since(began).Seconds())
-	}
+	step := func(name string, run func()) { t.Helper(); logStep(t, name, run) }
 
 	step("up: three nodes form one cluster, two services register", func() {
 		p.mustCompose("up", "-d", "--no-build")
@@ -51,14 +49,29 @@ func TestCompose(t *testing.T) {
 		}
 	})
 
+	step("a node without the secret cannot join", func() {
+		out, err := p.try("docker", "run", "--rm", "--label", p.name, "--network", p.name+"_default", "--no-healthcheck", p.image(),
+			"serve", "-id", "intruder", "-registries", "registry1:7370", "-join-timeout", "3s")
+		if err == nil || !strings.Contains(err.Error(), "-join-timeout") {
+			t.Errorf("it ended with %v: %s", err, out)
+		}
+		p.converged(allNodes...)
+	})
+
 	step("the CLI, in a container, registers a third service", func() {
 		all := "registry1:9800,registry2:9800,registry3:9800"
 		p.run("--no-healthcheck", p.image(),
 			"register", "-registries", all, "-group", group, "-id", "webserver3", "-addr", "webserver3:8080")
 		p.eventually("webserver3 is registered", 15*time.Second, func() error {
-			return p.checkMembers(allNodes, "webserver1", "webserver2", "webserver3")
+			return p.checkMembers(allNodes, threeServices...)
 		})
 		p.sameOwners(allNodes...)
+	})
+
+	step("up again: the secret is kept", func() {
+		p.mustCompose("up", "-d", "--no-build")
+		p.healthy(allNodes...)
+		p.converged(allNodes...)
 	})
 
 	load := p.startLoad()
@@ -67,7 +80,7 @@ func TestCompose(t *testing.T) {
 	oldIP := p.ip(p.container(follower))
 	step("kill of a follower: match and register go on", func() {
 		p.must("docker", "kill", p.container(follower))
-		p.goesOnWithout(follower, "during-follower-kill")
+		p.goesOnWithout(follower, "during-follower-kill", threeServices...)
 	})
 	step("the follower comes back with another IP and catches up", func() {
 		p.startWithAnotherIP(follower, oldIP)
@@ -79,7 +92,7 @@ func TestCompose(t *testing.T) {
 	leader := p.leader(follower)
 	step("kill of the leader: match and register go on", func() {
 		p.must("docker", "kill", p.container(leader))
-		p.goesOnWithout(leader, "during-leader-kill")
+		p.goesOnWithout(leader, "during-leader-kill", threeServices...)
 	})
 	step("a new container on the leader's volume catches up", func() {
 		p.must("docker", "rm", p.container(leader))
@@ -105,7 +118,7 @@ func TestCompose(t *testing.T) {
 		if code := p.inspect(p.container(leader), "{{.State.ExitCode}}"); code != "0" {
 			t.Errorf("exit code %s", code)
 		}
-		p.goesOnWithout(leader, "during-stop")
+		p.goesOnWithout(leader, "during-stop", threeServices...)
 		p.mustCompose("start", leader)
 		p.healthy(leader)
 		p.converged(allNodes...)
@@ -129,6 +142,13 @@ func TestCompose(t *testing.T) {
 			t.Errorf("a service that was alive all the time was dropped: created at %v, now %v", created, now)
 		}
 	})
+}
+
+func logStep(t *testing.T, name string, run func()) {
+	t.Helper()
+	began := time.Now()
+	run()
+	t.Logf("%-60s %6.1fs", name, time.Since(began).Seconds())
 }
 
 // status is what "cluster status --json" prints, as far as it is looked at here.
@@ -190,7 +210,13 @@ func (p *project) converged(nodes ...string) {
 // client talks to the published port of one node and to no other.
 func (p *project) client(node string) *sdk.Client {
 	p.t.Helper()
-	c, err := sdk.Dial(p.addrs[node], sdk.WithRefreshInterval(-1))
+	return p.dial(p.addrs[node])
+}
+
+// dial is for these addresses and no others.
+func (p *project) dial(addrs string) *sdk.Client {
+	p.t.Helper()
+	c, err := sdk.Dial(addrs, append(p.options, sdk.WithRefreshInterval(-1))...)
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -279,13 +305,10 @@ func (p *project) sameOwners(nodes ...string) {
 
 // goesOnWithout registers a service while a node is away, sees it on the others
 // and checks that they agree.
-func (p *project) goesOnWithout(away, id string) {
+func (p *project) goesOnWithout(away, id string, services ...string) {
 	p.t.Helper()
 	left := p.others(away)
-	c, err := sdk.Dial(p.addrs[left[0]]+","+p.addrs[left[1]], sdk.WithRefreshInterval(-1))
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	c := p.dial(p.addrs[left[0]] + "," + p.addrs[left[1]])
 	defer c.Close()
 	ctx, cancel := context.WithTimeout(p.ctx, 15*time.Second)
 	defer cancel()
@@ -294,7 +317,7 @@ func (p *project) goesOnWithout(away, id string) {
 		p.t.Fatalf("register without %s: %v", away, err)
 	}
 	p.eventually(id+" is seen", 10*time.Second, func() error {
-		return p.checkMembers(left, id, "webserver1", "webserver2", "webserver3")
+		return p.checkMembers(left, append([]string{id}, services...)...)
 	})
 	p.sameOwners(left...)
 	if err := reg.Close(); err != nil {

@@ -1,6 +1,6 @@
 // Package composetest runs docker-compose.yml on a real Docker engine: three
 // nodes form a cluster, nodes are killed and come back with other IPs, and the
-// cluster goes on. It is outside of "go test ./..."; run it with
+// cluster goes on. It does so in short with docker-compose.locked.yml too. It is outside of "go test ./..."; run it with
 //
 //	go test -v ./.ci/composetest
 //

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/werbenhu/registry/sdk"
 )
 
 // root is the directory of docker-compose.yml, seen from this package's.
@@ -20,7 +22,7 @@ const root = "../.."
 // cleanupTime is kept free before the test's deadline for taking all down.
 const cleanupTime = time.Minute
 
-// project is one run of docker-compose.yml, under a name of its own.
+// project is one run of docker-compose.yml, or of more files, under a name of its own.
 type project struct {
 	t       testing.TB
 	ctx     context.Context
@@ -28,15 +30,16 @@ type project struct {
 	env     []string
 	compose []string          // "docker compose" or "docker-compose"
 	addrs   map[string]string // published client address of each node
+	options []sdk.Option      // of clients
 }
 
-// newProject builds the images and prepares a project that nothing runs of yet.
-// Whatever it starts is removed when the test ends, also when it failed.
-func newProject(t *testing.T) *project {
-	name := fmt.Sprintf("registry-composetest-%d", os.Getpid())
+// newProject builds the images and prepares a project of the files that nothing runs of
+// yet. Whatever it starts is removed when the test ends, also when it failed.
+func newProject(t *testing.T, files ...string) *project {
+	name := fmt.Sprintf("registry-%s-%d", strings.ToLower(t.Name()), os.Getpid())
 	p := &project{t: t, ctx: testContext(t), name: name, addrs: map[string]string{}}
 	p.compose = findCompose(t)
-	p.env = append(os.Environ(), "REGISTRY_TAG="+name)
+	p.env = append(os.Environ(), "REGISTRY_TAG="+name, "COMPOSE_FILE="+strings.Join(files, ":"))
 	for i, port := range freePorts(t, 3) {
 		p.addrs[fmt.Sprintf("registry%d", i+1)] = "127.0.0.1:" + port
 		p.env = append(p.env, fmt.Sprintf("REGISTRY_PORT%d=%s", i+1, port))

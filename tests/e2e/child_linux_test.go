@@ -112,7 +112,7 @@ func TestKilledRegisterEndsItsCommand(t *testing.T) {
 	pid := p.number("server ")
 	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
 	p.kill()
-	eventually(t, 5*time.Second, "the end of the command", func() error {
+	eventually(t, patience, "the end of the command", func() error {
 		if runs(pid) {
 			return fmt.Errorf("process %d runs on", pid)
 		}
@@ -143,19 +143,19 @@ func TestFirstProcessReaps(t *testing.T) {
 				t.Fatal("register is not process 1")
 			}
 			if tt.code == 7 {
-				if code := p.ends(10 * time.Second); code != tt.code {
+				if code := p.ends(patience); code != tt.code {
 					t.Errorf("exit code %d", code)
 				}
 				return
 			}
-			eventually(t, 5*time.Second, "one child", func() error {
+			eventually(t, patience, "one child", func() error {
 				if children := childrenOf(p.cmd.Process.Pid); len(children) != 1 {
 					return fmt.Errorf("children %v", children)
 				}
 				return nil
 			})
 			p.send(sigTerm)
-			if code := p.ends(10 * time.Second); code != tt.code {
+			if code := p.ends(patience); code != tt.code {
 				t.Errorf("exit code %d, want %d", code, tt.code)
 			}
 		})

@@ -15,8 +15,8 @@ import (
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
-// seedNode is started with the flags of the first version of this program and
-// nothing else: its data is where the program puts it.
+// seedNode is started with the flags of the first version of this program, which had
+// neither TLS nor tokens, and nothing else: its data is where the program puts it.
 type seedNode struct {
 	id         string
 	bind, addr int
@@ -134,7 +134,7 @@ func TestSeedCommands(t *testing.T) {
 	}
 	t.Logf("one cluster again %v after the others' start", ms(time.Since(began)))
 	for _, n := range nodes {
-		n.says("restarting with state", time.Second)
+		n.says("restarting with state", patience)
 	}
 	for _, n := range nodes {
 		if got := memberOf(t, local(n.addr), "kept", "web-1"); got == nil || got.CreatedIndex != created {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -46,7 +47,7 @@ func startShell(t *testing.T, name, registries string) *typist {
 	home := t.TempDir()
 	s := &typist{t: t, out: filepath.Join(home, "lines"), shown: newOutput(t, name)}
 	cmd := exec.CommandContext(t.Context(), "script", "-qec", shells[name].start, "/dev/null")
-	cmd.Env = append(os.Environ(), "SHELL=/bin/sh", "TERM=dumb", "HOME="+home, "INPUTRC=/dev/null", "HISTFILE=/dev/null", "OUT="+s.out,
+	cmd.Env = append(slices.Concat(os.Environ(), lockEnv(t)), "SHELL=/bin/sh", "TERM=dumb", "HOME="+home, "INPUTRC=/dev/null", "HISTFILE=/dev/null", "OUT="+s.out,
 		"PATH="+binDir+":"+os.Getenv("PATH"), "REGISTRY_ADDRS="+registries)
 	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = home, s.shown, s.shown, time.Second
 	keys, err := cmd.StdinPipe()
@@ -65,7 +66,13 @@ func startShell(t *testing.T, name, registries string) *typist {
 		s.shown.close()
 	})
 	s.keys = keys
-	s.press(shells[name].setup)
+	s.press(shells[name].setup + "echo set-$((1+1))\n")
+	eventually(t, 3*patience, "a shell that is set up", func() error {
+		if !strings.Contains(s.shown.text(), "set-2") {
+			return io.ErrUnexpectedEOF
+		}
+		return nil
+	})
 	return s
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,7 +20,7 @@ func onTerminal(t *testing.T, typed string, args ...string) (code int, out strin
 		t.Skip("there is no script(1)")
 	}
 	cmd := exec.CommandContext(t.Context(), "script", "-qec", program("registry")+" "+strings.Join(args, " "), "/dev/null")
-	cmd.Env, cmd.WaitDelay = append(os.Environ(), "SHELL=/bin/sh"), time.Second
+	cmd.Env, cmd.WaitDelay = append(slices.Concat(os.Environ(), lockEnv(t)), "SHELL=/bin/sh"), time.Second
 	cmd.Stdin = strings.NewReader(typed)
 	text, err := cmd.CombinedOutput()
 	if cmd.ProcessState == nil {

@@ -106,7 +106,7 @@ func startWriter(t *testing.T, addr, group string) *writer {
 // restart on the same directories.
 func TestKillAll(t *testing.T) {
 	t.Parallel()
-	const beating, ttl = 50, 2 * time.Second
+	const beating, ttl = 50, 4 * time.Second
 	c := startCluster(t, 3)
 	told := &events{}
 	created := map[string]uint64{}
@@ -159,8 +159,8 @@ func TestKillAll(t *testing.T) {
 			}
 		}
 	}
-	// Leases outlive two TTLs because their owners beat: none was registered anew.
-	throughout(t, shorter(2*ttl, ttl+ttl/2), "members that beat", func() error {
+	// Leases outlive their TTL because their owners beat: none was registered anew.
+	throughout(t, ttl+ttl/2, "members that beat", func() error {
 		if lost := told.losses(); len(lost) > 0 {
 			return fmt.Errorf("%+v", lost)
 		}

@@ -5,7 +5,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestDevHints runs what dev proposes, as printed, in a shell elsewhere: for who
@@ -31,7 +30,7 @@ func TestDevHints(t *testing.T) {
 			args := append(tt.start[1:], "dev", "-bind-port", strconv.Itoa(p[0]), "-addr-port", strconv.Itoa(p[3]))
 			env := append(tt.env, "TMPDIR="+t.TempDir(), "GOTMPDIR="+t.TempDir())
 			dev := start(t, command{name: "dev", path: tt.start[0], args: args, dir: repository, env: env})
-			dev.says("ring stats", 2*patience)
+			dev.says("ring stats", 4*patience) // go run compiles
 			_, hints, _ := strings.Cut(dev.log.text(), "In another terminal:\n")
 			if short := strings.Contains(hints, "\n  registry "); short != (tt.env != nil) {
 				t.Errorf("the hints are\n%s", hints)
@@ -44,7 +43,7 @@ func TestDevHints(t *testing.T) {
 				sh := start(t, command{name: "hint-" + strconv.Itoa(i), path: "/bin/sh", args: []string{"-c", line}, dir: t.TempDir(), env: tt.env})
 				if strings.Contains(line, " register ") {
 					sh.says("registered at", patience)
-				} else if code := sh.ends(10 * time.Second); code != 0 {
+				} else if code := sh.ends(patience); code != 0 {
 					t.Errorf("%s: exit code %d:\n%s", line, code, sh.log.tail(5))
 				}
 			}

@@ -9,6 +9,9 @@
 // ends, and is checked then for panics and data races; its log is printed, and
 // kept, when the test failed.
 //
+// Every node has a secret. Clusters have TLS on their client ports and tokens, too,
+// unless their test says why not.
+//
 // A SIGKILL leaves the page cache alone: what is not on disk survives it. That
 // acknowledged writes are on disk is for the store's own tests to show.
 package e2e

@@ -43,11 +43,11 @@ func onClients() []hostileFrame {
 	return append(http2Frames(),
 		hostileFrame{"noise", func(r *rand.Rand, _ string) []byte { return noise32(r, 1+r.IntN(2048)) }},
 		hostileFrame{"half a request", func(r *rand.Rand, _ string) []byte {
-			const request = "GET /v1/groups HTTP/1.1\r\nHost: x\r\nContent-Length: 99999\r\n\r\n"
+			const request = "GET /v1/groups HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999\r\n\r\n"
 			return []byte(request[:1+r.IntN(len(request)-1)])
 		}},
 		hostileFrame{"request of noise", func(r *rand.Rand, _ string) []byte {
-			return append([]byte("POST /v1/heartbeat HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n"), noise32(r, 100)...)
+			return append([]byte("POST /v1/heartbeat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n"), noise32(r, 100)...)
 		}},
 		hostileFrame{"long line", func(*rand.Rand, string) []byte { return []byte("GET /" + strings.Repeat("x", 100<<10)) }})
 }

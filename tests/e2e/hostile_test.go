@@ -47,7 +47,7 @@ func TestHostileInput(t *testing.T) {
 		seed = uint64(time.Now().UnixNano())
 	}
 	t.Logf("repeat with -hostile-seed=%d", seed)
-	c := startCluster(t, 3)
+	c := startNodes(t, 3, "-secret-file=") // frames are to reach raft, gRPC and HTTP
 	leader, others := c.leader()
 	term := statusTerm(t, leader)
 	client := startHonest(t, dial(t, c.addrs()))
@@ -85,7 +85,7 @@ func TestHostileInput(t *testing.T) {
 	for _, conn := range held {
 		_ = conn.Close()
 	}
-	leader.start()
+	leader.start("-secret-file=")
 	eventually(t, patience, "memory, files and goroutines that come back", func() error { return recovered(before, footprints(c)) })
 	t.Logf("nodes after: %v", footprints(c))
 	client.end()
@@ -244,8 +244,10 @@ func (f footprint) String() string {
 	return fmt.Sprintf("%d MiB, %d files, %d goroutines", f.mib, f.files, f.goroutines)
 }
 
-func footprints(c *cluster) (all []footprint) {
-	for _, n := range c.nodes {
+func footprints(c *cluster) []footprint { return footprintsOf(c.t, goroutines, c.nodes...) }
+
+func footprintsOf(t *testing.T, goroutines func(*node) (int, error), nodes ...*node) (all []footprint) {
+	for _, n := range nodes {
 		dir := fmt.Sprintf("/proc/%d/", n.cmd.Process.Pid)
 		var f footprint
 		if files, err := os.ReadDir(dir + "fd"); err == nil {
@@ -258,7 +260,7 @@ func footprints(c *cluster) (all []footprint) {
 				f.mib = kib >> 10
 			}
 		}
-		eventually(c.t, patience, "a count of goroutines", func() (err error) {
+		eventually(t, patience, "a count of goroutines", func() (err error) {
 			f.goroutines, err = goroutines(n)
 			return err
 		})
@@ -269,8 +271,20 @@ func footprints(c *cluster) (all []footprint) {
 
 // goroutines is the node's own count.
 func goroutines(n *node) (int, error) {
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Second}
-	resp, err := client.Get("http://" + n.addr + "/metrics")
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Second}
+	return goroutinesOf(client, "http://"+n.addr, "")
+}
+
+// goroutinesOf asks a node at a URL, with a token if there is one.
+func goroutinesOf(client *http.Client, url, token string) (int, error) {
+	req, err := http.NewRequest(http.MethodGet, url+"/metrics", nil)
+	if err != nil {
+		return 0, err
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := client.Do(req)
 	if err != nil {
 		return 0, err
 	}
@@ -284,7 +298,7 @@ func goroutines(n *node) (int, error) {
 			return strconv.Atoi(strings.TrimSpace(v))
 		}
 	}
-	return 0, fmt.Errorf("%s says %s and no goroutines", n.addr, resp.Status)
+	return 0, fmt.Errorf("%s says %s and no goroutines", url, resp.Status)
 }
 
 // recovered compares. The runtime gives memory back to the system slowly, so

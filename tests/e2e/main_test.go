@@ -18,10 +18,11 @@ import (
 var (
 	binDir string // registry, webservice, gateway
 	logDir string // one file for each process
-	// noise is what a busy machine of two cores may add to a promised bound
-	// until the process in question, and the one that watches it, get to run.
-	noise = 500 * time.Millisecond
 )
+
+// noise is what a busy machine of two cores may add to a promised bound
+// until the process in question, and the one that watches it, get to run.
+const noise = 1500 * time.Millisecond
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
@@ -39,10 +40,14 @@ func run(m *testing.M) int {
 	}
 	binDir, logDir = filepath.Join(dir, "bin"), filepath.Join(dir, "logs")
 	if raceEnabled {
-		noise = 1500 * time.Millisecond
 		os.Setenv("GORACE", "atexit_sleep_ms=20") // a second, by default
 	}
 	if err := build(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		_ = os.RemoveAll(dir)
+		return 1
+	}
+	if err := makeKeys(dir); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		_ = os.RemoveAll(dir)
 		return 1

@@ -4,12 +4,10 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/werbenhu/registry/rpc/registrypb"
 	"github.com/werbenhu/registry/sdk"
@@ -70,9 +68,19 @@ type cluster struct {
 	nodes []*node
 }
 
-// startCluster starts a cluster, each node after the first joining it, and
-// returns when all are voters and ready.
+// startCluster starts a locked cluster, each node after the first joining it, and
+// returns when all are voters and ready, and tokens are on.
 func startCluster(t *testing.T, size int, more ...string) *cluster {
+	t.Helper()
+	lock(t)
+	c := startNodes(t, size, more...)
+	initTokens(t, nil, c.nodes[0].addr)
+	c.settled(size)
+	return c
+}
+
+// startNodes is startCluster without tokens, and without TLS unless lock was called.
+func startNodes(t *testing.T, size int, more ...string) *cluster {
 	t.Helper()
 	c := &cluster{t: t}
 	for i := range size {
@@ -204,17 +212,6 @@ func newLeader(t *testing.T, ask *node, old string) (id string, took time.Durati
 	return id, took
 }
 
-// connect opens a gRPC connection to one node, which ends with the test.
-func connect(t *testing.T, addr string) *grpc.ClientConn {
-	t.Helper()
-	conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close() })
-	return conn
-}
-
 // statusOf asks one node once.
 func statusOf(t *testing.T, addr string) (*registrypb.StatusResponse, error) {
 	return statusWithRing(t, addr, "")
@@ -225,10 +222,7 @@ func statusWithRing(t *testing.T, addr, group string) (*registrypb.StatusRespons
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
-	conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
+	conn := newConn(t, addr)
 	defer conn.Close()
 	return registrypb.NewClusterClient(conn).Status(ctx, &registrypb.StatusRequest{Group: group})
 }
@@ -236,7 +230,8 @@ func statusWithRing(t *testing.T, addr, group string) (*registrypb.StatusRespons
 // dial makes an SDK client, which is closed when the test ends.
 func dial(t *testing.T, addrs string, opts ...sdk.Option) *sdk.Client {
 	t.Helper()
-	client, err := sdk.Dial(addrs, append([]sdk.Option{sdk.WithCloseTimeout(2 * time.Second)}, opts...)...)
+	opts = slices.Concat([]sdk.Option{sdk.WithCloseTimeout(2 * time.Second)}, lockOptions(t), opts)
+	client, err := sdk.Dial(addrs, opts...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -57,7 +58,7 @@ func start(t *testing.T, c command) *process {
 		c.path = program(c.program)
 	}
 	p.cmd = exec.Command(c.path, c.args...)
-	p.cmd.Dir, p.cmd.Env = c.dir, append(os.Environ(), c.env...)
+	p.cmd.Dir, p.cmd.Env = c.dir, slices.Concat(os.Environ(), lockEnv(t), c.env)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	p.cmd.WaitDelay = time.Second // its own child may hold the pipes
 	ownGroup(p.cmd)
@@ -79,6 +80,10 @@ func start(t *testing.T, c command) *process {
 // cleanup ends the process, looks for what no process may write, and prints
 // the log of a failed test.
 func (p *process) cleanup() {
+	state := "runs"
+	if p.hasEnded() {
+		state = p.cmd.ProcessState.String()
+	}
 	killGroup(p.cmd.Process)
 	select {
 	case <-p.exited:
@@ -90,7 +95,7 @@ func (p *process) cleanup() {
 	}
 	p.log.close()
 	if p.t.Failed() {
-		p.t.Logf("end of the log of %s %v:\n%s", p.name, p.cmd.Args[1:], p.log.tail(40))
+		p.t.Logf("%s (%s): end of the log of %v:\n%s", p.name, state, p.cmd.Args[1:], p.log.tail(40))
 	}
 }
 
@@ -132,7 +137,7 @@ func (p *process) stop() time.Duration {
 	p.t.Helper()
 	began := time.Now()
 	p.send(sigTerm)
-	if code := p.ends(15 * time.Second); code != 0 {
+	if code := p.ends(patience); code != 0 {
 		p.t.Errorf("%s: exit code %d after SIGTERM", p.name, code)
 	}
 	return time.Since(began)
@@ -232,7 +237,7 @@ func cliWith(t *testing.T, stdin string, env []string, args ...string) answer {
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, program("registry"), args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, &stderr
-	cmd.Dir, cmd.Env, cmd.WaitDelay = t.TempDir(), append(os.Environ(), env...), time.Second
+	cmd.Dir, cmd.Env, cmd.WaitDelay = t.TempDir(), slices.Concat(os.Environ(), lockEnv(t), env), time.Second
 	ownGroup(cmd)
 	err := cmd.Run()
 	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -17,15 +19,42 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// enterNetwork moves the calling goroutine, and the thread that it keeps until leave,
+// into a new network namespace. The thread goes back, because it may have started
+// processes of other tests: the kernel kills those when it ends.
+func enterNetwork() (leave func() error, err error) {
+	runtime.LockOSThread()
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err == nil {
+		err = unix.Unshare(unix.CLONE_NEWNET)
+	}
+	if err != nil {
+		runtime.UnlockOSThread()
+		return nil, errors.Join(err, home.Close())
+	}
+	return func() error {
+		err := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET)
+		if err == nil { // else the thread ends with the goroutine
+			runtime.UnlockOSThread()
+		}
+		return errors.Join(err, home.Close())
+	}, nil
+}
+
 // network moves the test into a network namespace of its own, in which this
 // machine has all addresses of 198.51.100.0/24. That holds for the processes and
 // sockets that the test's own goroutine makes, and for no others.
 func network(t *testing.T) {
 	t.Helper()
-	runtime.LockOSThread() // for ever: the thread, and with it the namespace, ends with the test
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+	leave, err := enterNetwork()
+	if err != nil {
 		t.Skipf("no network namespace can be made: %v", err)
 	}
+	t.Cleanup(func() {
+		if err := leave(); err != nil {
+			t.Errorf("leave the network namespace: %v", err)
+		}
+	})
 	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -133,6 +162,50 @@ func get(t *testing.T, addr, user string) (int, string) {
 	return resp.StatusCode, line
 }
 
+// TestNetworkKeepsItsThread: a test in a namespace does not end the processes that
+// other tests started on its thread.
+func TestNetworkKeepsItsThread(t *testing.T) {
+	t.Parallel()
+	const threads = 2 // one may be the main thread, which never ends
+	ended, skipped := make(chan error, threads), make(chan error, threads)
+	var together, work sync.WaitGroup
+	together.Add(threads)
+	for range threads {
+		work.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			together.Done()
+			together.Wait()
+			other := exec.Command("sleep", "60")
+			ownGroup(other)
+			if err := other.Start(); err != nil {
+				t.Error(err)
+				return
+			}
+			t.Cleanup(func() { _ = other.Process.Kill() }) // it may have ended
+			go func() { ended <- other.Wait() }()
+			leave, err := enterNetwork()
+			if err == nil {
+				err = leave()
+			}
+			if err != nil {
+				skipped <- err
+			}
+		})
+	}
+	work.Wait()
+	select {
+	case err := <-skipped:
+		t.Skipf("no network namespace can be made: %v", err)
+	default:
+	}
+	select {
+	case err := <-ended:
+		t.Errorf("a process ended with a namespace: %v", err)
+	case <-time.After(200 * time.Millisecond):
+	}
+}
+
 // TestProxyIsNotAsked: with the proxy variables set, and on addresses that are
 // not loopback, which is exempt, nodes form a cluster, and services, routers and
 // every command reach it; the proxy gets no connection.
@@ -140,6 +213,7 @@ func TestProxyIsNotAsked(t *testing.T) {
 	t.Parallel()
 	needSignal(t, sigTerm)
 	network(t)
+	lock(t)
 	proxy := startProxy(t, "198.51.100.200:3128")
 	var nodes []*node
 	var binds, clients []string
@@ -162,6 +236,8 @@ func TestProxyIsNotAsked(t *testing.T) {
 		return nil
 	})
 	proxy.cli(with("health")...)
+	initTokens(t, proxy.env(), nodes[0].addr)
+	proxy.unasked("token init")
 
 	registered := start(t, command{name: "register", env: proxy.env(), args: with("register", "-group", "db", "-id", "db1", "-addr", "198.51.100.9:5432")})
 	registered.says("registered at", patience)

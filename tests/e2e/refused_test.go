@@ -80,7 +80,12 @@ func TestNodeRefused(t *testing.T) {
 	})
 	t.Run("joining another cluster", func(t *testing.T) {
 		n := newNode(t, "other")
-		start(t, command{name: "other", args: n.args("-registries", first.bind, "-cluster", "other")}).refused(4, `"registry"`, `"other"`)
+		start(t, command{name: "other", args: n.args("-registries", first.bind, "-cluster", "other", "-join-timeout", "3s")}).refused(4, "registry://registry/node/node-1", "registry://other/node/ID")
+	})
+	t.Run("joining without the secret", func(t *testing.T) {
+		n := newNode(t, "other")
+		start(t, command{name: "other", args: n.args("-registries", first.bind, "-join-timeout", "1s", "-secret-file=")}).refused(4, first.bind, "-join-timeout")
+		first.says("reason=plain", patience)
 	})
 	t.Run("id is taken", func(t *testing.T) {
 		n := newNode(t, first.id)

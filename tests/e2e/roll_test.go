@@ -233,6 +233,7 @@ func startRequests(t *testing.T, ring *sdk.Ring) (end func() (requests, failed i
 // their owner at every departure and return, also between members that stayed,
 // since the group has a bound.
 func TestRollingRestart(t *testing.T) {
+	t.Parallel()
 	needSignal(t, sigTerm)
 	c := startCluster(t, 3)
 	held := rollGroup(t, c, "held", 30*time.Second)

@@ -8,8 +8,8 @@
 // cluster settles. Rounds alternate between the two. The registry's client is
 // package sdk. etcd's, over the JSON gateway, sends a new put to every surviving
 // member each 10 ms until one is acknowledged, over connections that are open:
-// no client could see etcd's answer earlier. Without etcd in the path the
-// registry is measured alone, and says so.
+// no client could see etcd's answer earlier. etcd is the release of the module
+// tests/etcd; where it cannot be built the registry is measured alone, and says so.
 //
 //	go -C tests run ./failover -rounds 30
 package main

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/werbenhu/registry/tests/systems"
 )
 
 type etcd struct {
@@ -22,7 +24,7 @@ type etcd struct {
 }
 
 func newEtcd(binary, dir string) (*etcd, error) {
-	addrs, err := freeAddrs(6)
+	addrs, err := systems.FreeAddrs(6)
 	if err != nil {
 		return nil, err
 	}

@@ -5,17 +5,14 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"syscall"
 	"time"
 
-	"github.com/werbenhu/registry/tests/source"
+	"github.com/werbenhu/registry/tests/systems"
 )
 
 // system is a cluster whose leader can be killed.
@@ -76,8 +73,7 @@ func run(ctx context.Context, rounds int, binary string, election time.Duration)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	if binary == "" {
-		binary = filepath.Join(dir, "registry")
-		if err := source.Build(ctx, binary, "cmd/registry"); err != nil {
+		if binary, err = systems.BuildRegistry(ctx, dir); err != nil {
 			return err
 		}
 	}
@@ -86,17 +82,17 @@ func run(ctx context.Context, rounds int, binary string, election time.Duration)
 		return err
 	}
 	defer reg.close()
-	systems := []system{reg}
-	if path, err := exec.LookPath("etcd"); err != nil {
-		fmt.Println("etcd is not in the path: the registry is measured alone")
-	} else if e, err := newEtcd(path, dir); err != nil {
+	compared := []system{reg}
+	if program, err := systems.BuildEtcd(ctx, dir); err != nil {
+		fmt.Println("the registry is measured alone:", err)
+	} else if e, err := newEtcd(program, dir); err != nil {
 		return err
 	} else {
-		systems = append(systems, e)
+		compared = append(compared, e)
 	}
-	defer killAll(systems)
-	took, err := measure(ctx, systems, rounds)
-	report(systems, took)
+	defer killAll(compared)
+	took, err := measure(ctx, compared, rounds)
+	report(compared, took)
 	return err
 }
 
@@ -192,16 +188,3 @@ func report(systems []system, took map[string][]time.Duration) {
 }
 
 func ms(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
-
-// freeAddrs returns loopback addresses that nobody uses right now.
-func freeAddrs(n int) (addrs []string, err error) {
-	for range n {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer ln.Close() // all are held until all are chosen
-		addrs = append(addrs, "127.0.0.1:"+strconv.Itoa(ln.Addr().(*net.TCPAddr).Port))
-	}
-	return addrs, nil
-}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/werbenhu/registry/sdk"
+	"github.com/werbenhu/registry/tests/systems"
 )
 
 type registry struct {
@@ -17,7 +18,7 @@ type registry struct {
 }
 
 func newRegistry(binary, dir string, election time.Duration) (*registry, error) {
-	addrs, err := freeAddrs(6)
+	addrs, err := systems.FreeAddrs(6)
 	if err != nil {
 		return nil, err
 	}

@@ -17,7 +17,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/werbenhu/registry/rpc/registrypb"
 	"github.com/werbenhu/registry/tests/faults/cluster"
 )
 
@@ -127,14 +126,8 @@ func logSize(n *cluster.Node) int64 {
 // rejoin does what a node says that refuses its data: remove, wipe, join.
 func (r *Run) rejoin(ctx context.Context, n *cluster.Node) error {
 	others := r.Cluster.Others(n)
-	err := within(ctx, mendLimit, func() error {
-		call, cancel := context.WithTimeout(ctx, 5*time.Second)
-		defer cancel()
-		_, err := others[0].Cluster().Remove(call, &registrypb.RemoveRequest{Id: n.ID})
+	if err := r.remove(ctx, n); err != nil {
 		return err
-	})
-	if err != nil {
-		return fmt.Errorf("remove %s: %w", n.ID, err)
 	}
 	r.Heal("%s was removed and joins", n.ID)
 	return errors.Join(n.Wipe(), n.Start("-registries="+others[0].Bind()+","+others[1].Bind()))

@@ -9,7 +9,10 @@
 //
 // It needs Linux and Go. As root, every node gets a network namespace of its
 // own and links can be cut, lossy and slow; otherwise nodes are on loopback
-// addresses and those kinds are skipped, which the table says.
+// addresses and those kinds are skipped, which the table says. With /dev/fuse too,
+// the power of nodes can be cut: see package disk.
+//
+// Nodes have a secret, TLS for clients and tokens, unless -plain.
 //
 // A run is: clients start to work; the fault is injected and taken back; the
 // cluster becomes healthy again; clients work on for a while; then everything
@@ -26,10 +29,11 @@
 //
 // A [Mutant] is the registry with one protection switched off, by a small edit
 // of a source file that go build reads through an overlay: the sources stay as
-// they are. Faults are injected into it until a run finds a violation, of those
+// they are. A sync is left out by the disk instead, which also reaches those of
+// raft, raft-wal and bbolt. Faults are injected into it until a run finds a violation, of those
 // that the missing protection should cause, and the tests that should fail are
 // run with it too. The exit code is 1 if something did not find it that should.
-// The table is in mutants.go; go test fails when an edit does not fit its source
+// The tables are in mutants.go and mutants_sync.go; go test fails when an edit does not fit its source
 // any more. A new protection gets its line there.
 //
 // # A further kind

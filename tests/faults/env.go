@@ -21,8 +21,12 @@ const program = "cmd/registry"
 type Env struct {
 	// Binary is the registry that is tested.
 	Binary string
+	// Plain: clusters have no secret, no TLS and no tokens.
+	Plain bool
 	// Isolation says why there are no network namespaces; nil: there are.
 	Isolation error
+	// Forgets are files whose sync does nothing, as of disk.New.
+	Forgets string
 
 	mu  sync.Mutex // held while something more is built
 	dir string     // of what was built

@@ -81,17 +81,25 @@ func wipedNode(ctx context.Context, r *Run) error {
 	if log, err := os.ReadFile(n.Log); err != nil || !strings.Contains(string(log), "cluster remove "+n.ID) {
 		return fmt.Errorf("%s was wiped and does not say what to do: %v", n.ID, err)
 	}
-	err = within(ctx, mendLimit, func() error {
+	if err := r.remove(ctx, n); err != nil {
+		return err
+	}
+	r.Heal("%s was removed and joins", n.ID)
+	return errors.Join(n.Wipe(), n.Start(registries))
+}
+
+// remove removes a node from the cluster, by another one's word.
+func (r *Run) remove(ctx context.Context, n *cluster.Node) error {
+	err := within(ctx, mendLimit, func() error {
 		call, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
-		_, err := others[0].Cluster().Remove(call, &registrypb.RemoveRequest{Id: n.ID})
+		_, err := r.Cluster.Others(n)[0].Cluster().Remove(call, &registrypb.RemoveRequest{Id: n.ID})
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("remove %s: %w", n.ID, err)
 	}
-	r.Heal("%s was removed and joins", n.ID)
-	return errors.Join(n.Wipe(), n.Start(registries))
+	return nil
 }
 
 // transfers hand leadership over to nodes drawn by lot.

@@ -44,6 +44,7 @@ func main() {
 			&cli.BoolFlag{Name: "keep", Usage: "keep the evidence of every run, not only of violations"},
 			&cli.BoolFlag{Name: "list", Usage: "list the kinds"},
 			&cli.StringFlag{Name: "binary", Usage: "test the registry at `PATH` instead of building one"},
+			&cli.BoolFlag{Name: "plain", Usage: "no secret, no TLS and no tokens, for a -binary that knows none"},
 			&cli.StringFlag{Name: "mutant", Usage: "switch the protections with these `NAMES` off, or all, each in turn, and find that out (make mutants)"},
 			&cli.StringFlag{Name: "finders", Usage: "what looks for mutants: kinds, tests or both", Value: "kinds,tests"},
 			&cli.StringFlag{Name: "evidence", Usage: "put evidence into `DIR` (default: a temporary folder)"},
@@ -89,6 +90,7 @@ func action(c *cli.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, h.env.close()) }()
+	h.env.Plain = c.Bool("plain")
 	if h.seed == 0 {
 		h.seed = uint64(time.Now().UnixNano() % 1e9)
 	}

@@ -24,6 +24,9 @@ type Mutant struct {
 	// Off says which protection is switched off.
 	Off   string
 	Edits []Edit
+	// Forgets are files whose sync is left out, by the disk, as of disk.New: it may
+	// be in a package that no overlay reaches.
+	Forgets string
 	// Kinds of faults that find it, tried in this order; none: no kind does.
 	Kinds []string
 	// Runs is how many runs of each kind it may take.

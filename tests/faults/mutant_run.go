@@ -107,7 +107,7 @@ func (h *harness) mutant(ctx context.Context, row *mutantRow, m Mutant, root str
 	if !by.kinds || len(m.Kinds) == 0 {
 		return nil
 	}
-	env := &Env{Binary: filepath.Join(dir, "registry"), Isolation: h.env.Isolation, dir: dir}
+	env := &Env{Binary: filepath.Join(dir, "registry"), Isolation: h.env.Isolation, Forgets: m.Forgets, dir: dir}
 	if err := source.Build(ctx, env.Binary, program, "-ldflags=-s -w", "-overlay", overlay); err != nil {
 		return err
 	}

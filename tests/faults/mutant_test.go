@@ -35,7 +35,7 @@ func TestMutants(t *testing.T) {
 	seen := make(map[string]bool)
 	for _, m := range mutants {
 		t.Run(m.Name, func(t *testing.T) {
-			if seen[m.Name] || m.Off == "" || len(m.Edits) == 0 {
+			if seen[m.Name] || m.Off == "" || (len(m.Edits) == 0) == (m.Forgets == "") {
 				t.Errorf("mutant %+v", m)
 			}
 			seen[m.Name] = true

@@ -58,7 +58,7 @@ type session struct {
 }
 
 func newSession(ctx context.Context, env *Env, kind Kind, seed uint64) (*session, error) {
-	cfg := cluster.Config{Binary: env.Binary, Isolated: env.Isolation == nil, Seed: seed}
+	cfg := cluster.Config{Binary: env.Binary, Isolated: env.Isolation == nil, Plain: env.Plain, Seed: seed}
 	cfg.Env = []string{"REGISTRY_LOG_STORE=" + []string{"wal", "boltdb"}[seed%2]} // all kinds meet both
 	if kind.Config != nil {
 		if err := kind.Config(ctx, env, &cfg); err != nil {

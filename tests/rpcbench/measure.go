@@ -10,9 +10,11 @@ import (
 	"syscall"
 	"text/tabwriter"
 	"time"
+
+	"github.com/werbenhu/registry/tests/systems"
 )
 
-const nodes = 3
+const nodes = systems.Nodes
 
 // patience is how long an event may take before the run is given up.
 const patience = 20 * time.Second

@@ -4,77 +4,43 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/werbenhu/registry/rpc/registrypb"
 	"github.com/werbenhu/registry/sdk"
-	"github.com/werbenhu/registry/tests/source"
+	"github.com/werbenhu/registry/tests/systems"
 )
 
 // registrySide is three nodes of the registry.
 type registrySide struct {
-	processes
-	conns   []*grpc.ClientConn
+	*systems.Registry
 	apis    []registrypb.RegistryClient
 	watches group
 	ring    bool // time a local ring
-	addrs   []string
 }
 
-func startRegistry(ctx context.Context, program, dir string, ring bool) (_ *registrySide, err error) {
+func startRegistry(ctx context.Context, program, dir string, ring bool) (*registrySide, error) {
 	if program == "" {
-		program = filepath.Join(dir, "registry")
-		if err := source.Build(ctx, program, "cmd/registry"); err != nil {
+		built, err := systems.BuildRegistry(ctx, dir)
+		if err != nil {
 			return nil, err
 		}
+		program = built
 	}
-	s := &registrySide{ring: ring}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.close())
-		}
-	}()
-	addrs, err := freeAddrs(2 * nodes)
+	nodes, err := systems.StartRegistry(ctx, program, dir)
 	if err != nil {
 		return nil, err
 	}
-	bind, public := addrs[:nodes], addrs[nodes:]
-	s.addrs = public
-	for i := range nodes {
-		err := s.start(program, "serve", fmt.Sprintf("-id=n%d", i+1), "-bind="+bind[i], "-addr="+public[i],
-			"-bind-advertise="+bind[i], "-advertise="+public[i], "-log-level=warn",
-			"-data-dir="+filepath.Join(dir, fmt.Sprintf("registry-%d", i+1)), "-bootstrap-expect=3", "-registries="+strings.Join(bind, ","))
-		if err != nil {
-			return nil, err
-		}
-		conn, err := grpc.NewClient("passthrough:///"+public[i], grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
-		if err != nil {
-			return nil, err
-		}
-		s.conns = append(s.conns, conn)
+	s := &registrySide{Registry: nodes, ring: ring}
+	for _, conn := range nodes.Conns {
 		s.apis = append(s.apis, registrypb.NewRegistryClient(conn))
 	}
-	return s, s.until(ctx, func(ctx context.Context) error {
-		for _, conn := range s.conns {
-			st, err := registrypb.NewClusterClient(conn).Status(ctx, &registrypb.StatusRequest{})
-			if err != nil {
-				return err
-			}
-			for _, n := range st.Nodes {
-				if st.Leader == "" || len(st.Nodes) != nodes || !n.Voter || !n.Ready {
-					return fmt.Errorf("%v", st)
-				}
-			}
-		}
-		return nil
-	})
+	return s, nil
 }
 
 func (s *registrySide) name() string { return "registry" }
@@ -121,7 +87,7 @@ func (s *registrySide) watch(ctx context.Context, size int, seen func(int, strin
 			if err != nil {
 				return err
 			}
-			if len(e.GetSnapshot().GetMembers())+len(e.GetDelta().GetPut()) > 0 && followed(ctx, s.conns[node], groupOf(size), e) {
+			if len(e.GetSnapshot().GetMembers())+len(e.GetDelta().GetPut()) > 0 && followed(ctx, s.Conns[node], groupOf(size), e) {
 				break
 			}
 		}
@@ -146,7 +112,7 @@ func (s *registrySide) watch(ctx context.Context, size int, seen func(int, strin
 // watchRing is watch with one local ring, which has seen a member when it has
 // published a ring with it.
 func (s *registrySide) watchRing(ctx context.Context, size int, seen func(int, string)) error {
-	client, err := sdk.Dial(strings.Join(s.addrs, ","))
+	client, err := sdk.Dial(strings.Join(s.Addrs, ","))
 	if err != nil {
 		return err
 	}
@@ -197,10 +163,7 @@ func followed(ctx context.Context, conn *grpc.ClientConn, group string, e *regis
 	return err != nil || revision >= r.GetReceipt().GetRevision()
 }
 
-func (s *registrySide) close() error {
-	for _, conn := range s.conns {
-		_ = conn.Close() // ends the watches
-	}
+func (s *registrySide) close() {
+	s.Close() // ends the watches
 	_ = s.watches.wait()
-	return s.processes.close()
 }

@@ -32,8 +32,14 @@ type Config struct {
 	// Wrap changes the command of a node, to run it under another program that
 	// passes signals on; may be nil.
 	Wrap func(n *Node, argv []string) []string
+	// PowerCuts: every node's data is on a disk that Node.CutPower can be used with.
+	PowerCuts bool
+	// Forgets are paths in these disks whose sync does nothing, as of disk.New.
+	Forgets string
 	// Isolated: every node in a network namespace of its own.
 	Isolated bool
+	// Plain: no secret, no TLS and no tokens, for a binary that knows none.
+	Plain bool
 	// Seed of the network's losses.
 	Seed uint64
 }
@@ -46,6 +52,7 @@ type Cluster struct {
 	Clients *Endpoint // where clients are
 	Nodes   []*Node
 
+	locks
 	wg sync.WaitGroup // the processes
 }
 
@@ -61,6 +68,9 @@ func Start(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 		}
 	}()
 	if c.Dir, err = os.MkdirTemp("", "registry-faults-"); err != nil {
+		return c, err
+	}
+	if err := c.makeKeys(ctx); err != nil {
 		return c, err
 	}
 	if c.Clients, err = c.Network.Attach(); err != nil {
@@ -79,7 +89,10 @@ func Start(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 			return c, err
 		}
 	}
-	return c, c.AwaitHealth(ctx)
+	if err := c.AwaitHealth(ctx); err != nil || cfg.Plain {
+		return c, err
+	}
+	return c, c.initTokens(ctx)
 }
 
 // Close kills the processes and takes down the network. The folder stays if
@@ -87,7 +100,7 @@ func Start(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 func (c *Cluster) Close(keep bool) error {
 	var errs []error
 	for _, n := range c.Nodes {
-		errs = append(errs, n.Kill(), n.conn.Close())
+		errs = append(errs, n.Kill(), n.close())
 	}
 	errs = append(errs, c.Network.Close())
 	c.wg.Wait()
@@ -110,7 +123,7 @@ func (c *Cluster) AddNode(id string) (*Node, error) {
 // Forget takes a node that does not run out of Nodes.
 func (c *Cluster) Forget(n *Node) error {
 	c.Nodes = slices.DeleteFunc(c.Nodes, func(other *Node) bool { return other == n })
-	return n.conn.Close()
+	return n.close()
 }
 
 // Node returns the node with that id, or nil.
@@ -169,31 +182,34 @@ func (c *Cluster) Leader(ctx context.Context) (*Node, error) {
 	return leader, err
 }
 
-// AwaitHealth waits until every node runs, is ready, follows one leader and
-// has applied what the others have.
+// AwaitHealth waits until the nodes are healthy.
 func (c *Cluster) AwaitHealth(ctx context.Context) error {
-	return Await(ctx, func() error {
-		leader, term := "", uint64(0)
-		for _, n := range c.Nodes {
-			if !n.Running() {
-				return fmt.Errorf("%s does not run", n.ID)
-			}
-			st, err := n.Status(ctx, "")
-			if err != nil {
-				return fmt.Errorf("%s: %w", n.ID, err)
-			}
-			if leader == "" {
-				leader, term = st.Leader, st.Term
-			}
-			if st.Leader == "" || st.Leader != leader || st.Term != term {
-				return fmt.Errorf("%s names %q in term %d the leader, and another %q in term %d", n.ID, st.Leader, st.Term, leader, term)
-			}
-			if err := c.agree(st); err != nil {
-				return err
-			}
+	return Await(ctx, func() error { return c.Healthy(ctx) })
+}
+
+// Healthy is nil if every node runs, is ready, follows one leader and has applied
+// what the others have.
+func (c *Cluster) Healthy(ctx context.Context) error {
+	leader, term := "", uint64(0)
+	for _, n := range c.Nodes {
+		if !n.Running() {
+			return fmt.Errorf("%s does not run", n.ID)
 		}
-		return nil
-	})
+		st, err := n.Status(ctx, "")
+		if err != nil {
+			return fmt.Errorf("%s: %w", n.ID, err)
+		}
+		if leader == "" {
+			leader, term = st.Leader, st.Term
+		}
+		if st.Leader == "" || st.Leader != leader || st.Term != term {
+			return fmt.Errorf("%s names %q in term %d the leader, and another %q in term %d", n.ID, st.Leader, st.Term, leader, term)
+		}
+		if err := c.agree(st); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // maxBehind is how far apart the applied indexes of healthy nodes under load may be.

@@ -6,10 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -17,9 +19,9 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/werbenhu/registry/rpc/registrypb"
+	"github.com/werbenhu/registry/tests/faults/disk"
 )
 
 // Ports of every node, on its own address.
@@ -37,6 +39,7 @@ type Node struct {
 
 	cluster *Cluster
 	conn    *grpc.ClientConn
+	disk    *disk.Mount // nil: a folder
 
 	mu       sync.Mutex // guards the rest
 	endpoint *Endpoint
@@ -56,20 +59,39 @@ func newNode(c *Cluster, id string) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{ID: id, cluster: c, endpoint: e, Dir: filepath.Join(c.Dir, id), Log: filepath.Join(c.Dir, id+".log")}
-	n.conn, err = Connect(n)
-	return n, err
+	if c.Config.PowerCuts {
+		if n.disk, err = disk.New(c.Config.Forgets).Mount(n.Dir); err != nil {
+			return nil, err
+		}
+	}
+	if n.conn, err = Connect(n); err != nil {
+		return nil, errors.Join(err, n.close())
+	}
+	return n, nil
+}
+
+// close lets go of a node that does not run.
+func (n *Node) close() error {
+	var errs []error
+	if n.conn != nil {
+		errs = append(errs, n.conn.Close())
+	}
+	if n.disk != nil {
+		errs = append(errs, n.disk.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // Connect makes a client connection of its own to the node, at whatever
 // address it is.
 func Connect(n *Node) (*grpc.ClientConn, error) {
-	return grpc.NewClient("passthrough:///"+n.ID,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+	opts := append(n.cluster.credentials(),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return n.Dial(ctx) }),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.5, Jitter: 0.2, MaxDelay: 250 * time.Millisecond},
 			MinConnectTimeout: time.Second,
 		}))
+	return grpc.NewClient("passthrough:///"+n.ID, opts...)
 }
 
 // Endpoint is where the node is now.
@@ -104,7 +126,7 @@ func (n *Node) Start(more ...string) error {
 	cfg := n.cluster.Config
 	argv := []string{cfg.Binary, "-id=" + n.ID, "-cluster=faults", "-bind=" + n.Bind(), "-bind-advertise=" + n.Bind(),
 		"-addr=" + n.Addr(), "-advertise=" + n.Addr(), "-data-dir=" + n.Dir}
-	argv = append(append(argv, cfg.Flags...), more...)
+	argv = slices.Concat(argv, n.cluster.lockFlags(), cfg.Flags, more)
 	if cfg.Wrap != nil {
 		argv = cfg.Wrap(n, argv)
 	}
@@ -195,6 +217,21 @@ func (n *Node) Kill() error {
 	return nil
 }
 
+// CutPower is Kill, and a disk that has forgotten what was not synced. It says
+// what was kept. Config.PowerCuts is set.
+func (n *Node) CutPower(r *rand.Rand) (kept string, err error) {
+	if err := n.Kill(); err != nil {
+		return "", err
+	}
+	kept, err = n.disk.CutPower(r)
+	return n.ID + " " + kept, err
+}
+
+// Segments are the files of the log in segments. Config.PowerCuts is set.
+func (n *Node) Segments() []string {
+	return slices.DeleteFunc(n.disk.Names("wal"), func(name string) bool { return filepath.Ext(name) != ".wal" })
+}
+
 // Stop is SIGTERM; it waits for an orderly end.
 func (n *Node) Stop(ctx context.Context) error {
 	if err := n.Signal(syscall.SIGTERM); err != nil {
@@ -249,6 +286,9 @@ func (n *Node) Move() error {
 func (n *Node) Wipe() error {
 	if n.Running() {
 		return fmt.Errorf("%s runs", n.ID)
+	}
+	if n.disk != nil {
+		return n.disk.Wipe()
 	}
 	return os.RemoveAll(n.Dir)
 }

@@ -1,4 +1,4 @@
-package main
+package systems
 
 import (
 	"bytes"
@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// processes are the three members of one side.
+// processes are the three nodes of one system.
 type processes struct{ all []*process }
 
 type process struct {
@@ -34,14 +34,13 @@ func (p *processes) start(program string, args ...string) error {
 }
 
 // close kills them: their data goes with them.
-func (p *processes) close() error {
+func (p *processes) close() {
 	var wg sync.WaitGroup
 	for _, one := range p.all {
 		_ = one.cmd.Process.Kill() // it may have ended
 		wg.Go(func() { <-one.ended })
 	}
 	wg.Wait()
-	return nil
 }
 
 // alive returns an error with the log's end when one has ended.
@@ -81,15 +80,14 @@ func (p *processes) until(ctx context.Context, f func(context.Context) error) er
 	}
 }
 
-// freeAddrs are loopback addresses that were free a moment ago.
-func freeAddrs(n int) ([]string, error) {
-	var addrs []string
+// FreeAddrs returns loopback addresses that were free a moment ago.
+func FreeAddrs(n int) (addrs []string, err error) {
 	for range n {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			return nil, err
 		}
-		defer ln.Close()
+		defer func() { _ = ln.Close() }() // all are held until all are chosen
 		addrs = append(addrs, ln.Addr().String())
 	}
 	return addrs, nil

@@ -1,0 +1,100 @@
+package systems
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/werbenhu/registry/rpc/registrypb"
+	"github.com/werbenhu/registry/tests/source"
+)
+
+// Registry is three nodes of the registry.
+type Registry struct {
+	processes
+	Addrs []string           // of clients
+	Conns []*grpc.ClientConn // one to each node
+}
+
+// BuildRegistry builds the program in the folder dir.
+func BuildRegistry(ctx context.Context, dir string) (program string, err error) {
+	program = filepath.Join(dir, "registry")
+	return program, source.Build(ctx, program, "cmd/registry")
+}
+
+// StartRegistry starts nodes with default settings, whose data is in folders of dir, and
+// returns when all are voters and ready.
+func StartRegistry(ctx context.Context, program, dir string) (_ *Registry, err error) {
+	r := &Registry{}
+	defer func() {
+		if err != nil {
+			r.Close()
+		}
+	}()
+	addrs, err := FreeAddrs(2 * Nodes)
+	if err != nil {
+		return nil, err
+	}
+	bind := addrs[:Nodes]
+	r.Addrs = addrs[Nodes:]
+	for i, addr := range r.Addrs {
+		id := fmt.Sprintf("n%d", i+1)
+		err := r.start(program, "serve", "-id="+id, "-bind="+bind[i], "-addr="+addr, "-bind-advertise="+bind[i], "-advertise="+addr,
+			"-log-level=warn", "-data-dir="+filepath.Join(dir, id), "-bootstrap-expect=3", "-registries="+strings.Join(bind, ","))
+		if err != nil {
+			return nil, err
+		}
+		conn, err := DialRegistry(addr)
+		if err != nil {
+			return nil, err
+		}
+		r.Conns = append(r.Conns, conn)
+	}
+	return r, r.until(ctx, r.ready)
+}
+
+// DialRegistry opens a connection to one node.
+func DialRegistry(addr string) (*grpc.ClientConn, error) {
+	return grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
+}
+
+func (r *Registry) ready(ctx context.Context) error {
+	for _, conn := range r.Conns {
+		st, err := registrypb.NewClusterClient(conn).Status(ctx, &registrypb.StatusRequest{})
+		if err != nil {
+			return err
+		}
+		for _, n := range st.Nodes {
+			if st.Leader == "" || len(st.Nodes) != Nodes || !n.Voter || !n.Ready {
+				return fmt.Errorf("%v", st)
+			}
+		}
+	}
+	return nil
+}
+
+// Leader is the index of the node that leads.
+func (r *Registry) Leader(ctx context.Context) (int, error) {
+	st, err := registrypb.NewClusterClient(r.Conns[0]).Status(ctx, &registrypb.StatusRequest{})
+	if err != nil {
+		return 0, err
+	}
+	for i := range r.Addrs {
+		if st.Leader == fmt.Sprintf("n%d", i+1) {
+			return i, nil
+		}
+	}
+	return 0, errNoLeader
+}
+
+// Close ends the connections and kills the nodes.
+func (r *Registry) Close() {
+	for _, conn := range r.Conns {
+		_ = conn.Close() // calls under way fail
+	}
+	r.close()
+}
