@@ -21,6 +21,7 @@ USER 65532:65532
 FROM scratch AS registry
 COPY --from=build /out/registry /registry
 COPY --from=build --chown=65532:65532 /out/data /data
+COPY --from=build --chown=65532:65532 /out/tls /tls
 USER 65532:65532
 ENV REGISTRY_DATA_DIR=/data
 VOLUME /data
