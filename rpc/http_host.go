@@ -21,7 +21,7 @@ func (h *httpServer) refuseRebound(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		probe := r.URL.Path == "/livez" || r.URL.Path == "/readyz"
 		judged := r.Header.Get(registrypb.AuthorizationHeader) != "" && h.tokensOn()
-		if h.loopback && !probe && !judged && !isLocal(r.Host) {
+		if h.loopback && !probe && !judged && !LocalHost(r.Host) {
 			writeProblem(w, r, &httpError{http.StatusForbidden, &fsm.FieldError{
 				Field: "Host", Limit: "localhost or an IP address, because the node listens on loopback; or send a token", Got: fmt.Sprintf("%.64q", r.Host),
 			}})
@@ -31,9 +31,9 @@ func (h *httpServer) refuseRebound(next http.Handler) http.Handler {
 	})
 }
 
-// isLocal reports whether a Host cannot be another page's: it is no name that somebody
+// LocalHost reports whether a Host cannot be another page's: it is no name that somebody
 // else may give an address. Programs may leave it out, browsers do not.
-func isLocal(host string) bool {
+func LocalHost(host string) bool {
 	name := host
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		name = h

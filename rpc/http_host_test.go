@@ -16,7 +16,7 @@ func TestHostsThatAreLocal(t *testing.T) {
 		"evil.example:9800": false, "evil.example": false, "127.0.0.1.evil.example:9800": false, "localhost.evil.example": false,
 		"evillocalhost": false, "127.0.0.1:9800:evil": false, "evil.example:localhost": false, "0x7f.1": false,
 	} {
-		if got := isLocal(host); got != want {
+		if got := LocalHost(host); got != want {
 			t.Errorf("%q: %t", host, got)
 		}
 	}

@@ -23,7 +23,7 @@ func newApp(e *env) *cli.App {
 		Flags:       append(serveFlags(), helpFlag()),
 		Action:      serveAction(e),
 		Commands: []*cli.Command{
-			serveCommand(e), devCommand(e), healthCommand(e), migrateLogCommand(e), compactCommand(e), recoverCommand(e),
+			serveCommand(e), devCommand(e), healthCommand(e), debugCommand(e), migrateLogCommand(e), compactCommand(e), recoverCommand(e),
 			registerCommand(e), deregisterCommand(e), membersCommand(e), memberCommand(e),
 			groupsCommand(e), groupCommand(e), watchCommand(e), matchCommand(e),
 			ringCommand(e), clusterCommand(e), topCommand(e), snapshotCommand(e), benchCommand(e), tlsCommand(e), secretCommand(e), tokenCommand(e),

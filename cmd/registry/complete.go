@@ -158,6 +158,8 @@ func (l *partialLine) arguments(ctx context.Context) []string {
 		return l.names(ctx, nodeNames)
 	case "NAME":
 		return l.names(ctx, tokenNames)
+	case "LEVEL":
+		return l.valuesOf(ctx, flagLogLevel)
 	case "bash|zsh|fish":
 		return strings.Split(name, "|")
 	}

@@ -49,6 +49,7 @@ func serveFlags() []cli.Flag {
 		sizeFlag{&cli.StringFlag{Name: "ring-memory", Usage: "memory for the rings of the groups that this node is asked about", Value: sizeText(uint64(d.RingMemory))}},
 		&cli.Uint64Flag{Name: "snapshot-threshold", Usage: "take a snapshot after that many log entries; twice as many stay in the log", Value: d.SnapshotThreshold},
 		&cli.DurationFlag{Name: "snapshot-interval", Usage: "look that often whether a snapshot is due", Value: d.SnapshotInterval},
+		&cli.StringFlag{Name: flagDebugAddr, Usage: "serve profiles (net/http/pprof) and the log level here, on an address of loopback (default: nowhere)"},
 	}, logFlags("info")...)
 	for _, f := range flags {
 		setVariables(f, variable(f.Names()[0]))
@@ -105,7 +106,7 @@ func configure(e *env, c *cli.Context) (*settings, registry.Config, error) {
 // serveConfig is the configuration of the node. The error has all that is wrong.
 func serveConfig(e *env, s *settings) (registry.Config, error) {
 	cfg := registry.DefaultConfig()
-	var logErr, ringErr, diskErr, dirErr error
+	var logErr, ringErr, diskErr, dirErr, debugErr error
 	cfg.Logger, s.level, logErr = newLogger(s.Context, e.stderr)
 	cfg.ID, cfg.Cluster = s.String(flagID), s.String(flagCluster)
 	cfg.Bind, cfg.BindAdvertise = s.String("bind"), s.String("bind-advertise")
@@ -126,17 +127,20 @@ func serveConfig(e *env, s *settings) (registry.Config, error) {
 	cfg.SnapshotThreshold, cfg.SnapshotInterval = s.Uint64("snapshot-threshold"), s.Duration("snapshot-interval")
 	cfg.DataDir, cfg.LogStore = s.String(flagDataDir), s.String(flagLogStore)
 	cfg.Version = buildVersion()
+	if addr := s.String(flagDebugAddr); addr != "" {
+		s.debugAddr, debugErr = parseDebugAddr(addr)
+	}
 	if cfg.ID == "" {
 		idErr := usageErrorf("-id is required to run a node").
 			withHint("for instance: registry -id service-1; to try it out: registry dev; all flags: registry serve -help")
 		named := cfg
 		named.ID = "id" // so that its absence is told once
-		return cfg, errors.Join(idErr, logErr, ringErr, diskErr, named.Validate())
+		return cfg, errors.Join(idErr, logErr, ringErr, diskErr, debugErr, named.Validate())
 	}
 	if cfg.DataDir == "" {
 		cfg.DataDir, dirErr = defaultDataDir(cfg.ID)
 	}
-	return cfg, errors.Join(logErr, ringErr, diskErr, dirErr, cfg.Validate())
+	return cfg, errors.Join(logErr, ringErr, diskErr, dirErr, debugErr, cfg.Validate())
 }
 
 // defaultDataDir puts the node's id into a path, which not every id survives.
@@ -170,6 +174,11 @@ func onHangup(ctx context.Context, s *settings, cfg registry.Config) (_ context.
 func serve(e *env, c *cli.Context, s *settings, cfg registry.Config) error {
 	ctx, again, stop := onHangup(c.Context, s, cfg)
 	defer stop()
+	debug, err := startDebug(s.debugAddr, s.level, cfg.Logger)
+	if err != nil {
+		return err
+	}
+	defer debug.close()
 	n, err := registry.Start(ctx, cfg)
 	if err != nil && ctx.Err() != nil {
 		cfg.Logger.Info("stopped before it was a member of a cluster", "id", cfg.ID)

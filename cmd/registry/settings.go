@@ -33,6 +33,7 @@ type settings struct {
 	origins      map[string]string // by flag: fromCommandLine, a variable, FILE:LINE; none: the default
 	wrong        map[string]bool   // by flag: what is wrong was told
 	level        *slog.LevelVar    // of the log
+	debugAddr    string            // empty: no debug listener
 }
 
 // variable is the environment variable of a flag of serve.
