@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/werbenhu/registry/store"
@@ -31,23 +32,25 @@ func leading(t *testing.T, c *storetest.Cluster, id string) *storetest.Node {
 // only node that can lead is not in its configuration.
 func TestNodeElectsALeaderOutsideItsConfiguration(t *testing.T) {
 	t.Parallel()
-	c := storetest.New(t)
-	c.Three()
-	n1 := leading(t, c, "n1")
-	c.AwaitKnown()
-	c.Node("n3").Kill()
-	c.Start("n4", store.Formation{Peers: binds("n1", "n2"), JoinTimeout: storetest.Patience})
-	c.AwaitVoters("n1", "n2", "n3", "n4")
-	if err := n1.RemoveNode(c.Context(), "n2"); err != nil {
-		t.Fatal(err)
-	}
-	c.Node("n2").Kill()
-	n1.Kill()
-	c.Start("n3", store.Formation{})
-	c.LeaderOf("n4")
-	c.Write(register("web", "a", time.Minute))
-	c.AwaitVoters("n1", "n3", "n4")
-	c.AwaitSame()
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t)
+		c.Three()
+		n1 := leading(t, c, "n1")
+		c.AwaitKnown()
+		c.Node("n3").Kill()
+		c.Start("n4", store.Formation{Peers: binds("n1", "n2"), JoinTimeout: storetest.Patience})
+		c.AwaitVoters("n1", "n2", "n3", "n4")
+		if err := n1.RemoveNode(c.Context(), "n2"); err != nil {
+			t.Fatal(err)
+		}
+		c.Node("n2").Kill()
+		n1.Kill()
+		c.Start("n3", store.Formation{})
+		c.LeaderOf("n4")
+		c.Write(register("web", "a", time.Minute))
+		c.AwaitVoters("n1", "n3", "n4")
+		c.AwaitSame()
+	})
 }
 
 // The configuration after the removal would have no running majority. It would be in
@@ -90,33 +93,35 @@ func (p appliedPeers) Applied(ctx context.Context, node store.Target) (uint64, e
 // A change waits for a voter that answers and is behind.
 func TestChangeWaitsForAVoterThatIsBehind(t *testing.T) {
 	t.Parallel()
-	called := make(chan string)
-	c := storetest.New(t)
-	c.Together(4, func(cfg *store.Config) { cfg.Peers = appliedPeers{c.UncutPeers(cfg.BindAdvertise), called} })
-	leader := leading(t, c, "n1")
-	c.AwaitKnown()
-	c.Net.Cut(leader.Bind, storetest.BindOf("n2")) // entries do not reach it, calls do
-	written := c.Write(register("web", "a", time.Minute))
-	removed := make(chan error, 1)
-	go func() { removed <- leader.RemoveNode(c.Context(), "n4") }()
-	for again := 0; again < 3; { // until it has polled several times
-		select {
-		case id := <-called:
-			if id == "n2" {
-				again++
+	synctest.Test(t, func(t *testing.T) {
+		called := make(chan string)
+		c := storetest.New(t)
+		c.Together(4, func(cfg *store.Config) { cfg.Peers = appliedPeers{c.UncutPeers(cfg.BindAdvertise), called} })
+		leader := leading(t, c, "n1")
+		c.AwaitKnown()
+		c.Net.Cut(leader.Bind, storetest.BindOf("n2")) // entries do not reach it, calls do
+		written := c.Write(register("web", "a", time.Minute))
+		removed := make(chan error, 1)
+		go func() { removed <- leader.RemoveNode(c.Context(), "n4") }()
+		for again := 0; again < 3; { // until it has polled several times
+			select {
+			case id := <-called:
+				if id == "n2" {
+					again++
+				}
+			case err := <-removed:
+				t.Fatalf("it does not wait: %v", err)
 			}
-		case err := <-removed:
-			t.Fatalf("it does not wait: %v", err)
 		}
-	}
-	c.Net.Heal()
-	if err := <-removed; err != nil {
-		t.Fatal(err)
-	}
-	if at := c.Node("n2").State().Index(); at < written.Index {
-		t.Errorf("n2 is at %d, and entry %d was written before", at, written.Index)
-	}
-	c.AwaitVoters("n1", "n2", "n3")
+		c.Net.Heal()
+		if err := <-removed; err != nil {
+			t.Fatal(err)
+		}
+		if at := c.Node("n2").State().Index(); at < written.Index {
+			t.Errorf("n2 is at %d, and entry %d was written before", at, written.Index)
+		}
+		c.AwaitVoters("n1", "n2", "n3")
+	})
 }
 
 // churn is a cluster whose members change while nodes are down.
@@ -245,29 +250,31 @@ func (h *churn) remove() {
 // the voters runs, there is a leader.
 func TestRandomChangesKeepALeader(t *testing.T) {
 	t.Parallel()
-	rnd := seed.Rand(t)
-	c := storetest.New(t)
-	c.Three()
-	c.AwaitKnown()
-	h := &churn{t: t, c: c, rand: rnd, voters: []string{"n1", "n2", "n3"}, next: 3}
-	t.Cleanup(h.forming.Wait)
-	steps := 20
-	if !storetest.Long() {
-		steps = 8
-	}
-	for range steps {
-		h.disturb()
-		c.Leader()
-		if len(h.known()) <= 3 || len(h.known()) < 6 && rnd.IntN(2) == 0 {
-			h.join()
-		} else {
-			h.remove()
+	synctest.Test(t, func(t *testing.T) {
+		rnd := seed.Rand(t)
+		c := storetest.New(t)
+		c.Three()
+		c.AwaitKnown()
+		h := &churn{t: t, c: c, rand: rnd, voters: []string{"n1", "n2", "n3"}, next: 3}
+		t.Cleanup(h.forming.Wait)
+		steps := 20
+		if !storetest.Long() {
+			steps = 8
 		}
-		h.disturb()
-		c.Leader()
-	}
-	for len(h.down) > 0 {
-		h.start(h.down[0])
-	}
-	c.AwaitSame()
+		for range steps {
+			h.disturb()
+			c.Leader()
+			if len(h.known()) <= 3 || len(h.known()) < 6 && rnd.IntN(2) == 0 {
+				h.join()
+			} else {
+				h.remove()
+			}
+			h.disturb()
+			c.Leader()
+		}
+		for len(h.down) > 0 {
+			h.start(h.down[0])
+		}
+		c.AwaitSame()
+	})
 }

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -133,21 +134,23 @@ func TestDamagedNewestSnapshotIsNotNeeded(t *testing.T) {
 // A directory that is no snapshot is ignored.
 func TestOtherDirectoryBesideSnapshots(t *testing.T) {
 	t.Parallel()
-	c := storetest.New(t, few)
-	n := written(t, c)
-	want := content(n)
-	other := filepath.Join(n.Dir, "snapshots", "lost+found")
-	if err := os.Mkdir(other, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	n = c.Start("n1", store.Formation{})
-	c.AwaitReady(n)
-	if got := content(n); got != want {
-		t.Errorf("members have digest %016x, want %016x", got, want)
-	}
-	if _, err := os.Stat(other); err != nil {
-		t.Error(err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t, few)
+		n := written(t, c)
+		want := content(n)
+		other := filepath.Join(n.Dir, "snapshots", "lost+found")
+		if err := os.Mkdir(other, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		n = c.Start("n1", store.Formation{})
+		c.AwaitReady(n)
+		if got := content(n); got != want {
+			t.Errorf("members have digest %016x, want %016x", got, want)
+		}
+		if _, err := os.Stat(other); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // wantUnusable requires a refusal that says what to do.
@@ -160,13 +163,15 @@ func wantUnusable(t *testing.T, err error) {
 
 func TestAllSnapshotsDamagedIsRefused(t *testing.T) {
 	t.Parallel()
-	c := storetest.New(t, few)
-	n := written(t, c)
-	for _, s := range snapshotsOf(t, n) {
-		flip(t, filepath.Join(s, "state.bin"), 40)
-	}
-	_, err := c.TryOpen("n1")
-	wantUnusable(t, err)
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t, few)
+		n := written(t, c)
+		for _, s := range snapshotsOf(t, n) {
+			flip(t, filepath.Join(s, "state.bin"), 40)
+		}
+		_, err := c.TryOpen("n1")
+		wantUnusable(t, err)
+	})
 }
 
 // logKinds are the kinds of log, with segments so small that a test fills some.

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/werbenhu/registry/store"
@@ -42,74 +43,80 @@ func deposed(t *testing.T, edit ...func(*storetest.Cluster, *store.Config)) (c *
 
 func TestDeposedLeaderAcknowledgesNothing(t *testing.T) {
 	t.Parallel()
-	c, old, next := deposed(t)
-	if _, err := next.Write(c.Context(), setGroup("web", 64)); err != nil {
-		t.Fatal(err)
-	}
-	lease := old.State().Group("web").Member("a").LeaseID
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-	defer cancel()
-	var all sync.WaitGroup
-	all.Go(func() {
-		if index, err := old.ReadIndex(ctx); err == nil {
-			t.Errorf("read index %d", index)
+	synctest.Test(t, func(t *testing.T) {
+		c, old, next := deposed(t)
+		if _, err := next.Write(c.Context(), setGroup("web", 64)); err != nil {
+			t.Fatal(err)
+		}
+		lease := old.State().Group("web").Member("a").LeaseID
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		var all sync.WaitGroup
+		all.Go(func() {
+			if index, err := old.ReadIndex(ctx); err == nil {
+				t.Errorf("read index %d", index)
+			}
+		})
+		all.Go(func() {
+			if _, _, err := old.Renew(ctx, []uint64{lease}, nil); err == nil {
+				t.Error("a renewal was acknowledged")
+			}
+		})
+		all.Go(func() {
+			if _, err := old.Write(ctx, setGroup("web", 128)); !errors.Is(err, store.ErrOutcomeUnknown) {
+				t.Errorf("a write: %v, want ErrOutcomeUnknown", err)
+			}
+		})
+		all.Wait()
+		if !old.IsLeader() {
+			t.Error("the old leader stepped down: the test shows nothing")
+		}
+		c.Net.Heal()
+		c.AwaitSame()
+		if k := old.State().Group("web").Params.VirtualNodes; k != 64 {
+			t.Errorf("%d virtual nodes: the deposed leader's write took effect", k)
 		}
 	})
-	all.Go(func() {
-		if _, _, err := old.Renew(ctx, []uint64{lease}, nil); err == nil {
-			t.Error("a renewal was acknowledged")
-		}
-	})
-	all.Go(func() {
-		if _, err := old.Write(ctx, setGroup("web", 128)); !errors.Is(err, store.ErrOutcomeUnknown) {
-			t.Errorf("a write: %v, want ErrOutcomeUnknown", err)
-		}
-	})
-	all.Wait()
-	if !old.IsLeader() {
-		t.Error("the old leader stepped down: the test shows nothing")
-	}
-	c.Net.Heal()
-	c.AwaitSame()
-	if k := old.State().Group("web").Params.VirtualNodes; k != 64 {
-		t.Errorf("%d virtual nodes: the deposed leader's write took effect", k)
-	}
 }
 
 // The same if the old leader can still call the others: they answer with a newer term.
 func TestNewerTermIsNoConfirmation(t *testing.T) {
 	t.Parallel()
-	calls := &termCount{}
-	c, old, _ := deposed(t, func(c *storetest.Cluster, cfg *store.Config) {
-		calls.Peers = c.UncutPeers(cfg.BindAdvertise)
-		cfg.Peers = calls
+	synctest.Test(t, func(t *testing.T) {
+		calls := &termCount{}
+		c, old, _ := deposed(t, func(c *storetest.Cluster, cfg *store.Config) {
+			calls.Peers = c.UncutPeers(cfg.BindAdvertise)
+			cfg.Peers = calls
+		})
+		before := calls.n.Load()
+		if index, err := old.ReadIndex(c.Context()); !errors.Is(err, store.ErrNotLeader) {
+			t.Errorf("read index %d, %v, want ErrNotLeader", index, err)
+		}
+		if calls.n.Load() < before+2 {
+			t.Error("the others were not called: the test shows nothing")
+		}
 	})
-	before := calls.n.Load()
-	if index, err := old.ReadIndex(c.Context()); !errors.Is(err, store.ErrNotLeader) {
-		t.Errorf("read index %d, %v, want ErrNotLeader", index, err)
-	}
-	if calls.n.Load() < before+2 {
-		t.Error("the others were not called: the test shows nothing")
-	}
 }
 
 // The same if only the direction to the old leader is cut: its heartbeats prevent an
 // election until it steps down.
 func TestHalfCutLeader(t *testing.T) {
 	t.Parallel()
-	c := storetest.New(t)
-	c.Three()
-	old := c.Leader()
-	for _, n := range c.Nodes() {
-		c.Net.Cut(n.Bind, old.Bind)
-	}
-	next := c.LeaderOf(others(c, old)...)
-	if _, err := next.Write(c.Context(), setGroup("web", 64)); err != nil {
-		t.Error(err)
-	}
-	c.Await("the old leader to step down", func() bool { return !old.IsLeader() })
-	c.Net.Heal()
-	c.AwaitSame()
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t)
+		c.Three()
+		old := c.Leader()
+		for _, n := range c.Nodes() {
+			c.Net.Cut(n.Bind, old.Bind)
+		}
+		next := c.LeaderOf(others(c, old)...)
+		if _, err := next.Write(c.Context(), setGroup("web", 64)); err != nil {
+			t.Error(err)
+		}
+		c.Await("the old leader to step down", func() bool { return !old.IsLeader() })
+		c.Net.Heal()
+		c.AwaitSame()
+	})
 }
 
 // termCount counts calls of Term.

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -78,84 +79,90 @@ func wantRestToWork(t *testing.T, c *storetest.Cluster, leader *storetest.Node, 
 
 func TestLeaderWithALowDiskRefusesMembers(t *testing.T) {
 	t.Parallel()
-	d := roomy()
-	c := storetest.New(t, d.of)
-	c.Three()
-	lease := c.Write(register("web", "a", time.Minute)).LeaseID
-	c.Write(register("web", "gone", time.Minute))
-	leader := c.Leader()
-	d.set(leader.ID, 99<<20)
-	err := refusesNewMembers(c, leader, true)
-	for _, part := range []string{leader.ID, "99.0 MiB", "100.0 MiB", "-min-free-disk"} {
-		if !strings.Contains(err.Error(), part) {
-			t.Errorf("%q does not say %s", err, part)
+	synctest.Test(t, func(t *testing.T) {
+		d := roomy()
+		c := storetest.New(t, d.of)
+		c.Three()
+		lease := c.Write(register("web", "a", time.Minute)).LeaseID
+		c.Write(register("web", "gone", time.Minute))
+		leader := c.Leader()
+		d.set(leader.ID, 99<<20)
+		err := refusesNewMembers(c, leader, true)
+		for _, part := range []string{leader.ID, "99.0 MiB", "100.0 MiB", "-min-free-disk"} {
+			if !strings.Contains(err.Error(), part) {
+				t.Errorf("%q does not say %s", err, part)
+			}
 		}
-	}
-	wantRestToWork(t, c, leader, lease)
-	if st := leader.Status(); len(st.Alarms) != 1 || !strings.Contains(st.Alarms[0], "disk") || !st.Ready {
-		t.Errorf("status: ready %v, alarms %q", st.Ready, st.Alarms)
-	}
-	d.set(leader.ID, 105<<20) // above the mark, but not enough
-	c.Await("another check", func() bool {
-		var low *store.DiskLowError
-		return errors.As(leader.LowDisk(), &low) && low.Free == 105<<20
+		wantRestToWork(t, c, leader, lease)
+		if st := leader.Status(); len(st.Alarms) != 1 || !strings.Contains(st.Alarms[0], "disk") || !st.Ready {
+			t.Errorf("status: ready %v, alarms %q", st.Ready, st.Alarms)
+		}
+		d.set(leader.ID, 105<<20) // above the mark, but not enough
+		c.Await("another check", func() bool {
+			var low *store.DiskLowError
+			return errors.As(leader.LowDisk(), &low) && low.Free == 105<<20
+		})
+		d.set(leader.ID, 111<<20)
+		refusesNewMembers(c, leader, false)
+		if a := leader.Status().Alarms; len(a) > 0 {
+			t.Errorf("alarms %q", a)
+		}
 	})
-	d.set(leader.ID, 111<<20)
-	refusesNewMembers(c, leader, false)
-	if a := leader.Status().Alarms; len(a) > 0 {
-		t.Errorf("alarms %q", a)
-	}
 }
 
 // One low follower stops nothing; two of three nodes do, because the third is no
 // majority.
 func TestFollowersDisksCountAsAMajority(t *testing.T) {
 	t.Parallel()
-	d := roomy()
-	c := storetest.New(t, d.of)
-	c.Three()
-	lease := c.Write(register("web", "a", time.Minute)).LeaseID
-	c.Write(register("web", "gone", time.Minute))
-	leader := c.Leader()
-	var followers []*storetest.Node
-	for _, n := range c.Nodes() {
-		if n.ID != leader.ID {
-			followers = append(followers, n)
+	synctest.Test(t, func(t *testing.T) {
+		d := roomy()
+		c := storetest.New(t, d.of)
+		c.Three()
+		lease := c.Write(register("web", "a", time.Minute)).LeaseID
+		c.Write(register("web", "gone", time.Minute))
+		leader := c.Leader()
+		var followers []*storetest.Node
+		for _, n := range c.Nodes() {
+			if n.ID != leader.ID {
+				followers = append(followers, n)
+			}
 		}
-	}
-	d.set(followers[0].ID, 1)
-	c.Await("the follower's alarm", func() bool { return followers[0].LowDisk() != nil })
-	for range 3 {
+		d.set(followers[0].ID, 1)
+		c.Await("the follower's alarm", func() bool { return followers[0].LowDisk() != nil })
+		for range 3 {
+			refusesNewMembers(c, leader, false)
+		}
+		d.set(followers[1].ID, 1)
+		err := refusesNewMembers(c, leader, true)
+		for _, f := range followers {
+			if err == nil || !strings.Contains(err.Error(), f.ID) {
+				t.Errorf("%q does not name %s", err, f.ID)
+			}
+		}
+		wantRestToWork(t, c, leader, lease)
+		d.set(followers[0].ID, 1<<30)
 		refusesNewMembers(c, leader, false)
-	}
-	d.set(followers[1].ID, 1)
-	err := refusesNewMembers(c, leader, true)
-	for _, f := range followers {
-		if err == nil || !strings.Contains(err.Error(), f.ID) {
-			t.Errorf("%q does not name %s", err, f.ID)
-		}
-	}
-	wantRestToWork(t, c, leader, lease)
-	d.set(followers[0].ID, 1<<30)
-	refusesNewMembers(c, leader, false)
+	})
 }
 
 func TestFullDiskSaysWhatToDo(t *testing.T) {
 	t.Parallel()
-	c := storetest.New(t)
-	disk := &fullLog{}
-	n := c.Start("n1", store.Formation{}, disk.before)
-	c.AwaitReady(n)
-	disk.err.Store(&fs.PathError{Op: "write", Path: "raft.db", Err: syscall.ENOSPC})
-	if _, err := n.Write(c.Context(), setGroup("web", 64)); err == nil {
-		t.Error("a write was acknowledged without a disk")
-	}
-	awaitEnd(t, c, n)
-	if err := n.Failure(); !errors.Is(err, store.ErrStorage) || !strings.Contains(err.Error(), "free some space") {
-		t.Errorf("failure: %v", err)
-	}
-	n.Kill()
-	c.AwaitReady(c.Start("n1", store.Formation{}))
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t)
+		disk := &fullLog{}
+		n := c.Start("n1", store.Formation{}, disk.before)
+		c.AwaitReady(n)
+		disk.err.Store(&fs.PathError{Op: "write", Path: "raft.db", Err: syscall.ENOSPC})
+		if _, err := n.Write(c.Context(), setGroup("web", 64)); err == nil {
+			t.Error("a write was acknowledged without a disk")
+		}
+		awaitEnd(t, c, n)
+		if err := n.Failure(); !errors.Is(err, store.ErrStorage) || !strings.Contains(err.Error(), "free some space") {
+			t.Errorf("failure: %v", err)
+		}
+		n.Kill()
+		c.AwaitReady(c.Start("n1", store.Formation{}))
+	})
 }
 
 // fullLog fails its writes once err is set.

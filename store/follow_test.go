@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/werbenhu/registry/fsm"
@@ -78,47 +79,51 @@ func (stalledObserver) Restored(*fsm.State) {}
 // A node that receives heartbeats and applies nothing is not ready, and its lag grows.
 func TestNodeThatDoesNotFollowIsNotReady(t *testing.T) {
 	t.Parallel()
-	release := make(chan struct{})
-	c := storetest.New(t)
-	c.Three(func(cfg *store.Config) {
-		if cfg.ID == "n3" {
-			cfg.Observers = []fsm.Observer{stalledObserver{"stall", release}}
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		c := storetest.New(t)
+		c.Three(func(cfg *store.Config) {
+			if cfg.ID == "n3" {
+				cfg.Observers = []fsm.Observer{stalledObserver{"stall", release}}
+			}
+		})
+		t.Cleanup(sync.OnceFunc(func() { close(release) }))
+		leading(t, c, "n1")
+		n := c.Node("n3")
+		c.Write(register("stall", "a", time.Minute))
+		c.Write(register("web", "a", time.Minute))
+		c.Await("the node to notice", func() bool { return errors.Is(n.Serving(), store.ErrNotReady) })
+		if st := n.Status(); st.Ready || len(st.Alarms) == 0 || st.Lag < 3*time.Second {
+			t.Errorf("ready %v, alarms %q, lag %v", st.Ready, st.Alarms, st.Lag)
 		}
-	})
-	t.Cleanup(sync.OnceFunc(func() { close(release) }))
-	leading(t, c, "n1")
-	n := c.Node("n3")
-	c.Write(register("stall", "a", time.Minute))
-	c.Write(register("web", "a", time.Minute))
-	c.Await("the node to notice", func() bool { return errors.Is(n.Serving(), store.ErrNotReady) })
-	if st := n.Status(); st.Ready || len(st.Alarms) == 0 || st.Lag < 3*time.Second {
-		t.Errorf("ready %v, alarms %q, lag %v", st.Ready, st.Alarms, st.Lag)
-	}
-	release <- struct{}{} // each time it blocks
-	c.Await("the node to follow again", func() bool {
-		select {
-		case release <- struct{}{}:
-		default:
-		}
-		return n.Serving() == nil && n.Lag() < time.Second
+		release <- struct{}{} // each time it blocks
+		c.Await("the node to follow again", func() bool {
+			select {
+			case release <- struct{}{}:
+			default:
+			}
+			return n.Serving() == nil && n.Lag() < time.Second
+		})
 	})
 }
 
 // Snapshots without an entry in between are an alarm; the next entry ends it.
 func TestSnapshotsWithoutEntriesAreAnAlarm(t *testing.T) {
 	t.Parallel()
-	c := storetest.New(t)
-	c.Three()
-	n := follower(c)
-	for i := range store.SnapshotLoop {
-		if err := n.Serving(); err != nil {
-			t.Errorf("after %d snapshots: %v", i, err)
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t)
+		c.Three()
+		n := follower(c)
+		for i := range store.SnapshotLoop {
+			if err := n.Serving(); err != nil {
+				t.Errorf("after %d snapshots: %v", i, err)
+			}
+			n.GotSnapshot(uint64(i))
 		}
-		n.GotSnapshot(uint64(i))
-	}
-	if err := n.Serving(); !errors.Is(err, store.ErrNotReady) || len(n.Status().Alarms) == 0 {
-		t.Errorf("after %d: %v", store.SnapshotLoop, err)
-	}
-	c.Write(register("web", "a", time.Minute))
-	c.Await("the end of the alarm", func() bool { return n.Serving() == nil })
+		if err := n.Serving(); !errors.Is(err, store.ErrNotReady) || len(n.Status().Alarms) == 0 {
+			t.Errorf("after %d: %v", store.SnapshotLoop, err)
+		}
+		c.Write(register("web", "a", time.Minute))
+		c.Await("the end of the alarm", func() bool { return n.Serving() == nil })
+	})
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"github.com/werbenhu/registry/store"
 	"github.com/werbenhu/registry/store/storetest"
@@ -33,14 +34,16 @@ func (b *logBuffer) count(what string) int {
 // Calls from other clusters are logged once, whatever their cluster ids.
 func TestForeignCallsDoNotFillTheLog(t *testing.T) {
 	t.Parallel()
-	logged := &logBuffer{}
-	c := storetest.New(t, func(cfg *store.Config) { cfg.Logger = slog.New(slog.NewTextHandler(logged, nil)) })
-	c.Three()
-	n := c.Node("n1")
-	for i := range 1000 {
-		n.ForeignCall(fmt.Sprintf("cluster-%d", i))
-	}
-	if n := logged.count("another cluster refused"); n != 1 {
-		t.Errorf("1000 calls are logged %d times", n)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		logged := &logBuffer{}
+		c := storetest.New(t, func(cfg *store.Config) { cfg.Logger = slog.New(slog.NewTextHandler(logged, nil)) })
+		c.Three()
+		n := c.Node("n1")
+		for i := range 1000 {
+			n.ForeignCall(fmt.Sprintf("cluster-%d", i))
+		}
+		if n := logged.count("another cluster refused"); n != 1 {
+			t.Errorf("1000 calls are logged %d times", n)
+		}
+	})
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/werbenhu/registry/store"
@@ -67,23 +68,25 @@ func (w *helloWatch) Hello(ctx context.Context, bind string) (store.Hello, error
 // is formed without it.
 func TestExpectWaitsForEveryPeer(t *testing.T) {
 	t.Parallel()
-	c := storetest.New(t)
-	a, b := c.Open("n1"), c.Open("n2")
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-	defer cancel()
-	var all sync.WaitGroup
-	for _, n := range []*storetest.Node{a, b} {
-		all.Go(func() {
-			err := n.Store.Form(ctx, store.Formation{Peers: binds("n1", "n2", "n3"), Expect: 2})
-			if !errors.Is(err, store.ErrMembership) {
-				t.Errorf("%s: %v", n.ID, err)
-			}
-		})
-	}
-	all.Wait()
-	if a.HasState() || b.HasState() {
-		t.Error("a cluster was formed without a peer that may have formed another")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t)
+		a, b := c.Open("n1"), c.Open("n2")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		var all sync.WaitGroup
+		for _, n := range []*storetest.Node{a, b} {
+			all.Go(func() {
+				err := n.Store.Form(ctx, store.Formation{Peers: binds("n1", "n2", "n3"), Expect: 2})
+				if !errors.Is(err, store.ErrMembership) {
+					t.Errorf("%s: %v", n.ID, err)
+				}
+			})
+		}
+		all.Wait()
+		if a.HasState() || b.HasState() {
+			t.Error("a cluster was formed without a peer that may have formed another")
+		}
+	})
 }
 
 func TestExpectRefusals(t *testing.T) {
@@ -142,25 +145,29 @@ func TestExpectRefusals(t *testing.T) {
 // A node with Expect joins an existing cluster of its peers.
 func TestExpectJoinsAnExistingCluster(t *testing.T) {
 	t.Parallel()
-	c := storetest.New(t)
-	c.Together(2)
-	c.Start("n3", store.Formation{Peers: binds("n1", "n2", "n3"), Expect: 3})
-	c.AwaitVoters("n1", "n2", "n3")
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t)
+		c.Together(2)
+		c.Start("n3", store.Formation{Peers: binds("n1", "n2", "n3"), Expect: 3})
+		c.AwaitVoters("n1", "n2", "n3")
+	})
 }
 
 // A peer address that is an alias of the node itself does not count.
 func TestOwnAliasIsNoPeer(t *testing.T) {
 	t.Parallel()
-	c := storetest.New(t)
-	alias := func(cfg *store.Config) { cfg.Peers = aliasPeers{c.Peers(cfg.BindAdvertise)} }
-	var all sync.WaitGroup
-	for _, n := range []*storetest.Node{c.Open("n1", alias), c.Open("n2", alias)} {
-		all.Go(func() {
-			n.Form(store.Formation{Peers: []string{"alias-of-n1:1", "n2:7370"}, Expect: 2})
-		})
-	}
-	all.Wait()
-	c.AwaitVoters("n1", "n2")
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t)
+		alias := func(cfg *store.Config) { cfg.Peers = aliasPeers{c.Peers(cfg.BindAdvertise)} }
+		var all sync.WaitGroup
+		for _, n := range []*storetest.Node{c.Open("n1", alias), c.Open("n2", alias)} {
+			all.Go(func() {
+				n.Form(store.Formation{Peers: []string{"alias-of-n1:1", "n2:7370"}, Expect: 2})
+			})
+		}
+		all.Wait()
+		c.AwaitVoters("n1", "n2")
+	})
 }
 
 type aliasPeers struct{ store.Peers }

@@ -136,112 +136,120 @@ func (p heldChecks) Check(ctx context.Context, target store.Target, req store.Ch
 // Marks of the wrong state do not count against the state that replaced it.
 func TestMarksOfTheReplacedStateDoNotCount(t *testing.T) {
 	t.Parallel()
-	c := storetest.New(t, checkOften)
-	var hold atomic.Bool
-	var culprit *storetest.Node
-	c.Together(3, func(cfg *store.Config) {
-		if cfg.ID == "n1" {
-			cfg.Peers = heldChecks{Peers: c.Peers(cfg.BindAdvertise), node: func() *storetest.Node { return culprit }, hold: &hold}
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t, checkOften)
+		var hold atomic.Bool
+		var culprit *storetest.Node
+		c.Together(3, func(cfg *store.Config) {
+			if cfg.ID == "n1" {
+				cfg.Peers = heldChecks{Peers: c.Peers(cfg.BindAdvertise), node: func() *storetest.Node { return culprit }, hold: &hold}
+			}
+		})
+		c.Write(register("web", "a", time.Minute))
+		c.AwaitSame()
+		culprit = c.Node("n1")
+		if c.Leader().ID == "n1" {
+			if err := culprit.Transfer(c.Context(), "n2"); err != nil {
+				t.Fatal(err)
+			}
+			c.LeaderOf("n2", "n3")
 		}
-	})
-	c.Write(register("web", "a", time.Minute))
-	c.AwaitSame()
-	culprit = c.Node("n1")
-	if c.Leader().ID == "n1" {
-		if err := culprit.Transfer(c.Context(), "n2"); err != nil {
+		before := culprit.Metrics().Wrong
+		hold.Store(true)
+		if err := culprit.Corrupt(register("web", "ghost", time.Minute)); err != nil {
 			t.Fatal(err)
 		}
-		c.LeaderOf("n2", "n3")
-	}
-	before := culprit.Metrics().Wrong
-	hold.Store(true)
-	if err := culprit.Corrupt(register("web", "ghost", time.Minute)); err != nil {
-		t.Fatal(err)
-	}
-	c.Await("the node to find its state wrong", func() bool { // entries are applied meanwhile
-		c.Write(register("web", "b", time.Minute))
-		return culprit.Metrics().Wrong > before
+		c.Await("the node to find its state wrong", func() bool { // entries are applied meanwhile
+			c.Write(register("web", "b", time.Minute))
+			return culprit.Metrics().Wrong > before
+		})
+		hold.Store(false)
+		c.Await("the node to answer again", func() bool { return culprit.Metrics().Reinstalls > 0 })
+		agreed := culprit.Metrics().Agreed
+		c.Await("a comparison of the new state", func() bool {
+			c.Write(register("web", "c", time.Minute))
+			return culprit.Metrics().Agreed > agreed
+		})
+		if n := culprit.Metrics().Reinstalls; n != 1 {
+			t.Errorf("reinstalled %d times", n)
+		}
 	})
-	hold.Store(false)
-	c.Await("the node to answer again", func() bool { return culprit.Metrics().Reinstalls > 0 })
-	agreed := culprit.Metrics().Agreed
-	c.Await("a comparison of the new state", func() bool {
-		c.Write(register("web", "c", time.Minute))
-		return culprit.Metrics().Agreed > agreed
-	})
-	if n := culprit.Metrics().Reinstalls; n != 1 {
-		t.Errorf("reinstalled %d times", n)
-	}
 }
 
 // Without check entries a wrong state is not found.
 func TestNoChecksFindNothing(t *testing.T) {
 	t.Parallel()
-	c := storetest.New(t, func(cfg *store.Config) { cfg.CheckInterval = -1 })
-	c.Three()
-	bad := follower(c)
-	if err := bad.Corrupt(register("web", "ghost", time.Minute)); err != nil {
-		t.Fatal(err)
-	}
-	r := c.Write(register("web", "b", time.Minute))
-	for _, n := range c.Nodes() {
-		if _, err := n.WaitIndex(c.Context(), r.Index); err != nil {
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t, func(cfg *store.Config) { cfg.CheckInterval = -1 })
+		c.Three()
+		bad := follower(c)
+		if err := bad.Corrupt(register("web", "ghost", time.Minute)); err != nil {
 			t.Fatal(err)
 		}
-	}
-	if mark := bad.Machine().LastMark(); mark.Index != 0 || bad.Diverged() != nil {
-		t.Errorf("mark %v, %v", mark, bad.Diverged())
-	}
+		r := c.Write(register("web", "b", time.Minute))
+		for _, n := range c.Nodes() {
+			if _, err := n.WaitIndex(c.Context(), r.Index); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if mark := bad.Machine().LastMark(); mark.Index != 0 || bad.Diverged() != nil {
+			t.Errorf("mark %v, %v", mark, bad.Diverged())
+		}
+	})
 }
 
 // A check entry follows the last entry, and an idle cluster writes no more.
 func TestIdleClusterWritesNoChecks(t *testing.T) {
 	t.Parallel()
-	c := storetest.New(t, checkOften)
-	c.Three()
-	c.Write(register("web", "a", time.Minute))
-	c.AwaitKnown()
-	leader := c.Leader()
-	idle := func() {
-		t.Helper()
-		timer := time.NewTimer(20 * 50 * time.Millisecond)
-		defer timer.Stop()
-		<-timer.C
-	}
-	idle() // two checks of the last entry
-	mark := leader.Machine().LastMark()
-	if mark.Index != leader.State().Index() && leader.IsLeader() {
-		t.Errorf("mark %v at index %d: no check of the last entry", mark, leader.State().Index())
-	}
-	idle()
-	if now := leader.Machine().LastMark(); now != mark && leader.IsLeader() {
-		t.Errorf("mark %v became %v with nothing in between", mark, now)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t, checkOften)
+		c.Three()
+		c.Write(register("web", "a", time.Minute))
+		c.AwaitKnown()
+		leader := c.Leader()
+		idle := func() {
+			t.Helper()
+			timer := time.NewTimer(20 * 50 * time.Millisecond)
+			defer timer.Stop()
+			<-timer.C
+		}
+		idle() // two checks of the last entry
+		mark := leader.Machine().LastMark()
+		if mark.Index != leader.State().Index() && leader.IsLeader() {
+			t.Errorf("mark %v at index %d: no check of the last entry", mark, leader.State().Index())
+		}
+		idle()
+		if now := leader.Machine().LastMark(); now != mark && leader.IsLeader() {
+			t.Errorf("mark %v became %v with nothing in between", mark, now)
+		}
+	})
 }
 
 // Two nodes have no majority: both continue and report the difference.
 func TestTieIsReported(t *testing.T) {
 	t.Parallel()
-	c := storetest.New(t, checkOften)
-	c.Together(2)
-	c.Write(register("web", "a", time.Minute))
-	if err := follower(c).Corrupt(register("web", "ghost", time.Minute)); err != nil {
-		t.Fatal(err)
-	}
-	c.Write(register("web", "b", time.Minute))
-	c.Await("both to report the difference", func() bool {
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t, checkOften)
+		c.Together(2)
+		c.Write(register("web", "a", time.Minute))
+		if err := follower(c).Corrupt(register("web", "ghost", time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		c.Write(register("web", "b", time.Minute))
+		c.Await("both to report the difference", func() bool {
+			for _, n := range c.Nodes() {
+				if a := n.Status().Alarms; len(a) != 1 || !strings.Contains(a[0], "no majority") {
+					return false
+				}
+			}
+			return true
+		})
 		for _, n := range c.Nodes() {
-			if a := n.Status().Alarms; len(a) != 1 || !strings.Contains(a[0], "no majority") {
-				return false
+			if err := n.Serving(); err != nil {
+				t.Errorf("%s: %v", n.ID, err)
 			}
 		}
-		return true
 	})
-	for _, n := range c.Nodes() {
-		if err := n.Serving(); err != nil {
-			t.Errorf("%s: %v", n.ID, err)
-		}
-	}
 }
 
 // otherRings changes the digests of rings in check responses, until the state is
@@ -269,22 +277,24 @@ func (p otherRings) State(ctx context.Context, node store.Target, atLeast uint64
 // A ring that differs from the others' is found although the states agree.
 func TestWrongRingIsFoundAndReinstalled(t *testing.T) {
 	t.Parallel()
-	c := storetest.New(t, checkOften)
-	active := &atomic.Bool{}
-	c.Together(3, func(cfg *store.Config) {
-		if cfg.ID == "n1" {
-			cfg.Peers = otherRings{Peers: c.Peers(cfg.BindAdvertise), active: active}
-		}
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t, checkOften)
+		active := &atomic.Bool{}
+		c.Together(3, func(cfg *store.Config) {
+			if cfg.ID == "n1" {
+				cfg.Peers = otherRings{Peers: c.Peers(cfg.BindAdvertise), active: active}
+			}
+		})
+		c.Write(register("web", "a", time.Minute))
+		c.AwaitSame() // all have the ring of web
+		active.Store(true)
+		c.Write(register("other", "b", time.Minute))
+		n := c.Node("n1")
+		c.Await("n1 to request another's state", func() bool { return !active.Load() })
+		c.Await("n1 to answer again", func() bool { return n.Serving() == nil })
+		c.Write(register("web", "c", time.Minute))
+		c.AwaitSame()
 	})
-	c.Write(register("web", "a", time.Minute))
-	c.AwaitSame() // all have the ring of web
-	active.Store(true)
-	c.Write(register("other", "b", time.Minute))
-	n := c.Node("n1")
-	c.Await("n1 to request another's state", func() bool { return !active.Load() })
-	c.Await("n1 to answer again", func() bool { return n.Serving() == nil })
-	c.Write(register("web", "c", time.Minute))
-	c.AwaitSame()
 }
 
 // damage changes member a of web in memory, once no ring is built from it.
@@ -296,36 +306,40 @@ func damage(c *storetest.Cluster, n *storetest.Node) {
 // Corrupted memory is found without the other nodes.
 func TestDamagedMemoryIsFound(t *testing.T) {
 	t.Parallel()
-	c := storetest.New(t)
-	c.Three()
-	c.Write(register("web", "a", time.Minute))
-	c.AwaitSame()
-	n := follower(c)
-	damage(c, n)
-	n.Scrub()
-	c.Await("the node to answer again", func() bool { return n.Serving() == nil && member(n.State(), "web", "a").Addr == "a:1" })
-	c.AwaitSame()
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t)
+		c.Three()
+		c.Write(register("web", "a", time.Minute))
+		c.AwaitSame()
+		n := follower(c)
+		damage(c, n)
+		n.Scrub()
+		c.Await("the node to answer again", func() bool { return n.Serving() == nil && member(n.State(), "web", "a").Addr == "a:1" })
+		c.AwaitSame()
+	})
 }
 
 // The only node of a cluster fails, and rebuilds its state when it starts again.
 func TestDamagedMemoryEndsASingleNode(t *testing.T) {
 	t.Parallel()
-	c := storetest.New(t)
-	n := c.Start("n1", store.Formation{})
-	c.AwaitReady(n)
-	c.Write(register("web", "a", time.Minute))
-	damage(c, n)
-	n.Scrub()
-	awaitEnd(t, c, n)
-	if err := n.Failure(); !errors.Is(err, store.ErrDiverged) || !strings.Contains(err.Error(), "start it again") {
-		t.Errorf("failure: %v", err)
-	}
-	n.Kill()
-	n = c.Start("n1", store.Formation{})
-	c.AwaitReady(n)
-	if m := member(n.State(), "web", "a"); m == nil || m.Addr != "a:1" {
-		t.Errorf("after the restart: %+v", m)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t)
+		n := c.Start("n1", store.Formation{})
+		c.AwaitReady(n)
+		c.Write(register("web", "a", time.Minute))
+		damage(c, n)
+		n.Scrub()
+		awaitEnd(t, c, n)
+		if err := n.Failure(); !errors.Is(err, store.ErrDiverged) || !strings.Contains(err.Error(), "start it again") {
+			t.Errorf("failure: %v", err)
+		}
+		n.Kill()
+		n = c.Start("n1", store.Formation{})
+		c.AwaitReady(n)
+		if m := member(n.State(), "web", "a"); m == nil || m.Addr != "a:1" {
+			t.Errorf("after the restart: %+v", m)
+		}
+	})
 }
 
 // A node that lags refuses to send its state within peerTimeout, so that the caller tries
@@ -347,19 +361,21 @@ func TestLaggingNodeSendsNoState(t *testing.T) {
 // A node whose state is wrong again and again fails.
 func TestTooManyReinstallationsEndTheNode(t *testing.T) {
 	t.Parallel()
-	c := storetest.New(t)
-	c.Three()
-	c.Write(register("web", "a", time.Minute))
-	c.AwaitSame()
-	n := follower(c)
-	for range store.MaxReinstalls + 1 {
-		c.Await("the node to answer", func() bool { return n.Serving() == nil })
-		damage(c, n)
-		n.Scrub()
-	}
-	awaitEnd(t, c, n)
-	if err := n.Failure(); !strings.Contains(err.Error(), "memory and the processor") {
-		t.Errorf("failure: %v", err)
-	}
-	n.Kill()
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t)
+		c.Three()
+		c.Write(register("web", "a", time.Minute))
+		c.AwaitSame()
+		n := follower(c)
+		for range store.MaxReinstalls + 1 {
+			c.Await("the node to answer", func() bool { return n.Serving() == nil })
+			damage(c, n)
+			n.Scrub()
+		}
+		awaitEnd(t, c, n)
+		if err := n.Failure(); !strings.Contains(err.Error(), "memory and the processor") {
+			t.Errorf("failure: %v", err)
+		}
+		n.Kill()
+	})
 }

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -65,25 +66,27 @@ func (l *logLines) aboveInfo() string {
 // A pooled connection that was idle for idleLimit is closed without a warning.
 func TestIdleConnectionsEndWithoutAnError(t *testing.T) {
 	t.Parallel()
-	log := newLogLines("failed to decode incoming command")
-	c := storetest.New(t, func(cfg *store.Config) {
-		store.IdleLimit(cfg, 500*time.Millisecond)
-		cfg.ElectionTimeout = time.Second // on a busy machine a missed heartbeat would be a warning
-		cfg.CheckInterval = -1
-		cfg.Logger = slog.New(log)
+	synctest.Test(t, func(t *testing.T) {
+		log := newLogLines("failed to decode incoming command")
+		c := storetest.New(t, func(cfg *store.Config) {
+			store.IdleLimit(cfg, 500*time.Millisecond)
+			cfg.ElectionTimeout = time.Second // on a busy machine a missed heartbeat would be a warning
+			cfg.CheckInterval = -1
+			cfg.Logger = slog.New(log)
+		})
+		c.Three()
+		if err := c.Leader().Transfer(c.Context(), ""); err != nil { // the old leader's connections become idle
+			t.Fatal(err)
+		}
+		select {
+		case <-log.seen:
+		case <-c.Context().Done():
+			t.Fatal("no connection was closed")
+		}
+		if lines := log.aboveInfo(); lines != "" {
+			t.Errorf("logged:\n%s", lines)
+		}
 	})
-	c.Three()
-	if err := c.Leader().Transfer(c.Context(), ""); err != nil { // the old leader's connections become idle
-		t.Fatal(err)
-	}
-	select {
-	case <-log.seen:
-	case <-c.Context().Done():
-		t.Fatal("no connection was closed")
-	}
-	if lines := log.aboveInfo(); lines != "" {
-		t.Errorf("logged:\n%s", lines)
-	}
 }
 
 // causedError is like the errors of raft's codec.

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -150,16 +151,18 @@ func TestMovedLogIsCompleteAtEveryStep(t *testing.T) {
 // The rest of an older move in raft.db does not become part of the log.
 func TestMoveToRaftDBBeginsEmpty(t *testing.T) {
 	t.Parallel()
-	c := storetest.New(t, logKinds[raftlog.WAL])
-	n := written(t, c)
-	want := content(n)
-	editLog(t, n.Dir, func(logs *bbolt.Bucket) error {
-		return logs.Put(binary.BigEndian.AppendUint64(nil, 1000), []byte("left"))
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t, logKinds[raftlog.WAL])
+		n := written(t, c)
+		want := content(n)
+		editLog(t, n.Dir, func(logs *bbolt.Bucket) error {
+			return logs.Put(binary.BigEndian.AppendUint64(nil, 1000), []byte("left"))
+		})
+		if _, err := store.MigrateLog(n.Dir, raftlog.Bolt, slog.New(slog.DiscardHandler)); err != nil {
+			t.Fatal(err)
+		}
+		startsFrom(t, n.Dir, raftlog.Bolt, want)
 	})
-	if _, err := store.MigrateLog(n.Dir, raftlog.Bolt, slog.New(slog.DiscardHandler)); err != nil {
-		t.Fatal(err)
-	}
-	startsFrom(t, n.Dir, raftlog.Bolt, want)
 }
 
 // A node with a moved log stays a member, also after its log is moved back.

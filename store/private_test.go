@@ -14,6 +14,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/werbenhu/registry/store"
@@ -113,42 +114,44 @@ func (l *lockedBuffer) String() string {
 // once. The directory may be a link; what a link in it leads to is not the node's.
 func TestWideDataDirIsMadePrivate(t *testing.T) {
 	t.Parallel()
-	c := storetest.New(t, few)
-	n := c.Start("n1", store.Formation{})
-	c.AwaitReady(n)
-	writeTokens(c)
-	if err := n.Snapshot(); err != nil {
-		t.Fatal(err)
-	}
-	n.Stop()
-	real, outside := n.Dir+"-moved", filepath.Join(t.TempDir(), "outside")
-	if err := errors.Join(os.Rename(n.Dir, real), os.Symlink(real, n.Dir), os.WriteFile(outside, nil, 0o600),
-		os.Chmod(outside, 0o644), os.Symlink(outside, filepath.Join(real, "link"))); err != nil {
-		t.Fatal(err)
-	}
-	err := filepath.WalkDir(real, func(path string, e fs.DirEntry, err error) error {
-		if err != nil || e.Type() == fs.ModeSymlink {
-			return err
-		}
-		return os.Chmod(path, map[bool]fs.FileMode{true: 0o755, false: 0o644}[e.IsDir()])
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	const line = "other users had permissions in the data directory"
-	for start, want := range []int{1, 0} {
-		var log lockedBuffer
-		n = c.Start("n1", store.Formation{}, func(cfg *store.Config) { cfg.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t, few)
+		n := c.Start("n1", store.Formation{})
 		c.AwaitReady(n)
-		if open, _ := wide(t, real); len(open) > 0 {
-			t.Errorf("start %d: others may use:\n%s", start, strings.Join(open, "\n"))
-		}
-		if got := strings.Count(log.String(), line); got != want {
-			t.Errorf("start %d: logged %d times, want %d", start, got, want)
+		writeTokens(c)
+		if err := n.Snapshot(); err != nil {
+			t.Fatal(err)
 		}
 		n.Stop()
-	}
-	if info, err := os.Stat(outside); err != nil || info.Mode().Perm() != 0o644 {
-		t.Errorf("what a link leads to is %v, %v", info.Mode(), err)
-	}
+		real, outside := n.Dir+"-moved", filepath.Join(t.TempDir(), "outside")
+		if err := errors.Join(os.Rename(n.Dir, real), os.Symlink(real, n.Dir), os.WriteFile(outside, nil, 0o600),
+			os.Chmod(outside, 0o644), os.Symlink(outside, filepath.Join(real, "link"))); err != nil {
+			t.Fatal(err)
+		}
+		err := filepath.WalkDir(real, func(path string, e fs.DirEntry, err error) error {
+			if err != nil || e.Type() == fs.ModeSymlink {
+				return err
+			}
+			return os.Chmod(path, map[bool]fs.FileMode{true: 0o755, false: 0o644}[e.IsDir()])
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		const line = "other users had permissions in the data directory"
+		for start, want := range []int{1, 0} {
+			var log lockedBuffer
+			n = c.Start("n1", store.Formation{}, func(cfg *store.Config) { cfg.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+			c.AwaitReady(n)
+			if open, _ := wide(t, real); len(open) > 0 {
+				t.Errorf("start %d: others may use:\n%s", start, strings.Join(open, "\n"))
+			}
+			if got := strings.Count(log.String(), line); got != want {
+				t.Errorf("start %d: logged %d times, want %d", start, got, want)
+			}
+			n.Stop()
+		}
+		if info, err := os.Stat(outside); err != nil || info.Mode().Perm() != 0o644 {
+			t.Errorf("what a link leads to is %v, %v", info.Mode(), err)
+		}
+	})
 }

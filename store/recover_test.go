@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/werbenhu/registry/store"
@@ -138,71 +139,75 @@ func TestRecoveryIsWholeAtEveryStep(t *testing.T) {
 // directory ends and says what to do.
 func TestRecoveredClusterRefusesOldDirectories(t *testing.T) {
 	t.Parallel()
-	c := storetest.New(t, few)
-	n1, members, _ := lostQuorum(t, c)
-	before := n1.ClusterID()
-	recoverDir(t, n1.Dir)
-	n1 = c.Start("n1", store.Formation{})
-	c.AwaitReady(n1)
-	old := c.Start("n2", store.Formation{}) // asks those that it knows
-	awaitFailed(t, c, old)
-	if err := old.Failure(); !strings.Contains(err.Error(), "recovered without this node") || !strings.Contains(err.Error(), "empty -data-dir and -registries "+n1.Bind) {
-		t.Errorf("failure: %v", err)
-	}
-	old.Kill()
-	hello := old.Self()
-	if err := n1.AdmitNode(c.Context(), hello); !errors.Is(err, store.ErrMembership) || !strings.Contains(err.Error(), "from before its recovery") {
-		t.Errorf("admitted with cluster id %s: %v", before, err)
-	}
-	// An empty cluster of one node ends when another cluster calls it, but not when the
-	// other one is what it was recovered from.
-	c.Write(deregister("web", "m0"))
-	n1.ForeignCall(before)
-	for _, id := range []string{"n2", "n3"} {
-		if err := os.RemoveAll(c.DirOf(id)); err != nil {
-			t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t, few)
+		n1, members, _ := lostQuorum(t, c)
+		before := n1.ClusterID()
+		recoverDir(t, n1.Dir)
+		n1 = c.Start("n1", store.Formation{})
+		c.AwaitReady(n1)
+		old := c.Start("n2", store.Formation{}) // asks those that it knows
+		awaitFailed(t, c, old)
+		if err := old.Failure(); !strings.Contains(err.Error(), "recovered without this node") || !strings.Contains(err.Error(), "empty -data-dir and -registries "+n1.Bind) {
+			t.Errorf("failure: %v", err)
 		}
-		c.Start(id, store.Formation{Peers: []string{n1.Bind}})
-	}
-	c.AwaitVoters("n1", "n2", "n3")
-	c.AwaitSame()
-	if got := c.Node("n3"); got.State().Group("web").Len() != 29 || content(got) == members {
-		t.Errorf("%d members", got.State().Group("web").Len())
-	}
-	if got := c.Node("n3").Self().RecoveredFrom; len(got) != 1 || got[0] != before {
-		t.Errorf("a node that joined knows %v, want %s", got, before)
-	}
+		old.Kill()
+		hello := old.Self()
+		if err := n1.AdmitNode(c.Context(), hello); !errors.Is(err, store.ErrMembership) || !strings.Contains(err.Error(), "from before its recovery") {
+			t.Errorf("admitted with cluster id %s: %v", before, err)
+		}
+		// An empty cluster of one node ends when another cluster calls it, but not when the
+		// other one is what it was recovered from.
+		c.Write(deregister("web", "m0"))
+		n1.ForeignCall(before)
+		for _, id := range []string{"n2", "n3"} {
+			if err := os.RemoveAll(c.DirOf(id)); err != nil {
+				t.Fatal(err)
+			}
+			c.Start(id, store.Formation{Peers: []string{n1.Bind}})
+		}
+		c.AwaitVoters("n1", "n2", "n3")
+		c.AwaitSame()
+		if got := c.Node("n3"); got.State().Group("web").Len() != 29 || content(got) == members {
+			t.Errorf("%d members", got.State().Group("web").Len())
+		}
+		if got := c.Node("n3").Self().RecoveredFrom; len(got) != 1 || got[0] != before {
+			t.Errorf("a node that joined knows %v, want %s", got, before)
+		}
+	})
 }
 
 // Two of three lost nodes come back, and are a majority in what they know. They form the
 // old cluster again, and nothing goes from one cluster to the other.
 func TestOldMajorityDoesNotMixWithTheRecoveredCluster(t *testing.T) {
 	t.Parallel()
-	c := storetest.New(t, few)
-	n1, _, _ := lostQuorum(t, c)
-	recoverDir(t, n1.Dir)
-	n2, n3 := c.Start("n2", store.Formation{}), c.Start("n3", store.Formation{})
-	c.LeaderOf("n2", "n3")
-	c.Write(register("old", "a", time.Minute))
-	n1 = c.Start("n1", store.Formation{})
-	c.AwaitReady(n1)
-	if _, err := n1.Write(c.Context(), register("new", "a", time.Minute)); err != nil {
-		t.Fatal(err)
-	}
-	leader := c.LeaderOf("n2", "n3")
-	for i := range 40 { // with snapshots, which the leader would send
-		if _, err := leader.Write(c.Context(), register("old", fmt.Sprint("b", i), time.Minute)); err != nil {
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t, few)
+		n1, _, _ := lostQuorum(t, c)
+		recoverDir(t, n1.Dir)
+		n2, n3 := c.Start("n2", store.Formation{}), c.Start("n3", store.Formation{})
+		c.LeaderOf("n2", "n3")
+		c.Write(register("old", "a", time.Minute))
+		n1 = c.Start("n1", store.Formation{})
+		c.AwaitReady(n1)
+		if _, err := n1.Write(c.Context(), register("new", "a", time.Minute)); err != nil {
 			t.Fatal(err)
 		}
-	}
-	if n1.State().Group("old") != nil || n1.State().Group("new") == nil || len(storetest.Voters(n1.Store)) != 1 {
-		t.Errorf("the recovered cluster has voters %v and %d groups", storetest.Voters(n1.Store), n1.State().GroupCount())
-	}
-	for _, n := range []*storetest.Node{n2, n3} {
-		if n.State().Group("new") != nil || n.ClusterID() == n1.ClusterID() {
-			t.Errorf("%s has the recovered cluster's data; cluster id %s", n.ID, n.ClusterID())
+		leader := c.LeaderOf("n2", "n3")
+		for i := range 40 { // with snapshots, which the leader would send
+			if _, err := leader.Write(c.Context(), register("old", fmt.Sprint("b", i), time.Minute)); err != nil {
+				t.Fatal(err)
+			}
 		}
-	}
+		if n1.State().Group("old") != nil || n1.State().Group("new") == nil || len(storetest.Voters(n1.Store)) != 1 {
+			t.Errorf("the recovered cluster has voters %v and %d groups", storetest.Voters(n1.Store), n1.State().GroupCount())
+		}
+		for _, n := range []*storetest.Node{n2, n3} {
+			if n.State().Group("new") != nil || n.ClusterID() == n1.ClusterID() {
+				t.Errorf("%s has the recovered cluster's data; cluster id %s", n.ID, n.ClusterID())
+			}
+		}
+	})
 }
 
 func TestRecoveryIsRefused(t *testing.T) {

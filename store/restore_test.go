@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/werbenhu/registry/fsm"
@@ -39,69 +40,73 @@ func staged(n *storetest.Node) bool { return n.State().Digest() != n.State().Wit
 // all nodes, also on one that got it with raft's snapshot.
 func TestRestoreEndsWithItsLeader(t *testing.T) {
 	t.Parallel()
-	c := storetest.New(t)
-	c.Three()
-	for i := range 200 {
-		c.Write(register("web", fmt.Sprintf("m%d", i), time.Hour))
-	}
-	leader := c.Leader()
-	before := leader.State().MemberCount()
-	_, file := fileOf(t, leader)
-	c.Write(register("web", "later", time.Hour))
-	if err := leader.StageOnly(c.Context(), file.State); err != nil {
-		t.Fatal(err)
-	}
-	c.AwaitSame()
-	for _, n := range c.Nodes() {
-		if !staged(n) || n.State().MemberCount() != before+1 {
-			t.Errorf("%s: staged %t, %d members", n.ID, staged(n), n.State().MemberCount())
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t)
+		c.Three()
+		for i := range 200 {
+			c.Write(register("web", fmt.Sprintf("m%d", i), time.Hour))
 		}
-		if err := n.Snapshot(); err != nil {
-			t.Error(err)
+		leader := c.Leader()
+		before := leader.State().MemberCount()
+		_, file := fileOf(t, leader)
+		c.Write(register("web", "later", time.Hour))
+		if err := leader.StageOnly(c.Context(), file.State); err != nil {
+			t.Fatal(err)
 		}
-	}
-	if err := leader.Transfer(c.Context(), ""); err != nil {
-		t.Fatal(err)
-	}
-	c.Write(register("web", "after", time.Hour))
-	c.AwaitSame()
-	for _, n := range c.Nodes() {
-		if staged(n) || n.State().MemberCount() != before+2 {
-			t.Errorf("%s: staged %t, %d members", n.ID, staged(n), n.State().MemberCount())
+		c.AwaitSame()
+		for _, n := range c.Nodes() {
+			if !staged(n) || n.State().MemberCount() != before+1 {
+				t.Errorf("%s: staged %t, %d members", n.ID, staged(n), n.State().MemberCount())
+			}
+			if err := n.Snapshot(); err != nil {
+				t.Error(err)
+			}
 		}
-	}
-	if _, err := c.Leader().Restore(c.Context(), file); err != nil {
-		t.Fatal(err)
-	}
-	c.AwaitSame()
-	for _, n := range c.Nodes() {
-		if staged(n) || n.State().MemberCount() != before {
-			t.Errorf("%s: staged %t, %d members", n.ID, staged(n), n.State().MemberCount())
+		if err := leader.Transfer(c.Context(), ""); err != nil {
+			t.Fatal(err)
 		}
-	}
+		c.Write(register("web", "after", time.Hour))
+		c.AwaitSame()
+		for _, n := range c.Nodes() {
+			if staged(n) || n.State().MemberCount() != before+2 {
+				t.Errorf("%s: staged %t, %d members", n.ID, staged(n), n.State().MemberCount())
+			}
+		}
+		if _, err := c.Leader().Restore(c.Context(), file); err != nil {
+			t.Fatal(err)
+		}
+		c.AwaitSame()
+		for _, n := range c.Nodes() {
+			if staged(n) || n.State().MemberCount() != before {
+				t.Errorf("%s: staged %t, %d members", n.ID, staged(n), n.State().MemberCount())
+			}
+		}
+	})
 }
 
 // TestRestoreThatItsCallerLeaves: a context that ends while parts are staged leaves
 // nothing.
 func TestRestoreThatItsCallerLeaves(t *testing.T) {
 	t.Parallel()
-	c := storetest.New(t)
-	c.Three()
-	c.Write(register("web", "a", time.Hour))
-	n := c.Leader()
-	_, file := fileOf(t, n)
-	c.Write(register("web", "b", time.Hour))
-	ctx, cancel := context.WithCancel(c.Context())
-	cancel()
-	if _, err := n.Restore(ctx, file); !errors.Is(err, store.ErrBusy) && !errors.Is(err, store.ErrNotLeader) {
-		t.Errorf("%v", err)
-	}
-	c.AwaitSame()
-	for _, n := range c.Nodes() {
-		if staged(n) || n.State().MemberCount() != 2 {
-			t.Errorf("%s: staged %t, %d members", n.ID, staged(n), n.State().MemberCount())
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t)
+		c.Three()
+		c.Write(register("web", "a", time.Hour))
+		n := c.Leader()
+		_, file := fileOf(t, n)
+		c.Write(register("web", "b", time.Hour))
+		ctx, cancel := context.WithCancel(c.Context())
+		cancel()
+		if _, err := n.Restore(ctx, file); !errors.Is(err, store.ErrBusy) && !errors.Is(err, store.ErrNotLeader) {
+			t.Errorf("%v", err)
 		}
-	}
+		c.AwaitSame()
+		for _, n := range c.Nodes() {
+			if staged(n) || n.State().MemberCount() != 2 {
+				t.Errorf("%s: staged %t, %d members", n.ID, staged(n), n.State().MemberCount())
+			}
+		}
+	})
 }
 
 // TestUnfinishedNewCluster: a directory in which a crash has ended the forming of a
@@ -158,27 +163,29 @@ func snapshotsIn(dir string) (int, error) {
 // a file over the limit, and without room on the disk.
 func TestRestoreAtABadMoment(t *testing.T) {
 	t.Parallel()
-	disks := roomy()
-	c := storetest.New(t, disks.of)
-	c.Three()
-	c.Write(register("web", "a", time.Hour))
-	leader := c.Leader()
-	_, file := fileOf(t, leader)
-	for _, n := range c.Nodes() {
-		if n != leader {
-			if _, err := n.Restore(c.Context(), file); !errors.Is(err, store.ErrNotLeader) {
-				t.Errorf("%s, which does not lead: %v", n.ID, err)
+	synctest.Test(t, func(t *testing.T) {
+		disks := roomy()
+		c := storetest.New(t, disks.of)
+		c.Three()
+		c.Write(register("web", "a", time.Hour))
+		leader := c.Leader()
+		_, file := fileOf(t, leader)
+		for _, n := range c.Nodes() {
+			if n != leader {
+				if _, err := n.Restore(c.Context(), file); !errors.Is(err, store.ErrNotLeader) {
+					t.Errorf("%s, which does not lead: %v", n.ID, err)
+				}
 			}
 		}
-	}
-	disks.set(leader.ID, 100<<20+1) // no room for the file above the mark
-	if _, err := leader.Restore(c.Context(), file); !errors.Is(err, store.ErrDiskLow) {
-		t.Errorf("a full disk: %v", err)
-	}
-	disks.set(leader.ID, 1<<30)
-	large := *file
-	large.Size = fsm.MaxRestore + 1
-	if _, err := leader.Restore(c.Context(), &large); !errors.Is(err, fsm.ErrInvalid) {
-		t.Errorf("over the limit: %v", err)
-	}
+		disks.set(leader.ID, 100<<20+1) // no room for the file above the mark
+		if _, err := leader.Restore(c.Context(), file); !errors.Is(err, store.ErrDiskLow) {
+			t.Errorf("a full disk: %v", err)
+		}
+		disks.set(leader.ID, 1<<30)
+		large := *file
+		large.Size = fsm.MaxRestore + 1
+		if _, err := leader.Restore(c.Context(), &large); !errors.Is(err, fsm.ErrInvalid) {
+			t.Errorf("over the limit: %v", err)
+		}
+	})
 }

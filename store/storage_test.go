@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -159,99 +160,105 @@ func (l *hangingLog) StoreLogs(logs []*raft.Log) error {
 // A hanging disk ends the node, and Close does not hang.
 func TestHungDiskEndsTheNode(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("waits for the limit of Close")
-	}
-	c := storetest.New(t)
-	disk := &hangingLog{thaw: make(chan struct{})}
-	defer close(disk.thaw)
-	n := c.Start("n1", store.Formation{}, func(cfg *store.Config) {
-		cfg.MaxHang = 300 * time.Millisecond
-		store.WrapLog(cfg, func(l raft.LogStore) raft.LogStore {
-			disk.LogStore = l
-			return disk
-		})
-	})
-	c.AwaitReady(n)
-	disk.hangs.Store(true)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-	defer cancel()
-	if _, err := n.Write(ctx, setGroup("web", 64)); !errors.Is(err, store.ErrOutcomeUnknown) {
-		t.Errorf("a write that hangs: %v, want ErrOutcomeUnknown", err)
-	}
-	select {
-	case <-n.Failed():
-	case <-c.Context().Done():
-		t.Fatal("the node still runs")
-	}
-	closed := make(chan error, 1)
-	go func() {
-		n.HandOver()
-		closed <- n.Close()
-	}()
-	select {
-	case err := <-closed:
-		if !errors.Is(err, store.ErrStorage) {
-			t.Errorf("Close: %v, want ErrStorage", err)
+	synctest.Test(t, func(t *testing.T) {
+		if testing.Short() {
+			t.Skip("waits for the limit of Close")
 		}
-	case <-time.After(2 * store.FailedCloseLimit):
-		t.Error("Close hangs with the disk")
-	}
-	c.Abandon(n)
+		c := storetest.New(t)
+		disk := &hangingLog{thaw: make(chan struct{})}
+		defer close(disk.thaw)
+		n := c.Start("n1", store.Formation{}, func(cfg *store.Config) {
+			cfg.MaxHang = 300 * time.Millisecond
+			store.WrapLog(cfg, func(l raft.LogStore) raft.LogStore {
+				disk.LogStore = l
+				return disk
+			})
+		})
+		c.AwaitReady(n)
+		disk.hangs.Store(true)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := n.Write(ctx, setGroup("web", 64)); !errors.Is(err, store.ErrOutcomeUnknown) {
+			t.Errorf("a write that hangs: %v, want ErrOutcomeUnknown", err)
+		}
+		select {
+		case <-n.Failed():
+		case <-c.Context().Done():
+			t.Fatal("the node still runs")
+		}
+		closed := make(chan error, 1)
+		go func() {
+			n.HandOver()
+			closed <- n.Close()
+		}()
+		select {
+		case err := <-closed:
+			if !errors.Is(err, store.ErrStorage) {
+				t.Errorf("Close: %v, want ErrStorage", err)
+			}
+		case <-time.After(2 * store.FailedCloseLimit):
+			t.Error("Close hangs with the disk")
+		}
+		c.Abandon(n)
+	})
 }
 
 func TestUnfinishedSnapshotIsRemovedAtStart(t *testing.T) {
 	t.Parallel()
-	c := storetest.New(t)
-	n := c.Start("n1", store.Formation{})
-	c.AwaitReady(n)
-	n.Stop()
-	half := n.Dir + "/snapshots/9-9-9.tmp"
-	if err := os.MkdirAll(half, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	c.AwaitReady(c.Start("n1", store.Formation{}))
-	if _, err := os.Stat(half); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("still there: %v", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t)
+		n := c.Start("n1", store.Formation{})
+		c.AwaitReady(n)
+		n.Stop()
+		half := n.Dir + "/snapshots/9-9-9.tmp"
+		if err := os.MkdirAll(half, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		c.AwaitReady(c.Start("n1", store.Formation{}))
+		if _, err := os.Stat(half); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("still there: %v", err)
+		}
+	})
 }
 
 // A leader that failed in a hanging write sends no heartbeats, so another node is elected
 // while its process still runs.
 func TestHungLeaderIsReplaced(t *testing.T) {
 	t.Parallel()
-	c := storetest.New(t)
-	disks := make(map[string]*hangingLog)
-	var mu sync.Mutex
-	c.Together(3, func(cfg *store.Config) {
-		disk := &hangingLog{thaw: make(chan struct{})}
-		mu.Lock()
-		disks[cfg.ID] = disk
-		mu.Unlock()
-		cfg.MaxHang = 300 * time.Millisecond
-		store.WrapLog(cfg, func(l raft.LogStore) raft.LogStore {
-			disk.LogStore = l
-			return disk
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t)
+		disks := make(map[string]*hangingLog)
+		var mu sync.Mutex
+		c.Together(3, func(cfg *store.Config) {
+			disk := &hangingLog{thaw: make(chan struct{})}
+			mu.Lock()
+			disks[cfg.ID] = disk
+			mu.Unlock()
+			cfg.MaxHang = 300 * time.Millisecond
+			store.WrapLog(cfg, func(l raft.LogStore) raft.LogStore {
+				disk.LogStore = l
+				return disk
+			})
 		})
-	})
-	leader := c.Leader()
-	disk := disks[leader.ID]
-	disk.hangs.Store(true)
-	thaw := sync.OnceFunc(func() { disk.hangs.Store(false); close(disk.thaw) })
-	defer thaw()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-	defer cancel()
-	_, _ = leader.Write(ctx, setGroup("web", 64)) // unknown outcome
-	awaitEnd(t, c, leader)
-	var others []string
-	for _, n := range c.Nodes() {
-		if n.ID != leader.ID {
-			others = append(others, n.ID)
+		leader := c.Leader()
+		disk := disks[leader.ID]
+		disk.hangs.Store(true)
+		thaw := sync.OnceFunc(func() { disk.hangs.Store(false); close(disk.thaw) })
+		defer thaw()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, _ = leader.Write(ctx, setGroup("web", 64)) // unknown outcome
+		awaitEnd(t, c, leader)
+		var others []string
+		for _, n := range c.Nodes() {
+			if n.ID != leader.ID {
+				others = append(others, n.ID)
+			}
 		}
-	}
-	c.LeaderOf(others...) // while the old leader hangs
-	thaw()
-	leader.Kill()
-	c.Write(setGroup("web", 128))
-	c.AwaitSame()
+		c.LeaderOf(others...) // while the old leader hangs
+		thaw()
+		leader.Kill()
+		c.Write(setGroup("web", 128))
+		c.AwaitSame()
+	})
 }

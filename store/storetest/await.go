@@ -143,10 +143,12 @@ func (c *Cluster) Write(cmd *fsmpb.Command) fsm.Result {
 // committed, and fails the test unless they have the same state and rings.
 func (c *Cluster) AwaitSame() {
 	c.tb.Helper()
-	index, err := c.Leader().ReadIndex(c.Context())
-	if err != nil {
-		c.tb.Fatalf("read index: %v", err)
-	}
+	var index uint64
+	c.Await("the leader's index", func() bool {
+		var err error
+		index, err = c.Leader().ReadIndex(c.Context())
+		return err == nil // else another node leads now
+	})
 	states := make(map[string]*fsm.State)
 	var first *fsm.State
 	c.Await("all nodes at one index", func() bool {
