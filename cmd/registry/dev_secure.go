@@ -48,9 +48,28 @@ func (d *devCluster) initTokens(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	for _, n := range d.nodes {
+		if err := d.hasTokens(ctx, n, token); err != nil {
+			return err
+		}
+	}
 	file := filepath.Join(d.dir, "token")
 	d.env = append(d.env, devVariable{tokenFileVariable, file})
 	return certs.WriteNew(file, []byte(token+"\n"), 0o600)
+}
+
+// hasTokens waits until the node asks its callers for a token: until it has applied the
+// first one, it takes everybody.
+func (d *devCluster) hasTokens(ctx context.Context, n *registry.Node, token string) error {
+	client, err := sdk.Dial(n.Addr(), sdk.WithTLSFiles(d.env[0].Value, "", ""), sdk.WithToken(token), sdk.WithRefreshInterval(0))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(ctx, devPatience)
+	defer cancel()
+	_, err = client.Groups(ctx, sdk.Linearizable())
+	return err
 }
 
 // devCertificates makes an authority in dir and one certificate for all nodes. The
