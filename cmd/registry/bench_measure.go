@@ -72,13 +72,15 @@ func newSchedule(ctx context.Context, rate float64, d time.Duration) *schedule {
 	return &schedule{ctx: ctx, start: now, end: now.Add(d), rate: rate}
 }
 
-// next waits until the caller's next call is due; false: the time is over.
+// next waits until the caller's next call is due; false: the time is over. It is not
+// over before the first call, however short it is: a run without a call says nothing.
 func (s *schedule) next() (due time.Time, ok bool) {
 	due = time.Now()
 	if s.rate > 0 {
 		due = s.start.Add(time.Duration(float64(s.due.Add(1)-1) / s.rate * float64(time.Second)))
 	}
-	if !due.Before(s.end) || !time.Now().Before(s.end) || s.ctx.Err() != nil {
+	late := !due.Before(s.end) || !time.Now().Before(s.end)
+	if late && s.begun.Load() > 0 || s.ctx.Err() != nil {
 		return due, false
 	}
 	if wait := time.Until(due); wait > 0 {
