@@ -22,8 +22,8 @@ import (
 // which may be empty.
 const completeFlag = "--generate-bash-completion"
 
-// completeWait bounds the question for names: a user has pressed a key.
-const completeWait = time.Second
+// completeWait bounds the question for names: a user has pressed a key. Tests wait longer.
+var completeWait = time.Second
 
 // printCompletions prints, one a line, what the last of words may become.
 func printCompletions(ctx context.Context, w io.Writer, app *cli.App, words []string) {

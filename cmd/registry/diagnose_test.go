@@ -13,7 +13,7 @@ import (
 
 // leaderless is a cluster of three voters of which one answers.
 func leaderless(t *testing.T) *fake {
-	f := withWeb(t)
+	f := newFake(t).addWeb()
 	f.leaderless = true
 	f.nodes = []*registrypb.NodeStatus{
 		{Id: "n1", Bind: "10.0.1.1:7370", Addr: "10.0.1.1:9800", Role: "follower", AppliedIndex: 43, CommitIndex: 43, Digest: 0xabc, Version: "v1", Voter: true, Ready: true},
@@ -27,9 +27,9 @@ func leaderless(t *testing.T) *fake {
 // TestStatusWithoutLeader: the nodes are listed, and the exit code says that the
 // cluster takes no writes.
 func TestStatusWithoutLeader(t *testing.T) {
-	leaderless(t)
+	f := leaderless(t)
 	for name, args := range map[string][]string{"txt": nil, "json": {"-json"}} {
-		r := execute(t, t.Context(), "", append([]string{"cluster", "status"}, args...)...)
+		r := execute(t, t.Context(), "", append([]string{"cluster", "status", "-registries", f.addr}, args...)...)
 		if r.code != exitUnavailable || !strings.HasSuffix(r.stderr, "registry: no leader: only 1 of 3 voters can be reached\n") {
 			t.Errorf("%s: exit code %d, %s", name, r.code, r.stderr)
 		}
@@ -40,6 +40,7 @@ func TestStatusWithoutLeader(t *testing.T) {
 // TestCallsWithoutLeader: a write, and a read that needs the leader, say why there
 // is none, and keep their exit code.
 func TestCallsWithoutLeader(t *testing.T) {
+	t.Parallel()
 	var cases sync.WaitGroup // each waits for its timeout
 	for _, tt := range []struct {
 		method, args string
@@ -60,16 +61,16 @@ func TestCallsWithoutLeader(t *testing.T) {
 		if tt.code == exitUnknown {
 			f.failWith(tt.method, codes.Unknown, registrypb.ErrorDetail_OUTCOME_UNKNOWN, "outcome unknown")
 		}
-		args := append(strings.Fields(tt.args), "-timeout", "500ms", "-registries", f.addr)
+		args := append(strings.Fields(tt.args), "-registries", f.addr, "-timeout")
 		cases.Go(func() {
-			r := execute(t, t.Context(), "", args...)
+			r := execute(t, t.Context(), "", append(args, waits)...)
 			if r.code != tt.code && r.code != exitUnknown || !strings.HasSuffix(r.stderr, "\n  no leader: only 1 of 3 voters can be reached\n") {
 				t.Errorf("%s: want exit code %d, got %+v", tt.args, tt.code, r)
 			}
 			f.mu.Lock()
 			f.leaderless = false
 			f.mu.Unlock()
-			if r := execute(t, t.Context(), "", args...); strings.Contains(r.stderr, "voters") {
+			if r := execute(t, t.Context(), "", append(args, "500ms")...); strings.Contains(r.stderr, "voters") {
 				t.Errorf("%s, when there is a leader again: %+v", tt.args, r)
 			}
 		})
@@ -97,6 +98,7 @@ func TestNoLeader(t *testing.T) {
 
 // TestIndexThatNoNodeHas: -at-least above what the nodes have says how far they are.
 func TestIndexThatNoNodeHas(t *testing.T) {
+	t.Parallel()
 	f := leaderless(t)
 	for _, method := range []string{"MatchMany", "Members"} { // a node waits for the index until the call ends
 		f.failWith(method, codes.DeadlineExceeded, registrypb.ErrorDetail_UNSPECIFIED, "context deadline exceeded")
@@ -104,16 +106,18 @@ func TestIndexThatNoNodeHas(t *testing.T) {
 	var cases sync.WaitGroup // each waits for its timeout
 	for _, args := range []string{"match -at-least 50 web a", "members -at-least 50 web", "match -json -at-least 50 web a", "ring stats -at-least 50 web"} {
 		cases.Go(func() {
-			r := execute(t, t.Context(), "", append(strings.Fields(args), "-timeout", "500ms")...)
-			want := "registry: no node has applied index 50 within 500ms: n1 is at 43, n2 does not answer, n3 does not answer, n4 is at 42\n"
+			r := execute(t, t.Context(), "", append(strings.Fields(args), "-timeout", waits, "-registries", f.addr)...)
+			want := "registry: no node has applied index 50 within " + waits + ": n1 is at 43, n2 does not answer, n3 does not answer, n4 is at 42\n"
 			if r.code != exitUnavailable || !strings.HasSuffix(r.stderr, want) || r.stdout != "" {
 				t.Errorf("%s: %+v", args, r)
 			}
 		})
 	}
+	cases.Go(func() {
+		r := execute(t, t.Context(), "", "match", "-at-least", "43", "web", "a", "-timeout", waits, "-registries", f.addr)
+		if r.code != exitUnavailable || !strings.Contains(r.stderr, "no node answered at index 43 or above: "+f.addr) {
+			t.Errorf("an index that a node has: %+v", r)
+		}
+	})
 	cases.Wait()
-	r := execute(t, t.Context(), "", "match", "-at-least", "43", "web", "a", "-timeout", "500ms")
-	if r.code != exitUnavailable || !strings.Contains(r.stderr, "no node answered at index 43 or above: "+f.addr) {
-		t.Errorf("an index that a node has: %+v", r)
-	}
 }

@@ -28,6 +28,7 @@ func TestMain(m *testing.M) {
 	// loopback are exempt.
 	os.Setenv("HTTPS_PROXY", "http://127.0.0.1:1")
 	os.Setenv("NO_PROXY", "none.example")
+	completeWait = patience // names are asked of nodes that a busy machine may stall
 	goleak.VerifyTestMain(m)
 }
 

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -329,6 +330,7 @@ func TestHealth(t *testing.T) {
 
 // TestExitCodes: each reason that a node may give has its exit code.
 func TestExitCodes(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		reason registrypb.ErrorDetail_Reason
 		grpc   codes.Code
@@ -351,17 +353,19 @@ func TestExitCodes(t *testing.T) {
 		{registrypb.ErrorDetail_EXHAUSTED, codes.ResourceExhausted, exitFailure},
 		{registrypb.ErrorDetail_UNSPECIFIED, codes.Internal, exitFailure},
 	}
-	f := withWeb(t)
+	var cases sync.WaitGroup // some wait for their timeout
 	for _, tt := range tests {
-		t.Run(tt.reason.String(), func(t *testing.T) {
+		f := newFake(t)
+		cases.Go(func() {
 			f.failWith("Join", tt.grpc, tt.reason, "because of the test")
-			r := execute(t, t.Context(), "", "cluster", "join", "10.0.0.9:7370", "-timeout", "1s")
+			r := execute(t, t.Context(), "", "cluster", "join", "10.0.0.9:7370", "-timeout", waits, "-registries", f.addr)
 			if r.code != tt.code || r.stdout != "" || !strings.Contains(r.stderr, "because of the test") {
-				t.Errorf("want exit code %d, got %+v", tt.code, r)
+				t.Errorf("%v: want exit code %d, got %+v", tt.reason, tt.code, r)
 			}
 		})
 	}
-	if r := execute(t, t.Context(), "", "members", "nobody"); r.code != exitNotFound || r.stderr != "registry: no group nobody\n" { // without the name of a call
+	cases.Wait()
+	if r := execute(t, t.Context(), "", "members", "nobody", "-registries", newFake(t).addr); r.code != exitNotFound || r.stderr != "registry: no group nobody\n" { // without the name of a call
 		t.Errorf("unknown group: %+v", r)
 	}
 	if r := execute(t, t.Context(), "", "members", "web", "-registries", "127.0.0.1:1", "-timeout", "300ms"); r.code != exitUnavailable {

@@ -22,6 +22,10 @@ import (
 // patience is how long a run that hangs is waited for.
 const patience = time.Minute
 
+// waits is the -timeout of what cannot succeed, and yet must have got an answer before:
+// a busy machine may stall this process for a second.
+const waits = "3s"
+
 // lockedBuffer is written to by the program and by the commands that it runs.
 type lockedBuffer struct {
 	mu      sync.Mutex // guards the rest

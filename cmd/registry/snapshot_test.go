@@ -113,9 +113,9 @@ func TestSnapshotSaveLeavesTheOldFile(t *testing.T) {
 	if err := os.WriteFile(path, []byte("old"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, sent := range []string{"", "registry snapshot\n"} {
+	for sent, timeout := range map[string]string{"": "1s", "registry snapshot\n": patience.String()} {
 		f.savedFile = []byte(sent)
-		r := execute(t, t.Context(), "", "snapshot", "save", "-timeout", "1s", path)
+		r := execute(t, t.Context(), "", "snapshot", "save", "-timeout", timeout, path)
 		if r.code != exitUnavailable || sent != "" && !strings.Contains(r.stderr, "the node stops") { // before, it tries again
 			t.Errorf("after %q: %+v", sent, r)
 		}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -309,39 +310,44 @@ func TestWatchFingerprints(t *testing.T) {
 // TestWatchWithoutAState: -timeout is how long the first state may take, and
 // the exit code says why there was none.
 func TestWatchWithoutAState(t *testing.T) {
-	f := withWeb(t)
-	failing := func(code codes.Code, reason registrypb.ErrorDetail_Reason, methods ...string) func() {
-		return func() {
-			f.mu.Lock()
-			clear(f.fail)
-			f.mu.Unlock()
+	t.Parallel()
+	failing := func(code codes.Code, reason registrypb.ErrorDetail_Reason, methods ...string) func(*fake) {
+		return func(f *fake) {
 			for _, m := range methods {
 				f.failWith(m, code, reason, "because of the test")
 			}
 		}
 	}
+	var cases sync.WaitGroup // some wait for their timeout
 	for _, args := range []string{"watch web", "watch -prefix"} {
 		tests := []struct {
 			name, more string
-			fail       func()
+			fail       func(*fake)
 			code       int
 			says       string
 		}{
-			{"nobody there", "-timeout 20s -registries 127.0.0.1:1", failing(0, 0), exitUnavailable, "no node can be reached\n  127.0.0.1:1: connection refused\n"},
-			{"not ready", "-timeout 300ms", failing(codes.Unavailable, registrypb.ErrorDetail_NOT_READY, "Members", "Groups", "Watch"), exitUnavailable, "because of the test"},
-			{"no stream", "-timeout 300ms", failing(codes.Unavailable, registrypb.ErrorDetail_NOT_READY, "Watch"), exitUnavailable, "none gave a first state within 300ms"},
+			{"nobody there", "-timeout 20s", nil, exitUnavailable, "no node can be reached\n  127.0.0.1:1: connection refused\n"},
+			{"not ready", "-timeout " + waits, failing(codes.Unavailable, registrypb.ErrorDetail_NOT_READY, "Members", "Groups", "Watch"), exitUnavailable, "because of the test"},
+			{"no stream", "-timeout " + waits, failing(codes.Unavailable, registrypb.ErrorDetail_NOT_READY, "Watch"), exitUnavailable, "none gave a first state within " + waits + ""},
 			{"refused", "-timeout 20s", failing(codes.InvalidArgument, registrypb.ErrorDetail_INVALID_ARGUMENT, "Watch"), exitUsage, "because of the test"},
 		}
 		for _, tt := range tests {
-			t.Run(args+": "+tt.name, func(t *testing.T) {
-				tt.fail()
-				r := execute(t, t.Context(), "", strings.Fields(args+" "+tt.more)...)
-				if r.code != tt.code || r.stdout != "" || !strings.Contains(r.stderr, tt.says) || strings.Count(r.stderr, "registry:") != 1 {
-					t.Errorf("want exit code %d and %q, got %+v", tt.code, tt.says, r)
+			f := newFake(t).addWeb()
+			addr := "127.0.0.1:1"
+			if tt.fail != nil {
+				tt.fail(f)
+				addr = f.addr
+			}
+			cases.Go(func() {
+				r := execute(t, t.Context(), "", strings.Fields(args+" -registries "+addr+" "+tt.more)...)
+				said := strings.Count(r.stderr, "registry:") - strings.Count(r.stderr, "registry: no answer yet")
+				if r.code != tt.code || r.stdout != "" || !strings.Contains(r.stderr, tt.says) || said != 1 {
+					t.Errorf("%s, %s: want exit code %d and %q, got %+v", args, tt.name, tt.code, tt.says, r)
 				}
 			})
 		}
 	}
+	cases.Wait()
 }
 
 // TestWatchInterrupted: without a first state there was no answer.
