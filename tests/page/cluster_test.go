@@ -203,9 +203,20 @@ func (n *node) register(group, id string, more map[string]any) {
 		body[k] = v
 	}
 	path := "/v1/groups/" + url.PathEscape(group) + "/members/" + url.PathEscape(id)
-	if err := n.call("PUT", path, "", body, nil); err != nil {
-		n.t.Fatal(err)
-	}
+	n.write("PUT", path, body)
+}
+
+// write repeats a call whose outcome is unknown, or that found no leader, as the API tells its callers:
+// the nodes of a busy machine may choose another leader at any time.
+func (n *node) write(method, path string, body any) {
+	n.t.Helper()
+	eventually(n.t, patience, method+" "+path, func() error {
+		err := n.call(method, path, "", body, nil)
+		if err != nil && !strings.Contains(err.Error(), `"reason":"outcome_unknown"`) && !strings.Contains(err.Error(), `"reason":"no_leader"`) {
+			n.t.Fatal(err)
+		}
+		return err
+	})
 }
 
 // eventually tries until f returns nil, and returns how long that took.
@@ -237,9 +248,7 @@ func (n *node) registerMany(group string, count int) {
 		for i := first; i < min(first+1000, count); i++ {
 			members = append(members, map[string]any{"group": group, "id": fmt.Sprintf("%s-%04d", group, i), "addr": "10.0.0.1:8080", "ttl": "1h"})
 		}
-		if err := n.call("POST", "/v1/register", "", map[string]any{"registrations": members}, nil); err != nil {
-			n.t.Fatal(err)
-		}
+		n.write("POST", "/v1/register", map[string]any{"registrations": members})
 	}
 }
 

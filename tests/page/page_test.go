@@ -293,7 +293,7 @@ func TestAbsence(t *testing.T) {
 	needBrowser(t)
 	c := startCluster(t)
 	_, other := c.settled()
-	must(t, other.call("PUT", "/v1/groups/empty", "", map[string]any{"config": map[string]any{"virtual_nodes": 256}}, nil))
+	other.write("PUT", "/v1/groups/empty", map[string]any{"config": map[string]any{"virtual_nodes": 256}})
 	p := open(t, other.page("empty"))
 	p.says(patience, ".attention", "No members")
 	eval[any](p, "location.hash = '#/groups/later'")
