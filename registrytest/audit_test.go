@@ -105,7 +105,7 @@ func newAuditCluster(t *testing.T) *auditCluster {
 	t.Helper()
 	c := &auditCluster{files: newAuditFiles(t, "n1", "n2", "n3"), secret: peertls.NewSecret()}
 	file := secretFile(t, "", c.secret)
-	c.tokenCluster = newTokenCluster(t, c.files.use, func(cfg *registry.Config) { cfg.SecretFile = file })
+	c.tokenCluster = newTokenCluster(t, steady, c.files.use, func(cfg *registry.Config) { cfg.SecretFile = file })
 	st, err := c.cluster(0).Status(with(t.Context(), c.admin), &registrypb.StatusRequest{})
 	if err != nil {
 		t.Fatal(err)

@@ -95,7 +95,8 @@ func exactly(want float64) func(float64) bool  { return func(v float64) bool { r
 
 // TestMetricsFollowEvents makes things happen and looks for them in the scrape.
 func TestMetricsFollowEvents(t *testing.T) {
-	c := newAPICluster(t)
+	t.Parallel()
+	c := newAPICluster(t, steady)
 	leader := -1
 	for i, n := range c.nodes {
 		if samples(t, scrape(t, n))["registry_raft_leader"] == 1 {
@@ -306,6 +307,7 @@ func TestPrometheusScrapes(t *testing.T) {
 	if err != nil {
 		t.Skip("prometheus is not installed (Debian: prometheus)")
 	}
+	t.Parallel()
 	c := newAPICluster(t)
 	c.register(t, 0, nil)
 	dir := t.TempDir()

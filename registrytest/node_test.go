@@ -56,6 +56,10 @@ func startNode(t testing.TB, id string, change func(*registry.Config)) *registry
 	return n
 }
 
+// steady lets a cluster keep its leader while the whole process stands still for a
+// moment, as on a busy machine. The first election takes longer, too.
+func steady(cfg *registry.Config) { cfg.ElectionTimeout = 2 * time.Second }
+
 func waitReady(t testing.TB, nodes ...*registry.Node) {
 	t.Helper()
 	for _, n := range nodes {

@@ -27,7 +27,7 @@ func TestExpireDropsOneMember(t *testing.T) {
 	t.Parallel()
 	c := registrytest.Start(t)
 	register(t, c, "web-1", time.Second)
-	register(t, c, "web-2", time.Second)
+	register(t, c, "web-2", time.Minute)
 	before := created(t, c)
 	resume := c.Expire("web", "web-1")
 	if after := created(t, c); after["web-1"] != 0 || after["web-2"] != before["web-2"] {

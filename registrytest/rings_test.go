@@ -265,7 +265,8 @@ func TestRingLargerThanItsMemoryIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 5 { // 20 million points
-		c.register(t, 0, func(r *registrypb.RegisterRequest) { r.Id, r.Weight = fmt.Sprint(i), 1000 })
+		r := c.register(t, 0, func(r *registrypb.RegisterRequest) { r.Id, r.Weight = fmt.Sprint(i), 1000 })
+		c.applied(t, 0, r.Index)
 	}
 	_, err = c.apis[0].Match(t.Context(), &registrypb.MatchRequest{Group: "web", Key: []byte("k")})
 	wantReason(t, err, codes.ResourceExhausted, registrypb.ErrorDetail_EXHAUSTED)

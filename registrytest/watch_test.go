@@ -142,6 +142,7 @@ func TestWatchResumesOrStartsOver(t *testing.T) {
 	t.Parallel()
 	c := newAPICluster(t)
 	first := c.register(t, 0, nil)
+	c.applied(t, 0, first.Index)
 	f := follow(t, c.apis[0], "web", 0, 0)
 	e := f.next()
 	fingerprint := e.GetSnapshot().GetFingerprint()
@@ -149,7 +150,7 @@ func TestWatchResumesOrStartsOver(t *testing.T) {
 		t.Fatalf("snapshot: %v", e)
 	}
 	second := c.register(t, 0, func(r *registrypb.RegisterRequest) { r.Id = "web-2" })
-	f.until(second.Revision)
+	f.until(second.Revision) // so the node has applied it
 
 	resumed := follow(t, c.apis[0], "web", first.Revision, fingerprint)
 	resumed.revision = first.Revision
@@ -205,7 +206,7 @@ func TestWatchOfPrefixGroupsAndNodes(t *testing.T) {
 	}
 	nodes := open(&registrypb.WatchRequest{Target: &registrypb.WatchRequest_Nodes{Nodes: true}})
 	for {
-		if e := nodes().GetNodes(); len(e.GetNodes()) == 3 && e.Leader == "n1" {
+		if e := nodes().GetNodes(); len(e.GetNodes()) == 3 && e.Leader != "" {
 			break
 		}
 	}
