@@ -57,7 +57,7 @@ func TestNodeElectsALeaderOutsideItsConfiguration(t *testing.T) {
 // the leader's log all the same, and no leader could be elected.
 func TestRemovalThatLeavesNoMajorityIsRefused(t *testing.T) {
 	t.Parallel()
-	c := storetest.New(t)
+	c := storetest.New(t, func(cfg *store.Config) { cfg.ElectionTimeout = time.Second }) // n1 has to go on leading
 	c.Three()
 	leader := leading(t, c, "n1")
 	c.AwaitKnown()

@@ -183,8 +183,14 @@ var logKinds = map[string]func(*store.Config){
 	},
 }
 
-// eachLog runs a test for every kind of log.
+// eachLog runs a test for every kind of log, in synthetic time.
 func eachLog(t *testing.T, test func(t *testing.T, kind func(*store.Config))) {
+	eachLogInRealTime(t, func(t *testing.T, kind func(*store.Config)) {
+		synctest.Test(t, func(t *testing.T) { test(t, kind) })
+	})
+}
+
+func eachLogInRealTime(t *testing.T, test func(t *testing.T, kind func(*store.Config))) {
 	for name, kind := range logKinds {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

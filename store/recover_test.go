@@ -81,7 +81,7 @@ func recoveredStarts(t *testing.T, dir string, kind func(*store.Config), before 
 // recovered one, and can be repeated.
 func TestRecoveryIsWholeAtEveryStep(t *testing.T) {
 	t.Parallel()
-	eachLog(t, func(t *testing.T, kind func(*store.Config)) {
+	eachLogInRealTime(t, func(t *testing.T, kind func(*store.Config)) {
 		c := storetest.New(t, kind, func(cfg *store.Config) { cfg.SnapshotThreshold = 1 << 10 })
 		n, members, last := lostQuorum(t, c)
 		before := n.ClusterID()

@@ -76,7 +76,7 @@ func testFollowerFarBehind(t *testing.T, kind func(*store.Config)) {
 // The metrics count the log wherever it is.
 func TestLogMetrics(t *testing.T) {
 	t.Parallel()
-	eachLog(t, func(t *testing.T, kind func(*store.Config)) {
+	eachLogInRealTime(t, func(t *testing.T, kind func(*store.Config)) {
 		c := storetest.New(t, few, kind)
 		n := c.Start("n1", store.Formation{})
 		c.AwaitReady(n)
