@@ -57,22 +57,24 @@ func TestNodeElectsALeaderOutsideItsConfiguration(t *testing.T) {
 // the leader's log all the same, and no leader could be elected.
 func TestRemovalThatLeavesNoMajorityIsRefused(t *testing.T) {
 	t.Parallel()
-	c := storetest.New(t, func(cfg *store.Config) { cfg.ElectionTimeout = time.Second }) // n1 has to go on leading
-	c.Three()
-	leader := leading(t, c, "n1")
-	c.AwaitKnown()
-	c.Node("n3").Kill()
-	err := leader.RemoveNode(c.Context(), "n2")
-	if !errors.Is(err, store.ErrMembership) || !strings.Contains(err.Error(), "n3 does not answer") {
-		t.Errorf("got %v, want ErrMembership that names n3", err)
-	}
-	c.Write(register("web", "a", time.Minute)) // the cluster goes on
-	c.AwaitVoters("n1", "n2", "n3")
-	c.Start("n3", store.Formation{})
-	if err := c.Leader().RemoveNode(c.Context(), others(c, c.Leader())[0]); err != nil {
-		t.Errorf("with all three: %v", err)
-	}
-	c.Write(register("web", "b", time.Minute))
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t)
+		c.Three()
+		leader := leading(t, c, "n1")
+		c.AwaitKnown()
+		c.Node("n3").Kill()
+		err := leader.RemoveNode(c.Context(), "n2")
+		if !errors.Is(err, store.ErrMembership) || !strings.Contains(err.Error(), "n3 does not answer") {
+			t.Errorf("got %v, want ErrMembership that names n3", err)
+		}
+		c.Write(register("web", "a", time.Minute)) // the cluster goes on
+		c.AwaitVoters("n1", "n2", "n3")
+		c.Start("n3", store.Formation{})
+		if err := c.Leader().RemoveNode(c.Context(), others(c, c.Leader())[0]); err != nil {
+			t.Errorf("with all three: %v", err)
+		}
+		c.Write(register("web", "b", time.Minute))
+	})
 }
 
 // appliedPeers reports calls of Applied.
@@ -112,6 +114,11 @@ func TestChangeWaitsForAVoterThatIsBehind(t *testing.T) {
 			case err := <-removed:
 				t.Fatalf("it does not wait: %v", err)
 			}
+		}
+		ctx, cancel := context.WithTimeout(c.Context(), 100*time.Millisecond)
+		defer cancel()
+		if err := leader.RemoveNode(ctx, "n3"); !errors.Is(err, store.ErrBusy) {
+			t.Errorf("a second change that does not wait for the first: %v, want ErrBusy", err)
 		}
 		c.Net.Heal()
 		if err := <-removed; err != nil {

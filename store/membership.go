@@ -81,8 +81,10 @@ func (s *Store) AdmitNode(ctx context.Context, n Hello) error {
 	if n.Cluster != s.cfg.Cluster {
 		return fmt.Errorf("%w: node %q belongs to cluster %q, this is %q", ErrMembership, n.ID, n.Cluster, s.cfg.Cluster)
 	}
-	s.membership.Lock()
-	defer s.membership.Unlock()
+	if err := s.lockMembership(ctx); err != nil {
+		return err
+	}
+	defer s.membership.Release(1)
 	// A refusal ends the joining node: a deposed leader must not refuse.
 	if err := s.confirm.wait(ctx, l); err != nil {
 		return err
@@ -94,6 +96,15 @@ func (s *Store) AdmitNode(ctx context.Context, n Hello) error {
 		return err
 	}
 	return s.recordNode(ctx, n)
+}
+
+// lockMembership waits until no other change of the configuration is under way. A
+// change waits for other nodes, so the wait ends with the context.
+func (s *Store) lockMembership(ctx context.Context) error {
+	if err := s.membership.Acquire(ctx, 1); err != nil {
+		return fmt.Errorf("%w: another change of members is under way: %w", ErrBusy, context.Cause(ctx))
+	}
+	return nil
 }
 
 // checkIdentity refuses a node whose id belongs to another data directory: a wiped
@@ -190,8 +201,10 @@ func (s *Store) RemoveNode(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	s.membership.Lock()
-	defer s.membership.Unlock()
+	if err := s.lockMembership(ctx); err != nil {
+		return err
+	}
+	defer s.membership.Release(1)
 	servers, index, err := s.configuration()
 	if err != nil {
 		return err
@@ -315,8 +328,10 @@ func (s *Store) promote(l *leadership, server raft.Server) error {
 	if err != nil || applied < target {
 		return nil // not yet
 	}
-	s.membership.Lock()
-	defer s.membership.Unlock()
+	if err := s.lockMembership(l.ctx); err != nil {
+		return err
+	}
+	defer s.membership.Release(1)
 	servers, index, err := s.configuration()
 	if err != nil || !slices.Contains(servers, server) {
 		return err

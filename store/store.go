@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/werbenhu/registry/fsm"
 	"github.com/werbenhu/registry/fsm/rings"
@@ -58,8 +59,8 @@ type Store struct {
 	lead        atomic.Pointer[leadership]
 	ready       chan struct{}
 
-	membership sync.Mutex // one change of the configuration at a time
-	restoring  sync.Mutex // one restoration at a time; only tried
+	membership *semaphore.Weighted // one change of the configuration at a time
+	restoring  sync.Mutex          // one restoration at a time; only tried
 
 	nonvoter    atomic.Bool // whether this node asks to join as a non-voter
 	invitedOnce sync.Once
@@ -88,7 +89,7 @@ func Open(cfg Config) (_ *Store, err error) {
 		notify: make(chan bool, 16), streamEnded: make(chan struct{}, 1), proposals: make(chan *proposal, maxBatchSize),
 		inFlight: make(chan struct{}, maxBatches), proposed: make(chan []*proposal, maxBatches), collected: make(chan struct{}),
 		integrity: newIntegrity(), disk: &diskWatch{}, foreign: newRepeats(),
-		ready: make(chan struct{}), invited: make(chan struct{}), failed: make(chan struct{}),
+		membership: semaphore.NewWeighted(1), ready: make(chan struct{}), invited: make(chan struct{}), failed: make(chan struct{}),
 	}
 	s.counters.ready = s.ready
 	s.ident.Store(&identity{})
