@@ -73,6 +73,9 @@ func (s *logStore) DeleteRange(low, high uint64) error {
 			return err
 		}
 		if covered, ok := s.coveredOf(low, high, first, last); ok {
+			if covered < low { // removed after an earlier snapshot of the same index
+				return nil
+			}
 			return s.LogStore.DeleteRange(low, covered)
 		}
 		if high < last { // from the front
@@ -106,7 +109,7 @@ func (s *logStore) coveredOf(low, high, first, last uint64) (covered uint64, ok 
 		return 0, false
 	}
 	covered, ok = s.covered()
-	return covered, ok && covered >= first && covered < last
+	return covered, ok && covered+1 >= first && covered < last
 }
 
 // stableStore is raft's term and vote. Failed writes and damaged values end the node.

@@ -17,6 +17,7 @@ func TestLogKeepsEntriesBeyondASnapshot(t *testing.T) {
 		first, last uint64
 	}{
 		"a snapshot in the middle":  {12, func(s *logStore) { s.IsMonotonic() }, 13, 20},
+		"a snapshot just before":    {4, func(s *logStore) { s.IsMonotonic() }, 5, 20},
 		"a snapshot beyond the end": {30, func(s *logStore) { s.IsMonotonic() }, 0, 0},
 		"a snapshot before the log": {2, func(s *logStore) { s.IsMonotonic() }, 0, 0},
 		"a conflict, no snapshot":   {12, func(*logStore) {}, 0, 0},
