@@ -28,7 +28,7 @@ func TestMembersBelongToTokens(t *testing.T) {
 		{name: "a refresh", cmd: refresh, after: "mine"},
 		{name: "a restart at the same address", cmd: restart, after: "other"},
 		{name: "a take-over", cmd: takeOver, after: "other"},
-		{name: "the return to a held seat", before: hold("web", "a", 30_000, ""), cmd: func() *fsmpb.Command {
+		{name: "the return of a held member", before: hold("web", "a", 30_000, ""), cmd: func() *fsmpb.Command {
 			return register(newRegistration("web", "a", addrB, "two"))
 		}, after: "other"},
 		{name: "an update", cmd: func() *fsmpb.Command { return updateMember("web", "a", 5, 0) }, after: "mine"},
@@ -146,8 +146,8 @@ func TestMembersOutliveTheirToken(t *testing.T) {
 func TestOwnersAgainstAMap(t *testing.T) {
 	r := seed.Rand(t)
 	l := newLog(t)
-	type seat struct{ owner, instance string }
-	model := make(map[string]seat)
+	type holder struct{ owner, instance string }
+	model := make(map[string]holder)
 	for i := range historyLength() {
 		id, caller, operator := "m"+itoa(r.IntN(3)), pick(r, "", "t0", "t1"), r.IntN(4) == 0
 		was, there := model[id]
@@ -170,7 +170,7 @@ func TestOwnersAgainstAMap(t *testing.T) {
 			if cmd = register(newRegistration("web", id, addrA, instance)); !allowed {
 				break
 			}
-			if model[id] = (seat{caller, instance}); was.instance == instance && was.owner != "" {
+			if model[id] = (holder{caller, instance}); was.instance == instance && was.owner != "" {
 				model[id] = was
 			}
 		}

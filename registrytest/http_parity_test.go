@@ -133,7 +133,7 @@ func TestHTTPAnswersLikeGRPC(t *testing.T) {
 			return call(t, token, withoutOptions(tokens.Revoke), &registrypb.RevokeTokenRequest{Name: "first"})
 		}},
 	} {
-		for caller, token := range map[string]string{"admin": c.admin, "web": web, "stranger": "x"} {
+		for caller, token := range map[string]string{"admin": c.admin, "web": web, "unknown": "x"} {
 			t.Run(name+" by "+caller, func(t *testing.T) {
 				want, err := row.grpc(token)
 				got := c.http(t, 0, token, row.request, row.body)

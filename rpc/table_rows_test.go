@@ -103,7 +103,7 @@ func methodRows() []row {
 	}
 	return []row{
 		{name("Registry", "Register"), "a new member", both, register, codes.OK, false, registration(group), &registrypb.RegisterResponse{}},
-		{name("Registry", "Register"), "take over a member of another token", both, "all", codes.OK, false, always(&registrypb.RegisterRequest{Group: group, Id: "seat", Addr: "10.0.0.9:80", TakeOver: true, Instance: []byte("other"), Ttl: durationpb.New(time.Hour)}), &registrypb.RegisterResponse{}},
+		{name("Registry", "Register"), "take over a member of another token", both, "all", codes.OK, false, always(&registrypb.RegisterRequest{Group: group, Id: "taken", Addr: "10.0.0.9:80", TakeOver: true, Instance: []byte("other"), Ttl: durationpb.New(time.Hour)}), &registrypb.RegisterResponse{}},
 		{name("Registry", "Register"), "the group of the nodes, which is invalid", both, anyToken, codes.InvalidArgument, false, registration(fsm.NodesGroupName), &registrypb.RegisterResponse{}},
 		{name("Registry", "RegisterMany"), "new members", both, register, codes.OK, false, registrations(group, group), &registrypb.RegisterManyResponse{}},
 		{name("Registry", "RegisterMany"), "one of them in a group beside it", both, "all", codes.OK, false, registrations(group, "secret"), &registrypb.RegisterManyResponse{}},
@@ -244,7 +244,7 @@ func (c *tableCluster) routeKinds() []route {
 	return []route{
 		{"GET /v1/groups", "all groups", "/v1/groups", "", "discover everything, all", 200},
 		{"GET /v1/groups/{group}/members", "the group of the nodes", "/v1/groups/" + fsm.NodesGroupName + "/members", "", anyToken, 200},
-		{"PUT /v1/groups/{group}/members/{id}", "take over a member of another token", "/v1/groups/web-1/members/seat", `{"addr":"10.0.0.9:80","take_over":true,"ttl":"1h"}`, "all", 200},
+		{"PUT /v1/groups/{group}/members/{id}", "take over a member of another token", "/v1/groups/web-1/members/taken", `{"addr":"10.0.0.9:80","take_over":true,"ttl":"1h"}`, "all", 200},
 		{"PATCH /v1/groups/{group}/members/{id}", "with its instance", "/v1/groups/web-1/members/ghost", `{"weight":2,` + instance + `}`, "register, operate, all", 404},
 		{"PATCH /v1/groups/{group}/members/{id}", "with the instance of another token's member", "/v1/groups/web-1/members/owned", `{"weight":2,` + instance + `}`, operate, 200},
 		{"POST /v1/register", "one of them in a group beside it", "", `{"registrations":[{"group":"web-1"},{"group":"secret"}]}`, "all", 200},

@@ -173,7 +173,7 @@ func (c *tableCluster) makeCredentials(t *testing.T) {
 	create("spare", time.Time{}, may("web-", rightDiscover))
 	owner, _ := create("owner", time.Time{}, may("web-", rightRegister))
 	var index uint64
-	for _, member := range []string{"owned", "seat"} {
+	for _, member := range []string{"owned", "taken"} {
 		r, err := registrypb.NewRegistryClient(c.client[0]).Register(presenting(t.Context(), "Bearer "+owner), &registrypb.RegisterRequest{
 			Group: "web-1", Id: member, Addr: "10.0.0.1:80", Instance: []byte("instance"), Ttl: durationpb.New(time.Hour),
 		})

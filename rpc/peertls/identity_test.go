@@ -101,7 +101,7 @@ func TestCheckOfGRPC(t *testing.T) {
 }
 
 // Who is no node of the cluster is refused, with a line in the log and a count.
-func TestStrangersAreRefused(t *testing.T) {
+func TestUnknownPeersAreRefused(t *testing.T) {
 	ca, otherCA := certstest.NewCA(t), certstest.NewCA(t)
 	secret := func(t *testing.T) *end { return node(t, bySecret(t, "n1", oldSecret)) }
 	files := func(t *testing.T) *end { return node(t, byCA(ca, "n1")) }

@@ -241,8 +241,8 @@ var protections = []Mutant{
 	{
 		Name: "peer-signature", Off: "a node's certificate is signed by the cluster's secret",
 		Edits: []Edit{{"rpc/peertls/trust.go", "if len(rest) == 0 && leaf.CheckSignatureFrom(a.cert) == nil {", "if a != nil {"}},
-		Tests: []Test{{"rpc/peertls", "TestStrangersAreRefused"}},
-		Note:  "No fault is a stranger: all nodes have the secret.",
+		Tests: []Test{{"rpc/peertls", "TestUnknownPeersAreRefused"}},
+		Note:  "In all kinds of faults every node has the secret.",
 	},
 	{
 		Name: "peer-id", Off: "a node joins under the id in its certificate",
