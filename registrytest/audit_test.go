@@ -25,6 +25,7 @@ import (
 	"github.com/werbenhu/registry/rpc/peertls"
 	"github.com/werbenhu/registry/rpc/registrypb"
 	"github.com/werbenhu/registry/sdk"
+	"github.com/werbenhu/registry/store/storetest/logbuffer"
 )
 
 // line is one of an audit log.
@@ -356,9 +357,9 @@ func TestRefusalsAreAudited(t *testing.T) {
 // named.
 func TestCertificatesAreAudited(t *testing.T) {
 	t.Parallel()
-	ca, strangers := certstest.NewCA(t), certstest.NewCA(t)
+	ca, otherCA := certstest.NewCA(t), certstest.NewCA(t)
 	server, client := ca.Server("node"), ca.Issue("router", certs.Request{Client: true})
-	stranger := strangers.Issue("router", certs.Request{Client: true})
+	unknown := otherCA.Issue("router", certs.Request{Client: true})
 	files := newAuditFiles(t, "node-1")
 	n := startNode(t, "node-1", func(cfg *registry.Config) {
 		files.use(cfg)
@@ -385,23 +386,23 @@ func TestCertificatesAreAudited(t *testing.T) {
 	if len(lines) != 1 || lines[0]["certificate"] != "CN=router" || !lines[0].has(fields{"msg": "audit: act", "method": "Cluster/Remove", "target_node": "nobody", "outcome": "UNKNOWN_NODE", "port": "client"}) {
 		t.Errorf("with a certificate: %v", lines)
 	}
-	if err := call(stranger); err == nil {
-		t.Error("a stranger's certificate is accepted")
+	if err := call(unknown); err == nil {
+		t.Error("a certificate of another authority is accepted")
 	}
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(registrytest.Patience); ; <-tick.C { // the stranger may know of it first
+	for deadline := time.Now().Add(registrytest.Patience); ; <-tick.C { // the caller may know of it first
 		if lines := files.take()[0]; len(lines) > 0 {
 			wantHandshakes(t, lines, "client")
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("no line of a stranger's certificate")
+			t.Fatal("no line of another authority's certificate")
 		}
 	}
 	for port, addr := range map[string]string{"client": n.Addr(), "bind": n.BindAddr()} {
 		from := plain(t, addr)
-		// A connection of the stranger may be refused late.
+		// A connection of the unknown caller may be refused late.
 		lines := slices.DeleteFunc(files.take()[0], func(l line) bool { return l["from"] != from })
 		if len(lines) != 1 {
 			t.Errorf("%s without TLS: %d lines", port, len(lines))
@@ -450,7 +451,7 @@ func plain(t *testing.T, addr string) (from string) {
 // the start.
 func TestAuditWithoutAFile(t *testing.T) {
 	t.Parallel()
-	log := &logBuffer{}
+	log := new(logbuffer.Buffer)
 	c := registrytest.Start(t, registrytest.WithLogger(slog.New(slog.NewTextHandler(log, nil))))
 	if _, err := c.Client().SetGroup(t.Context(), sdk.SetGroup{Group: "web"}); err != nil {
 		t.Fatal(err)

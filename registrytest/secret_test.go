@@ -1,7 +1,6 @@
 package registrytest_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -10,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -26,6 +24,7 @@ import (
 	"github.com/werbenhu/registry/rpc/peerpb"
 	"github.com/werbenhu/registry/rpc/peertls"
 	"github.com/werbenhu/registry/sdk"
+	"github.com/werbenhu/registry/store/storetest/logbuffer"
 )
 
 // secretFile writes secrets, one per line.
@@ -95,24 +94,6 @@ func termOf(t *testing.T, c *registrytest.Cluster) uint64 {
 	return st.Term
 }
 
-// logBuffer collects log lines.
-type logBuffer struct {
-	mu  sync.Mutex // guards all
-	all bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.all.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.all.String()
-}
-
 // identityOf is how a node with a secret calls others.
 func identityOf(t *testing.T, id, secret string) credentials.TransportCredentials {
 	t.Helper()
@@ -139,7 +120,7 @@ func showing(t *testing.T, r certs.Request) credentials.TransportCredentials {
 // line in the log.
 func TestForgedJoin(t *testing.T) {
 	t.Parallel()
-	secret, log := peertls.NewSecret(), &logBuffer{}
+	secret, log := peertls.NewSecret(), new(logbuffer.Buffer)
 	c := registrytest.Start(t, registrytest.WithSecret(secretFile(t, "", secret)), registrytest.WithLogger(slog.New(slog.NewTextHandler(log, nil))))
 	n := c.Nodes()[0]
 	for _, tc := range []struct {
@@ -174,7 +155,7 @@ func TestForgedJoin(t *testing.T) {
 // Where one of two nodes has no secret, both are told why nothing comes of it.
 func TestOneNodeWithoutASecret(t *testing.T) {
 	t.Parallel()
-	secret, log := peertls.NewSecret(), &logBuffer{}
+	secret, log := peertls.NewSecret(), new(logbuffer.Buffer)
 	c := registrytest.Start(t, registrytest.WithLogger(slog.New(slog.NewTextHandler(log, nil))))
 	n := c.Nodes()[0]
 	if err := forgeJoin(t, n.BindAddr(), identityOf(t, "node-2", secret)); err == nil || !strings.Contains(err.Error(), "as one without a secret does") {

@@ -25,6 +25,7 @@ import (
 	"github.com/werbenhu/registry/rpc/peertls"
 	"github.com/werbenhu/registry/rpc/registrypb"
 	"github.com/werbenhu/registry/sdk"
+	"github.com/werbenhu/registry/store/storetest/logbuffer"
 )
 
 // startTLS starts a node whose client port has a certificate.
@@ -55,7 +56,7 @@ func TestCertificateForAnotherHost(t *testing.T) {
 	t.Parallel()
 	ca := certstest.NewCA(t)
 	for host, warns := range map[string]bool{"127.0.0.1": false, "node1.example": true} {
-		log := &logBuffer{}
+		log := new(logbuffer.Buffer)
 		startTLS(t, ca.Issue(host, certs.Request{Server: true, Hosts: []string{host}}), func(c *registry.Config) {
 			c.Logger = slog.New(slog.NewTextHandler(log, nil))
 		})

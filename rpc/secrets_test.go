@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"runtime/pprof"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -25,25 +24,8 @@ import (
 	"github.com/werbenhu/registry/registrytest"
 	"github.com/werbenhu/registry/rpc/peertls"
 	"github.com/werbenhu/registry/rpc/registrypb"
+	"github.com/werbenhu/registry/store/storetest/logbuffer"
 )
-
-// shown is all text that a node gave away.
-type shown struct {
-	mu  sync.Mutex // guards all
-	all bytes.Buffer
-}
-
-func (s *shown) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.all.Write(p)
-}
-
-func (s *shown) bytes() []byte {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return bytes.Clone(s.all.Bytes())
-}
 
 // spellings are how the secret part of a token or of a cluster could be written.
 func spellings(text string, raw []byte) map[string][]byte {
@@ -58,7 +40,7 @@ func spellings(text string, raw []byte) map[string][]byte {
 // event, a profile, a snapshot or raft's log: etcd CVE-2021-28235 and NATS GHSA-x6g4-f6q3-fqvv logged them.
 func TestSecretsAreNotShown(t *testing.T) {
 	t.Parallel()
-	secret, out := peertls.NewSecret(), &shown{}
+	secret, out := peertls.NewSecret(), new(logbuffer.Buffer)
 	var dirs []string
 	c := registrytest.Start(t, registrytest.WithSecret(writeSecret(t, secret)),
 		registrytest.WithLogger(slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug}))),
@@ -127,8 +109,8 @@ func TestSecretsAreNotShown(t *testing.T) {
 	for _, dir := range dirs {
 		files += appendFiles(t, out, dir)
 	}
-	t.Logf("%d bytes of logs, answers and files, %d files, %d of them snapshots'", len(out.bytes()), files, snapshots)
-	all := out.bytes()
+	t.Logf("%d bytes of logs, answers and files, %d files, %d of them snapshots'", len(out.String()), files, snapshots)
+	all := []byte(out.String())
 	for name, s := range planted {
 		if bytes.Contains(all, s) {
 			t.Errorf("%s is shown", name)

@@ -1,7 +1,6 @@
 package sdk
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -16,6 +15,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/werbenhu/registry/rpc/registrypb"
+	"github.com/werbenhu/registry/store/storetest/logbuffer"
 )
 
 // tokenGate makes fake nodes demand a token.
@@ -64,25 +64,8 @@ func writeToken(t *testing.T, path, content string) string {
 	return path
 }
 
-// lockedLog is what the client logs.
-type lockedLog struct {
-	mu  sync.Mutex
-	all bytes.Buffer
-}
-
-func (l *lockedLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.all.Write(p)
-}
-
-func (l *lockedLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.all.String()
-}
-
-func (l *lockedLog) option() Option {
+// logTo makes a client log all to l.
+func logTo(l *logbuffer.Buffer) Option {
 	return WithLogger(slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug})))
 }
 
@@ -93,9 +76,9 @@ func TestTokenFileIsFollowed(t *testing.T) {
 	cl.write("g", memberIDs(2)...)
 	one, two := newToken(), newToken()
 	gate := guarded(cl, one)
-	var log lockedLog
+	var log logbuffer.Buffer
 	file := writeToken(t, "", one+"\n")
-	c := cl.client(cl.target(), fastProgress, WithTokenFile(file), log.option())
+	c := cl.client(cl.target(), fastProgress, WithTokenFile(file), logTo(&log))
 	r := openRing(t, c)
 	rec := newRecorder()
 	register(t, c, Service{Group: "h", ID: "a", Addr: "a:80", TTL: testTTL, OnEvent: rec.on})
@@ -106,7 +89,7 @@ func TestTokenFileIsFollowed(t *testing.T) {
 		t.Error(err)
 	}
 	if !strings.Contains(log.String(), "token file cannot be used") {
-		t.Errorf("the log: %s", &log.all)
+		t.Errorf("the log: %s", &log)
 	}
 	writeToken(t, file, two)
 	gate.accept(two)
@@ -370,7 +353,7 @@ func TestTokenIsNotTold(t *testing.T) {
 	cl := newFakeWatched(t, 2)
 	planted := newToken()
 	secret := strings.TrimPrefix(planted, "rgt_")
-	var log lockedLog
+	var log logbuffer.Buffer
 	var texts []string
 	note := func(err error) {
 		if err == nil {
@@ -388,7 +371,7 @@ func TestTokenIsNotTold(t *testing.T) {
 	file := writeToken(t, "", planted)
 	rec := newRecorder()
 	gate := guarded(cl, planted)
-	c := cl.client(cl.target(), WithTokenFile(file), log.option())
+	c := cl.client(cl.target(), WithTokenFile(file), logTo(&log))
 	register(t, c, service("a", rec.on))
 	gate.accept("")
 	writeToken(t, file, planted+"x")
@@ -401,7 +384,7 @@ func TestTokenIsNotTold(t *testing.T) {
 	note(rec.want(t, EventUnreachable).Err)
 	note(c.Close())
 	if !strings.Contains(log.String(), "token file cannot be used") {
-		t.Errorf("the log: %s", &log.all)
+		t.Errorf("the log: %s", &log)
 	}
 	for _, text := range append(texts, log.String()) {
 		if strings.Contains(text, secret[:12]) || strings.Contains(strings.ToLower(text), strings.ToLower(secret[20:32])) {

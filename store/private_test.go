@@ -3,7 +3,6 @@
 package store_test
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -19,6 +17,7 @@ import (
 
 	"github.com/werbenhu/registry/store"
 	"github.com/werbenhu/registry/store/storetest"
+	"github.com/werbenhu/registry/store/storetest/logbuffer"
 )
 
 // openToAll lets new files and directories have the permissions that a program asks
@@ -92,24 +91,6 @@ func TestDataDirIsPrivate(t *testing.T) {
 	}
 }
 
-// lockedBuffer is a log that a test reads.
-type lockedBuffer struct {
-	mu sync.Mutex // guards b
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // A directory that others could read is private after the start, and the log says so
 // once. The directory may be a link; what a link in it leads to is not the node's.
 func TestWideDataDirIsMadePrivate(t *testing.T) {
@@ -139,7 +120,7 @@ func TestWideDataDirIsMadePrivate(t *testing.T) {
 		}
 		const line = "other users had permissions in the data directory"
 		for start, want := range []int{1, 0} {
-			var log lockedBuffer
+			var log logbuffer.Buffer
 			n = c.Start("n1", store.Formation{}, func(cfg *store.Config) { cfg.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 			c.AwaitReady(n)
 			if open, _ := wide(t, real); len(open) > 0 {

@@ -1,7 +1,6 @@
 package peertls
 
 import (
-	"bytes"
 	"crypto/tls"
 	"log/slog"
 	"net"
@@ -15,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/werbenhu/registry/store/portmux"
+	"github.com/werbenhu/registry/store/storetest/logbuffer"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -37,29 +37,11 @@ func writeSecrets(t *testing.T, path string, secrets ...string) string {
 	return path
 }
 
-// logBuffer collects log lines.
-type logBuffer struct {
-	mu  sync.Mutex // guards all
-	all bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.all.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.all.String()
-}
-
 // end is a node's end: its identity and a bind port that echoes raft connections.
 type end struct {
 	*Identity
 	addr     string
-	log      *logBuffer
+	log      *logbuffer.Buffer
 	refused  chan Reason
 	unusable chan struct{}
 }
@@ -67,7 +49,7 @@ type end struct {
 // open opens an identity that tells what it refuses.
 func open(t *testing.T, cfg Config) (*end, error) {
 	t.Helper()
-	e := &end{log: &logBuffer{}, refused: make(chan Reason, 100), unusable: make(chan struct{}, 100)}
+	e := &end{log: new(logbuffer.Buffer), refused: make(chan Reason, 100), unusable: make(chan struct{}, 100)}
 	cfg.Protocols = []string{protocolGRPC, "registry-raft"}
 	cfg.Logger = slog.New(slog.NewTextHandler(e.log, nil))
 	cfg.Refused = func(why Reason) { e.refused <- why }
