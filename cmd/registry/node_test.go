@@ -61,9 +61,13 @@ func TestDev(t *testing.T) {
 
 	all := local(addr) + "," + local(addr+1) + "," + local(addr+2)
 	for _, load := range [][]string{{"register", "-batch", "10"}, {"members"}, {"mixed"}, {"watch", "-rate", "50"}} {
-		args := append([]string{"bench"}, load...)
-		if out := ok(t, append(args, "-groups", "2", "-callers", "4", "-duration", "200ms", "-registries", all)...); !strings.Contains(out, " 0 errors") && !strings.Contains(out, "leadership lost") || strings.Contains(out, " 0/s") {
-			t.Errorf("%q: %s", load, out) // a busy machine may stall all nodes at once, for longer than a leader remains one
+		args := append(append([]string{"bench"}, load...), "-groups", "2", "-callers", "4", "-duration", "200ms", "-registries", all)
+		out := ok(t, args...)
+		for again := 0; again < 5 && strings.Contains(out, "leadership lost"); again++ { // a busy machine stalled all nodes
+			out = ok(t, args...)
+		}
+		if !strings.Contains(out, " 0 errors") || strings.Contains(out, " 0/s") {
+			t.Errorf("%q: %s", load, out)
 		}
 	}
 	t.Setenv("REGISTRY_ADDRS", local(addr))
@@ -137,7 +141,7 @@ func TestDevSecure(t *testing.T) {
 		conn.Close()
 	}
 	if err == nil || !strings.Contains(err.Error(), "certificate") {
-		t.Errorf("the bind port takes a stranger: %v", err)
+		t.Errorf("the bind port takes an unknown caller: %v", err)
 	}
 	r.cancel(nil)
 	r.wait(exitOK)
