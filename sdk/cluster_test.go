@@ -103,11 +103,11 @@ func TestSnapshotOfAnotherCluster(t *testing.T) {
 func TestWatchDropsStatesWithoutTheirFingerprint(t *testing.T) {
 	cl := newFakeWatched(t, 1)
 	cl.write("g", memberIDs(4)...)
-	wrong := 0
+	var wrong atomic.Int32
 	cl.nodes[0].alter = func(e *registrypb.WatchEvent) *registrypb.WatchEvent {
 		if d := e.GetDelta(); d != nil && len(d.Put) > 0 && d.Put[0].Id == "m-6" {
 			d.Put[0].Weight++
-			wrong++
+			wrong.Add(1)
 		}
 		return e
 	}
@@ -132,7 +132,7 @@ func TestWatchDropsStatesWithoutTheirFingerprint(t *testing.T) {
 			}
 		}
 	}
-	if wrong == 0 {
+	if wrong.Load() == 0 {
 		t.Error("nothing was wrong")
 	}
 }

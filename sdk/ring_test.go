@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -391,10 +392,11 @@ func TestRingThrowsAwayWhatDoesNotFit(t *testing.T) {
 			cl.write("g", memberIDs(4)...)
 			r := openRing(t, cl.client(cl.target(), fastProgress))
 			stop := followViews(t, cl, r)
-			left := faults
+			var left atomic.Int64
+			left.Store(int64(faults))
 			cl.nodes[0].mu.Lock()
 			cl.nodes[0].alter = func(e *registrypb.WatchEvent) *registrypb.WatchEvent {
-				if left--; left >= 0 {
+				if left.Add(-1) >= 0 {
 					spoil(e)
 				}
 				return e
