@@ -88,6 +88,15 @@ func (s *Store) knowsNewerTerm(ctx context.Context, crashed raft.ServerID) bool 
 	return newer.Load() || s.raft.CurrentTerm() != term
 }
 
+// campaignAlone makes this node the leader if it is the only voter, which would
+// otherwise wait for an election timeout.
+func (s *Store) campaignAlone() {
+	voters, err := s.voters()
+	if err == nil && len(voters) == 1 && string(voters[0].ID) == s.cfg.ID && s.raft.State() == raft.Follower {
+		s.transport.Campaign()
+	}
+}
+
 // maxHeartbeatGap is longer than the time between two heartbeats of a leader, a
 // tenth to a fifth of the election timeout. A running leader behind a firewall
 // that refuses new connections is heard within it.

@@ -171,3 +171,21 @@ func TestTimeoutIsNoCrash(t *testing.T) {
 		}
 	})
 }
+
+// The only voter leads without an election timeout, when its cluster is formed and when
+// it starts again.
+func TestOnlyVoterLeadsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const timeout = 10 * time.Second
+		c := storetest.New(t, func(cfg *store.Config) { cfg.ElectionTimeout = timeout })
+		for range 2 {
+			began := time.Now()
+			n := c.Start("n1", store.Formation{})
+			c.AwaitReady(n)
+			if took := time.Since(began); took > timeout/2 {
+				t.Errorf("it took %s", took)
+			}
+			n.Stop()
+		}
+	})
+}

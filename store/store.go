@@ -191,6 +191,7 @@ func (s *Store) openRaft() error {
 		return fmt.Errorf("%w %s: start raft: %w", ErrDataDir, s.cfg.DataDir, err)
 	}
 	s.transport.Attach(s.raft, logs)
+	s.campaignAlone()
 	return nil
 }
 
