@@ -64,8 +64,8 @@ func TestRemovalThatLeavesNoMajorityIsRefused(t *testing.T) {
 		c.AwaitKnown()
 		c.Node("n3").Kill()
 		err := leader.RemoveNode(c.Context(), "n2")
-		if !errors.Is(err, store.ErrMembership) || !strings.Contains(err.Error(), "n3 does not answer") {
-			t.Errorf("got %v, want ErrMembership that names n3", err)
+		if !errors.Is(err, store.ErrMembership) || !strings.Contains(err.Error(), "would leave the voters n1, n3") || !strings.Contains(err.Error(), "n3 does not answer") {
+			t.Errorf("got %v, want ErrMembership that names what is left, and n3", err)
 		}
 		c.Write(register("web", "a", time.Minute)) // the cluster goes on
 		c.AwaitVoters("n1", "n2", "n3")
@@ -74,6 +74,27 @@ func TestRemovalThatLeavesNoMajorityIsRefused(t *testing.T) {
 			t.Errorf("with all three: %v", err)
 		}
 		c.Write(register("web", "b", time.Minute))
+	})
+}
+
+// No flag has to force a removal: a node that is down can always be removed first.
+func TestNodesThatAreDownAreRemovedFirst(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t)
+		c.Together(5)
+		leader := leading(t, c, "n1")
+		c.AwaitKnown()
+		c.Node("n4").Kill()
+		c.Node("n5").Kill()
+		for _, id := range []string{"n3", "n4", "n5", "n3", "n2"} {
+			err := leader.RemoveNode(c.Context(), id)
+			if refused := errors.Is(err, store.ErrMembership); refused != (len(storetest.Voters(leader.Store)) == 5 && id == "n3") || err != nil && !refused {
+				t.Errorf("remove %s: %v", id, err)
+			}
+		}
+		c.AwaitVoters("n1")
+		c.Write(register("web", "a", time.Minute))
 	})
 }
 

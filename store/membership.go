@@ -12,6 +12,7 @@ import (
 
 	"github.com/werbenhu/registry/fsm"
 	"github.com/werbenhu/registry/fsm/fsmpb"
+	"github.com/werbenhu/registry/store/rafttransport"
 )
 
 // Self describes this node.
@@ -231,8 +232,10 @@ func (s *Store) RemoveNode(ctx context.Context, id string) error {
 		}
 		return fmt.Errorf("%w: handed leadership over before its removal", ErrNotLeader)
 	}
-	if err := s.awaitVoters(ctx, withoutServer(servers, raft.ServerID(id)), ""); err != nil {
-		return fmt.Errorf("%w: node %q is not removed: %w; start them first", ErrMembership, id, err)
+	next := withoutServer(servers, raft.ServerID(id))
+	if err := s.awaitVoters(ctx, next, ""); err != nil {
+		return fmt.Errorf("%w: node %q is not removed, which would leave the voters %s: %w; start them, or remove them first",
+			ErrMembership, id, names(rafttransport.Voters(next)), err)
 	}
 	if err := s.stillLeads(l); err != nil {
 		return err

@@ -166,7 +166,8 @@ func clusterRemoveCommand(e *env) *cli.Command {
 		Usage:     "take a node out of the cluster for good",
 		ArgsUsage: "NODE",
 		Description: "Its data directory cannot rejoin. To restart a node, just stop and start it.\n" +
-			"Says how many nodes may fail then, " + confirmRule,
+			"Refused if no majority of the other voters would be up. Says how many nodes may be lost\n" +
+			"then, " + confirmRule,
 		Flags: clientFlags(yesFlag(), jsonFlag()),
 		Action: func(c *cli.Context) error {
 			args, err := positional(c, "NODE")

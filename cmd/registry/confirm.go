@@ -162,6 +162,7 @@ func confirmLoss(e *env, c *cli.Context, l *link, group string) error {
 	return confirm(e, c, fmt.Sprintf("%s of %s would go, and %s keys move", count(guard.Silent, "silent member", "silent members"), group, plural(guard.Silent, "its", "their")))
 }
 
+// removeEffect says what a removal leaves, and what the loss of a node does then.
 func removeEffect(nodes []sdk.NodeStatus, gone sdk.NodeStatus) string {
 	if !gone.Voter {
 		return fmt.Sprintf("%s, which has no vote, would leave for good", gone.ID)
@@ -175,17 +176,21 @@ func removeEffect(nodes []sdk.NodeStatus, gone sdk.NodeStatus) string {
 			}
 		}
 	}
-	effect := fmt.Sprintf("%s would leave for good; voters %d → %d, of which %s may fail", gone.ID, voters+1, voters, fewer(voters/2, (voters-1)/2))
+	effect := fmt.Sprintf("%s would leave for good: %s now, %d afterwards", gone.ID, count(voters+1, "voter", "voters"), voters)
+	if voters > 0 { // the last voter stays
+		effect += ": " + tolerated(voters)
+	}
 	if silent := voters - answering; silent > 0 {
-		effect += fmt.Sprintf(" and %s not answer now", count(silent, "does", "do"))
+		effect += fmt.Sprintf("; %d of them %s not answer now", silent, plural(silent, "does", "do"))
 	}
 	return effect
 }
 
-// fewer says from which number to which, or the number if it stays.
-func fewer(from, to int) string {
-	if from == to {
-		return fmt.Sprint(from)
+// tolerated says how many of the voters may be lost.
+func tolerated(voters int) string {
+	lost := (voters - 1) / 2
+	if lost == 0 {
+		return "the loss of no node is tolerated"
 	}
-	return fmt.Sprintf("%d → %d", from, to)
+	return fmt.Sprintf("the loss of %s is tolerated", count(lost, "node", "nodes"))
 }

@@ -25,7 +25,7 @@ func TestConfirm(t *testing.T) {
 		{"member drain -group web -id web-1", "of the keys of web would move", "web/web-1 is draining, group revision"},
 		{"member resume -group web -id web-3", "of the keys of web would move", "web/web-3 is active, group revision"},
 		{"deregister -group web -id web-1", "of the keys of web would move", "deregistered"},
-		{"cluster remove n2", "n2 would leave for good; voters 3 → 2, of which 1 → 0 may fail", "node n2 removed"},
+		{"cluster remove n2", "n2 would leave for good: 3 voters now, 2 afterwards: the loss of no node is tolerated", "node n2 removed"},
 		{"group delete -force web", "web would go for good with its 3 members", "group web deleted with 3 members"},
 		{"group accept-loss web", "2 silent members of web would go", ""},
 	} {
@@ -68,8 +68,8 @@ func TestRemoveEffect(t *testing.T) {
 		gone sdk.NodeStatus
 		want string
 	}{
-		{five[0], "a would leave for good; voters 4 → 3, of which 1 may fail and 2 do not answer now"},
-		{five[1], "b would leave for good; voters 4 → 3, of which 1 may fail and 1 does not answer now"},
+		{five[0], "a would leave for good: 4 voters now, 3 afterwards: the loss of 1 node is tolerated; 2 of them do not answer now"},
+		{five[1], "b would leave for good: 4 voters now, 3 afterwards: the loss of 1 node is tolerated; 1 of them does not answer now"},
 		{five[4], "e, which has no vote, would leave for good"},
 	} {
 		if got := removeEffect(five, tt.gone); got != tt.want {
