@@ -66,7 +66,7 @@ func clusterCommand(e *env) *cli.Command {
 		Usage:    "look at the nodes and change which they are",
 		Category: categoryCluster,
 		Subcommands: []*cli.Command{
-			clusterStatusCommand(e), clusterJoinCommand(e), clusterRemoveCommand(e), clusterTransferCommand(e),
+			clusterStatusCommand(e), clusterJoinCommand(e), clusterRemoveCommand(e), clusterReplaceCommand(e), clusterTransferCommand(e),
 		},
 	}
 }

@@ -154,7 +154,7 @@ func (l *partialLine) arguments(ctx context.Context) []string {
 	switch name := strings.Trim(names[len(l.args)], "[]"); name {
 	case "GROUP", "A", "B":
 		return l.names(ctx, groupNames)
-	case "NODE":
+	case "NODE", "OLD", "NEW":
 		return l.names(ctx, nodeNames)
 	case "NAME":
 		return l.names(ctx, tokenNames)

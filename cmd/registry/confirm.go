@@ -131,19 +131,15 @@ func confirmRemove(e *env, c *cli.Context, l *link, id string) error {
 	if c.Bool("yes") {
 		return nil
 	}
-	var status sdk.Status
-	err := l.ask(c, func(ctx context.Context) (err error) {
-		status, err = l.Status(ctx, "")
-		return err
-	})
+	nodes, err := l.nodes(c)
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(status.Nodes, func(n sdk.NodeStatus) bool { return n.ID == id })
-	if i < 0 {
+	gone, isNode := findNode(nodes, id)
+	if !isNode {
 		return nil // the write says so
 	}
-	return confirm(e, c, removeEffect(status.Nodes, status.Nodes[i]))
+	return confirm(e, c, removeEffect(nodes, gone))
 }
 
 // confirmLoss says how many members would go at once.

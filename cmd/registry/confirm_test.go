@@ -13,7 +13,7 @@ import (
 // a terminal it shows what would happen and wants -yes.
 func TestConfirm(t *testing.T) {
 	voters := []*registrypb.NodeStatus{
-		{Id: "n1", Role: "leader", Voter: true}, {Id: "n2", Role: "follower", Voter: true}, {Id: "n3", Role: "follower", Voter: true},
+		{Id: "n1", Role: "leader", Voter: true}, {Id: "n2", Role: "follower", Voter: true}, {Id: "n3", Role: "follower", Voter: true, Ready: true},
 	}
 	for _, tt := range []struct {
 		args, says, done string
@@ -26,6 +26,7 @@ func TestConfirm(t *testing.T) {
 		{"member resume -group web -id web-3", "of the keys of web would move", "web/web-3 is active, group revision"},
 		{"deregister -group web -id web-1", "of the keys of web would move", "deregistered"},
 		{"cluster remove n2", "n2 would leave for good: 3 voters now, 2 afterwards: the loss of no node is tolerated", "node n2 removed"},
+		{"cluster replace n2 n3", "n2 would leave for good when n3 is a voter: 3 voters now, 2 afterwards: the loss of no node is tolerated", "node n3 is a voter, and n2 is no node"},
 		{"group delete -force web", "web would go for good with its 3 members", "group web deleted with 3 members"},
 		{"group accept-loss web", "2 silent members of web would go", ""},
 	} {

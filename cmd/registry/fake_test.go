@@ -42,7 +42,8 @@ type fake struct {
 	leaderless  bool
 	fingerprint uint64
 	nodes       []*registrypb.NodeStatus
-	batches     []int // keys of each MatchMany
+	onStatus    func() // under the lock, before each answer
+	batches     []int  // keys of each MatchMany
 	events      chan string
 	news        chan *registrypb.WatchEvent // for the watch that is open
 	savedFile   []byte                      // that SaveSnapshot sends before it fails
@@ -328,6 +329,9 @@ func (f *fake) UpdateMember(_ context.Context, r *registrypb.UpdateMemberRequest
 func (f *fake) Status(context.Context, *registrypb.StatusRequest) (*registrypb.StatusResponse, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.onStatus != nil {
+		f.onStatus()
+	}
 	leader := "n1"
 	if f.leaderless {
 		leader = ""
