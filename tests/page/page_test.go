@@ -1,12 +1,15 @@
 package page
 
 import (
+	"cmp"
 	"fmt"
 	"net/url"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/chromedp/chromedp/kb"
 )
@@ -21,8 +24,35 @@ func (n *node) page(group string) string {
 	return "http://" + n.addr + "/#/groups/" + url.PathEscape(group)
 }
 
-// TestGroup: a group is drawn, a member's join changes the ring without a reload, the fingerprint that the
-// browser computes is the node's, a key has the node's owner, and the slider goes back.
+// live is within what time a join must change the page.
+const live = time.Second
+
+// join is a member that the page's own JavaScript registered, and how long after the answer the page had it.
+type join struct {
+	ID string
+	MS int64
+}
+
+// joins registers five members, one after the other. The time counts in the page until both its list and its picture
+// have the member. A registration that fails, as without a leader, may still happen: the next id takes its place.
+const joins = `(async () => {
+	const end = performance.now() + 30_000, out = [];
+	const text = (selector) => document.querySelector(selector).innerText;
+	for (let i = 4; out.length < 5; i++) {
+		const id = 'web-' + i, before = ` + picture + `;
+		const missing = () => !text('.members .list').includes(id) || text('.ring-centre strong') !== text('.members .counts') || ` + picture + ` === before;
+		const late = () => { if (performance.now() > end) throw new Error('the page does not have ' + id + ': ' + document.body.innerText); };
+		late();
+		const { ok } = await fetch('/v1/groups/web/members/' + id, { method: 'PUT', headers: { 'Content-Type': 'application/json' }, body: '{"addr": "10.0.0.1:8080", "ttl": "1h"}' });
+		const answered = performance.now();
+		for (; ok && missing(); await new Promise(requestAnimationFrame)) late();
+		if (ok) out.push({ id, ms: Math.round(performance.now() - answered) });
+	}
+	return out;
+})()`
+
+// TestGroup: a group is drawn, a member's join changes the list and the ring within a second and without a reload, the
+// fingerprint that the browser computes is the node's, a key has the node's owner, and the slider goes back.
 func TestGroup(t *testing.T) {
 	t.Parallel()
 	needBrowser(t)
@@ -31,15 +61,16 @@ func TestGroup(t *testing.T) {
 	for i := range 3 {
 		leader.register("web", fmt.Sprintf("web-%d", i+1), nil)
 	}
-	p := open(t, other.page("web"))
+	p := open(t, other.page("web"), "status of 503", "status of 504") // a registration without a leader
 	p.says(patience, ".facts.top", "✓")
 	p.says(patience, ".members", "web-3")
-	before := eval[string](p, picture)
 	eval[bool](p, "window.loaded = true")
 
-	leader.register("web", "web-4", nil)
-	took := p.until(patience, fmt.Sprintf("document.querySelector('.members').innerText.includes('web-4') && %s !== %q", picture, before))
-	t.Logf("the ring had the new member after %v", took)
+	joined := eval[[]join](p, joins)
+	t.Logf("ms from the answer until the page had the member: %v", joined)
+	if best := slices.MinFunc(joined, func(a, b join) int { return cmp.Compare(a.MS, b.MS) }); best.MS >= live.Milliseconds() {
+		t.Errorf("the page had none of five members within %v", live)
+	}
 	p.says(patience, ".facts.top", "✓")
 	p.says(patience, ".right .events", "joined at 10.0.0.1:8080")
 	if !eval[bool](p, "window.loaded === true") {
@@ -53,16 +84,16 @@ func TestGroup(t *testing.T) {
 		p.says(patience, ".key-answer .owner", match.Members[0].ID)
 	}
 
-	p.enter(".whatif input[name=id]", "web-5")
+	p.enter(".whatif input[name=id]", "another")
 	p.says(patience, ".said", "of the keys would move, which is the least for these shares")
 
 	p.enter(".timeline input", "")
 	p.press(kb.Home)
-	p.says(patience, ".timeline", "1 change ago")
+	p.says(patience, ".timeline", "changes ago")
 	p.says(patience, "header .pill", "Paused")
-	p.silent(patience, ".members .list", "web-4")
+	p.silent(patience, ".members .list", joined[0].ID)
 	p.press(kb.End)
-	p.says(patience, ".members .list", "web-4")
+	p.says(patience, ".members .list", joined[0].ID)
 
 	p.says(patience, ".digests", "Compare")
 	eval[bool](p, "document.querySelector('.digests button').click() ?? true")
