@@ -254,6 +254,7 @@ func (d *devCluster) removeWhenKilled(signals <-chan os.Signal) (stop func()) {
 // devJSON is what dev prints once the nodes run.
 type devJSON struct {
 	Cluster  string        `json:"cluster"`
+	Page     string        `json:"page"`     // URL of the web page
 	DataDir  string        `json:"data_dir"` // goes with the nodes
 	Nodes    []devNodeJSON `json:"nodes"`
 	Env      []devVariable `json:"env"`      // that clients need; empty without -secure
@@ -267,7 +268,7 @@ type devNodeJSON struct {
 }
 
 func toDevJSON(d *devCluster) devJSON {
-	out := devJSON{Cluster: devName, DataDir: d.dir, Env: append([]devVariable{}, d.env...)}
+	out := devJSON{Cluster: devName, Page: d.page(), DataDir: d.dir, Env: append([]devVariable{}, d.env...)}
 	addrs := make([]string, len(d.nodes))
 	for i, n := range d.nodes {
 		addrs[i] = n.Addr()
@@ -291,6 +292,15 @@ func toDevJSON(d *devCluster) devJSON {
 	return out
 }
 
+// page is the URL of the first node's web page.
+func (d *devCluster) page() string {
+	scheme := "http"
+	if len(d.env) > 0 {
+		scheme = "https"
+	}
+	return scheme + "://" + d.nodes[0].Addr() + "/"
+}
+
 func printDev(e *env, c *cli.Context, d devJSON) error {
 	if c.Bool(flagJSON) {
 		return writeJSON(e.stdout, d)
@@ -307,7 +317,7 @@ func printDev(e *env, c *cli.Context, d devJSON) error {
 	for _, v := range d.Env {
 		lines = append(lines, fmt.Sprintf("export %s=%s", v.Name, shellWord(v.Value)))
 	}
-	_, err := fmt.Fprintf(e.stdout, "\nIn another terminal:\n\n  %s\n", strings.Join(append(lines, d.Commands...), "\n  "))
+	_, err := fmt.Fprintf(e.stdout, "\nWeb page: %s\n\nIn another terminal:\n\n  %s\n", d.Page, strings.Join(append(lines, d.Commands...), "\n  "))
 	return err
 }
 

@@ -52,7 +52,7 @@ func TestDev(t *testing.T) {
 	if err := json.NewDecoder(r.stdout).Decode(&d); err != nil {
 		t.Fatal(err)
 	}
-	if len(d.Nodes) != devNodes || d.Nodes[2].Addr != local(addr+2) || d.Nodes[2].Bind != local(bind+2) || d.Cluster != devName || filepath.Dir(d.DataDir) != tmp {
+	if len(d.Nodes) != devNodes || d.Nodes[2].Addr != local(addr+2) || d.Nodes[2].Bind != local(bind+2) || d.Cluster != devName || d.Page != "http://"+local(addr)+"/" || filepath.Dir(d.DataDir) != tmp {
 		t.Errorf("%+v", d)
 	}
 	if last := d.Commands[len(d.Commands)-1]; !strings.HasSuffix(last, " ring stats -registries "+local(addr)+","+local(addr+1)+","+local(addr+2)+" web") {
@@ -118,6 +118,9 @@ func TestDevSecure(t *testing.T) {
 	}
 	if len(d.Env) != 2 || d.Env[0].Name != "REGISTRY_CA" || d.Env[1].Name != "REGISTRY_TOKEN_FILE" {
 		t.Fatalf("%+v", d.Env)
+	}
+	if d.Page != "https://"+d.Nodes[0].Addr+"/" {
+		t.Error(d.Page)
 	}
 	at := d.Nodes[devNodes-1]
 	if r := execute(t, t.Context(), "", "cluster", "status", "-registries", at.Addr); r.code != exitUnavailable || !strings.Contains(r.stderr, "speaks TLS") {

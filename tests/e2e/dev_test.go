@@ -37,6 +37,7 @@ func TestDev(t *testing.T) {
 	}
 	t.Logf("match answers on all three addresses %v after the start", ms(time.Since(began)))
 	dev.says("registry cluster status", patience)
+	dev.says("\nWeb page: http://"+addrs[0]+"/\n", patience)
 	for _, addr := range addrs {
 		dev.says(addr, patience)
 	}
