@@ -237,6 +237,20 @@ func TestMaxAgeOfARingFromDisk(t *testing.T) {
 	}
 }
 
+// Without a maximum age no timer looks at the age of a copy: it would fire at once, for ever.
+func TestNoMaxAgeOfARingFromDisk(t *testing.T) {
+	path, _ := copyOf(t, time.Hour)
+	r, err := down(t).Ring(t.Context(), "g", WithDiskCopy(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stale != nil {
+		t.Error("a timer runs")
+	}
+}
+
 func TestDiskCopyAcrossARestart(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ring")
 	cl := newFakeWatched(t, 1)

@@ -393,8 +393,8 @@ func (r *Ring) checkAgeLocked() {
 		r.publishLocked()
 	}
 	r.readyLocked(age) // the view is published by now
-	if old {
-		return
+	if old || r.opts.maxAge == 0 {
+		return // a timer for no age would fire at once, for ever
 	}
 	left := r.opts.maxAge - age + time.Millisecond
 	if r.stale == nil {
