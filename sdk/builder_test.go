@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -54,28 +55,30 @@ func received(t *testing.T, r *Ring, n uint64) {
 // What has come and is not built yet makes the ring no younger, and a limit on
 // the age holds against a builder that takes long.
 func TestAgeCountsThePublishedRing(t *testing.T) {
-	cl := newFakeWatched(t, 1)
-	cl.write("g", memberIDs(3)...)
-	r, open := gated(t, cl, WithMaxAge(100*time.Millisecond))
-	eventually(t, "the first ring is fresh", func() bool { _, err := r.Match("k"); return err == nil })
-	last := cl.write("g", memberIDs(4)...)
-	received(t, r, 2)
-	asOf := r.staleness.since()
-	eventually(t, "the node says that this is its newest state", func() bool {
-		r.staleness.mu.Lock()
-		defer r.staleness.mu.Unlock()
-		return len(r.staleness.pending) > 0 || r.staleness.asOf != asOf
+	synctest.Test(t, func(t *testing.T) {
+		cl := newFakeWatched(t, 1)
+		cl.write("g", memberIDs(3)...)
+		r, open := gated(t, cl, WithMaxAge(100*time.Millisecond))
+		eventually(t, "the first ring is fresh", func() bool { _, err := r.Match("k"); return err == nil })
+		last := cl.write("g", memberIDs(4)...)
+		received(t, r, 2)
+		asOf := r.staleness.since()
+		eventually(t, "the node says that this is its newest state", func() bool {
+			r.staleness.mu.Lock()
+			defer r.staleness.mu.Unlock()
+			return len(r.staleness.pending) > 0 || r.staleness.asOf != asOf
+		})
+		if r.staleness.since() != asOf {
+			t.Fatal("what a node said of a state without a ring counts for the ring before")
+		}
+		eventually(t, "the ring is too old", func() bool { _, err := r.Match("k"); return errors.Is(err, ErrStale) })
+		if r.staleness.since() != asOf || r.Age() < 100*time.Millisecond {
+			t.Errorf("age %v", r.Age())
+		}
+		open()
+		wait(t, r, last)
+		eventually(t, "the new ring is fresh", func() bool { _, err := r.Match("k"); return err == nil })
 	})
-	if r.staleness.since() != asOf {
-		t.Fatal("what a node said of a state without a ring counts for the ring before")
-	}
-	eventually(t, "the ring is too old", func() bool { _, err := r.Match("k"); return errors.Is(err, ErrStale) })
-	if r.staleness.since() != asOf || r.Age() < 100*time.Millisecond {
-		t.Errorf("age %v", r.Age())
-	}
-	open()
-	wait(t, r, last)
-	eventually(t, "the new ring is fresh", func() bool { _, err := r.Match("k"); return err == nil })
 }
 
 // A claim that the next ring reaches is not lost to a newer one.
@@ -118,30 +121,32 @@ func TestClaimsOfFreshness(t *testing.T) {
 
 // While a ring is built all that comes is gathered, and built at once.
 func TestBuilderTakesTheNewestState(t *testing.T) {
-	cl := newFakeWatched(t, 1)
-	cl.write("g", memberIDs(3)...)
-	r, open := gated(t, cl)
-	seen := followViews(t, cl, r)
-	var last uint64
-	for i := range 300 {
-		last = cl.write("g", append(memberIDs(3), member(fmt.Sprint("other-", i), 1))...)
-	}
-	received(t, r, 301)
-	r.mu.Lock()
-	n := len(r.backlog.changes)
-	r.mu.Unlock()
-	if n > 8 {
-		t.Errorf("%d changes of a group of four are held", n)
-	}
-	if r.Revision() == last {
-		t.Error("the ring was built")
-	}
-	open()
-	wait(t, r, last)
-	seen()
-	if s := r.Stats(); s.Builds > 3 || s.Deltas != 300 {
-		t.Errorf("%+v", s)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		cl := newFakeWatched(t, 1)
+		cl.write("g", memberIDs(3)...)
+		r, open := gated(t, cl)
+		seen := followViews(t, cl, r)
+		var last uint64
+		for i := range 300 {
+			last = cl.write("g", append(memberIDs(3), member(fmt.Sprint("other-", i), 1))...)
+		}
+		received(t, r, 301)
+		r.mu.Lock()
+		n := len(r.backlog.changes)
+		r.mu.Unlock()
+		if n > 8 {
+			t.Errorf("%d changes of a group of four are held", n)
+		}
+		if r.Revision() == last {
+			t.Error("the ring was built")
+		}
+		open()
+		wait(t, r, last)
+		seen()
+		if s := r.Stats(); s.Builds > 3 || s.Deltas != 300 {
+			t.Errorf("%+v", s)
+		}
+	})
 }
 
 // What a backlog leaves is what the steps leave one by one, and it has no more
@@ -240,31 +245,33 @@ func TestBuildShare(t *testing.T) {
 
 // A ring that grew wrong is found by the next check, and replaced.
 func TestRingThatGrewWrong(t *testing.T) {
-	cl := newFakeWatched(t, 1)
-	cl.write("g", memberIDs(8)...)
-	var log bytes.Buffer
-	c := cl.client(cl.target(), fastProgress, WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
-	r, err := c.Ring(testContext(t), "g", withGrow(func(_ *ring.Ring, p ring.Params, ms []ring.Member) (*ring.Ring, error) {
-		wrong := slices.Clone(ms)
-		wrong[0].Weight = 3
-		return ring.New(p, wrong)
-	}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	last := cl.write("g", memberIDs(9)...)
-	right := fakeRing(cl.newest("g").members)
-	eventually(t, "the ring is as it should be", func() bool {
-		v := r.View()
-		return v.Revision() == last && v.Ring().Digest() == right.Digest()
+	synctest.Test(t, func(t *testing.T) {
+		cl := newFakeWatched(t, 1)
+		cl.write("g", memberIDs(8)...)
+		var log bytes.Buffer
+		c := cl.client(cl.target(), fastProgress, WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
+		r, err := c.Ring(testContext(t), "g", withGrow(func(_ *ring.Ring, p ring.Params, ms []ring.Member) (*ring.Ring, error) {
+			wrong := slices.Clone(ms)
+			wrong[0].Weight = 3
+			return ring.New(p, wrong)
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		last := cl.write("g", memberIDs(9)...)
+		right := fakeRing(cl.newest("g").members)
+		eventually(t, "the ring is as it should be", func() bool {
+			v := r.View()
+			return v.Revision() == last && v.Ring().Digest() == right.Digest()
+		})
+		if s := r.Stats(); s.Mismatches != 1 {
+			t.Errorf("%+v", s)
+		}
+		_ = r.Close()
+		if !strings.Contains(log.String(), "level=ERROR") || !strings.Contains(log.String(), "differs from one built from scratch") {
+			t.Errorf("log: %s", log.String())
+		}
 	})
-	if s := r.Stats(); s.Mismatches != 1 {
-		t.Errorf("%+v", s)
-	}
-	_ = r.Close()
-	if !strings.Contains(log.String(), "level=ERROR") || !strings.Contains(log.String(), "differs from one built from scratch") {
-		t.Errorf("log: %s", log.String())
-	}
 }
 
 // Checks come by turns: never in the way of what is to be built, but for one in a
@@ -304,13 +311,15 @@ func TestChecksByTurns(t *testing.T) {
 
 // A ring from disk that the watch goes on from is what the builder goes on from.
 func TestBuilderGoesOnFromADiskCopy(t *testing.T) {
-	r := &Ring{group: "g"}
-	v := benchView(t, 20)
-	r.latest = v
-	b := newBuilder(r, 1)
-	r.backlog.add(&step{params: v.params, removed: []string{"webserver-000003"}, left: []string{"webserver-000003"}}, state{number: 1, params: v.params})
-	next := r.takeBacklog(b)
-	if ms := next.after(b.members); len(ms) != 19 || slices.ContainsFunc(ms, func(m Member) bool { return m.ID == "webserver-000003" }) {
-		t.Errorf("%d members", len(ms))
-	}
+	synctest.Test(t, func(t *testing.T) {
+		r := &Ring{group: "g"}
+		v := benchView(t, 20)
+		r.latest = v
+		b := newBuilder(r, 1)
+		r.backlog.add(&step{params: v.params, removed: []string{"webserver-000003"}, left: []string{"webserver-000003"}}, state{number: 1, params: v.params})
+		next := r.takeBacklog(b)
+		if ms := next.after(b.members); len(ms) != 19 || slices.ContainsFunc(ms, func(m Member) bool { return m.ID == "webserver-000003" }) {
+			t.Errorf("%d members", len(ms))
+		}
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/werbenhu/registry/rpc/registrypb"
@@ -22,32 +23,34 @@ func TestClusterThatWasFormedAnew(t *testing.T) {
 		"further on, with the same members": {7, 4},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cl := newFakeWatched(t, 2)
-			revision := cl.write("g", memberIDs(4)...)
-			c := cl.client(cl.target(), fastProgress, outageSoon)
-			r := openRing(t, c)
-			var changes atomic.Int32
-			r.OnChange(func(c RingChange) { changes.Add(1) })
-			watches := watchAll(t, c)
-			cl.become("fake/cluster-2", cl.nodes...)
-			for what, nextErr := range watches {
-				if err := nextErr(); !errors.Is(err, ErrWrongCluster) {
-					t.Errorf("%s: %v", what, err)
+			synctest.Test(t, func(t *testing.T) {
+				cl := newFakeWatched(t, 2)
+				revision := cl.write("g", memberIDs(4)...)
+				c := cl.client(cl.target(), fastProgress, outageSoon)
+				r := openRing(t, c)
+				var changes atomic.Int32
+				r.OnChange(func(c RingChange) { changes.Add(1) })
+				watches := watchAll(t, c)
+				cl.become("fake/cluster-2", cl.nodes...)
+				for what, nextErr := range watches {
+					if err := nextErr(); !errors.Is(err, ErrWrongCluster) {
+						t.Errorf("%s: %v", what, err)
+					}
 				}
-			}
-			cl.mu.Lock()
-			cl.id, cl.histories, cl.index = "cluster-2", nil, max(cl.index, revision+tt.later)
-			cl.writeAtLocked("g", revision+tt.later, memberIDs(tt.members))
-			cl.mu.Unlock()
-			if _, err := c.Match(testContext(t), "g", "k", Linearizable()); !errors.Is(err, ErrWrongCluster) {
-				t.Errorf("match: %v", err)
-			}
-			if v := r.View(); v.ClusterID() != "cluster-1" || v.Revision() != revision || changes.Load() != 0 || r.Err() != nil {
-				t.Errorf("ring of %q at %d, %d changes, %v", v.ClusterID(), v.Revision(), changes.Load(), r.Err())
-			}
-			if v := openRing(t, cl.client(cl.target(), fastProgress)).View(); v.ClusterID() != "cluster-2" { // a new client
-				t.Errorf("of cluster %q", v.ClusterID())
-			}
+				cl.mu.Lock()
+				cl.id, cl.histories, cl.index = "cluster-2", nil, max(cl.index, revision+tt.later)
+				cl.writeAtLocked("g", revision+tt.later, memberIDs(tt.members))
+				cl.mu.Unlock()
+				if _, err := c.Match(testContext(t), "g", "k", Linearizable()); !errors.Is(err, ErrWrongCluster) {
+					t.Errorf("match: %v", err)
+				}
+				if v := r.View(); v.ClusterID() != "cluster-1" || v.Revision() != revision || changes.Load() != 0 || r.Err() != nil {
+					t.Errorf("ring of %q at %d, %d changes, %v", v.ClusterID(), v.Revision(), changes.Load(), r.Err())
+				}
+				if v := openRing(t, cl.client(cl.target(), fastProgress)).View(); v.ClusterID() != "cluster-2" { // a new client
+					t.Errorf("of cluster %q", v.ClusterID())
+				}
+			})
 		})
 	}
 }
@@ -78,87 +81,93 @@ func watchAll(t *testing.T, c *Client) map[string]func() error {
 
 // A watch leaves a node of another cluster.
 func TestSnapshotOfAnotherCluster(t *testing.T) {
-	cl := newFakeWatched(t, 2)
-	cl.write("g", memberIDs(4)...)
-	cl.nodes[0].alter = func(e *registrypb.WatchEvent) *registrypb.WatchEvent {
-		if s := e.GetSnapshot(); s != nil && s.Revision > 103 {
-			s.ClusterId = "other"
+	synctest.Test(t, func(t *testing.T) {
+		cl := newFakeWatched(t, 2)
+		cl.write("g", memberIDs(4)...)
+		cl.nodes[0].alter = func(e *registrypb.WatchEvent) *registrypb.WatchEvent {
+			if s := e.GetSnapshot(); s != nil && s.Revision > 103 {
+				s.ClusterId = "other"
+			}
+			return e
 		}
-		return e
-	}
-	cl.mu.Lock()
-	cl.histories["g"].forgot = 1000 // every stream starts with a snapshot
-	cl.mu.Unlock()
-	r := openRing(t, cl.client(cl.target(), fastProgress))
-	wait(t, r, cl.write("g", memberIDs(5)...)) // a delta, or from the other node
-	cl.nodes[0].breakStreams()
-	wait(t, r, cl.write("g", memberIDs(6)...))
-	if v := r.View(); v.ClusterID() != "cluster-1" || r.Stats().Rebuilds != 0 {
-		t.Errorf("of cluster %q, %+v", v.ClusterID(), r.Stats())
-	}
+		cl.mu.Lock()
+		cl.histories["g"].forgot = 1000 // every stream starts with a snapshot
+		cl.mu.Unlock()
+		r := openRing(t, cl.client(cl.target(), fastProgress))
+		wait(t, r, cl.write("g", memberIDs(5)...)) // a delta, or from the other node
+		cl.nodes[0].breakStreams()
+		wait(t, r, cl.write("g", memberIDs(6)...))
+		if v := r.View(); v.ClusterID() != "cluster-1" || r.Stats().Rebuilds != 0 {
+			t.Errorf("of cluster %q, %+v", v.ClusterID(), r.Stats())
+		}
+	})
 }
 
 // A member that a step leaves with another weight than the node has is noticed
 // at that step, by a plain watch too.
 func TestWatchDropsStatesWithoutTheirFingerprint(t *testing.T) {
-	cl := newFakeWatched(t, 1)
-	cl.write("g", memberIDs(4)...)
-	var wrong atomic.Int32
-	cl.nodes[0].alter = func(e *registrypb.WatchEvent) *registrypb.WatchEvent {
-		if d := e.GetDelta(); d != nil && len(d.Put) > 0 && d.Put[0].Id == "m-6" {
-			d.Put[0].Weight++
-			wrong.Add(1)
+	synctest.Test(t, func(t *testing.T) {
+		cl := newFakeWatched(t, 1)
+		cl.write("g", memberIDs(4)...)
+		var wrong atomic.Int32
+		cl.nodes[0].alter = func(e *registrypb.WatchEvent) *registrypb.WatchEvent {
+			if d := e.GetDelta(); d != nil && len(d.Put) > 0 && d.Put[0].Id == "m-6" {
+				d.Put[0].Weight++
+				wrong.Add(1)
+			}
+			return e
 		}
-		return e
-	}
-	c := cl.client(cl.target(), fastProgress)
-	one, err := c.Watch(t.Context(), "g")
-	if err != nil {
-		t.Fatal(err)
-	}
-	all, err := c.WatchPrefix(t.Context(), "g")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, w := range map[string]*Watch[GroupEvent]{"Watch": one, "WatchPrefix": all} {
-		g := &replica{}
-		for n := 5; n <= 9; n++ {
-			last := cl.write("g", memberIDs(n)...)
-			for g.revision < last {
-				g.take(t, next(t, w))
-				if err := g.is(cl, "g"); err != nil {
-					t.Fatal(name, err)
+		c := cl.client(cl.target(), fastProgress)
+		one, err := c.Watch(t.Context(), "g")
+		if err != nil {
+			t.Fatal(err)
+		}
+		all, err := c.WatchPrefix(t.Context(), "g")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, w := range map[string]*Watch[GroupEvent]{"Watch": one, "WatchPrefix": all} {
+			g := &replica{}
+			for n := 5; n <= 9; n++ {
+				last := cl.write("g", memberIDs(n)...)
+				for g.revision < last {
+					g.take(t, next(t, w))
+					if err := g.is(cl, "g"); err != nil {
+						t.Fatal(name, err)
+					}
 				}
 			}
 		}
-	}
-	if wrong.Load() == 0 {
-		t.Error("nothing was wrong")
-	}
+		if wrong.Load() == 0 {
+			t.Error("nothing was wrong")
+		}
+	})
 }
 
 // One group among many that never fits does not make a watch open one stream
 // after the other without a pause.
 func TestMismatchesArePaced(t *testing.T) {
-	cl := newFakeWatched(t, 1)
-	cl.write("a", memberIDs(2)...)
-	cl.write("b", memberIDs(3)...)
-	cl.nodes[0].alter = func(e *registrypb.WatchEvent) *registrypb.WatchEvent {
-		if s := e.GetSnapshot(); s.GetGroup() == "b" {
-			s.Fingerprint++
+	synctest.Test(t, func(t *testing.T) {
+		cl := newFakeWatched(t, 1)
+		cl.write("a", memberIDs(2)...)
+		cl.write("b", memberIDs(3)...)
+		cl.nodes[0].alter = func(e *registrypb.WatchEvent) *registrypb.WatchEvent {
+			if s := e.GetSnapshot(); s.GetGroup() == "b" {
+				s.Fingerprint++
+			}
+			return e
 		}
-		return e
-	}
-	began := time.Now()
-	w, err := cl.client(cl.target(), fastProgress).WatchPrefix(t.Context(), "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if e := next(t, w); e.Group != "a" || len(e.Put) != 2 {
-		t.Errorf("%+v", e)
-	}
-	eventually(t, "streams are opened again", func() bool { return cl.nodes[0].count("Watch") >= 20 })
-	if took := time.Since(began); took < 100*time.Millisecond { // the pauses are 2.5 ms at least, and grow to 25 ms
-		t.Errorf("20 streams were opened within %v", took)
-	}
+		began := time.Now()
+		w, err := cl.client(cl.target(), fastProgress).WatchPrefix(t.Context(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e := next(t, w); e.Group != "a" || len(e.Put) != 2 {
+			t.Errorf("%+v", e)
+		}
+		eventually(t, "streams are opened again", func() bool { return cl.nodes[0].count("Watch") >= 20 })
+		if took := time.Since(began); took < 100*time.Millisecond { // the pauses are 2.5 ms at least, and grow to 25 ms
+			t.Errorf("20 streams were opened within %v", took)
+		}
+	})
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"hash/fnv"
-	"net"
 	"sort"
 	"strings"
 	"sync"
@@ -81,22 +80,15 @@ func newFakeCluster(t *testing.T, n int) *fakeCluster {
 		t: t, index: 100, id: "cluster-1", registrations: map[string]*fakeRegistration{}, leases: map[uint64]*fakeRegistration{}, beats: map[uint64]int{},
 	}
 	for i := range n {
-		cl.nodes = append(cl.nodes, cl.start(fmt.Sprintf("node-%d", i), "127.0.0.1:0"))
+		cl.nodes = append(cl.nodes, cl.start(fmt.Sprintf("node-%d", i), ""))
 	}
 	return cl
 }
 
 func (cl *fakeCluster) start(id, addr string) *fakeNode {
 	cl.t.Helper()
-	// A client that redials a port where nobody listens may be given that port as
-	// its own, and holds it for a moment.
-	var lis net.Listener
-	eventually(cl.t, "the port is free", func() bool {
-		var err error
-		lis, err = net.Listen("tcp", addr)
-		return err == nil
-	})
-	n := &fakeNode{cl: cl, id: id, addr: lis.Addr().String(), calls: map[string]int{}}
+	lis, addr := listenFake(cl.t, addr)
+	n := &fakeNode{cl: cl, id: id, addr: addr, calls: map[string]int{}}
 	n.srv = grpc.NewServer(grpc.UnaryInterceptor(n.unary), grpc.StreamInterceptor(n.stream))
 	registrypb.RegisterRegistryServer(n.srv, n)
 	registrypb.RegisterClusterServer(n.srv, n)
@@ -117,7 +109,7 @@ func (cl *fakeCluster) start(id, addr string) *fakeNode {
 func (cl *fakeCluster) move(i int) {
 	old := cl.nodes[i]
 	old.srv.Stop()
-	cl.replace(i, cl.start(old.id, "127.0.0.1:0"))
+	cl.replace(i, cl.start(old.id, ""))
 }
 
 // replace puts a node in the place of another and tells the watchers.
@@ -149,7 +141,7 @@ func (cl *fakeCluster) target(nodes ...int) string {
 func (cl *fakeCluster) client(target string, opts ...Option) *Client {
 	cl.t.Helper()
 	short := func(c *config) {
-		c.attemptTimeout, c.refresh = 250*time.Millisecond, -1
+		c.attemptTimeout, c.refresh, c.dialer = 250*time.Millisecond, -1, dialFake
 		c.backoffBase, c.backoffMax, c.firstRefresh = 5*time.Millisecond, 50*time.Millisecond, 10*time.Millisecond
 	}
 	c, err := Dial(target, append([]Option{short}, opts...)...)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -77,33 +78,35 @@ func none(context.Context, string, any) error { return nil }
 // What waits goes together, and each registration has its own outcome.
 func TestWaitingRegistrationsGoTogether(t *testing.T) {
 	t.Parallel()
-	const waiting = 1500
-	g := gather(t, 1, waiting, func(_ context.Context, method string, req any) error {
-		if r, ok := req.(*registrypb.RegisterRequest); ok && r.GetId() == "m-7" {
-			return because(registrypb.ErrorDetail_CONFLICT)
+	synctest.Test(t, func(t *testing.T) {
+		const waiting = 1500
+		g := gather(t, 1, waiting, func(_ context.Context, method string, req any) error {
+			if r, ok := req.(*registrypb.RegisterRequest); ok && r.GetId() == "m-7" {
+				return because(registrypb.ErrorDetail_CONFLICT)
+			}
+			return nil
+		})
+		if n := g.nodes[0].count("RegisterMany"); n != 0 {
+			t.Errorf("%d calls of several before one of the first has ended", n)
 		}
-		return nil
+		g.wait()
+		for id, err := range g.errs {
+			if id == "m-7" && errors.Is(err, ErrConflict) {
+				continue
+			}
+			if err != nil {
+				t.Errorf("%s: %v", id, err)
+			}
+		}
+		if n := g.nodes[0].count("RegisterMany"); n < 2 || n > gatherCalls+1 {
+			t.Errorf("%d calls of several", n)
+		}
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if len(g.registrations) != waiting+gatherCalls-1 {
+			t.Errorf("%d registrations, want %d", len(g.registrations), waiting+gatherCalls-1)
+		}
 	})
-	if n := g.nodes[0].count("RegisterMany"); n != 0 {
-		t.Errorf("%d calls of several before one of the first has ended", n)
-	}
-	g.wait()
-	for id, err := range g.errs {
-		if id == "m-7" && errors.Is(err, ErrConflict) {
-			continue
-		}
-		if err != nil {
-			t.Errorf("%s: %v", id, err)
-		}
-	}
-	if n := g.nodes[0].count("RegisterMany"); n < 2 || n > gatherCalls+1 {
-		t.Errorf("%d calls of several", n)
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if len(g.registrations) != waiting+gatherCalls-1 {
-		t.Errorf("%d registrations, want %d", len(g.registrations), waiting+gatherCalls-1)
-	}
 }
 
 // A node of before, or a token that does not allow one of them: each goes alone.
@@ -115,18 +118,20 @@ func TestGatheredRegistrationsGoAlone(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			g := gather(t, 1, 20, func(_ context.Context, method string, _ any) error {
-				if method == "RegisterMany" {
-					return refuse
+			synctest.Test(t, func(t *testing.T) {
+				g := gather(t, 1, 20, func(_ context.Context, method string, _ any) error {
+					if method == "RegisterMany" {
+						return refuse
+					}
+					return nil
+				})
+				g.wait()
+				for id, err := range g.errs {
+					if err != nil {
+						t.Errorf("%s: %v", id, err)
+					}
 				}
-				return nil
 			})
-			g.wait()
-			for id, err := range g.errs {
-				if err != nil {
-					t.Errorf("%s: %v", id, err)
-				}
-			}
 		})
 	}
 }
@@ -134,51 +139,55 @@ func TestGatheredRegistrationsGoAlone(t *testing.T) {
 // A member of another token is registered by a call of its own, which may.
 func TestForeignMemberIsRegisteredAlone(t *testing.T) {
 	t.Parallel()
-	together := true
-	var mu sync.Mutex
-	g := gather(t, 1, 20, func(_ context.Context, method string, req any) error {
-		mu.Lock()
-		defer mu.Unlock()
-		if r, ok := req.(*registrypb.RegisterRequest); ok && r.GetId() == "m-3" && together {
-			together = false
-			return failing(codes.PermissionDenied, &registrypb.ErrorDetail{Reason: registrypb.ErrorDetail_NOT_OWNER})
+	synctest.Test(t, func(t *testing.T) {
+		together := true
+		var mu sync.Mutex
+		g := gather(t, 1, 20, func(_ context.Context, method string, req any) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if r, ok := req.(*registrypb.RegisterRequest); ok && r.GetId() == "m-3" && together {
+				together = false
+				return failing(codes.PermissionDenied, &registrypb.ErrorDetail{Reason: registrypb.ErrorDetail_NOT_OWNER})
+			}
+			return nil
+		})
+		g.wait()
+		for id, err := range g.errs {
+			if err != nil {
+				t.Errorf("%s: %v", id, err)
+			}
 		}
-		return nil
 	})
-	g.wait()
-	for id, err := range g.errs {
-		if err != nil {
-			t.Errorf("%s: %v", id, err)
-		}
-	}
 }
 
 // A caller that gives up while it waits is not sent.
 func TestGatheredRegistrationGivesUp(t *testing.T) {
 	t.Parallel()
-	g := gather(t, 1, 2, none)
-	ctx, cancel := context.WithCancel(testContext(t))
-	failed := make(chan error, 1)
-	go func() {
-		_, err := g.client.Register(ctx, service("gone", nil))
-		failed <- err
-	}()
-	eventually(t, "it waits", func() bool { return g.waits() == 3 })
-	cancel()
-	select {
-	case err := <-failed:
-		if !errors.Is(err, context.Canceled) || errors.Is(err, ErrOutcomeUnknown) {
-			t.Errorf("its error: %v", err)
+	synctest.Test(t, func(t *testing.T) {
+		g := gather(t, 1, 2, none)
+		ctx, cancel := context.WithCancel(testContext(t))
+		failed := make(chan error, 1)
+		go func() {
+			_, err := g.client.Register(ctx, service("gone", nil))
+			failed <- err
+		}()
+		eventually(t, "it waits", func() bool { return g.waits() == 3 })
+		cancel()
+		select {
+		case err := <-failed:
+			if !errors.Is(err, context.Canceled) || errors.Is(err, ErrOutcomeUnknown) {
+				t.Errorf("its error: %v", err)
+			}
+		case <-time.After(within):
+			t.Fatal("it goes on waiting")
 		}
-	case <-time.After(within):
-		t.Fatal("it goes on waiting")
-	}
-	g.wait()
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.registrations["g/gone"] != nil {
-		t.Error("it was sent")
-	}
+		g.wait()
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if g.registrations["g/gone"] != nil {
+			t.Error("it was sent")
+		}
+	})
 }
 
 // After a call whose outcome is unknown, each is repeated with its own request id.
@@ -190,7 +199,9 @@ func TestGatheredRegistrationsAreRepeated(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			repeatGathered(t, broken)
+			synctest.Test(t, func(t *testing.T) {
+				repeatGathered(t, broken)
+			})
 		})
 	}
 }
@@ -236,16 +247,18 @@ func repeatGathered(t *testing.T, broken error) {
 // Close ends what waits.
 func TestCloseEndsWaitingRegistrations(t *testing.T) {
 	t.Parallel()
-	g := gather(t, 1, 20, none)
-	closed := make(chan error, 1)
-	go func() { closed <- g.client.Close() }()
-	g.wait()
-	<-closed
-	for id, err := range g.errs {
-		if err != nil && !errors.Is(err, ErrClosed) {
-			t.Errorf("%s: %v", id, err)
+	synctest.Test(t, func(t *testing.T) {
+		g := gather(t, 1, 20, none)
+		closed := make(chan error, 1)
+		go func() { closed <- g.client.Close() }()
+		g.wait()
+		<-closed
+		for id, err := range g.errs {
+			if err != nil && !errors.Is(err, ErrClosed) {
+				t.Errorf("%s: %v", id, err)
+			}
 		}
-	}
+	})
 }
 
 // waiter is a registration that waits at the client's first node.
@@ -261,57 +274,63 @@ func (cl *fakeCluster) waiter(c *Client, id string) *gathered {
 // The outcome of a registration that reached no node is known, though it waited.
 func TestGatheredRegistrationIsNotSent(t *testing.T) {
 	t.Parallel()
-	cl := newFakeCluster(t, 0)
-	c := cl.client("127.0.0.1:1") // where nobody listens
-	w := cl.waiter(c, "m")
-	w.sent = true // as ended does
-	c.pool.all[0].registers.send(c, []*gathered{w})
-	if <-w.done; w.err == nil || w.sent {
-		t.Errorf("%v, sent %v", w.err, w.sent)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		cl := newFakeCluster(t, 0)
+		c := cl.client("127.0.0.1:1") // where nobody listens
+		w := cl.waiter(c, "m")
+		w.sent = true // as ended does
+		c.pool.all[0].registers.send(c, []*gathered{w})
+		if <-w.done; w.err == nil || w.sent {
+			t.Errorf("%v, sent %v", w.err, w.sent)
+		}
+	})
 }
 
 // After a redial what waits goes over the new connection.
 func TestGatheredRegistrationsGoOverTheNewestConnection(t *testing.T) {
 	t.Parallel()
-	cl := newFakeCluster(t, 1)
-	c := cl.client(cl.target())
-	batch := []*gathered{cl.waiter(cl.client("127.0.0.1:1"), "m-0"), cl.waiter(c, "m-1")}
-	c.pool.all[0].registers.send(c, batch)
-	for _, w := range batch {
-		if <-w.done; w.err != nil {
-			t.Errorf("%s: %v", w.req.GetId(), w.err)
+	synctest.Test(t, func(t *testing.T) {
+		cl := newFakeCluster(t, 1)
+		c := cl.client(cl.target())
+		batch := []*gathered{cl.waiter(cl.client("127.0.0.1:1"), "m-0"), cl.waiter(c, "m-1")}
+		c.pool.all[0].registers.send(c, batch)
+		for _, w := range batch {
+			if <-w.done; w.err != nil {
+				t.Errorf("%s: %v", w.req.GetId(), w.err)
+			}
 		}
-	}
+	})
 }
 
 // Once the client is being closed nothing waits on, however many did.
 func TestCloseEndsAllThatWait(t *testing.T) {
 	t.Parallel()
-	cl := newFakeCluster(t, 1)
-	c := cl.client(cl.target())
-	g := &gatherer{calls: 1}
-	for i := range 2*gatherMost + 1 {
-		g.waiting = append(g.waiting, cl.waiter(c, fmt.Sprint(i)))
-	}
-	all := slices.Clone(g.waiting)
-	if err := c.Close(); err != nil {
-		t.Fatal(err)
-	}
-	g.ended(c)
-	for i, w := range all {
-		select {
-		case <-w.done:
-			if !errors.Is(w.err, ErrClosed) || w.sent {
-				t.Fatalf("%d: %v, sent %v", i, w.err, w.sent)
-			}
-		default:
-			t.Fatalf("%d goes on waiting", i)
+	synctest.Test(t, func(t *testing.T) {
+		cl := newFakeCluster(t, 1)
+		c := cl.client(cl.target())
+		g := &gatherer{calls: 1}
+		for i := range 2*gatherMost + 1 {
+			g.waiting = append(g.waiting, cl.waiter(c, fmt.Sprint(i)))
 		}
-	}
-	if g.calls != 0 || len(g.waiting) != 0 {
-		t.Errorf("%d calls, %d waiting", g.calls, len(g.waiting))
-	}
+		all := slices.Clone(g.waiting)
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+		g.ended(c)
+		for i, w := range all {
+			select {
+			case <-w.done:
+				if !errors.Is(w.err, ErrClosed) || w.sent {
+					t.Fatalf("%d: %v, sent %v", i, w.err, w.sent)
+				}
+			default:
+				t.Fatalf("%d goes on waiting", i)
+			}
+		}
+		if g.calls != 0 || len(g.waiting) != 0 {
+			t.Errorf("%d calls, %d waiting", g.calls, len(g.waiting))
+		}
+	})
 }
 
 // An answer that this version does not know is an error, and no registration.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
@@ -44,59 +45,63 @@ func TestWatchThatCannotWorkSaysSo(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cl := newFakeWatched(t, 2)
-			tt.spoil(cl)
-			c := cl.client(cl.target(), fastProgress, soon, small)
-			one, err := c.Watch(t.Context(), "g")
-			if err != nil {
-				t.Fatal(err)
-			}
-			prefix, err := c.WatchPrefix(t.Context(), "g")
-			if err != nil {
-				t.Fatal(err)
-			}
-			watches := map[string]*Watch[GroupEvent]{"Watch": one, "WatchPrefix": prefix}
-			for name, w := range watches {
-				if e := next(t, w); !tt.want(e.Err) || e.Recovered || e.Reset || e.Revision != 0 {
-					t.Errorf("%s: %+v", name, e)
+			synctest.Test(t, func(t *testing.T) {
+				cl := newFakeWatched(t, 2)
+				tt.spoil(cl)
+				c := cl.client(cl.target(), fastProgress, soon, small)
+				one, err := c.Watch(t.Context(), "g")
+				if err != nil {
+					t.Fatal(err)
 				}
-			}
-			revision := cl.write("g", memberIDs(4)...)
-			for _, n := range cl.nodes {
-				n.breakStreams()
-			}
-			for name, w := range watches {
-				recovered, shown := false, false
-				for !recovered || !shown {
-					e := next(t, w)
-					recovered, shown = recovered || e.Recovered, shown || e.Reset && e.Revision == revision
-					if e.Err != nil {
-						t.Errorf("%s: reported twice: %v", name, e.Err)
+				prefix, err := c.WatchPrefix(t.Context(), "g")
+				if err != nil {
+					t.Fatal(err)
+				}
+				watches := map[string]*Watch[GroupEvent]{"Watch": one, "WatchPrefix": prefix}
+				for name, w := range watches {
+					if e := next(t, w); !tt.want(e.Err) || e.Recovered || e.Reset || e.Revision != 0 {
+						t.Errorf("%s: %+v", name, e)
 					}
 				}
-			}
+				revision := cl.write("g", memberIDs(4)...)
+				for _, n := range cl.nodes {
+					n.breakStreams()
+				}
+				for name, w := range watches {
+					recovered, shown := false, false
+					for !recovered || !shown {
+						e := next(t, w)
+						recovered, shown = recovered || e.Recovered, shown || e.Reset && e.Revision == revision
+						if e.Err != nil {
+							t.Errorf("%s: reported twice: %v", name, e.Err)
+						}
+					}
+				}
+			})
 		})
 	}
 }
 
 // A ring that gets nothing says so in its statistics.
 func TestRingThatGetsNothing(t *testing.T) {
-	cl := newFakeWatched(t, 1)
-	cl.write("g", memberIDs(3)...)
-	r := openRing(t, cl.client(cl.target(), fastProgress, func(c *config) { c.outageAfter = 20 * time.Millisecond }))
-	cl.nodes[0].script(func(_ context.Context, method string, _ any) error {
-		if method == "Watch" {
-			return because(registrypb.ErrorDetail_NOT_READY)
+	synctest.Test(t, func(t *testing.T) {
+		cl := newFakeWatched(t, 1)
+		cl.write("g", memberIDs(3)...)
+		r := openRing(t, cl.client(cl.target(), fastProgress, func(c *config) { c.outageAfter = 20 * time.Millisecond }))
+		cl.nodes[0].script(func(_ context.Context, method string, _ any) error {
+			if method == "Watch" {
+				return because(registrypb.ErrorDetail_NOT_READY)
+			}
+			return nil
+		})
+		cl.nodes[0].breakStreams()
+		eventually(t, "the outage is reported", func() bool { return r.Stats().Outage != nil })
+		if s := r.Stats(); !errors.Is(s.Outage, ErrNotReady) || s.Outages != 1 {
+			t.Errorf("%+v", s)
 		}
-		return nil
+		cl.nodes[0].script(nil)
+		eventually(t, "it is over", func() bool { return r.Stats().Outage == nil })
 	})
-	cl.nodes[0].breakStreams()
-	eventually(t, "the outage is reported", func() bool { return r.Stats().Outage != nil })
-	if s := r.Stats(); !errors.Is(s.Outage, ErrNotReady) || s.Outages != 1 {
-		t.Errorf("%+v", s)
-	}
-	cl.nodes[0].script(nil)
-	eventually(t, "it is over", func() bool { return r.Stats().Outage == nil })
 }
 
 // An outage is reported once, and again for each kind of refusal by the nodes.
@@ -156,105 +161,111 @@ func TestOutageThatBecomesARefusal(t *testing.T) {
 // After an outage was reported, nodes of another cluster at the same addresses are
 // reported too: nothing else shows it.
 func TestClusterFormedAnewIsReported(t *testing.T) {
-	cl := newFakeWatched(t, 2)
-	cl.write("g", memberIDs(4)...)
-	c := cl.client(cl.target(), fastProgress, outageSoon)
-	rec := newRecorder()
-	register(t, c, service("m", rec.on))
-	rec.want(t, EventRegistered)
-	r := openRing(t, c)
-	watches := watchAll(t, c)
-	away := func(context.Context, string, any) error { return because(registrypb.ErrorDetail_NOT_READY) }
-	for _, n := range cl.nodes {
-		n.script(away)
-		n.breakStreams()
-	}
-	for _, want := range []error{ErrNotReady, ErrWrongCluster} {
-		for what, nextErr := range watches {
-			if err := nextErr(); !errors.Is(err, want) {
-				t.Errorf("%s: %v, want %v", what, err, want)
-			}
+	synctest.Test(t, func(t *testing.T) {
+		cl := newFakeWatched(t, 2)
+		cl.write("g", memberIDs(4)...)
+		c := cl.client(cl.target(), fastProgress, outageSoon)
+		rec := newRecorder()
+		register(t, c, service("m", rec.on))
+		rec.want(t, EventRegistered)
+		r := openRing(t, c)
+		watches := watchAll(t, c)
+		away := func(context.Context, string, any) error { return because(registrypb.ErrorDetail_NOT_READY) }
+		for _, n := range cl.nodes {
+			n.script(away)
+			n.breakStreams()
 		}
-		rec.next(t, EventUnreachable, want)
-		eventually(t, "the ring's reason", func() bool { return errors.Is(r.Stats().Outage, want) })
-		cl.become("fake/cluster-2", cl.nodes...)
-	}
-	if n := r.Stats().Outages; n != 1 {
-		t.Errorf("%d outages of the ring", n)
-	}
-	for _, n := range cl.nodes {
-		n.script(nil)
-	}
-	cl.become("", cl.nodes...)
-	rec.next(t, EventRenewed, nil)
+		for _, want := range []error{ErrNotReady, ErrWrongCluster} {
+			for what, nextErr := range watches {
+				if err := nextErr(); !errors.Is(err, want) {
+					t.Errorf("%s: %v, want %v", what, err, want)
+				}
+			}
+			rec.next(t, EventUnreachable, want)
+			eventually(t, "the ring's reason", func() bool { return errors.Is(r.Stats().Outage, want) })
+			cl.become("fake/cluster-2", cl.nodes...)
+		}
+		if n := r.Stats().Outages; n != 1 {
+			t.Errorf("%d outages of the ring", n)
+		}
+		for _, n := range cl.nodes {
+			n.script(nil)
+		}
+		cl.become("", cl.nodes...)
+		rec.next(t, EventRenewed, nil)
+	})
 }
 
 // Two nodes that refuse a watch for different reasons, in turns, are reported once
 // each: an event and a log line for each attempt would not end.
 func TestTwoRefusalsInTurns(t *testing.T) {
-	cl := newFakeWatched(t, 2)
-	cl.write("g", memberIDs(4)...)
-	w, err := cl.client(cl.target(), fastProgress, outageSoon).Watch(t.Context(), "g")
-	if err != nil {
-		t.Fatal(err)
-	}
-	next(t, w)
-	var refused atomic.Int32
-	cl.nodes[0].script(func(_ context.Context, method string, _ any) error {
-		if method != "Watch" {
-			return nil
+	synctest.Test(t, func(t *testing.T) {
+		cl := newFakeWatched(t, 2)
+		cl.write("g", memberIDs(4)...)
+		w, err := cl.client(cl.target(), fastProgress, outageSoon).Watch(t.Context(), "g")
+		if err != nil {
+			t.Fatal(err)
 		}
-		refused.Add(1)
-		return because(registrypb.ErrorDetail_EXHAUSTED)
+		next(t, w)
+		var refused atomic.Int32
+		cl.nodes[0].script(func(_ context.Context, method string, _ any) error {
+			if method != "Watch" {
+				return nil
+			}
+			refused.Add(1)
+			return because(registrypb.ErrorDetail_EXHAUSTED)
+		})
+		cl.become("fake/cluster-2", cl.nodes[1])
+		cl.nodes[0].breakStreams()
+		first, second := next(t, w).Err, next(t, w).Err
+		if errors.Is(first, ErrExhausted) == errors.Is(second, ErrExhausted) || errors.Is(first, ErrWrongCluster) == errors.Is(second, ErrWrongCluster) {
+			t.Errorf("%v, then %v", first, second)
+		}
+		before := refused.Load()
+		eventually(t, "it goes on trying", func() bool { return refused.Load() > before+5 })
+		cl.nodes[0].script(nil)
+		if e := next(t, w); !e.Recovered {
+			t.Errorf("reported again: %v", e.Err)
+		}
 	})
-	cl.become("fake/cluster-2", cl.nodes[1])
-	cl.nodes[0].breakStreams()
-	first, second := next(t, w).Err, next(t, w).Err
-	if errors.Is(first, ErrExhausted) == errors.Is(second, ErrExhausted) || errors.Is(first, ErrWrongCluster) == errors.Is(second, ErrWrongCluster) {
-		t.Errorf("%v, then %v", first, second)
-	}
-	before := refused.Load()
-	eventually(t, "it goes on trying", func() bool { return refused.Load() > before+5 })
-	cl.nodes[0].script(nil)
-	if e := next(t, w); !e.Recovered {
-		t.Errorf("reported again: %v", e.Err)
-	}
 }
 
 // A lost lease that cannot be registered says so, and again when it is refused.
 func TestRefusedRegistrationIsTold(t *testing.T) {
 	t.Parallel()
-	cl := newFakeCluster(t, 1)
-	c := cl.client(cl.target(), WithCallTimeout(100*time.Millisecond))
-	rec := newRecorder()
-	register(t, c, service("a", rec.on))
-	var refused atomic.Int32
-	refuse := func(reason registrypb.ErrorDetail_Reason) {
-		cl.nodes[0].script(func(_ context.Context, method string, _ any) error {
-			if method != "Register" {
-				return nil
-			}
-			refused.Add(1)
-			return because(reason)
-		})
-	}
-	rec.want(t, EventRegistered)
-	refuse(registrypb.ErrorDetail_NO_LEADER)
-	cl.expire("g", "a")
-	rec.want(t, EventLost)
-	rec.want(t, EventUnreachable) // no leader, or no answer in time
-	for _, tt := range []struct {
-		reason registrypb.ErrorDetail_Reason
-		want   error
-	}{
-		{registrypb.ErrorDetail_EXHAUSTED, ErrExhausted},
-		{registrypb.ErrorDetail_WRONG_CLUSTER, ErrWrongCluster},
-	} {
-		refuse(tt.reason)
-		rec.next(t, EventUnreachable, tt.want)
-		before := refused.Load()
-		eventually(t, "it goes on trying", func() bool { return refused.Load() > before+2 })
-	}
-	cl.nodes[0].script(nil)
-	rec.next(t, EventReregistered, nil)
+	synctest.Test(t, func(t *testing.T) {
+		cl := newFakeCluster(t, 1)
+		c := cl.client(cl.target(), WithCallTimeout(100*time.Millisecond))
+		rec := newRecorder()
+		register(t, c, service("a", rec.on))
+		var refused atomic.Int32
+		refuse := func(reason registrypb.ErrorDetail_Reason) {
+			cl.nodes[0].script(func(_ context.Context, method string, _ any) error {
+				if method != "Register" {
+					return nil
+				}
+				refused.Add(1)
+				return because(reason)
+			})
+		}
+		rec.want(t, EventRegistered)
+		refuse(registrypb.ErrorDetail_NO_LEADER)
+		cl.expire("g", "a")
+		rec.want(t, EventLost)
+		rec.want(t, EventUnreachable) // no leader, or no answer in time
+		for _, tt := range []struct {
+			reason registrypb.ErrorDetail_Reason
+			want   error
+		}{
+			{registrypb.ErrorDetail_EXHAUSTED, ErrExhausted},
+			{registrypb.ErrorDetail_WRONG_CLUSTER, ErrWrongCluster},
+		} {
+			refuse(tt.reason)
+			rec.next(t, EventUnreachable, tt.want)
+			before := refused.Load()
+			eventually(t, "it goes on trying", func() bool { return refused.Load() > before+2 })
+		}
+		cl.nodes[0].script(nil)
+		rec.next(t, EventReregistered, nil)
+	})
 }

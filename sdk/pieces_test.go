@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
@@ -100,104 +101,110 @@ func (cl *fakeCluster) groupsPageLocked(req *registrypb.GroupsRequest, r *regist
 
 // Lists that come in pages and pieces are the same as if they came whole.
 func TestPagesAndPieces(t *testing.T) {
-	cl := newFakeWatched(t, 2)
-	cl.cutTo(3)
-	revision := cl.write("g", memberIDs(10)...)
-	c := cl.client(cl.target(), fastProgress)
-	g, ms, err := c.Group(t.Context(), "g")
-	if err != nil || g.Members != 10 || g.Revision != revision || len(ms) != 10 {
-		t.Fatalf("%+v, %d members, %v", g, len(ms), err)
-	}
-	if !slices.IsSortedFunc(ms, func(a, b Member) int { return cmp.Compare(a.ID, b.ID) }) {
-		t.Errorf("%v", ms)
-	}
-	r := openRing(t, c)
-	one, err := c.Watch(t.Context(), "g")
-	if err != nil {
-		t.Fatal(err)
-	}
-	all, err := c.WatchPrefix(t.Context(), "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	watches := map[string]*Watch[GroupEvent]{"Watch": one, "WatchPrefix": all}
-	for name, w := range watches {
-		if e := next(t, w); !e.Reset || len(e.Put) != 10 || e.Revision != revision {
-			t.Errorf("%s: %+v", name, e)
+	synctest.Test(t, func(t *testing.T) {
+		cl := newFakeWatched(t, 2)
+		cl.cutTo(3)
+		revision := cl.write("g", memberIDs(10)...)
+		c := cl.client(cl.target(), fastProgress)
+		g, ms, err := c.Group(t.Context(), "g")
+		if err != nil || g.Members != 10 || g.Revision != revision || len(ms) != 10 {
+			t.Fatalf("%+v, %d members, %v", g, len(ms), err)
 		}
-	}
-	last := cl.write("g", memberIDs(20)[5:]...)
-	for name, w := range watches {
-		if e := next(t, w); e.Reset && name == "Watch" || e.Revision != last || len(e.Put) < 10 {
-			t.Errorf("%s: %+v", name, e)
+		if !slices.IsSortedFunc(ms, func(a, b Member) int { return cmp.Compare(a.ID, b.ID) }) {
+			t.Errorf("%v", ms)
 		}
-	}
-	wait(t, r, last)
-	if len(r.Members()) != 15 || r.Stats().Mismatches != 0 {
-		t.Errorf("a ring of %d members, %+v", len(r.Members()), r.Stats())
-	}
-	for i := range 10 {
-		cl.write(fmt.Sprintf("h-%d", i), memberIDs(1)...)
-	}
-	groups, err := c.WatchGroups(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if e := next(t, groups); len(e.Groups) != 11 {
-		t.Errorf("%d groups", len(e.Groups))
-	}
+		r := openRing(t, c)
+		one, err := c.Watch(t.Context(), "g")
+		if err != nil {
+			t.Fatal(err)
+		}
+		all, err := c.WatchPrefix(t.Context(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		watches := map[string]*Watch[GroupEvent]{"Watch": one, "WatchPrefix": all}
+		for name, w := range watches {
+			if e := next(t, w); !e.Reset || len(e.Put) != 10 || e.Revision != revision {
+				t.Errorf("%s: %+v", name, e)
+			}
+		}
+		last := cl.write("g", memberIDs(20)[5:]...)
+		for name, w := range watches {
+			if e := next(t, w); e.Reset && name == "Watch" || e.Revision != last || len(e.Put) < 10 {
+				t.Errorf("%s: %+v", name, e)
+			}
+		}
+		wait(t, r, last)
+		if len(r.Members()) != 15 || r.Stats().Mismatches != 0 {
+			t.Errorf("a ring of %d members, %+v", len(r.Members()), r.Stats())
+		}
+		for i := range 10 {
+			cl.write(fmt.Sprintf("h-%d", i), memberIDs(1)...)
+		}
+		groups, err := c.WatchGroups(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e := next(t, groups); len(e.Groups) != 11 {
+			t.Errorf("%d groups", len(e.Groups))
+		}
+	})
 }
 
 // A list whose revision is gone before its last page is begun again.
 func TestPagesOfAGroupThatChanges(t *testing.T) {
-	cl := newFakeWatched(t, 1)
-	cl.cutTo(3)
-	cl.write("g", memberIDs(10)...)
-	c := cl.client(cl.target())
-	var changes atomic.Int64 // that are still to come, each before a second page
-	changes.Store(2)
-	cl.nodes[0].script(func(_ context.Context, method string, req any) error {
-		if r, ok := req.(*registrypb.MembersRequest); ok && r.PageToken != "" && changes.Load() > 0 {
-			cl.write("g", memberIDs(10+int(changes.Add(-1)))...)
+	synctest.Test(t, func(t *testing.T) {
+		cl := newFakeWatched(t, 1)
+		cl.cutTo(3)
+		cl.write("g", memberIDs(10)...)
+		c := cl.client(cl.target())
+		var changes atomic.Int64 // that are still to come, each before a second page
+		changes.Store(2)
+		cl.nodes[0].script(func(_ context.Context, method string, req any) error {
+			if r, ok := req.(*registrypb.MembersRequest); ok && r.PageToken != "" && changes.Load() > 0 {
+				cl.write("g", memberIDs(10+int(changes.Add(-1)))...)
+			}
+			return nil
+		})
+		if ms, err := c.Members(t.Context(), "g"); err != nil || len(ms) != 10 {
+			t.Errorf("%d members, %v", len(ms), err)
 		}
-		return nil
+		changes.Store(100)
+		if _, err := c.Members(t.Context(), "g"); !errors.Is(err, ErrRevisionMismatch) {
+			t.Errorf("a group that changes all the time: %v", err)
+		}
 	})
-	if ms, err := c.Members(t.Context(), "g"); err != nil || len(ms) != 10 {
-		t.Errorf("%d members, %v", len(ms), err)
-	}
-	changes.Store(100)
-	if _, err := c.Members(t.Context(), "g"); !errors.Is(err, ErrRevisionMismatch) {
-		t.Errorf("a group that changes all the time: %v", err)
-	}
 }
 
 // A list is begun again as well when the node does not remember the revision that
 // its first page was of, though the group has not changed; a few times, and no more.
 func TestPagesThatANodeForgot(t *testing.T) {
-	cl := newFakeWatched(t, 1)
-	cl.cutTo(3)
-	cl.write("g", memberIDs(10)...)
-	c := cl.client(cl.target())
-	var begun, forgets int
-	cl.nodes[0].script(func(_ context.Context, method string, req any) error {
-		r, ok := req.(*registrypb.MembersRequest)
-		switch {
-		case ok && r.PageToken == "":
-			begun++
-		case ok && forgets > 0:
-			forgets--
-			return because(registrypb.ErrorDetail_REVISION_MISMATCH)
+	synctest.Test(t, func(t *testing.T) {
+		cl := newFakeWatched(t, 1)
+		cl.cutTo(3)
+		cl.write("g", memberIDs(10)...)
+		c := cl.client(cl.target())
+		var begun, forgets int
+		cl.nodes[0].script(func(_ context.Context, method string, req any) error {
+			r, ok := req.(*registrypb.MembersRequest)
+			switch {
+			case ok && r.PageToken == "":
+				begun++
+			case ok && forgets > 0:
+				forgets--
+				return because(registrypb.ErrorDetail_REVISION_MISMATCH)
+			}
+			return nil
+		})
+		forgets = pageTries - 1
+		if ms, err := c.Members(t.Context(), "g"); err != nil || len(ms) != 10 || begun != pageTries {
+			t.Errorf("%d members, %v, begun %d times", len(ms), err, begun)
 		}
-		return nil
+		begun, forgets = 0, 1000
+		if _, err := c.Members(t.Context(), "g"); !errors.Is(err, ErrRevisionMismatch) || begun != pageTries {
+			t.Errorf("a node that forgets all the time: %v, begun %d times", err, begun)
+		}
 	})
-	forgets = pageTries - 1
-	if ms, err := c.Members(t.Context(), "g"); err != nil || len(ms) != 10 || begun != pageTries {
-		t.Errorf("%d members, %v, begun %d times", len(ms), err, begun)
-	}
-	begun, forgets = 0, 1000
-	if _, err := c.Members(t.Context(), "g"); !errors.Is(err, ErrRevisionMismatch) || begun != pageTries {
-		t.Errorf("a node that forgets all the time: %v, begun %d times", err, begun)
-	}
 }
 
 // Pieces that do not belong together are a gap.
@@ -226,22 +233,24 @@ func TestPiecesThatDoNotFit(t *testing.T) {
 
 // More owners than one answer may carry are asked for in smaller batches.
 func TestMatchManyOfLargeMembers(t *testing.T) {
-	cl := newFakeCluster(t, 1)
-	c := cl.client(cl.target())
-	if _, err := c.Register(t.Context(), Service{Group: "g", ID: "a", Addr: "a:80"}); err != nil {
-		t.Fatal(err)
-	}
-	cl.nodes[0].script(func(_ context.Context, method string, req any) error {
-		if r, ok := req.(*registrypb.MatchManyRequest); ok && len(r.Keys) > 70 {
-			return failing(codes.InvalidArgument, &registrypb.ErrorDetail{Reason: registrypb.ErrorDetail_INVALID_ARGUMENT, Field: "keys"})
+	synctest.Test(t, func(t *testing.T) {
+		cl := newFakeCluster(t, 1)
+		c := cl.client(cl.target())
+		if _, err := c.Register(t.Context(), Service{Group: "g", ID: "a", Addr: "a:80"}); err != nil {
+			t.Fatal(err)
 		}
-		return nil
+		cl.nodes[0].script(func(_ context.Context, method string, req any) error {
+			if r, ok := req.(*registrypb.MatchManyRequest); ok && len(r.Keys) > 70 {
+				return failing(codes.InvalidArgument, &registrypb.ErrorDetail{Reason: registrypb.ErrorDetail_INVALID_ARGUMENT, Field: "keys"})
+			}
+			return nil
+		})
+		keys := make([]string, 1500)
+		for i := range keys {
+			keys[i] = fmt.Sprint(i)
+		}
+		if ms, err := c.MatchMany(t.Context(), "g", keys); err != nil || len(ms) != len(keys) {
+			t.Errorf("%d owners, %v", len(ms), err)
+		}
 	})
-	keys := make([]string, 1500)
-	for i := range keys {
-		keys[i] = fmt.Sprint(i)
-	}
-	if ms, err := c.MatchMany(t.Context(), "g", keys); err != nil || len(ms) != len(keys) {
-		t.Errorf("%d owners, %v", len(ms), err)
-	}
 }

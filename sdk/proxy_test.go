@@ -27,9 +27,21 @@ func beyondLoopback(t *testing.T, addr string) string {
 func TestNodesAreReachedWithoutAProxy(t *testing.T) {
 	cl := newFakeWatched(t, 1)
 	cl.write("g", memberIDs(1)...)
-	node := beyondLoopback(t, cl.nodes[0].addr)
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- cl.nodes[0].srv.Serve(lis) }()
+	t.Cleanup(func() { cl.nodes[0].srv.Stop(); <-served })
+	node := beyondLoopback(t, lis.Addr().String())
 	for name, opt := range map[string]Option{"default dialer": fastProgress, "nil dialer": WithDialer(nil)} {
-		if _, err := cl.client(node, fastProgress, opt).Match(testContext(t), "g", "k"); err != nil {
+		c, err := Dial(node, fastProgress, opt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		if _, err := c.Match(testContext(t), "g", "k"); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -87,154 +88,166 @@ func TestMalformedAnswersAreErrors(t *testing.T) {
 }
 
 func TestReceiptsAndReadOptions(t *testing.T) {
-	cl := newFakeCluster(t, 1)
-	registerMember(t, cl, "m1")
-	c := cl.client(cl.target())
-	var sent *registrypb.ReadOptions
-	cl.nodes[0].script(func(_ context.Context, _ string, req any) error {
-		sent = req.(*registrypb.MatchRequest).GetRead()
-		return nil
+	synctest.Test(t, func(t *testing.T) {
+		cl := newFakeCluster(t, 1)
+		registerMember(t, cl, "m1")
+		c := cl.client(cl.target())
+		var sent *registrypb.ReadOptions
+		cl.nodes[0].script(func(_ context.Context, _ string, req any) error {
+			sent = req.(*registrypb.MatchRequest).GetRead()
+			return nil
+		})
+		var r Receipt
+		if _, err := c.Match(testContext(t), "g", "k", Linearizable(), AtLeast(7), MaxStaleness(time.Second), WithReceipt(&r)); err != nil {
+			t.Fatal(err)
+		}
+		if !sent.GetLinearizable() || sent.GetMinIndex() != 7 || sent.GetMaxStaleness().AsDuration() != time.Second {
+			t.Errorf("sent %v", sent)
+		}
+		if want := (Receipt{Index: 101, Revision: 101, Fingerprint: 42, ClusterID: "cluster-1", Node: "node-0"}); r != want {
+			t.Errorf("receipt %+v, want %+v", r, want)
+		}
 	})
-	var r Receipt
-	if _, err := c.Match(testContext(t), "g", "k", Linearizable(), AtLeast(7), MaxStaleness(time.Second), WithReceipt(&r)); err != nil {
-		t.Fatal(err)
-	}
-	if !sent.GetLinearizable() || sent.GetMinIndex() != 7 || sent.GetMaxStaleness().AsDuration() != time.Second {
-		t.Errorf("sent %v", sent)
-	}
-	if want := (Receipt{Index: 101, Revision: 101, Fingerprint: 42, ClusterID: "cluster-1", Node: "node-0"}); r != want {
-		t.Errorf("receipt %+v, want %+v", r, want)
-	}
 }
 
 // What one node has shown, the next must have reached.
 func TestReadsNeverGoBack(t *testing.T) {
-	cl := newFakeCluster(t, 2)
-	c := cl.client(cl.target())
-	reg, err := c.Register(testContext(t), Service{Group: "g", ID: "m1", Addr: "m1:80"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer reg.Close()
-	cl.nodes[0].script(func(_ context.Context, method string, _ any) error {
-		if method == "Match" {
-			return because(registrypb.ErrorDetail_NOT_READY)
+	synctest.Test(t, func(t *testing.T) {
+		cl := newFakeCluster(t, 2)
+		c := cl.client(cl.target())
+		reg, err := c.Register(testContext(t), Service{Group: "g", ID: "m1", Addr: "m1:80"})
+		if err != nil {
+			t.Fatal(err)
 		}
-		return nil
-	})
-	var index uint64
-	cl.nodes[1].script(func(_ context.Context, _ string, req any) error {
-		if m, ok := req.(*registrypb.MatchRequest); ok {
-			index = m.GetRead().GetMinIndex()
+		defer reg.Close()
+		cl.nodes[0].script(func(_ context.Context, method string, _ any) error {
+			if method == "Match" {
+				return because(registrypb.ErrorDetail_NOT_READY)
+			}
+			return nil
+		})
+		var index uint64
+		cl.nodes[1].script(func(_ context.Context, _ string, req any) error {
+			if m, ok := req.(*registrypb.MatchRequest); ok {
+				index = m.GetRead().GetMinIndex()
+			}
+			return nil
+		})
+		if _, err := c.Match(testContext(t), "g", "k"); err != nil {
+			t.Fatal(err)
 		}
-		return nil
+		if index != 101 {
+			t.Errorf("min_index %d, want that of the registration, 101", index)
+		}
 	})
-	if _, err := c.Match(testContext(t), "g", "k"); err != nil {
-		t.Fatal(err)
-	}
-	if index != 101 {
-		t.Errorf("min_index %d, want that of the registration, 101", index)
-	}
 }
 
 // A cluster whose log was lost answers again after one linearizable read.
 func TestRebuiltClusterIsBelieved(t *testing.T) {
-	cl := newFakeCluster(t, 2)
-	registerMember(t, cl, "m1")
-	c := cl.client(cl.target())
-	c.observe(1_000_000)
-	for _, n := range cl.nodes {
-		n.script(func(_ context.Context, _ string, req any) error {
-			if m, ok := req.(*registrypb.MatchRequest); ok && m.GetRead().GetMinIndex() > 200 {
-				return because(registrypb.ErrorDetail_STALE)
-			}
-			return nil
-		})
-	}
-	for range 2 {
-		if _, err := c.Match(testContext(t), "g", "k"); err != nil {
-			t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		cl := newFakeCluster(t, 2)
+		registerMember(t, cl, "m1")
+		c := cl.client(cl.target())
+		c.observe(1_000_000)
+		for _, n := range cl.nodes {
+			n.script(func(_ context.Context, _ string, req any) error {
+				if m, ok := req.(*registrypb.MatchRequest); ok && m.GetRead().GetMinIndex() > 200 {
+					return because(registrypb.ErrorDetail_STALE)
+				}
+				return nil
+			})
 		}
-	}
-	if got := c.seen.Load(); got != 101 {
-		t.Errorf("remembers %d", got)
-	}
-	// What the caller itself demands stays demanded.
-	if _, err := c.Match(testContext(t), "g", "k", AtLeast(1000)); !errors.Is(err, ErrStale) {
-		t.Errorf("got %v", err)
-	}
+		for range 2 {
+			if _, err := c.Match(testContext(t), "g", "k"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := c.seen.Load(); got != 101 {
+			t.Errorf("remembers %d", got)
+		}
+		// What the caller itself demands stays demanded.
+		if _, err := c.Match(testContext(t), "g", "k", AtLeast(1000)); !errors.Is(err, ErrStale) {
+			t.Errorf("got %v", err)
+		}
+	})
 }
 
 // Nobody being fresh enough is an answer: it does not wait for the deadline.
 func TestStaleEverywhere(t *testing.T) {
-	cl := newFakeCluster(t, 3)
-	c := cl.client(cl.target())
-	for _, n := range cl.nodes {
-		n.script(func(context.Context, string, any) error { return because(registrypb.ErrorDetail_STALE) })
-	}
-	_, err := c.Match(testContext(t), "g", "k", MaxStaleness(time.Second))
-	if !errors.Is(err, ErrStale) || errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("got %v", err)
-	}
-	for _, n := range cl.nodes {
-		if got := n.count("Match"); got != 1 {
-			t.Errorf("%s was asked %d times", n.id, got)
+	synctest.Test(t, func(t *testing.T) {
+		cl := newFakeCluster(t, 3)
+		c := cl.client(cl.target())
+		for _, n := range cl.nodes {
+			n.script(func(context.Context, string, any) error { return because(registrypb.ErrorDetail_STALE) })
 		}
-	}
+		_, err := c.Match(testContext(t), "g", "k", MaxStaleness(time.Second))
+		if !errors.Is(err, ErrStale) || errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+		for _, n := range cl.nodes {
+			if got := n.count("Match"); got != 1 {
+				t.Errorf("%s was asked %d times", n.id, got)
+			}
+		}
+	})
 }
 
 func TestArgumentsThatCannotBeSent(t *testing.T) {
-	cl := newFakeCluster(t, 1)
-	c := cl.client(cl.target())
-	ctx := testContext(t)
-	for name, f := range map[string]func() error{
-		"match of none":    func() error { _, err := c.MatchN(ctx, "g", "k", 0); return err },
-		"request of 2 MiB": func() error { _, err := c.Match(ctx, "g", strings.Repeat("k", 2<<20)); return err },
-		"id not UTF-8":     func() error { _, err := c.Register(ctx, Service{Group: "g", ID: "\xff", Addr: "a:1"}); return err },
-		"group not UTF-8":  func() error { _, err := c.Match(ctx, "\xff", "k"); return err },
-		"negative weight": func() error {
-			_, err := c.Register(ctx, Service{Group: "g", ID: "i", Addr: "a:1", Weight: -1})
-			return err
-		},
-		"negative TTL": func() error {
-			_, err := c.Register(ctx, Service{Group: "g", ID: "i", Addr: "a:1", TTL: -1})
-			return err
-		},
-	} {
-		if err := f(); !errors.Is(err, ErrInvalidArgument) {
-			t.Errorf("%s: got %v", name, err)
+	synctest.Test(t, func(t *testing.T) {
+		cl := newFakeCluster(t, 1)
+		c := cl.client(cl.target())
+		ctx := testContext(t)
+		for name, f := range map[string]func() error{
+			"match of none":    func() error { _, err := c.MatchN(ctx, "g", "k", 0); return err },
+			"request of 2 MiB": func() error { _, err := c.Match(ctx, "g", strings.Repeat("k", 2<<20)); return err },
+			"id not UTF-8":     func() error { _, err := c.Register(ctx, Service{Group: "g", ID: "\xff", Addr: "a:1"}); return err },
+			"group not UTF-8":  func() error { _, err := c.Match(ctx, "\xff", "k"); return err },
+			"negative weight": func() error {
+				_, err := c.Register(ctx, Service{Group: "g", ID: "i", Addr: "a:1", Weight: -1})
+				return err
+			},
+			"negative TTL": func() error {
+				_, err := c.Register(ctx, Service{Group: "g", ID: "i", Addr: "a:1", TTL: -1})
+				return err
+			},
+		} {
+			if err := f(); !errors.Is(err, ErrInvalidArgument) {
+				t.Errorf("%s: got %v", name, err)
+			}
 		}
-	}
-	if n := len(cl.nodes[0].calls); n != 0 {
-		t.Errorf("%d methods were called", n)
-	}
+		if n := len(cl.nodes[0].calls); n != 0 {
+			t.Errorf("%d methods were called", n)
+		}
+	})
 }
 
 func TestGroupsAndMembers(t *testing.T) {
-	cl := newFakeCluster(t, 1)
-	registerMember(t, cl, "m1")
-	registerMember(t, cl, "m2")
-	c := cl.client(cl.target())
-	g, ms, err := c.Group(testContext(t), "g")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := (Group{Name: "g", VirtualNodes: 512, Bound: 1100, Members: 2, Revision: 102}); g != want || len(ms) != 2 || ms[1].ID != "m2" {
-		t.Errorf("%+v %v", g, ms)
-	}
-	w, s := 3, StateDraining
-	cl.nodes[0].script(func(_ context.Context, method string, req any) error {
-		if r, ok := req.(*registrypb.UpdateMemberRequest); ok {
-			if r.GetWeight() != 3 || r.GetState() != registrypb.MemberState_MEMBER_STATE_DRAINING {
-				t.Errorf("sent %v", r)
-			}
+	synctest.Test(t, func(t *testing.T) {
+		cl := newFakeCluster(t, 1)
+		registerMember(t, cl, "m1")
+		registerMember(t, cl, "m2")
+		c := cl.client(cl.target())
+		g, ms, err := c.Group(testContext(t), "g")
+		if err != nil {
+			t.Fatal(err)
 		}
-		return nil
+		if want := (Group{Name: "g", VirtualNodes: 512, Bound: 1100, Members: 2, Revision: 102}); g != want || len(ms) != 2 || ms[1].ID != "m2" {
+			t.Errorf("%+v %v", g, ms)
+		}
+		w, s := 3, StateDraining
+		cl.nodes[0].script(func(_ context.Context, method string, req any) error {
+			if r, ok := req.(*registrypb.UpdateMemberRequest); ok {
+				if r.GetWeight() != 3 || r.GetState() != registrypb.MemberState_MEMBER_STATE_DRAINING {
+					t.Errorf("sent %v", r)
+				}
+			}
+			return nil
+		})
+		if rev, err := c.UpdateMember(testContext(t), "g", "m1", MemberUpdate{Weight: &w, State: &s}); err != nil || rev != 103 {
+			t.Errorf("%d, %v", rev, err)
+		}
+		if st, err := c.Status(testContext(t), "g"); err != nil || st.Cluster != "fake" || len(st.Nodes) != 1 {
+			t.Errorf("%+v, %v", st, err)
+		}
 	})
-	if rev, err := c.UpdateMember(testContext(t), "g", "m1", MemberUpdate{Weight: &w, State: &s}); err != nil || rev != 103 {
-		t.Errorf("%d, %v", rev, err)
-	}
-	if st, err := c.Status(testContext(t), "g"); err != nil || st.Cluster != "fake" || len(st.Nodes) != 1 {
-		t.Errorf("%+v, %v", st, err)
-	}
 }

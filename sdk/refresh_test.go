@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -35,21 +36,23 @@ func TestClientLearnsWhereNodesMove(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cl := newFakeWatched(t, 3)
-			cl.write("g", memberIDs(2)...)
-			c := cl.client(cl.target(0), fastProgress, WithRefreshInterval(time.Hour))
-			works := use(t, c)
-			cl.listed(t, c)
-			for round := range 2 {
-				for i := range cl.nodes {
-					cl.move(i)
-					cl.listed(t, c)
-					eventually(t, "it works", works)
+			synctest.Test(t, func(t *testing.T) {
+				cl := newFakeWatched(t, 3)
+				cl.write("g", memberIDs(2)...)
+				c := cl.client(cl.target(0), fastProgress, WithRefreshInterval(time.Hour))
+				works := use(t, c)
+				cl.listed(t, c)
+				for round := range 2 {
+					for i := range cl.nodes {
+						cl.move(i)
+						cl.listed(t, c)
+						eventually(t, "it works", works)
+					}
+					if n := len(c.pool.addrs()); n > 5 { // the current one may be out of date
+						t.Errorf("round %d: knows %v: one was given, and three are there", round, c.pool.addrs())
+					}
 				}
-				if n := len(c.pool.addrs()); n > 5 { // the current one may be out of date
-					t.Errorf("round %d: knows %v: one was given, and three are there", round, c.pool.addrs())
-				}
-			}
+			})
 		})
 	}
 }

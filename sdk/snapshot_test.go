@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
@@ -64,31 +65,35 @@ func sending(err error, data ...string) func(context.Context, string, any) error
 // because no other node has the rest of its file.
 func TestSaveSnapshotTriesNodesUntilDataCame(t *testing.T) {
 	t.Parallel()
-	gone := status.Error(codes.Unavailable, "the node stops")
-	cl := newFakeCluster(t, 2)
-	cl.nodes[0].script(sending(gone))
-	cl.nodes[1].script(sending(nil, "first ", "second"))
-	c := cl.client(cl.target())
-	var out bytes.Buffer
-	var r Receipt
-	if n, err := c.SaveSnapshot(t.Context(), &out, Linearizable(), WithReceipt(&r)); err != nil || out.String() != "first second" || n != 12 || r.Index != 7 {
-		t.Errorf("%d bytes, %q, %+v, %v", n, &out, r, err)
-	}
-	cl.nodes[0].script(sending(gone, "half"))
-	cl.nodes[1].script(sending(gone, "half"))
-	out.Reset()
-	if _, err := c.SaveSnapshot(t.Context(), &out); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "the node stops") || out.String() != "half" {
-		t.Errorf("%q, %v", &out, err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		gone := status.Error(codes.Unavailable, "the node stops")
+		cl := newFakeCluster(t, 2)
+		cl.nodes[0].script(sending(gone))
+		cl.nodes[1].script(sending(nil, "first ", "second"))
+		c := cl.client(cl.target())
+		var out bytes.Buffer
+		var r Receipt
+		if n, err := c.SaveSnapshot(t.Context(), &out, Linearizable(), WithReceipt(&r)); err != nil || out.String() != "first second" || n != 12 || r.Index != 7 {
+			t.Errorf("%d bytes, %q, %+v, %v", n, &out, r, err)
+		}
+		cl.nodes[0].script(sending(gone, "half"))
+		cl.nodes[1].script(sending(gone, "half"))
+		out.Reset()
+		if _, err := c.SaveSnapshot(t.Context(), &out); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "the node stops") || out.String() != "half" {
+			t.Errorf("%q, %v", &out, err)
+		}
+	})
 }
 
 func TestSaveSnapshotReportsTheWritersError(t *testing.T) {
 	t.Parallel()
-	cl := newFakeCluster(t, 1)
-	cl.nodes[0].script(sending(nil, "data"))
-	if _, err := cl.client(cl.target()).SaveSnapshot(t.Context(), fullDisk{}); !errors.Is(err, io.ErrShortWrite) {
-		t.Errorf("%v", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		cl := newFakeCluster(t, 1)
+		cl.nodes[0].script(sending(nil, "data"))
+		if _, err := cl.client(cl.target()).SaveSnapshot(t.Context(), fullDisk{}); !errors.Is(err, io.ErrShortWrite) {
+			t.Errorf("%v", err)
+		}
+	})
 }
 
 type fullDisk struct{}
@@ -98,66 +103,70 @@ func (fullDisk) Write([]byte) (int, error) { return 0, io.ErrShortWrite }
 // A save lasts as long as data comes, and no longer.
 func TestSaveSnapshotEndsWhenNothingComes(t *testing.T) {
 	t.Parallel()
-	cl := newFakeCluster(t, 1)
-	cl.nodes[0].script(func(ctx context.Context, method string, req any) error {
-		if method != "SaveSnapshot" {
-			return nil
+	synctest.Test(t, func(t *testing.T) {
+		cl := newFakeCluster(t, 1)
+		cl.nodes[0].script(func(ctx context.Context, method string, req any) error {
+			if method != "SaveSnapshot" {
+				return nil
+			}
+			if err := sending(nil, "data")(ctx, method, req); err != nil {
+				return err
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		})
+		var out bytes.Buffer
+		began := time.Now()
+		_, err := cl.client(cl.target(), WithCallTimeout(200*time.Millisecond)).SaveSnapshot(t.Context(), &out)
+		if !errors.Is(err, ErrUnavailable) || out.String() != "data" || time.Since(began) < 200*time.Millisecond {
+			t.Errorf("%q after %v: %v", &out, time.Since(began), err)
 		}
-		if err := sending(nil, "data")(ctx, method, req); err != nil {
-			return err
-		}
-		<-ctx.Done()
-		return ctx.Err()
 	})
-	var out bytes.Buffer
-	began := time.Now()
-	_, err := cl.client(cl.target(), WithCallTimeout(200*time.Millisecond)).SaveSnapshot(t.Context(), &out)
-	if !errors.Is(err, ErrUnavailable) || out.String() != "data" || time.Since(began) < 200*time.Millisecond {
-		t.Errorf("%q after %v: %v", &out, time.Since(began), err)
-	}
 }
 
 // A node that refused the file is replaced by another, which gets it from its beginning.
 // An unknown outcome is reported and not repeated.
 func TestRestoreSnapshot(t *testing.T) {
 	t.Parallel()
-	cl := newFakeCluster(t, 2)
-	file := strings.Repeat("0123456789", restoreChunk/4)
-	var got []string
-	answer := func(err error) func(context.Context, string, any) error {
-		return func(_ context.Context, method string, req any) error {
-			if method != "RestoreSnapshot" {
-				return nil
+	synctest.Test(t, func(t *testing.T) {
+		cl := newFakeCluster(t, 2)
+		file := strings.Repeat("0123456789", restoreChunk/4)
+		var got []string
+		answer := func(err error) func(context.Context, string, any) error {
+			return func(_ context.Context, method string, req any) error {
+				if method != "RestoreSnapshot" {
+					return nil
+				}
+				got = append(got, string(req.([]byte)))
+				return err
 			}
-			got = append(got, string(req.([]byte)))
-			return err
 		}
-	}
-	cl.nodes[0].script(answer(because(registrypb.ErrorDetail_NO_LEADER)))
-	cl.nodes[1].script(answer(nil))
-	c := cl.client(cl.target())
-	r, err := c.RestoreSnapshot(t.Context(), strings.NewReader(file))
-	if err != nil || r != (Restored{Index: 500, Groups: 1, Members: 2, Tokens: 3, LeasesKept: true}) {
-		t.Errorf("%+v, %v", r, err)
-	}
-	for i, f := range got {
-		if f != file {
-			t.Errorf("attempt %d got %d bytes of %d", i, len(f), len(file))
+		cl.nodes[0].script(answer(because(registrypb.ErrorDetail_NO_LEADER)))
+		cl.nodes[1].script(answer(nil))
+		c := cl.client(cl.target())
+		r, err := c.RestoreSnapshot(t.Context(), strings.NewReader(file))
+		if err != nil || r != (Restored{Index: 500, Groups: 1, Members: 2, Tokens: 3, LeasesKept: true}) {
+			t.Errorf("%+v, %v", r, err)
 		}
-	}
-	if c.seen.Load() != 500 {
-		t.Errorf("the next read may be of an index before: %d", c.seen.Load())
-	}
-	got = nil
-	for _, n := range cl.nodes {
-		n.script(answer(because(registrypb.ErrorDetail_OUTCOME_UNKNOWN)))
-	}
-	if _, err := c.RestoreSnapshot(t.Context(), strings.NewReader(file)); !errors.Is(err, ErrOutcomeUnknown) || len(got) != 1 {
-		t.Errorf("%d attempts: %v", len(got), err)
-	}
-	if _, err := c.RestoreSnapshot(t.Context(), brokenFile{strings.NewReader(file)}); !errors.Is(err, io.ErrUnexpectedEOF) {
-		t.Errorf("%v", err)
-	}
+		for i, f := range got {
+			if f != file {
+				t.Errorf("attempt %d got %d bytes of %d", i, len(f), len(file))
+			}
+		}
+		if c.seen.Load() != 500 {
+			t.Errorf("the next read may be of an index before: %d", c.seen.Load())
+		}
+		got = nil
+		for _, n := range cl.nodes {
+			n.script(answer(because(registrypb.ErrorDetail_OUTCOME_UNKNOWN)))
+		}
+		if _, err := c.RestoreSnapshot(t.Context(), strings.NewReader(file)); !errors.Is(err, ErrOutcomeUnknown) || len(got) != 1 {
+			t.Errorf("%d attempts: %v", len(got), err)
+		}
+		if _, err := c.RestoreSnapshot(t.Context(), brokenFile{strings.NewReader(file)}); !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("%v", err)
+		}
+	})
 }
 
 // brokenFile cannot be read.

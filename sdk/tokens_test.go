@@ -7,6 +7,7 @@ import (
 	"errors"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -96,22 +97,24 @@ func TestTokenCallIsRepeatedWithItsSecret(t *testing.T) {
 	t.Parallel()
 	for name, issue := range issuers {
 		t.Run(name, func(t *testing.T) {
-			cl := newFakeCluster(t, 2)
-			var got secretsOf
-			for i, n := range cl.nodes {
-				n.script(func(_ context.Context, _ string, req any) error {
-					got.add(req)
-					if i == 0 {
-						return status.Error(codes.Unavailable, "the answer is lost")
-					}
-					return nil
-				})
-			}
-			text, err := issue(testContext(t), cl.client(cl.target(), WithAttemptTimeout(within))) // a slow attempt would not arrive
-			if err != nil {
-				t.Fatal(err)
-			}
-			got.check(t, text, 2)
+			synctest.Test(t, func(t *testing.T) {
+				cl := newFakeCluster(t, 2)
+				var got secretsOf
+				for i, n := range cl.nodes {
+					n.script(func(_ context.Context, _ string, req any) error {
+						got.add(req)
+						if i == 0 {
+							return status.Error(codes.Unavailable, "the answer is lost")
+						}
+						return nil
+					})
+				}
+				text, err := issue(testContext(t), cl.client(cl.target(), WithAttemptTimeout(within))) // a slow attempt would not arrive
+				if err != nil {
+					t.Fatal(err)
+				}
+				got.check(t, text, 2)
+			})
 		})
 	}
 }
@@ -122,22 +125,24 @@ func TestTokenOfAnUnknownOutcome(t *testing.T) {
 	for name, issue := range issuers {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cl := newFakeCluster(t, 1)
-			c := cl.client(cl.target(), WithCallTimeout(2*time.Second))
-			var got secretsOf
-			cl.nodes[0].script(func(_ context.Context, _ string, req any) error {
-				got.add(req)
-				return status.Error(codes.Unavailable, "the answer is lost")
+			synctest.Test(t, func(t *testing.T) {
+				cl := newFakeCluster(t, 1)
+				c := cl.client(cl.target(), WithCallTimeout(2*time.Second))
+				var got secretsOf
+				cl.nodes[0].script(func(_ context.Context, _ string, req any) error {
+					got.add(req)
+					return status.Error(codes.Unavailable, "the answer is lost")
+				})
+				text, err := issue(context.Background(), c)
+				if !errors.Is(err, ErrOutcomeUnknown) {
+					t.Fatal(err)
+				}
+				got.check(t, text, 1)
+				cl.nodes[0].script(func(context.Context, string, any) error { return because(registrypb.ErrorDetail_CONFLICT) })
+				if text, err := issue(testContext(t), c); text != "" || !errors.Is(err, ErrConflict) {
+					t.Errorf("%q, %v", text, err)
+				}
 			})
-			text, err := issue(context.Background(), c)
-			if !errors.Is(err, ErrOutcomeUnknown) {
-				t.Fatal(err)
-			}
-			got.check(t, text, 1)
-			cl.nodes[0].script(func(context.Context, string, any) error { return because(registrypb.ErrorDetail_CONFLICT) })
-			if text, err := issue(testContext(t), c); text != "" || !errors.Is(err, ErrConflict) {
-				t.Errorf("%q, %v", text, err)
-			}
 		})
 	}
 }
@@ -145,15 +150,17 @@ func TestTokenOfAnUnknownOutcome(t *testing.T) {
 // A revocation whose answer was lost has removed the token.
 func TestRevocationWhoseAnswerIsLost(t *testing.T) {
 	t.Parallel()
-	cl := newFakeCluster(t, 2)
-	cl.nodes[0].script(func(context.Context, string, any) error { return status.Error(codes.Unavailable, "the answer is lost") })
-	cl.nodes[1].script(func(context.Context, string, any) error { return because(registrypb.ErrorDetail_UNKNOWN_TOKEN) })
-	if err := cl.client(cl.target(0, 1)).RevokeToken(testContext(t), "web"); err != nil {
-		t.Error(err)
-	}
-	if err := cl.client(cl.target(1)).RevokeToken(testContext(t), "web"); !errors.Is(err, ErrUnknownToken) {
-		t.Errorf("without an attempt before: %v", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		cl := newFakeCluster(t, 2)
+		cl.nodes[0].script(func(context.Context, string, any) error { return status.Error(codes.Unavailable, "the answer is lost") })
+		cl.nodes[1].script(func(context.Context, string, any) error { return because(registrypb.ErrorDetail_UNKNOWN_TOKEN) })
+		if err := cl.client(cl.target(0, 1)).RevokeToken(testContext(t), "web"); err != nil {
+			t.Error(err)
+		}
+		if err := cl.client(cl.target(1)).RevokeToken(testContext(t), "web"); !errors.Is(err, ErrUnknownToken) {
+			t.Errorf("without an attempt before: %v", err)
+		}
+	})
 }
 
 func TestRightsHaveNames(t *testing.T) {
