@@ -137,7 +137,8 @@ class Core:
         with self._lock:
             if self._seen and time.monotonic() - self._seen_at < max_age:
                 return self._seen
-        index = int(self._call(op, READ, Request("GET", "/v1/index"), timeout)["index"])
+        # Not _call: the deregistrations of a close need an index, too.
+        index = int(Call(self, op, READ, timeout).run(Request("GET", "/v1/index"))["index"])
         self.observe(index)
         return index
 

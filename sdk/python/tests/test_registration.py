@@ -7,7 +7,7 @@ from typing import Any, List
 from unittest import mock
 
 import registry_sdk as sdk
-from registry_sdk import _keeper
+from registry_sdk import _call, _keeper
 from registry_sdk._pool import Rotation
 
 from . import fake
@@ -258,6 +258,14 @@ class Ends(Case):
         self.assertFalse(registration.done)
         beats = len(self.cluster.beats)
         fake.eventually(lambda: poke(client) or len(self.cluster.beats) > beats + 1)
+
+    def test_closing_the_client_long_after_the_last_index(self) -> None:
+        """The index that a deregistration names as observed before it is then asked for."""
+        client = self.client()
+        registration = client.register("web", "a", "a:1")
+        client._seen_at -= 2 * _call.SINCE_AGE
+        client.close()
+        self.assertTrue(registration.removed)
 
     def test_close_without_nodes(self) -> None:
         client = self.client(close_timeout=0.3)
