@@ -63,7 +63,8 @@ class Aio(WatchCase):
                     self.assertEqual(seen[-1], revision)
                     await watch.close()
                     self.assertEqual([e async for e in watch], [])
-                time.sleep(3)  # a handler that blocks the loop
+                beats = len(self.cluster.beats)
+                fake.eventually(lambda: len(self.cluster.beats) > beats + 3)  # a handler that blocks the loop
                 self.assertTrue(registration.valid)
                 await registration.drain()
                 await registration.resume()
