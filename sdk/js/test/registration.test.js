@@ -57,8 +57,8 @@ test('a lost lease is registered again, by the same process', async (t) => {
   const { cluster, client } = await started(t), r = await client.register(service, {}), events = heard(r), lease = r.leaseId;
   cluster.leases.clear();
   cluster.change('web', [], ['a']);
-  await eventually(() => events.length === 2, 'events');
-  assert.deepEqual(events, ['lost', 'regained']);
+  await eventually(() => events.includes('regained'), 'events');
+  assert.deepEqual(events.filter((e) => !e.startsWith('unreachable')), ['lost', 'regained']); // a busy machine is late with a heartbeat
   assert.notEqual(r.leaseId, lease);
   const [first, second] = puts(cluster);
   assert.equal(second.body.instance, first.body.instance);

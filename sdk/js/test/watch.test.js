@@ -265,7 +265,7 @@ test('the parameters of a group change', async (t) => {
 test('no node sends the group', async (t) => {
   const { cluster, client } = await started(t);
   for (const n of cluster.nodes) await n.stop();
-  await assert.rejects(client.ring('web', { timeout: 300 }), (e) => e.op === 'ring' && /no node sent the group web: .*ECONNREFUSED/.test(e.message));
+  await assert.rejects(client.ring('web', { timeout: 1500 }), (e) => e.op === 'ring' && /no node sent the group web: .*ECONNREFUSED/.test(e.message));
   await assert.rejects(client.ring(''), InvalidArgumentError);
   await assert.rejects(client.match('web', 'k', { timeout: 100 }), UnavailableError);
 });
