@@ -2,8 +2,8 @@ package main
 
 import (
 	"encoding/json"
+	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -42,7 +42,7 @@ func TestCommandsSpeakTLS(t *testing.T) {
 	if out := ok(t, "match", "web", "user-1"); !strings.Contains(out, "w1") {
 		t.Error(out)
 	}
-	if out := ok(t, "bench", "match", "-callers", "1", "-duration", "50ms"); !strings.Contains(out, " 0 errors") {
+	if out := ok(t, "bench", "match", "-groups", "1", "-members", "2", "-callers", "1", "-duration", "50ms"); !strings.Contains(out, " 0 errors") {
 		t.Error(out)
 	}
 	if out := ok(t, "members", "", completeFlag); !strings.Contains(out, "web") {
@@ -116,14 +116,12 @@ func TestTLSErrorsAreInWords(t *testing.T) {
 func TestHangupReadsCertificatesAgain(t *testing.T) {
 	ca := certstest.NewCA(t)
 	files := ca.Server("server")
-	p := freePorts(t, 2)
-	n := startProcess(t, "serve", "-id", "n1", "-bind", local(p), "-addr", local(p+1), "-data-dir", t.TempDir(), "-cert", files.Cert, "-key", files.Key)
+	p, audit := freePorts(t, 2), filepath.Join(t.TempDir(), "audit.log")
+	n := startProcess(t, "serve", "-id", "n1", "-bind", local(p), "-addr", local(p+1), "-data-dir", t.TempDir(), "-cert", files.Cert, "-key", files.Key, "-audit-log", audit)
 	t.Setenv("REGISTRY_CA", ca.Path)
 	untilServing(t, p+1)
 	certstest.Write(t, files.Cert, []byte("garbage"))
-	if err := n.cmd.Process.Signal(syscall.SIGHUP); err != nil {
-		t.Fatal(err)
-	}
+	hangUp(t, n, audit)
 	ok(t, "health", "-addr", local(p+1))
 	n.stop()
 	if says := n.log.String(); !strings.Contains(says, "the ones before stay in use") {

@@ -10,11 +10,19 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
 
 // These tests run real nodes in this process.
+
+// firstPort is where freePorts begins, and takenPorts is how many it returned: no two
+// of its calls return the same one.
+var (
+	firstPort  = rand.IntN(10_000)
+	takenPorts atomic.Int64
+)
 
 // freePorts returns the first of n free ports in a row.
 func freePorts(t *testing.T, n int) int {
@@ -22,7 +30,7 @@ func freePorts(t *testing.T, n int) int {
 	for range 100 {
 		// Below the ports that the system gives to sockets of other tests, and those of
 		// the tests with real processes.
-		base := 10_000 + rand.IntN(10_000-n)
+		base := 10_000 + (firstPort+int(takenPorts.Add(int64(n)))-n)%(10_000-n)
 		var open []net.Listener
 		for i := range n {
 			if l, err := net.Listen("tcp", local(base+i)); err == nil {
@@ -61,14 +69,7 @@ func TestDev(t *testing.T) {
 
 	all := local(addr) + "," + local(addr+1) + "," + local(addr+2)
 	for _, load := range [][]string{{"register", "-batch", "10"}, {"members"}, {"mixed"}, {"watch", "-rate", "50"}} {
-		args := append(append([]string{"bench"}, load...), "-groups", "2", "-callers", "4", "-duration", "200ms", "-registries", all)
-		out := ok(t, args...)
-		for again := 0; again < 5 && strings.Contains(out, "leadership lost"); again++ { // a busy machine stalled all nodes
-			out = ok(t, args...)
-		}
-		if !strings.Contains(out, " 0 errors") || strings.Contains(out, " 0/s") {
-			t.Errorf("%q: %s", load, out)
-		}
+		bench(t, append(load, "-groups", "2", "-callers", "4", "-duration", "200ms", "-registries", all)...)
 	}
 	t.Setenv("REGISTRY_ADDRS", local(addr))
 	if out := ok(t, "groups"); strings.Contains(out, "bench-") {
@@ -76,16 +77,15 @@ func TestDev(t *testing.T) {
 	}
 	service := start(t, "register", "-group", "web", "-id", "w1", "-addr", "127.0.0.1:8080", "--", "sh", "-c", "echo up; exec sleep 60")
 	service.until("up")
-	var leader statusJSON
-	if err := json.Unmarshal([]byte(ok(t, "cluster", "status", "-json")), &leader); err != nil || len(leader.Nodes) != devNodes || leader.Leader == "" {
-		t.Errorf("%+v, %v", leader, err)
+	if st := led(t, local(addr)); len(st.Nodes) != devNodes {
+		t.Errorf("%+v", st)
 	}
 	for i := range devNodes {
 		out := ok(t, "match", "-linearizable", "-registries", local(addr+i), "web", "user-1")
 		if !strings.Contains(out, "w1     127.0.0.1:8080") {
 			t.Errorf("node %d: %s", i, out)
 		}
-		ok(t, "health", "-addr", local(addr+i))
+		untilServing(t, addr+i)
 		ok(t, "ring", "show", "-registries", local(addr+i), "web")
 	}
 	ok(t, "ring", "digest", "web")
@@ -102,6 +102,36 @@ func TestDev(t *testing.T) {
 	r.wait(exitOK)
 	if left, err := os.ReadDir(tmp); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// bench measures calls of which none may fail, but by a leader that a busy machine stalls.
+func bench(t *testing.T, args ...string) {
+	t.Helper()
+	args = append([]string{"bench"}, args...)
+	out := ok(t, args...)
+	for again := 0; again < 5 && strings.Contains(out, "leadership lost"); again++ {
+		out = ok(t, args...)
+	}
+	if !strings.Contains(out, " 0 errors") || strings.Contains(out, " 0/s") {
+		t.Errorf("%q: %s", args, out)
+	}
+}
+
+// led is the status of a cluster that has a leader: while one is elected, the command fails.
+func led(t *testing.T, addr string) (st statusJSON) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; {
+		r := execute(t, t.Context(), "", "cluster", "status", "-json", "-registries", addr)
+		if r.code == exitOK {
+			if err := json.Unmarshal([]byte(r.stdout), &st); err != nil || st.Leader == "" {
+				t.Errorf("%+v, %v", st, err)
+			}
+			return st
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no leader within %v: %+v", patience, r)
+		}
 	}
 }
 
@@ -134,9 +164,8 @@ func TestDevSecure(t *testing.T) {
 	if info, err := os.Stat(d.Env[1].Value); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the token's file: %v, %v", info, err)
 	}
-	var status statusJSON
-	if err := json.Unmarshal([]byte(ok(t, "cluster", "status", "-json", "-registries", at.Addr)), &status); err != nil || len(status.Nodes) != devNodes || status.Leader == "" {
-		t.Errorf("%+v, %v", status, err)
+	if st := led(t, at.Addr); len(st.Nodes) != devNodes {
+		t.Errorf("%+v", st)
 	}
 	conn, err := tls.Dial("tcp", at.Bind, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
 	if err == nil {
@@ -166,10 +195,15 @@ func serveNode(t *testing.T, dir, id string, bind, addr int, more ...string) *ru
 // untilServing waits until a node answers: a command gives up when it refuses.
 func untilServing(t *testing.T, port int) {
 	t.Helper()
+	untilHealthy(t, local(port))
+}
+
+func untilHealthy(t *testing.T, addr string) {
+	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(patience); ; <-tick.C {
-		r := execute(t, t.Context(), "", "health", "-addr", local(port))
+		r := execute(t, t.Context(), "", "health", "-addr", addr)
 		if r.code == exitOK {
 			return
 		}
@@ -194,10 +228,8 @@ func TestServe(t *testing.T) {
 	// The environment names a proxy that refuses connections, from which this
 	// address of the machine is not exempt.
 	beyond := net.JoinHostPort("0.0.0.0", strconv.Itoa(port+1))
-	ok(t, "health", "-addr", beyond)
-	if out := ok(t, "bench", "register", "-groups", "1", "-callers", "1", "-duration", "50ms", "-registries", beyond); !strings.Contains(out, " 0 errors") {
-		t.Error(out)
-	}
+	untilHealthy(t, beyond)
+	bench(t, "register", "-groups", "1", "-callers", "1", "-duration", "50ms", "-registries", beyond)
 
 	t.Run("port in use", func(t *testing.T) {
 		r := serveNode(t, dir, "service-3", port, port+1)

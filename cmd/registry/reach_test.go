@@ -42,7 +42,7 @@ func TestNoClusterRuns(t *testing.T) {
 	l.Close()
 	for args, says := range map[string]string{
 		"members web": "", "cluster status": "", "deregister -group web -id web-1": "", "group delete -force web": "", "watch web": "",
-		"register -group web -id web-1 -addr h:1 -timeout 300ms": "", "bench register": "", "bench match": "",
+		"register -group web -id web-1 -addr h:1 -timeout 2s": "", "bench register": "", "bench match": "",
 		"health": "registry: " + defaultClientAddr + ": connection refused\n",
 	} {
 		if says == "" {

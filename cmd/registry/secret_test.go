@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/werbenhu/registry/rpc/certs/certstest"
 	"github.com/werbenhu/registry/rpc/peertls"
 )
 
@@ -51,10 +52,8 @@ func TestHangupReloads(t *testing.T) {
 	ok(t, "secret", "new", "-out", file)
 	p := startProcess(t, "serve", "-id", "n1", "-bind", local(port), "-addr", local(port+1), "-data-dir", filepath.Join(t.TempDir(), "n1"), "-secret-file", file)
 	awaitMetric(t, local(port+1), "registry_peer_files_unusable_total 0")
+	certstest.Write(t, file, []byte("broken"))
 	if err := p.cmd.Process.Signal(syscall.SIGHUP); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(file, []byte("broken"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	awaitMetric(t, local(port+1), "registry_peer_files_unusable_total 1")

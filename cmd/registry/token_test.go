@@ -163,7 +163,7 @@ func TestCommandsSendTheToken(t *testing.T) {
 		if out := ok(t, "match", "web", "user-1"); !strings.Contains(out, "w1") {
 			t.Error(out)
 		}
-		if out := ok(t, "bench", "match", "-callers", "1", "-duration", "50ms"); !strings.Contains(out, " 0 errors") {
+		if out := ok(t, "bench", "match", "-groups", "1", "-members", "2", "-callers", "1", "-duration", "50ms"); !strings.Contains(out, " 0 errors") {
 			t.Errorf("%s: %s", what, out)
 		}
 		if out := ok(t, "members", "", completeFlag); !strings.Contains(out, "web") {
