@@ -188,12 +188,13 @@ class Failover(Case):
         client = self.client(refresh_interval=0, attempt_timeout=0.5)
         client.match("web", "k")
         at = client.pool.preferred()
-        next(n for n in self.cluster.nodes if n.addr == at.addr).silent.set()
-        began = time.monotonic()
+        node = next(n for n in self.cluster.nodes if n.addr == at.addr)
+        node.silent.set()
+        before = len(node.calls)
         for _ in range(20):
             client.match("web", "k")
-        took = time.monotonic() - began
-        self.assertTrue(0.4 < took < 8, took)  # each call: 10 s
+        tried = len(node.calls) - before
+        self.assertTrue(1 <= tried < 10, tried)  # a busy machine costs attempts at the others, too
 
     def test_no_node(self) -> None:
         client = self.client(refresh_interval=0)
