@@ -39,6 +39,8 @@ func (d *devCluster) initTokens(ctx context.Context) error {
 	if len(d.env) == 0 {
 		return nil // not secure
 	}
+	ctx, cancel := context.WithTimeout(ctx, devPatience)
+	defer cancel()
 	client, err := sdk.Dial(d.nodes[0].Addr(), sdk.WithTLSFiles(d.env[0].Value, "", ""))
 	if err != nil {
 		return err
@@ -66,8 +68,6 @@ func (d *devCluster) hasTokens(ctx context.Context, n *registry.Node, token stri
 		return err
 	}
 	defer client.Close()
-	ctx, cancel := context.WithTimeout(ctx, devPatience)
-	defer cancel()
 	_, err = client.Groups(ctx, sdk.Linearizable())
 	return err
 }
