@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
@@ -134,15 +135,17 @@ func wantUndecided(t *testing.T, s *Server, token string) {
 // A node that joins, and knows nothing yet.
 func TestJoinerLetsNoCallThrough(t *testing.T) {
 	t.Parallel()
-	c := storetest.New(t)
-	s := serverOf(t, c.Open("n1"))
-	wantUndecided(t, s, "")
-	if _, err := s.Register(callOn(t, s, registrypb.Registry_Register_FullMethodName, &registrypb.RegisterRequest{Group: "web"}, ""), &registrypb.RegisterRequest{Group: "web", Id: "w", Addr: "10.0.0.1:80"}); reasonOf(err) != registrypb.ErrorDetail_NO_LEADER {
-		t.Errorf("register: %v", err)
-	}
-	if _, err := s.Status(callOn(t, s, registrypb.Cluster_Status_FullMethodName, &registrypb.StatusRequest{}, ""), &registrypb.StatusRequest{Group: "web"}); reasonOf(err) != registrypb.ErrorDetail_NO_LEADER {
-		t.Errorf("the status of a group: %v", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t)
+		s := serverOf(t, c.Open("n1"))
+		wantUndecided(t, s, "")
+		if _, err := s.Register(callOn(t, s, registrypb.Registry_Register_FullMethodName, &registrypb.RegisterRequest{Group: "web"}, ""), &registrypb.RegisterRequest{Group: "web", Id: "w", Addr: "10.0.0.1:80"}); reasonOf(err) != registrypb.ErrorDetail_NO_LEADER {
+			t.Errorf("register: %v", err)
+		}
+		if _, err := s.Status(callOn(t, s, registrypb.Cluster_Status_FullMethodName, &registrypb.StatusRequest{}, ""), &registrypb.StatusRequest{Group: "web"}); reasonOf(err) != registrypb.ErrorDetail_NO_LEADER {
+			t.Errorf("the status of a group: %v", err)
+		}
+	})
 }
 
 // callOn is the context that the interceptor gives a handler, with a deadline.
@@ -161,25 +164,27 @@ func callOn(t *testing.T, s *Server, method string, req any, token string) conte
 // it was down, or that one it knows was revoked.
 func TestRestartedMinorityLetsNoCallThrough(t *testing.T) {
 	t.Parallel()
-	c := storetest.New(t)
-	c.Three()
-	down := c.Node("n3")
-	if c.Leader() == down {
-		down = c.Node("n1")
-	}
-	down.Kill()
-	root, _ := makeToken(c, "root", true, every)
-	for _, n := range c.Nodes() {
-		n.Kill()
-	}
-	restarted := c.Open(down.ID)
-	if restarted.State().TokensOn() {
-		t.Fatal("it knows the token")
-	}
-	s := serverOf(t, restarted)
-	for _, token := range []string{"", root} {
-		wantUndecided(t, s, token)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t)
+		c.Three()
+		down := c.Node("n3")
+		if c.Leader() == down {
+			down = c.Node("n1")
+		}
+		down.Kill()
+		root, _ := makeToken(c, "root", true, every)
+		for _, n := range c.Nodes() {
+			n.Kill()
+		}
+		restarted := c.Open(down.ID)
+		if restarted.State().TokensOn() {
+			t.Fatal("it knows the token")
+		}
+		s := serverOf(t, restarted)
+		for _, token := range []string{"", root} {
+			wantUndecided(t, s, token)
+		}
+	})
 }
 
 // blocking is an observer that stops the state machine at a member's registration.
@@ -206,7 +211,7 @@ func TestNewLeaderWaitsForTheTokens(t *testing.T) {
 	for name, turnOn := range map[string]bool{"revoked": false, "turned on": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			testNewLeader(t, turnOn)
+			synctest.Test(t, func(t *testing.T) { testNewLeader(t, turnOn) })
 		})
 	}
 }
@@ -272,49 +277,53 @@ func TestRefusedRetryLeavesTheOutcomeUnknown(t *testing.T) {
 // A retry that finds no such token does not tell whether the attempt before revoked it.
 func TestRetriedRevocationLeavesTheOutcomeUnknown(t *testing.T) {
 	t.Parallel()
-	c := storetest.New(t)
-	c.Three()
-	s := serverOf(t, c.Leader())
-	req := &registrypb.RevokeTokenRequest{Name: "agent"}
-	ctx := callOn(t, s, registrypb.Tokens_Revoke_FullMethodName, req, "")
-	outcomes := []error{store.ErrOutcomeUnknown, fsm.ErrUnknownToken}
-	_, err := onLeader(ctx, s, registrypb.Tokens_Revoke_FullMethodName, req, func(context.Context, *registrypb.RevokeTokenRequest) (*registrypb.RevokeTokenResponse, error) {
-		err := outcomes[0]
-		outcomes = outcomes[1:]
-		return nil, err
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t)
+		c.Three()
+		s := serverOf(t, c.Leader())
+		req := &registrypb.RevokeTokenRequest{Name: "agent"}
+		ctx := callOn(t, s, registrypb.Tokens_Revoke_FullMethodName, req, "")
+		outcomes := []error{store.ErrOutcomeUnknown, fsm.ErrUnknownToken}
+		_, err := onLeader(ctx, s, registrypb.Tokens_Revoke_FullMethodName, req, func(context.Context, *registrypb.RevokeTokenRequest) (*registrypb.RevokeTokenResponse, error) {
+			err := outcomes[0]
+			outcomes = outcomes[1:]
+			return nil, err
+		})
+		if reasonOf(err) != registrypb.ErrorDetail_OUTCOME_UNKNOWN {
+			t.Error(err)
+		}
 	})
-	if reasonOf(err) != registrypb.ErrorDetail_OUTCOME_UNKNOWN {
-		t.Error(err)
-	}
 }
 
 // A read that waits for an index shows nothing of a state in which its token is revoked.
 func TestWaitingReadEndsWithItsToken(t *testing.T) {
 	t.Parallel()
-	c := storetest.New(t)
-	c.Three()
-	makeToken(c, "root", true, every)
-	token, id := makeToken(c, "agent", false, fsm.Discover)
-	c.Write(register("web", "a", "10.0.0.1:80"))
-	n := c.Leader()
-	s, index := serverOf(t, n), n.State().Index()
-	for method, call := range map[string]func(context.Context, *registrypb.ReadOptions) error{
-		registrypb.Registry_Members_FullMethodName: func(ctx context.Context, read *registrypb.ReadOptions) error {
-			_, err := s.Members(ctx, &registrypb.MembersRequest{Group: "web", Read: read})
-			return err
-		},
-		registrypb.Registry_Match_FullMethodName: func(ctx context.Context, read *registrypb.ReadOptions) error {
-			_, err := s.Match(ctx, &registrypb.MatchRequest{Group: "web", Key: []byte("k"), Read: read})
-			return err
-		},
-	} {
-		ctx := context.WithoutCancel(callOn(t, s, method, requestOf[method], token)) // decided before
-		defer func() {
-			if err := call(ctx, &registrypb.ReadOptions{MinIndex: index + 2}); reasonOf(err) != registrypb.ErrorDetail_UNAUTHENTICATED {
-				t.Errorf("%s: %v", method, err)
-			}
-		}()
-	}
-	revoke(c, id)
-	c.Write(register("web", "b", "10.0.0.2:80"))
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t)
+		c.Three()
+		makeToken(c, "root", true, every)
+		token, id := makeToken(c, "agent", false, fsm.Discover)
+		c.Write(register("web", "a", "10.0.0.1:80"))
+		n := c.Leader()
+		s, index := serverOf(t, n), n.State().Index()
+		for method, call := range map[string]func(context.Context, *registrypb.ReadOptions) error{
+			registrypb.Registry_Members_FullMethodName: func(ctx context.Context, read *registrypb.ReadOptions) error {
+				_, err := s.Members(ctx, &registrypb.MembersRequest{Group: "web", Read: read})
+				return err
+			},
+			registrypb.Registry_Match_FullMethodName: func(ctx context.Context, read *registrypb.ReadOptions) error {
+				_, err := s.Match(ctx, &registrypb.MatchRequest{Group: "web", Key: []byte("k"), Read: read})
+				return err
+			},
+		} {
+			ctx := context.WithoutCancel(callOn(t, s, method, requestOf[method], token)) // decided before
+			defer func() {
+				if err := call(ctx, &registrypb.ReadOptions{MinIndex: index + 2}); reasonOf(err) != registrypb.ErrorDetail_UNAUTHENTICATED {
+					t.Errorf("%s: %v", method, err)
+				}
+			}()
+		}
+		revoke(c, id)
+		c.Write(register("web", "b", "10.0.0.2:80"))
+	})
 }

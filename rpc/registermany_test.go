@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"testing"
+	"testing/synctest"
 
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
@@ -16,31 +17,33 @@ import (
 // had been done.
 func TestRegisterManyAgainLeavesTheOutcomeUnknown(t *testing.T) {
 	t.Parallel()
-	c := storetest.New(t)
-	c.Three()
-	s := serverOf(t, c.Leader())
-	for _, again := range []bool{false, true} {
-		req := &registrypb.RegisterManyRequest{Registrations: []*registrypb.RegisterRequest{
-			{Group: "web", Id: "w", Addr: "10.0.0.1:80", RequestId: []byte("0123456789abcdef"), Again: again},
-			{Group: "web", Id: "w", Addr: "nowhere", RequestId: []byte("fedcba9876543210"), Again: again},
-		}}
-		ctx, cancel := context.WithCancel(callOn(t, s, registrypb.Registry_RegisterMany_FullMethodName, req, ""))
-		cancel() // nothing is proposed
-		resp, err := s.registerMany(ctx, req)
-		if err != nil {
-			t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t)
+		c.Three()
+		s := serverOf(t, c.Leader())
+		for _, again := range []bool{false, true} {
+			req := &registrypb.RegisterManyRequest{Registrations: []*registrypb.RegisterRequest{
+				{Group: "web", Id: "w", Addr: "10.0.0.1:80", RequestId: []byte("0123456789abcdef"), Again: again},
+				{Group: "web", Id: "w", Addr: "nowhere", RequestId: []byte("fedcba9876543210"), Again: again},
+			}}
+			ctx, cancel := context.WithCancel(callOn(t, s, registrypb.Registry_RegisterMany_FullMethodName, req, ""))
+			cancel() // nothing is proposed
+			resp, err := s.registerMany(ctx, req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := registrypb.ErrorDetail_NO_LEADER
+			if again {
+				want = registrypb.ErrorDetail_OUTCOME_UNKNOWN
+			}
+			if got := resp.Results[0].GetFailure().GetDetail().GetReason(); got != want {
+				t.Errorf("again %v: %v, want %v", again, got, want)
+			}
+			if got := resp.Results[1].GetFailure().GetDetail().GetReason(); got != registrypb.ErrorDetail_INVALID_ARGUMENT {
+				t.Errorf("again %v, an invalid one: %v", again, got)
+			}
 		}
-		want := registrypb.ErrorDetail_NO_LEADER
-		if again {
-			want = registrypb.ErrorDetail_OUTCOME_UNKNOWN
-		}
-		if got := resp.Results[0].GetFailure().GetDetail().GetReason(); got != want {
-			t.Errorf("again %v: %v, want %v", again, got, want)
-		}
-		if got := resp.Results[1].GetFailure().GetDetail().GetReason(); got != registrypb.ErrorDetail_INVALID_ARGUMENT {
-			t.Errorf("again %v, an invalid one: %v", again, got)
-		}
-	}
+	})
 }
 
 // A request of too many registrations takes hardly more memory than one at the limit, and
