@@ -204,8 +204,9 @@ class Failover(Case):
         with self.assertRaises(sdk.UnavailableError) as raised:
             client.match("web", "k", timeout=1.5)
         self.assertLess(time.monotonic() - began, 10)
-        for n in self.cluster.nodes:
-            self.assertIn(f"{n.addr}: connection refused", str(raised.exception))
+        for n in self.cluster.nodes:  # the deadline may cut the last attempt at one of them off
+            self.assertIn(n.addr, str(raised.exception))
+        self.assertIn(": connection refused", str(raised.exception))
 
     def test_follows_the_list_of_nodes(self) -> None:
         self.cluster.change("web", "a")
