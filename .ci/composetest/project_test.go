@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -75,22 +77,22 @@ func findCompose(t *testing.T) []string {
 	return nil
 }
 
-// freePorts returns ports of 127.0.0.1 that nothing listens on.
-func freePorts(t *testing.T, n int) []string {
-	var ports []string
-	for range n {
-		lis, err := net.Listen("tcp", "127.0.0.1:0")
+// freePorts returns ports of 127.0.0.1 that nothing listens on. They are below those that
+// the system gives to connections: until the images are built, nothing listens on them.
+func freePorts(t *testing.T, n int) (ports []string) {
+	for range 100 {
+		port := strconv.Itoa(10_000 + rand.IntN(10_000))
+		lis, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", port))
 		if err != nil {
-			t.Fatal(err)
+			continue
 		}
 		defer lis.Close() // all at the end, so that no port comes twice
-		_, port, err := net.SplitHostPort(lis.Addr().String())
-		if err != nil {
-			t.Fatal(err)
+		if ports = append(ports, port); len(ports) == n {
+			return ports
 		}
-		ports = append(ports, port)
 	}
-	return ports
+	t.Fatal("no free ports")
+	return nil
 }
 
 // remove shows what the containers said, if the test failed, and removes all of
