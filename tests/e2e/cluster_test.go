@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/werbenhu/registry/rpc/registrypb"
@@ -155,15 +158,33 @@ func shorter(d, s time.Duration) time.Duration {
 // lasts, and returns the index of its creation.
 func keptMember(t *testing.T, addr string) uint64 {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	resp, err := registrypb.NewRegistryClient(connect(t, addr)).Register(ctx, &registrypb.RegisterRequest{
+	err := registerMember(t.Context(), connect(t, addr), &registrypb.RegisterRequest{
 		Group: "kept", Id: "web-1", Addr: "127.0.0.1:8080", Ttl: durationpb.New(time.Hour),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return resp.Index
+	return memberOf(t, addr, "kept", "web-1").GetCreatedIndex()
+}
+
+// registerMember repeats the call while its outcome is unknown or there is no leader, as
+// the API tells its callers: a busy machine costs a cluster its leader at any time.
+func registerMember(ctx context.Context, conn *grpc.ClientConn, req *registrypb.RegisterRequest) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		_, err := registrypb.NewRegistryClient(conn).Register(ctx, req)
+		if code := status.Code(err); code != codes.Unavailable && code != codes.Unknown || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // memberOf reads a member from one node, which must be up to date; nil if it

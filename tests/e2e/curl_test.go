@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -48,16 +49,23 @@ func (c *curl) args(path string, more ...string) []string {
 }
 
 // get makes a request, and wants its status code. It returns the answer's headers and body.
+// It asks again while the cluster has no leader, as a busy machine may leave it.
 func (c *curl) get(code int, path string, more ...string) (head, body string) {
 	c.t.Helper()
-	var stderr bytes.Buffer
-	cmd := exec.CommandContext(c.t.Context(), c.path, c.args(path, append(more, "--include")...)...)
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		c.t.Fatalf("curl %s: %v: %s", path, err, &stderr)
-	}
-	head, body, _ = strings.Cut(string(out), "\r\n\r\n")
+	eventually(c.t, patience, path, func() error {
+		var stderr bytes.Buffer
+		cmd := exec.CommandContext(c.t.Context(), c.path, c.args(path, append(more, "--include")...)...)
+		cmd.Stderr = &stderr
+		out, err := cmd.Output()
+		if err != nil {
+			c.t.Fatalf("curl %s: %v: %s", path, err, &stderr)
+		}
+		head, body, _ = strings.Cut(string(out), "\r\n\r\n")
+		if strings.Contains(body, `"reason":"no_leader"`) || strings.Contains(body, `"reason":"outcome_unknown"`) {
+			return errors.New(body)
+		}
+		return nil
+	})
 	if want := fmt.Sprintf("HTTP/1.1 %d ", code); !strings.HasPrefix(head, want) {
 		c.t.Fatalf("curl %s: %s\n%s, want %s", path, head, body, want)
 	}

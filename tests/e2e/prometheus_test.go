@@ -211,7 +211,7 @@ func TestPrometheus(t *testing.T) {
 	addr := strings.TrimPrefix(scraped.URL, "http://")
 	member := func(id string) {
 		t.Helper()
-		_, err := registrypb.NewRegistryClient(connect(t, c.nodes[0].addr)).Register(t.Context(), &registrypb.RegisterRequest{
+		err := registerMember(t.Context(), connect(t, c.nodes[0].addr), &registrypb.RegisterRequest{
 			Group: "web", Id: id, Addr: addr, Ttl: durationpb.New(time.Hour), Meta: map[string]string{"metrics-path": "/stats"},
 		})
 		if err != nil {

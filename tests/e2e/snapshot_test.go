@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -91,11 +90,9 @@ func TestSnapshotKills(t *testing.T) {
 }
 
 func (k *killed) register(id string) {
-	ctx, cancel := context.WithTimeout(k.t.Context(), patience)
-	defer cancel()
 	conn := newConn(k.t, k.nodes[0].addr)
 	defer conn.Close()
-	_, err := registrypb.NewRegistryClient(conn).Register(ctx, &registrypb.RegisterRequest{
+	err := registerMember(k.t.Context(), conn, &registrypb.RegisterRequest{
 		Group: "web", Id: id, Addr: "127.0.0.1:8080", Ttl: durationpb.New(time.Hour), Meta: map[string]string{"k": strings.Repeat("v", 4000)},
 	})
 	if err != nil {

@@ -98,7 +98,7 @@ func TestTop(t *testing.T) {
 	leader, others := c.leader()
 	register := func(id string) {
 		t.Helper()
-		_, err := registrypb.NewRegistryClient(connect(t, others[0].addr)).Register(t.Context(), &registrypb.RegisterRequest{
+		err := registerMember(t.Context(), connect(t, others[0].addr), &registrypb.RegisterRequest{
 			Group: "web", Id: id, Addr: "127.0.0.1:80", Ttl: durationpb.New(time.Hour),
 		})
 		if err != nil {
