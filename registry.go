@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -35,8 +36,9 @@ type Node struct {
 	identity *peertls.Identity // nil: the bind port has no TLS
 
 	bindMux, clientMux *portmux.Mux
-	certs              *certs.Source // of the client port; nil: no TLS
-	alarms             []string      // of the configuration
+	certs              *certs.Source         // of the client port; nil: no TLS
+	alarms             []string              // of the configuration
+	lost               atomic.Pointer[error] // of a port that no longer accepts connections
 
 	wg        sync.WaitGroup
 	stop      context.CancelFunc // ends watch
@@ -219,6 +221,8 @@ func listen(flag, addr string) (net.Listener, error) {
 func (n *Node) serveMux(flag string, m *portmux.Mux) {
 	if err := m.Serve(); err != nil {
 		n.cfg.Logger.Error("port lost", "flag", flag, "error", err)
+		err = fmt.Errorf("%s: %w", flag, err)
+		n.lost.Store(&err)
 	}
 }
 
@@ -261,6 +265,16 @@ func (n *Node) BindAddr() string { return n.store.Self().Bind }
 
 // Ready is closed when the node has caught up with the cluster and answers.
 func (n *Node) Ready() <-chan struct{} { return n.store.Ready() }
+
+// Alive returns nil while the node works, ready or not, and while both ports accept
+// connections; a port at its limit is alive. GET /livez says the same on a connection. It
+// does not return if a lock of the node is never released.
+func (n *Node) Alive() error {
+	if lost := n.lost.Load(); lost != nil {
+		return *lost
+	}
+	return n.store.Alive()
+}
 
 // Done is closed when the node cannot go on or was closed.
 func (n *Node) Done() <-chan struct{} { return n.done }

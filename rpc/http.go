@@ -122,8 +122,14 @@ func (h *httpServer) close() error {
 	return nil
 }
 
-// livez reports that the process answers.
-func (h *httpServer) livez(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok") }
+// livez reports that the node works, ready or not.
+func (h *httpServer) livez(w http.ResponseWriter, _ *http.Request) {
+	if err := h.server.store.Alive(); err != nil {
+		writeText(w, http.StatusServiceUnavailable, err.Error())
+		return
+	}
+	writeText(w, http.StatusOK, "ok")
+}
 
 // readyz reports whether the node answers reads, and why not. A node without a leader
 // is ready, because it still answers reads. A load balancer that should not use it

@@ -58,7 +58,7 @@ func TestSlowHTTP(t *testing.T) {
 	t.Run("half the headers", func(t *testing.T) {
 		httpBubble(t, pipeSize, func(t *testing.T, conn net.Conn) {
 			start := time.Now()
-			_, _ = io.WriteString(conn, "GET /livez HTTP/1.1\r\nHost: ")
+			_, _ = io.WriteString(conn, "GET /ui/icon.svg HTTP/1.1\r\nHost: ")
 			closedAfter(t, conn, start, HTTPHeaderTimeout)
 		})
 	})
@@ -83,14 +83,14 @@ func TestSlowHTTP(t *testing.T) {
 	t.Run("no next request", func(t *testing.T) {
 		httpBubble(t, pipeSize, func(t *testing.T, conn net.Conn) {
 			start := time.Now()
-			_, _ = io.WriteString(conn, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+			_, _ = io.WriteString(conn, "GET /ui/icon.svg HTTP/1.1\r\nHost: x\r\n\r\n")
 			closedAfter(t, conn, start, HTTPIdleTime)
 		})
 	})
 	t.Run("an answer that is not read", func(t *testing.T) {
 		httpBubble(t, 64, func(t *testing.T, conn net.Conn) {
 			start := time.Now()
-			_, _ = io.WriteString(conn, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+			_, _ = io.WriteString(conn, "GET /ui/icon.svg HTTP/1.1\r\nHost: x\r\n\r\n")
 			for { // until the server has closed it
 				if _, err := conn.Write([]byte("x")); err != nil {
 					break
@@ -111,10 +111,10 @@ func TestLargeHTTPRequests(t *testing.T) {
 		code    int
 		most    int // bytes that are taken of the body
 	}{
-		"a length of 1 TiB": {"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 1099511627776\r\n\r\n", http.StatusOK, 1 << 20},
-		"chunks without end": {"POST /livez HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n40000000\r\n",
+		"a length of 1 TiB": {"GET /ui/icon.svg HTTP/1.1\r\nHost: x\r\nContent-Length: 1099511627776\r\n\r\n", http.StatusOK, 1 << 20},
+		"chunks without end": {"POST /ui/icon.svg HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n40000000\r\n",
 			http.StatusMethodNotAllowed, 1 << 20},
-		"headers": {"GET /livez HTTP/1.1\r\nHost: x\r\nX: ", http.StatusRequestHeaderFieldsTooLarge, 2 * MaxHTTPHeaders},
+		"headers": {"GET /ui/icon.svg HTTP/1.1\r\nHost: x\r\nX: ", http.StatusRequestHeaderFieldsTooLarge, 2 * MaxHTTPHeaders},
 	} {
 		t.Run(name, func(t *testing.T) {
 			httpBubble(t, pipeSize, func(t *testing.T, conn net.Conn) {

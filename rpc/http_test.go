@@ -2,10 +2,14 @@ package rpc
 
 import (
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/werbenhu/registry/fsm"
+	"github.com/werbenhu/registry/store/storetest"
 )
 
 // An invalid readiness probe is refused: it might find a node ready that is not.
@@ -36,4 +40,18 @@ func TestMaxLag(t *testing.T) {
 			t.Errorf("%q: %v, %t, want %v, %t", query, limit, asked, want.limit, want.asked)
 		}
 	}
+}
+
+func TestLivezOfANodeThatIsClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := storetest.New(t).Open("a")
+		h := &httpServer{server: &Server{store: n.Store}}
+		for _, want := range []int{http.StatusOK, http.StatusServiceUnavailable} {
+			w := httptest.NewRecorder()
+			if h.livez(w, nil); w.Code != want {
+				t.Errorf("%d %s, want %d", w.Code, w.Body, want)
+			}
+			n.Stop()
+		}
+	})
 }

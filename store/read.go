@@ -190,6 +190,20 @@ func role(state raft.RaftState, voter bool) string {
 	return "follower"
 }
 
+// Alive returns nil until the node fails or is closed, whether it is ready or not. It takes
+// the locks that Status takes, none of which is held for long, and does not return while
+// one of them is held: a deadlock shows.
+func (s *Store) Alive() error {
+	if err := s.Failure(); err != nil {
+		return err
+	}
+	if s.ctx.Err() != nil {
+		return ErrClosed
+	}
+	_ = s.Status()
+	return nil
+}
+
 // ID is this node's name.
 func (s *Store) ID() string { return s.cfg.ID }
 
