@@ -83,18 +83,23 @@ func TestDocumentedCommandsParse(t *testing.T) {
 		t.Errorf("%d command lines", len(lines))
 	}
 	for _, line := range lines {
-		e := &env{stdin: strings.NewReader(""), stdout: new(lockedBuffer), stderr: new(lockedBuffer)}
-		app := newApp(e)
-		parseOnly(app.Commands)
-		app.Action = func(*cli.Context) error { return nil }
-		args, help, err := normalize(app, shellWords(line.Shell)[1:])
-		if err == nil && help == nil {
-			err = app.RunContext(t.Context(), append([]string{app.Name}, args...))
-		}
-		if err != nil {
+		if err := parses(t, shellWords(line.Shell)[1:]); err != nil {
 			t.Errorf("%v: %s: %v", line.Block, line.Shell, err)
 		}
 	}
+}
+
+// parses gives arguments to the program's own parser.
+func parses(t *testing.T, args []string) error {
+	e := &env{stdin: strings.NewReader(""), stdout: new(lockedBuffer), stderr: new(lockedBuffer)}
+	app := newApp(e)
+	parseOnly(app.Commands)
+	app.Action = func(*cli.Context) error { return nil }
+	args, help, err := normalize(app, args)
+	if err == nil && help == nil {
+		err = app.RunContext(t.Context(), append([]string{app.Name}, args...))
+	}
+	return err
 }
 
 func TestShellWords(t *testing.T) {

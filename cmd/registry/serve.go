@@ -179,6 +179,11 @@ func serve(e *env, c *cli.Context, s *settings, cfg registry.Config) error {
 		return err
 	}
 	defer debug.close()
+	sv, err := newSupervisor(cfg.Logger)
+	if err != nil {
+		return err
+	}
+	defer sv.close()
 	n, err := registry.Start(ctx, cfg)
 	if err != nil && ctx.Err() != nil {
 		cfg.Logger.Info("stopped before it was a member of a cluster", "id", cfg.ID)
@@ -187,18 +192,15 @@ func serve(e *env, c *cli.Context, s *settings, cfg registry.Config) error {
 	if err != nil {
 		return startError(err, cfg.Bind, "-bind", cfg.Addr, "-addr")
 	}
-	for {
-		select {
-		case <-again:
-			n.Reload()
-			s.reread(e, c, cfg.Logger)
-		case <-ctx.Done():
-			cfg.Logger.Info("stopping", "id", n.ID(), "cause", context.Cause(ctx))
-			return n.Close()
-		case <-n.Done():
-			return errors.Join(fmt.Errorf("node %s ended: %w", n.ID(), n.Err()), n.Close())
-		}
+	sv.watch(ctx, n, again, func() {
+		n.Reload()
+		s.reread(e, c, cfg.Logger)
+	})
+	if ctx.Err() != nil {
+		cfg.Logger.Info("stopping", "id", n.ID(), "cause", context.Cause(ctx))
+		return n.Close()
 	}
+	return errors.Join(fmt.Errorf("node %s ended: %w", n.ID(), n.Err()), n.Close())
 }
 
 // startError adds what to do about a port that is taken.

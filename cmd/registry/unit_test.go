@@ -1,0 +1,84 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const unitFile = repository + "/deploy/systemd/registry.service"
+
+// systemdAnalyze runs it on the unit, which starts the test binary here.
+func systemdAnalyze(t *testing.T, args ...string) string {
+	t.Helper()
+	if _, err := exec.LookPath("systemd-analyze"); err != nil {
+		t.Skip(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "registry.service")
+	text := strings.ReplaceAll(readFile(t, unitFile), "/usr/bin/registry", self)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), "systemd-analyze", append(args, path)...).CombinedOutput()
+	if strings.Contains(string(out), "unrecognized option") {
+		t.Skipf("an old systemd: %s", out)
+	}
+	if err != nil {
+		t.Errorf("%q: %v\n%s", args, err, out)
+	}
+	return string(out)
+}
+
+func readFile(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func TestUnitIsValid(t *testing.T) {
+	if out := systemdAnalyze(t, "verify", "--man=no"); out != "" {
+		t.Error(out)
+	}
+}
+
+// systemd's measure of what a service may do, from 0 to 10. What is left is the network.
+func TestUnitIsConfined(t *testing.T) {
+	out := systemdAnalyze(t, "security", "--offline=true", "--no-pager", "--threshold=15")
+	t.Log(regexp.MustCompile(`Overall .*`).FindString(out))
+}
+
+// What the unit says of the program is so.
+func TestUnitFitsTheProgram(t *testing.T) {
+	unit := readFile(t, unitFile)
+	start := regexp.MustCompile(`(?m)^ExecStart=\S+/registry (.*)$`).FindStringSubmatch(unit)
+	if start == nil {
+		t.Fatal("no command")
+	}
+	if err := parses(t, strings.Fields(start[1])); err != nil {
+		t.Errorf("%s: %v", start[1], err)
+	}
+	var variables []string
+	for _, f := range serveFlags() {
+		variables = append(variables, variable(f.Names()[0]))
+	}
+	set := regexp.MustCompile(`(?m)^Environment=([A-Z_]+)=`).FindAllStringSubmatch(unit, -1)
+	for _, m := range set {
+		if !slices.Contains(variables, m[1]) {
+			t.Errorf("serve does not know %s", m[1])
+		}
+	}
+	if len(set) == 0 || !strings.Contains(unit, "\nType=notify\n") || !strings.Contains(unit, "\nWatchdogSec=") {
+		t.Error("no variable, no readiness, or no watchdog")
+	}
+}
