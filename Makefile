@@ -55,6 +55,10 @@ mutants: ## switch every protection off in turn and have faults and tests find i
 compare: ## measure calls beside etcd's newest release, built here (ten minutes on a quiet machine)
 	go -C tests run ./compare
 
+.PHONY: scale
+scale: ## measure what 10,000 to a million members cost (ten minutes)
+	go -C tests run ./scale
+
 .PHONY: failover
 failover: ## time the loss of a leader, beside etcd's newest release
 	go -C tests run ./failover -rounds 30

@@ -20,25 +20,37 @@ type process struct {
 }
 
 func (p *processes) start(program string, args ...string) error {
+	one, err := run(program, args...)
+	if err == nil {
+		p.all = append(p.all, one)
+	}
+	return err
+}
+
+func run(program string, args ...string) (*process, error) {
 	one := &process{cmd: exec.Command(program, args...), ended: make(chan struct{})}
 	one.cmd.Stdout, one.cmd.Stderr = &one.log, &one.log
 	if err := one.cmd.Start(); err != nil {
-		return err
+		return nil, err
 	}
 	go func() {
 		_ = one.cmd.Wait() // it is killed in the end
 		close(one.ended)
 	}()
-	p.all = append(p.all, one)
-	return nil
+	return one, nil
+}
+
+// kill ends one at once.
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill() // it may have ended
+	<-p.ended
 }
 
 // close kills them: their data goes with them.
 func (p *processes) close() {
 	var wg sync.WaitGroup
 	for _, one := range p.all {
-		_ = one.cmd.Process.Kill() // it may have ended
-		wg.Go(func() { <-one.ended })
+		wg.Go(one.kill)
 	}
 	wg.Wait()
 }
@@ -56,9 +68,12 @@ func (p *processes) alive() error {
 	return nil
 }
 
+// patience is longer than the join of a node to a million members takes.
+const patience = 2 * time.Minute
+
 // until tries until f returns nil.
 func (p *processes) until(ctx context.Context, f func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
@@ -75,7 +90,7 @@ func (p *processes) until(ctx context.Context, f func(context.Context) error) er
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("not within 30 s: %w", err)
+			return fmt.Errorf("not within %v: %w", patience, err)
 		}
 	}
 }

@@ -18,6 +18,8 @@ type Registry struct {
 	processes
 	Addrs []string           // of clients
 	Conns []*grpc.ClientConn // one to each node
+
+	program, peers string
 }
 
 // BuildRegistry builds the program in the folder dir.
@@ -29,7 +31,7 @@ func BuildRegistry(ctx context.Context, dir string) (program string, err error) 
 // StartRegistry starts nodes with default settings, whose data is in folders of dir, and
 // returns when all are voters and ready.
 func StartRegistry(ctx context.Context, program, dir string) (_ *Registry, err error) {
-	r := &Registry{}
+	r := &Registry{program: program}
 	defer func() {
 		if err != nil {
 			r.Close()
@@ -40,12 +42,10 @@ func StartRegistry(ctx context.Context, program, dir string) (_ *Registry, err e
 		return nil, err
 	}
 	bind := addrs[:Nodes]
-	r.Addrs = addrs[Nodes:]
+	r.Addrs, r.peers = addrs[Nodes:], strings.Join(bind, ",")
 	for i, addr := range r.Addrs {
 		id := fmt.Sprintf("n%d", i+1)
-		err := r.start(program, "serve", "-id="+id, "-bind="+bind[i], "-addr="+addr, "-bind-advertise="+bind[i], "-advertise="+addr,
-			"-log-level=warn", "-data-dir="+filepath.Join(dir, id), "-bootstrap-expect=3", "-registries="+strings.Join(bind, ","))
-		if err != nil {
+		if err := r.start(program, append(r.args(id, bind[i], addr, filepath.Join(dir, id)), "-bootstrap-expect=3")...); err != nil {
 			return nil, err
 		}
 		conn, err := DialRegistry(addr)
@@ -55,6 +55,11 @@ func StartRegistry(ctx context.Context, program, dir string) (_ *Registry, err e
 		r.Conns = append(r.Conns, conn)
 	}
 	return r, r.until(ctx, r.ready)
+}
+
+func (r *Registry) args(id, bind, addr, dir string) []string {
+	return []string{"serve", "-id=" + id, "-bind=" + bind, "-addr=" + addr, "-bind-advertise=" + bind, "-advertise=" + addr,
+		"-log-level=warn", "-data-dir=" + dir, "-registries=" + r.peers}
 }
 
 // DialRegistry opens a connection to one node.
