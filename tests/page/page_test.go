@@ -204,7 +204,11 @@ func TestKeyboard(t *testing.T) {
 	p.until(patience, "document.activeElement.getAttribute('aria-valuetext').startsWith('web-1, ')")
 	p.press(kb.Enter)
 	p.says(patience, ".detail", "10.0.0.1:8080")
+	const age = "[...document.querySelectorAll('.detail dt')].find((e) => e.textContent === 'Registered').nextSibling.innerText"
+	before := eval[string](p, age)
 	p.tabsThrough() // with the detail's controls
+	// After two minutes the unit is a minute.
+	p.until(3*patience, fmt.Sprintf("%s !== %q", age, before))
 	eval[bool](p, "document.querySelector('.members .list').focus() ?? true")
 	p.press(kb.End)
 	p.press(kb.Enter)

@@ -152,6 +152,7 @@ export class GroupView {
     if (Date.now() - this.#aged > aging && getSelection().isCollapsed) {
       this.#aged = Date.now();
       this.members.list.redraw();
+      this.detail.redraw();
     }
     const p = this.#picture;
     refill(this.facts, `${g.version} ${p?.fingerprint} ${this.verified}`, () => [

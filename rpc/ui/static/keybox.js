@@ -68,8 +68,9 @@ export class KeyBox {
       rank.style.left = `${whole(a.to) / width * 100}%`;
       out.push(rank);
     }
-    const mark = h('span', { class: 'key-mark' }, 'key');
-    mark.style.left = `${whole(turn) / width * 100}%`;
+    const at = whole(turn) / width;
+    const mark = h('span', { class: at > 0.85 ? 'key-mark end' : 'key-mark' }, 'key');
+    mark.style.left = `${at * 100}%`;
     return [...out, mark];
   }
 }

@@ -1,6 +1,6 @@
 // The members of a group: a list with shares as bars, and one member in full.
 
-import { h, fill } from './dom.js';
+import { h, fill, setText } from './dom.js';
 import { now } from './api.js';
 import { colour } from './colour.js';
 import { count, milliseconds, percent, ratio, span } from './format.js';
@@ -108,24 +108,32 @@ export class Detail {
     this.group = group;
     this.close = close;
     this.plan = plan;
+    this.age = h('span');
     this.element = h('section', { class: 'panel detail', 'aria-labelledby': 'h-detail', hidden: true });
   }
 
   show(item, picture) {
     this.element.hidden = !item;
     if (!item) return;
+    this.member = item.member;
+    this.redraw();
     const m = item.member, meta = Object.entries(m.meta);
     const points = picture && m.state !== 'draining' ? m.weight * picture.params.virtual_nodes : 0;
     fill(this.element,
       h('div', { class: 'panel-head' }, h('h2', { id: 'h-detail' }, m.id), h('button', { type: 'button', class: 'quiet', onclick: this.close }, 'Close')),
       h('dl', { class: 'facts' },
         pair('Address', m.addr, 'mono'), pair('State', m.state), pair('Share', item.share === null ? '…' : `${percent(item.share)}, ${ratio(item.ratio)} fair`),
-        pair('Weight', `${m.weight}, ${count(points)} points`), pair('Registered', `${age(m)} ago`), pair('Lease ends', `${span(milliseconds(m.ttl))} after its last heartbeat`),
+        pair('Weight', `${m.weight}, ${count(points)} points`), pair('Registered', this.age), pair('Lease ends', `${span(milliseconds(m.ttl))} after its last heartbeat`),
         pair('Lease', String(m.created_index)), pair('Last change', `index ${m.modified_index}`), m.hold && pair('Held for', m.hold),
         meta.map(([k, v]) => pair(k, v, 'mono'))),
       h('div', { class: 'actions' },
         h('button', { type: 'button', onclick: () => this.plan('leave', m) }, 'What if it leaves?'),
         m.state === 'draining' ? h('button', { type: 'button', onclick: () => this.plan('activate', m) }, 'What if it is active?')
           : h('button', { type: 'button', onclick: () => this.plan('drain', m) }, 'What if it drains?')));
+  }
+
+  // redraw writes the age, which grows, and nothing else: a control would lose the focus.
+  redraw() {
+    if (!this.element.hidden) setText(this.age, `${age(this.member)} ago`);
   }
 }
