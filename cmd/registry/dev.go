@@ -75,7 +75,7 @@ func dev(e *env, c *cli.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("make a folder for the data: %w", err)
 	}
-	cluster := &devCluster{dir: dir}
+	cluster := &devCluster{dir: dir, started: make(chan struct{})}
 	defer cluster.removeWhenKilled(killed)()
 	defer func() {
 		stopping.Store(true)
@@ -171,10 +171,13 @@ type devCluster struct {
 	dir   string
 	env   []devVariable // of clients
 	nodes []*registry.Node
+
+	started chan struct{} // closed when no node starts any more
 }
 
 // start starts one node after the other: the first forms a cluster that the others join.
 func (d *devCluster) start(ctx context.Context, configs []registry.Config) error {
+	defer close(d.started)
 	ctx, cancel := context.WithTimeoutCause(ctx, devPatience, fmt.Errorf("not ready within %v", devPatience))
 	defer cancel()
 	for _, cfg := range configs {
@@ -228,6 +231,9 @@ func caught() (<-chan os.Signal, func()) {
 	return signals, func() { signal.Stop(signals) }
 }
 
+// maxStartEnd is longer than a start takes to end once its context has.
+const maxStartEnd = 5 * time.Second
+
 // removeWhenKilled ends the process at the second signal, as it would end without
 // this, but removes the data first. timeout(1), for one, sends its signal to the
 // process and then to its group.
@@ -240,6 +246,10 @@ func (d *devCluster) removeWhenKilled(signals <-chan os.Signal) (stop func()) {
 			case <-done:
 				return
 			}
+		}
+		select {
+		case <-d.started: // a node that starts makes its folder again
+		case <-time.After(maxStartEnd):
 		}
 		for range 10 { // nodes that still run add files meanwhile
 			if os.RemoveAll(d.dir) == nil {
