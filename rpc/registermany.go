@@ -61,9 +61,7 @@ func (s *Server) registerMany(ctx context.Context, req *registrypb.RegisterManyR
 		// Not AnyOwner: a registration of another token's member is an administrative
 		// act, which the audit log has one by one.
 		cmd.GetRegister().Token = owner
-		writes, at = append(writes, store.Write{Command: cmd, Request: store.Request{
-			ID: r.RequestId, Since: r.Since, Again: r.Again, Hash: requestHash(registrypb.Registry_Register_FullMethodName, r),
-		}}), append(at, i)
+		writes, at = append(writes, store.Write{Command: cmd, Request: writeRequest(registrypb.Registry_Register_FullMethodName, r)}), append(at, i)
 	}
 	for i, out := range s.store.WriteMany(ctx, writes) {
 		if out.Err != nil {

@@ -25,10 +25,7 @@ import (
 func write[Req registrypb.Write, Resp any](ctx context.Context, s *Server, method string, req Req, cmd *fsmpb.Command, answer func(fsm.Result) *Resp) (*Resp, error) {
 	s.identify(ctx, req)
 	return onLeader(ctx, s, method, req, func(ctx context.Context, req Req) (*Resp, error) {
-		request := store.Request{ID: req.GetRequestId(), Since: req.GetSince(), Again: req.GetAgain()}
-		if s.store.IsLeader() {
-			request.Hash = requestHash(method, req)
-		}
+		request := writeRequest(method, req)
 		setCaller(cmd, callerOf(ctx))
 		r, err := s.store.WriteOnce(ctx, cmd, request)
 		if err != nil {
@@ -58,6 +55,11 @@ func (s *Server) identify(ctx context.Context, req registrypb.Write) {
 	id := make([]byte, store.RequestIDSize)
 	_, _ = rand.Read(id) // never fails: documented
 	req.SetAttempt(id, s.store.State().Index(), false)
+}
+
+// writeRequest has the hash on followers, too: one may begin to lead before it writes.
+func writeRequest(method string, req registrypb.Write) store.Request {
+	return store.Request{ID: req.GetRequestId(), Since: req.GetSince(), Again: req.GetAgain(), Hash: requestHash(method, req)}
 }
 
 // requestHash hashes the method and the values as the caller sent them, so a change of
