@@ -75,10 +75,14 @@ func clusterReplace(e *env, c *cli.Context) error {
 	return printDone(e, c, map[string]any{"removed": from, "voter": to}, "node %s is a voter, and %s is no node", to, from)
 }
 
-// nodes asks for the status of all nodes.
+// nodes asks for the status of all nodes. A node without a leader may not know them, for
+// instance because it has not joined.
 func (l *link) nodes(c *cli.Context) (nodes []sdk.NodeStatus, err error) {
 	err = l.ask(c, func(ctx context.Context) error {
 		status, err := l.Status(ctx, "")
+		if err == nil && status.Leader == "" {
+			err = fmt.Errorf("%w: the node that answered knows none", sdk.ErrNoLeader)
+		}
 		nodes = status.Nodes
 		return err
 	})
@@ -102,11 +106,13 @@ func (l *link) awaitVoter(c *cli.Context, from, to string) error {
 	defer tick.Stop()
 	for {
 		nodes, err := l.nodes(c)
-		if err != nil {
-			return err
-		}
 		why := noVoter(nodes, to)
-		if why == "" {
+		switch {
+		case errors.Is(err, sdk.ErrNoLeader):
+			why = "there is no leader"
+		case err != nil:
+			return err
+		case why == "":
 			return nil
 		}
 		select {

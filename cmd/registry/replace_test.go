@@ -93,6 +93,16 @@ func TestReplaceRefuses(t *testing.T) {
 	}
 }
 
+// A node that has not joined knows none of the cluster's nodes.
+func TestReplaceNeedsALeader(t *testing.T) {
+	f := startFake(t)
+	f.leaderless, f.nodes = true, []*registrypb.NodeStatus{{Id: "n4", Role: "follower"}}
+	r := execute(t, t.Context(), "", "cluster", "replace", "-yes", "n3", "n4")
+	if r.code != exitUnavailable || !strings.Contains(r.stderr, "the node that answered knows none") {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestReplaceEffect(t *testing.T) {
 	voter := func(id string) sdk.NodeStatus { return sdk.NodeStatus{ID: id, Voter: true} }
 	three := []sdk.NodeStatus{voter("a"), voter("b"), voter("c"), {ID: "d"}}
