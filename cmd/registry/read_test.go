@@ -358,7 +358,11 @@ func TestExitCodes(t *testing.T) {
 		f := newFake(t)
 		cases.Go(func() {
 			f.failWith("Join", tt.grpc, tt.reason, "because of the test")
-			r := execute(t, t.Context(), "", "cluster", "join", "10.0.0.9:7370", "-timeout", waits, "-registries", f.addr)
+			timeout := patience.String()
+			if tt.code == exitUnavailable || tt.code == exitUnknown { // it tries again until then
+				timeout = waits
+			}
+			r := execute(t, t.Context(), "", "cluster", "join", "10.0.0.9:7370", "-timeout", timeout, "-registries", f.addr)
 			if r.code != tt.code || r.stdout != "" || !strings.Contains(r.stderr, "because of the test") {
 				t.Errorf("%v: want exit code %d, got %+v", tt.reason, tt.code, r)
 			}
