@@ -78,6 +78,9 @@ export class FakeCluster {
   }
 }
 
+/** drawPort draws a port that the system gives to no connection: a node that restarts finds it free. */
+const drawPort = () => 10_000 + Math.floor(Math.random() * 10_000);
+
 export class FakeNode {
   calls = []; // {at, method, path, query, headers, body}
   intercept = () => undefined;
@@ -88,8 +91,14 @@ export class FakeNode {
   static async start(cluster, id) {
     const n = new FakeNode();
     [n.cluster, n.id] = [cluster, id];
-    await n.listen(0);
-    return n;
+    for (;;) {
+      try {
+        await n.listen(drawPort());
+        return n;
+      } catch (e) {
+        if (e.code !== 'EADDRINUSE') throw e;
+      }
+    }
   }
 
   async listen(port) {

@@ -1,8 +1,10 @@
 """A cluster of fake nodes over real sockets: groups, leases, deduplication, watches, and faults to order."""
 
 import base64
+import errno
 import functools
 import json
+import random
 import secrets
 import socket
 import threading
@@ -119,15 +121,21 @@ class Node:
         self.silent = threading.Event()  # set while the node does not answer
         self.calls: List[tuple] = []  # (method, path, arguments, headers)
         self.lag = "1ms"
-        self.port = 0
-        self.start()
+        while True:
+            # No connection is given such a port: a node that restarts finds it free.
+            self.port = random.randrange(10_000, 20_000)
+            try:
+                self.start()
+                return
+            except OSError as e:
+                if e.errno != errno.EADDRINUSE:
+                    raise
 
     def start(self) -> None:
         self.sockets: set = set()
         self.server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         self.server.daemon_threads = True
         self.server.node = self  # type: ignore[attr-defined]
-        self.port = self.server.server_address[1]
         self.addr = f"127.0.0.1:{self.port}"
         self.running = True
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True)
