@@ -212,6 +212,19 @@ func newLeader(t *testing.T, ask *node, old string) (id string, took time.Durati
 	return id, took
 }
 
+// tellsOfLeader waits until a program has told of the leader that a node knows, which is
+// not the old one and may change again.
+func tellsOfLeader(t *testing.T, ask *node, old, before string, told func() string) {
+	t.Helper()
+	eventually(t, patience, "told of the new leader", func() error {
+		st, err := statusOf(t, ask.addr)
+		if err == nil && (st.Leader == "" || st.Leader == old || !strings.Contains(told(), before+st.Leader+" ")) {
+			err = fmt.Errorf("leader %q", st.Leader)
+		}
+		return err
+	})
+}
+
 // statusOf asks one node once.
 func statusOf(t *testing.T, addr string) (*registrypb.StatusResponse, error) {
 	return statusWithRing(t, addr, "")

@@ -138,9 +138,8 @@ func TestPythonSDK(t *testing.T) {
 
 	before := membersOf(t, others[0].addr, "web")
 	leader.kill()
-	second, _ := newLeader(t, others[0], leader.id)
 	for _, p := range both {
-		p.says("\nnodes "+second+" ", patience)
+		tellsOfLeader(t, others[0], leader.id, "\nnodes ", p.log.text)
 	}
 	pass(t, ttl) // a lease that nobody renews ends
 	for i, m := range membersOf(t, others[0].addr, "web") {

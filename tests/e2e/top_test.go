@@ -116,8 +116,7 @@ func TestTop(t *testing.T) {
 		t.Error("no colours on a terminal")
 	}
 	leader.kill()
-	id, _ := newLeader(t, others[0], leader.id)
-	s.shows("leader " + id)
+	tellsOfLeader(t, others[0], leader.id, "leader ", s.shown.text)
 	s.shows("unreachable")
 	s.press("q")
 	s.ended()
