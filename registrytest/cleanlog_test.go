@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"strings"
 	"sync"
@@ -51,18 +52,22 @@ func (c capture) all() []string {
 	return append([]string(nil), *c.lines...)
 }
 
-// freeAddrs are addresses that nobody listens on.
+// freeAddrs are addresses that nobody listens on, below the ports that the system gives to
+// sockets of other tests.
 func freeAddrs(t *testing.T, n int) (addrs []string) {
 	t.Helper()
-	for range n {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
+	for range 1000 {
+		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(10_000)))
 		if err != nil {
-			t.Fatal(err)
+			continue
 		}
 		defer ln.Close()
-		addrs = append(addrs, ln.Addr().String())
+		if addrs = append(addrs, ln.Addr().String()); len(addrs) == n {
+			return addrs
+		}
 	}
-	return addrs
+	t.Fatal("no free ports")
+	return nil
 }
 
 // What happens at every start and at every stop is no error and no warning.

@@ -197,7 +197,7 @@ func newReceiptCluster(t *testing.T) *receiptCluster {
 			if i > 0 {
 				cfg.Registries = []string{c.ways[0].lis.Addr().String()}
 			}
-			cfg.Bind = freeAddr(t)
+			cfg.Bind = freeAddrs(t, 1)[0]
 			way.leadTo(cfg.Bind)
 		})
 		c.nodes, c.ways = append(c.nodes, n), append(c.ways, way)
@@ -218,17 +218,6 @@ func newReceiptCluster(t *testing.T) *receiptCluster {
 		c.hosts = append(c.hosts, host{id: id, ring: ring, guard: routing.NewOwner(ring, id, patience), fresh: routing.NewOwner(fresh, id, patience)})
 	}
 	return c
-}
-
-// freeAddr is an address that nobody listens at.
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = lis.Close() }() // it is only for its address
-	return lis.Addr().String()
 }
 
 func (c *receiptCluster) dial(addrs string) *sdk.Client {
