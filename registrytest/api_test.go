@@ -340,7 +340,7 @@ func TestGroupsAndMembersChangeOnAnOperatorsWord(t *testing.T) {
 
 func TestBadInputNeverReachesTheLog(t *testing.T) {
 	t.Parallel()
-	c := newAPICluster(t, steady) // an election is an entry, too
+	c := newAPICluster(t)
 	c.register(t, 0, nil)
 	before := c.index(t)
 	long := strings.Repeat("x", 256)

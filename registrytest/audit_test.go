@@ -106,7 +106,7 @@ func newAuditCluster(t *testing.T) *auditCluster {
 	t.Helper()
 	c := &auditCluster{files: newAuditFiles(t, "n1", "n2", "n3"), secret: peertls.NewSecret()}
 	file := secretFile(t, "", c.secret)
-	c.tokenCluster = newTokenCluster(t, steady, c.files.use, func(cfg *registry.Config) { cfg.SecretFile = file })
+	c.tokenCluster = newTokenCluster(t, c.files.use, func(cfg *registry.Config) { cfg.SecretFile = file })
 	st, err := c.cluster(0).Status(with(t.Context(), c.admin), &registrypb.StatusRequest{})
 	if err != nil {
 		t.Fatal(err)
@@ -369,24 +369,24 @@ func TestCertificatesAreAudited(t *testing.T) {
 	waitReady(t, n)
 	files.take()
 
-	call := func(cert certs.Files) error {
-		c, err := sdk.Dial(n.Addr(), sdk.WithTLSFiles(ca.Path, cert.Cert, cert.Key), sdk.WithCallTimeout(registrytest.Patience))
+	call := func(cert certs.Files, limit time.Duration) error {
+		c, err := sdk.Dial(n.Addr(), sdk.WithTLSFiles(ca.Path, cert.Cert, cert.Key))
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer func() { _ = c.Close() }()
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
 		defer cancel()
 		return c.Remove(ctx, "nobody")
 	}
-	if err := call(client); err == nil {
+	if err := call(client, registrytest.Patience); err == nil {
 		t.Error("no error")
 	}
 	lines := files.take()[0]
 	if len(lines) != 1 || lines[0]["certificate"] != "CN=router" || !lines[0].has(fields{"msg": "audit: act", "method": "Cluster/Remove", "target_node": "nobody", "outcome": "UNKNOWN_NODE", "port": "client"}) {
 		t.Errorf("with a certificate: %v", lines)
 	}
-	if err := call(unknown); err == nil {
+	if err := call(unknown, time.Second); err == nil {
 		t.Error("a certificate of another authority is accepted")
 	}
 	tick := time.NewTicker(10 * time.Millisecond)

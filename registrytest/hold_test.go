@@ -100,7 +100,7 @@ func TestMatchNamesTheFallback(t *testing.T) {
 
 func TestHoldOverTheAPI(t *testing.T) {
 	t.Parallel()
-	c := newAPICluster(t, steady) // an election is an entry, too
+	c := newAPICluster(t)
 	first := c.register(t, 0, nil)
 	before := c.index(t)
 	for name, req := range map[string]*registrypb.UpdateMemberRequest{

@@ -167,7 +167,7 @@ func tested(t *testing.T, document httpAnswer) {
 // Every route answers, names a bad field, and refuses who may not call it.
 func TestHTTPRoutes(t *testing.T) {
 	t.Parallel()
-	c := newTokenCluster(t, steady) // a transfer has the time of an election
+	c := newTokenCluster(t)
 	tested(t, c.http(t, 1, "", "GET /v1/openapi.json", ""))
 	weak := c.grant(t, "weak", nil, may("other-", rightDiscover))
 	for i, r := range httpRoutes {

@@ -95,7 +95,7 @@ func exactly(want float64) func(float64) bool  { return func(v float64) bool { r
 // TestMetricsFollowEvents makes things happen and looks for them in the scrape.
 func TestMetricsFollowEvents(t *testing.T) {
 	t.Parallel()
-	c := newAPICluster(t, steady)
+	c := newAPICluster(t)
 	leader := -1
 	for i, n := range c.nodes {
 		if samples(t, scrape(t, n))["registry_raft_leader"] == 1 {

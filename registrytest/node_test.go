@@ -38,6 +38,7 @@ func startNode(t testing.TB, id string, change func(*registry.Config)) *registry
 	t.Helper()
 	cfg := registry.DefaultConfig()
 	cfg.ID, cfg.Bind, cfg.Addr, cfg.DataDir = id, "127.0.0.1:0", "127.0.0.1:0", t.TempDir()
+	cfg.ElectionTimeout = 2 * time.Second // a machine that stalls changes no leader
 	cfg.Logger = testLogger(t).With("node", id)
 	if change != nil {
 		change(&cfg)
@@ -55,10 +56,6 @@ func startNode(t testing.TB, id string, change func(*registry.Config)) *registry
 	})
 	return n
 }
-
-// steady lets a cluster keep its leader while the whole process stands still for a
-// moment, as on a busy machine. The first election takes longer, too.
-func steady(cfg *registry.Config) { cfg.ElectionTimeout = 2 * time.Second }
 
 func waitReady(t testing.TB, nodes ...*registry.Node) {
 	t.Helper()

@@ -54,7 +54,7 @@ func recovers(t *testing.T, p *rpc.Peers, name string, nodes ...*registry.Node) 
 func TestTokensAreRecoveredByTheSecret(t *testing.T) {
 	t.Parallel()
 	secret := secretFile(t, "", peertls.NewSecret())
-	c := registrytest.Start(t, registrytest.WithNodes(3), registrytest.WithSecret(secret), registrytest.WithTokens(), registrytest.WithConfig(steady))
+	c := registrytest.Start(t, registrytest.WithNodes(3), registrytest.WithSecret(secret), registrytest.WithTokens())
 	leader := c.Nodes()[c.Leader()]
 	holder := peersBy(t, peertls.Config{ID: "operator", SecretFile: secret})
 	for _, n := range c.Nodes() {

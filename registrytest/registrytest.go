@@ -74,7 +74,8 @@ type Cluster struct {
 }
 
 // Start starts a cluster and a client, and returns when every node is a voter
-// and ready. All ends with the test.
+// and ready. All ends with the test. Elections take 2 s or more, so that a busy machine
+// changes no leader; a node that is stopped hands leadership over at once.
 func Start(t testing.TB, opts ...Option) *Cluster {
 	t.Helper()
 	o := options{nodes: 1, logger: slog.New(slog.DiscardHandler)}
@@ -94,6 +95,7 @@ func Start(t testing.TB, opts ...Option) *Cluster {
 		cfg := registry.DefaultConfig()
 		cfg.ID, cfg.Bind, cfg.Addr = fmt.Sprintf("node-%d", i+1), "127.0.0.1:0", "127.0.0.1:0"
 		cfg.DataDir, cfg.SecretFile = filepath.Join(data, cfg.ID), o.secret
+		cfg.ElectionTimeout = 2 * time.Second // a machine that stalls changes no leader
 		cfg.Logger, cfg.MinFreeDisk = o.logger.With("node", cfg.ID), 0
 		for _, change := range o.change {
 			change(&cfg)

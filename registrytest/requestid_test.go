@@ -128,7 +128,7 @@ func TestRepeatFromAnotherHistoryIsUnknown(t *testing.T) {
 // Leadership is handed over through any node, which answers who leads.
 func TestTransferThroughAFollower(t *testing.T) {
 	t.Parallel()
-	c := newAPICluster(t, steady)
+	c := newAPICluster(t)
 	for i, n := range c.nodes {
 		st, err := registrypb.NewClusterClient(c.conns[i]).Status(t.Context(), &registrypb.StatusRequest{})
 		if err != nil {

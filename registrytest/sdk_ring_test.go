@@ -37,13 +37,11 @@ func newLastingCluster(t *testing.T) *lastingCluster {
 		}
 		n := startNode(t, fmt.Sprintf("n%d", i+1), func(cfg *registry.Config) {
 			cfg.DataDir, cfg.Registries = dir, seeds
-			cfg.ElectionTimeout = 300 * time.Millisecond
 		})
 		bind, addr := n.BindAddr(), n.Addr()
 		c.nodes = append(c.nodes, n)
 		c.configs = append(c.configs, func(cfg *registry.Config) {
 			cfg.DataDir, cfg.Bind, cfg.Addr = dir, bind, addr
-			cfg.ElectionTimeout = 300 * time.Millisecond
 		})
 	}
 	waitReady(t, c.nodes...)

@@ -30,7 +30,7 @@ func TestServiceAndRouterWithTheirTokens(t *testing.T) {
 	router := c.Dial(sdk.WithToken(c.Token(sdk.Grant{Rights: sdk.Discover, Prefix: "web-"})))
 
 	addr := serveHealth(t)
-	reg, err := service.Register(ctx, sdk.Service{Group: "web-1", ID: "a", Addr: addr, TTL: time.Second})
+	reg, err := service.Register(ctx, sdk.Service{Group: "web-1", ID: "a", Addr: addr, TTL: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

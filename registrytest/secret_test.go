@@ -48,7 +48,7 @@ func TestSecretRollsThroughACluster(t *testing.T) {
 	t.Parallel()
 	oldSecret, newSecret := peertls.NewSecret(), peertls.NewSecret()
 	files := make(map[string]string)
-	c := registrytest.Start(t, registrytest.WithNodes(3), registrytest.WithConfig(steady), registrytest.WithConfig(func(cfg *registry.Config) {
+	c := registrytest.Start(t, registrytest.WithNodes(3), registrytest.WithConfig(func(cfg *registry.Config) {
 		if files[cfg.ID] == "" {
 			files[cfg.ID] = secretFile(t, "", oldSecret)
 		}

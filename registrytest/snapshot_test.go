@@ -216,7 +216,7 @@ func TestRestoreIntoTheRunningCluster(t *testing.T) {
 		return told
 	}
 	lives := register("lives", 3*time.Second)
-	register("silent", time.Second)
+	register("silent", 2*time.Second) // no stall ends it before the snapshot
 	if _, err := c.Client().SetGroup(ctx, sdk.SetGroup{Group: "dropped", VirtualNodes: 64}); err != nil {
 		t.Fatal(err)
 	}

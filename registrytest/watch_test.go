@@ -177,7 +177,7 @@ func TestWatchOfPrefixGroupsAndNodes(t *testing.T) {
 		return func(r *registrypb.RegisterRequest) { r.Group = group }
 	}
 	c.register(t, 0, in("a-1"))
-	c.register(t, 0, in("b-1"))
+	c.applied(t, 0, c.register(t, 0, in("b-1")).Index)
 	open := func(req *registrypb.WatchRequest) func() *registrypb.WatchEvent {
 		stream, err := c.apis[0].Watch(t.Context(), req)
 		if err != nil {

@@ -24,7 +24,6 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/werbenhu/registry"
 	"github.com/werbenhu/registry/docs"
 	"github.com/werbenhu/registry/registrytest"
 	"github.com/werbenhu/registry/rpc"
@@ -88,9 +87,7 @@ func secretIdentity(t *testing.T, cluster, id, secret string) *peertls.Identity 
 func newTableCluster(t *testing.T) *tableCluster {
 	t.Helper()
 	secret := peertls.NewSecret()
-	c := &tableCluster{Cluster: registrytest.Start(t, registrytest.WithNodes(3), registrytest.WithSecret(writeSecret(t, secret)),
-		// The rows are about one leader: it is not to lose its term on a busy machine.
-		registrytest.WithConfig(func(cfg *registry.Config) { cfg.ElectionTimeout = 2 * time.Second }))}
+	c := &tableCluster{Cluster: registrytest.Start(t, registrytest.WithNodes(3), registrytest.WithSecret(writeSecret(t, secret)))}
 	leader := c.Leader()
 	st, err := c.Client().Status(t.Context(), "")
 	if err != nil {
@@ -141,7 +138,7 @@ func (c *tableCluster) makeCredentials(t *testing.T) {
 		return text, id
 	}
 	everything := []*registrypb.Grant{may("", rightDiscover, rightRegister, rightOperate, rightAdmin)}
-	end := time.Now().Add(time.Second)
+	end := time.Now().Add(2 * time.Second)
 	expired, _ := create("expired", end, everything...)
 	revoked, _ := create("revoked", time.Time{}, everything...)
 	_, err = tokens.Revoke(ctx, &registrypb.RevokeTokenRequest{Name: "revoked"})
