@@ -202,12 +202,12 @@ func step(t *testing.T, c *cluster, rnd *rand.Rand, groups []string, i int, snap
 	if g := groups[rnd.IntN(len(groups))]; rnd.IntN(40) == 0 && c.m.State().Group(g) != nil {
 		cmds = append(cmds, deleteGroup(g)) // now and then it is made again at once
 	}
-	for range 1 + rnd.IntN(3) {
+	for n := range 1 + rnd.IntN(3) {
 		g, id := groups[rnd.IntN(len(groups))], itoa(rnd.IntN(12))
 		there := c.m.State().Group(g) != nil && c.m.State().Group(g).Member(id) != nil
 		switch what := rnd.IntN(10); {
 		case what < 5 || !there:
-			cmds = append(cmds, putAt(g, id, "10.0.0.1:"+itoa(1+i)))
+			cmds = append(cmds, putAt(g, id, "10.0.0.1:"+itoa(1000+3*i+n))) // no instance twice: a removed one is fenced
 		case what < 7:
 			cmds = append(cmds, remove(g, id))
 		case what < 9:
