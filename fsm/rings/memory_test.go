@@ -136,6 +136,31 @@ func TestScanOfColdGroups(t *testing.T) {
 	c.sums()
 }
 
+// A scan evicts no ring that was requested twice before it, though nobody requests that
+// meanwhile.
+func TestScanEvictsNoRingThatWasRequestedAgain(t *testing.T) {
+	const hot, cold = 10, 200
+	c := newCluster(t, 1<<20)
+	for i := range hot {
+		c.fill("hot"+itoa(i), 5)
+		c.newest("hot" + itoa(i))
+		c.newest("hot" + itoa(i))
+	}
+	for i := range cold {
+		c.fill("cold"+itoa(i), 5)
+		c.newest("cold" + itoa(i))
+	}
+	for i := range hot {
+		if c.cache.Peek("hot"+itoa(i)) == nil {
+			t.Errorf("hot%d was evicted", i)
+		}
+	}
+	if s := c.cache.Stats(); s.Evicted < cold/4 {
+		t.Errorf("%d evicted: the scan fits the memory", s.Evicted)
+	}
+	c.sums()
+}
+
 // Rings that grow beyond the memory together, each with waiters, stay within it.
 func TestRingsThatReadersWaitForStayWithinTheMemory(t *testing.T) {
 	const groups = 8
