@@ -81,3 +81,30 @@ func TestWaitersAreServedByIndex(t *testing.T) {
 	}
 	<-far.done
 }
+
+// A wait that ends leaves the other waits for its index alone, also those after the
+// state went back.
+func TestWaitersOfOneIndex(t *testing.T) {
+	var h indexWaiters
+	served := func(w *indexWaiter) {
+		t.Helper()
+		select {
+		case <-w.done:
+		default:
+			t.Error("not woken at its index")
+		}
+	}
+	one, two := h.add(3), h.add(3)
+	h.remove(one)
+	h.reached(3)
+	served(two)
+	again := h.add(3)
+	h.remove(two)
+	h.reached(3)
+	served(again)
+	if last := h.add(4); h.Len() != 1 {
+		t.Errorf("%d wait", h.Len())
+	} else if h.remove(last); h.Len() != 0 {
+		t.Error("a wait that ended is kept")
+	}
+}
