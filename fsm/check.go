@@ -1,11 +1,9 @@
 package fsm
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/werbenhu/registry/ring"
 )
@@ -41,9 +39,11 @@ func (m *Machine) noteMarks(marks []Mark) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.marks = append(m.marks, marks...)
-	if over := len(m.marks) - maxMarks; over > 0 {
-		m.marks = slices.Delete(m.marks, 0, over)
+	for _, k := range marks {
+		m.marks.Set(k.Index, k.Digest)
+	}
+	for m.marks.Len() > maxMarks {
+		m.marks.PopMin()
 	}
 	close(m.marked)
 	m.marked = make(chan struct{})
@@ -53,7 +53,7 @@ func (m *Machine) noteMarks(marks []Mark) {
 func (m *Machine) forgetMarks() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.marks = nil
+	m.marks.Clear()
 }
 
 // Mark returns this machine's digest at the check entry with that index; false if
@@ -61,21 +61,15 @@ func (m *Machine) forgetMarks() {
 func (m *Machine) Mark(index uint64) (digest uint64, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	i, ok := slices.BinarySearchFunc(m.marks, index, func(k Mark, at uint64) int { return cmp.Compare(k.Index, at) })
-	if !ok {
-		return 0, false
-	}
-	return m.marks[i].Digest, true
+	return m.marks.Get(index)
 }
 
 // LastMark returns the newest mark; the zero Mark before the first.
 func (m *Machine) LastMark() Mark {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if len(m.marks) == 0 {
-		return Mark{}
-	}
-	return m.marks[len(m.marks)-1]
+	index, digest, _ := m.marks.Max()
+	return Mark{index, digest}
 }
 
 // WaitMark waits for a mark after the index and returns the newest.

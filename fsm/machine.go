@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/tidwall/btree"
+
 	"github.com/werbenhu/registry/fsm/fsmpb"
 )
 
@@ -81,9 +83,9 @@ type Machine struct {
 
 	mu      sync.Mutex // guards the rest
 	waiters indexWaiters
-	tokens  chan struct{} // closed and replaced by every change of the tokens
-	marks   []Mark        // by index
-	marked  chan struct{} // closed and replaced by every mark
+	tokens  chan struct{}             // closed and replaced by every change of the tokens
+	marks   btree.Map[uint64, uint64] // digests by index
+	marked  chan struct{}             // closed and replaced by every mark
 }
 
 // New returns an empty machine. The observers are notified in the given order.
