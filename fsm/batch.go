@@ -13,9 +13,8 @@ type batch struct {
 	index uint64
 	term  uint64
 
-	groups *table[*Group]
-	open   map[string]*openGroup
-	order  []*openGroup // in the order of opening: a map has none
+	open  map[string]*openGroup
+	order []*openGroup // in the order of opening: a map has none
 	// added is how many more groups there are than in next.groups.
 	added int
 
@@ -91,8 +90,18 @@ func (b *batch) track(g *openGroup) *openGroup {
 	return g
 }
 
-// put stores a member and updates the sums of its group.
+// put stores a member and notes the change.
 func (b *batch) put(g *openGroup, m *Member) {
+	old := b.set(g, m)
+	b.changes = append(b.changes, Change{Group: g.Name, Prev: old, Next: m})
+	if m.ModifiedIndex == b.index {
+		g.Revision, g.changed = b.index, true
+		g.touched = append(g.touched, m.ID)
+	}
+}
+
+// set stores a member and updates the sums of its group.
+func (b *batch) set(g *openGroup, m *Member) (old *Member) {
 	m.digest = memberDigest(g.Name, m)
 	old, had := g.txn.Set(m.ID, m)
 	if had {
@@ -103,11 +112,7 @@ func (b *batch) put(g *openGroup, m *Member) {
 	g.inputs.Add(m.ID, g.points(m))
 	g.digest += m.digest
 	b.next.digest += m.digest
-	b.changes = append(b.changes, Change{Group: g.Name, Prev: old, Next: m})
-	if m.ModifiedIndex == b.index {
-		g.Revision, g.changed = b.index, true
-		g.touched = append(g.touched, m.ID)
-	}
+	return old
 }
 
 func (b *batch) remove(g *openGroup, m *Member) {
@@ -147,11 +152,11 @@ func (b *batch) unfence(group string, m *Member) {
 func (b *batch) finish() (*State, []GroupChange) {
 	var changes []GroupChange
 	if len(b.order) > 0 {
-		b.groups = b.next.groups.IsoCopy()
+		b.next.groups = b.next.groups.IsoCopy()
 	}
 	for _, open := range b.order {
 		if open.deleted {
-			if b.groups.Delete(open.Name); open.old != nil {
+			if b.next.groups.Delete(open.Name); open.old != nil {
 				changes = append(changes, GroupChange{Prev: open.old})
 			}
 			continue
@@ -161,13 +166,10 @@ func (b *batch) finish() (*State, []GroupChange) {
 		head := groupHeadDigest(&g)
 		g.digest += head
 		b.next.digest += head
-		b.groups.Set(g.Name, &g)
+		b.next.groups.Set(g.Name, &g)
 		if open.changed {
 			changes = append(changes, open.change(&g))
 		}
-	}
-	if b.groups != nil {
-		b.next.groups = b.groups
 	}
 	next := b.next
 	return &next, changes

@@ -3,7 +3,6 @@ package fsm
 import (
 	"fmt"
 
-	"github.com/werbenhu/registry/fsm/fsmpb"
 	"github.com/werbenhu/registry/ring"
 )
 
@@ -54,24 +53,17 @@ func (s *State) restore(from *State, index uint64, sameLog bool) (*State, error)
 	return next, nil
 }
 
-// emptied has nodes, term and fences, and nothing else.
+// emptied is the state without groups, tokens and staged parts.
 func (s *State) emptied(index uint64) *State {
-	out := newState()
-	out.index, out.term, out.leader = index, s.term, s.leader
-	out.nodes, out.nodesRevision = s.nodes, s.nodesRevision
-	out.fences, out.restoredLeases = s.fences, s.restoredLeases
-	for n := range s.Nodes {
-		out.digest += n.digest
+	out := *s.WithoutStaged()
+	for g := range s.Groups {
+		out.digest -= g.digest
 	}
-	out.fences.byAge.Scan(func(_ string, f *Fence) bool {
-		out.digest += fenceDigest(f)
-		return true
-	})
-	if s.term != 0 {
-		out.digest += termDigest(s.term, s.leader)
+	for t := range s.Tokens {
+		out.digest -= t.digest
 	}
-	out.digest += leasesDigest(s.restoredLeases)
-	return out
+	out.index, out.members, out.groups, out.tokens = index, 0, newTable[*Group](), newTokens()
+	return &out
 }
 
 type restoration struct {
@@ -92,10 +84,7 @@ func (r *restoration) group(from *Group) error {
 		if err := r.batch.roomFor(g, nil, uint64(m.Weight)); err != nil {
 			return err
 		}
-		r.batch.index = 0 // put then leaves the revision as it is
-		r.batch.put(g, r.member(now, m))
-		r.batch.changes = r.batch.changes[:0]
-		r.batch.index = r.index
+		r.batch.set(g, r.member(now, m))
 		r.batch.unfence(from.Name, m)
 	}
 	return nil
@@ -156,10 +145,6 @@ func (s *State) checkValues() error {
 }
 
 func (m *Member) checkValues() error {
-	meta := make([]*fsmpb.Pair, len(m.Meta))
-	for i, p := range m.Meta {
-		meta[i] = &fsmpb.Pair{Key: p.Key, Value: p.Value}
-	}
 	return firstError(
 		ValidateName("id", m.ID),
 		ValidateAddr("addr", m.Addr),
@@ -167,7 +152,7 @@ func (m *Member) checkValues() error {
 		validateTTL(m.TTL.Milliseconds()),
 		validateHold(m.Hold.Milliseconds(), uint32(ring.Held)+1),
 		validateInstance([]byte(m.Instance), 1),
-		validateMeta(meta),
+		validateMeta(setPairs(nil, m.Meta)),
 		validateOwner([]byte(m.Token)))
 }
 

@@ -176,9 +176,7 @@ func (r *snapshotReader) member(in *fsmpb.Member) error {
 	if err := r.batch.roomFor(r.group, nil, uint64(m.Weight)); err != nil {
 		return err
 	}
-	r.batch.index = 0 // put then leaves the revision as it is
-	r.batch.put(r.group, m)
-	r.batch.changes = r.batch.changes[:0]
+	r.batch.set(r.group, m)
 	return nil
 }
 
