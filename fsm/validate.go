@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"strconv"
@@ -92,30 +93,24 @@ func validateRegister(c *fsmpb.Register) error {
 		validateWeight(c.Weight),
 		validateTTL(c.TtlMs),
 		validateInstance(c.Instance, 1),
-		validateRegisterState(c.StatePlusOne),
+		validateState(c.StatePlusOne, ring.Draining, "active or draining, for a registration"), // its process is running
 		validateMeta(c.Meta),
 		validateOwner(c.Token))
 }
 
 func validateUpdate(c *fsmpb.UpdateMember) error {
-	if err := firstError(validateGroup(c.Group), ValidateName("id", c.Id), validateInstance(c.Instance, 0), validateOwner(c.Token)); err != nil {
-		return err
-	}
-	if c.Weight != 0 {
-		if err := validateWeight(c.Weight); err != nil {
-			return err
-		}
-	}
-	if c.StatePlusOne > uint32(ring.Held)+1 {
-		return &FieldError{Field: "state", Limit: "active, draining or held", Got: strconv.Itoa(int(c.StatePlusOne) - 1)}
-	}
-	if err := validateHold(c.HoldMs, c.StatePlusOne); err != nil {
-		return err
-	}
-	if c.Weight == 0 && c.StatePlusOne == 0 {
+	err := firstError(
+		validateGroup(c.Group),
+		ValidateName("id", c.Id),
+		validateInstance(c.Instance, 0),
+		validateOwner(c.Token),
+		validateWeight(cmp.Or(c.Weight, ring.MinWeight)), // 0: it stays
+		validateState(c.StatePlusOne, ring.Held, "active, draining or held"),
+		validateHold(c.HoldMs, c.StatePlusOne))
+	if err == nil && c.Weight == 0 && c.StatePlusOne == 0 {
 		return &FieldError{Field: "weight", Limit: "given, or else state: an update changes something", Got: "neither"}
 	}
-	return nil
+	return err
 }
 
 // validateHold compares milliseconds, as validateTTL does.
@@ -131,10 +126,9 @@ func validateHold(ms int64, statePlusOne uint32) error {
 	return nil
 }
 
-// validateRegisterState refuses held: a process that registers is running.
-func validateRegisterState(plusOne uint32) error {
-	if plusOne > uint32(ring.Draining)+1 {
-		return &FieldError{Field: "state", Limit: "active or draining, for a registration", Got: strconv.Itoa(int(plusOne) - 1)}
+func validateState(plusOne uint32, last ring.State, limit string) error {
+	if plusOne > uint32(last)+1 {
+		return &FieldError{Field: "state", Limit: limit, Got: strconv.Itoa(int(plusOne) - 1)}
 	}
 	return nil
 }
