@@ -104,6 +104,12 @@ const tableDegree = 16
 
 func newTable[V any]() *table[V] { return btree.NewMap[string, V](tableDegree) }
 
+// get returns the value of a key, or the zero V.
+func get[V any](t *table[V], key string) V {
+	v, _ := t.Get(key)
+	return v
+}
+
 func newState() *State {
 	return &State{
 		groups: newTable[*Group](),
@@ -127,10 +133,7 @@ func (s *State) Leader() string { return s.leader }
 func (s *State) Digest() uint64 { return s.digest }
 
 // Group returns the named group, or nil.
-func (s *State) Group(name string) *Group {
-	g, _ := s.groups.Get(name)
-	return g
-}
+func (s *State) Group(name string) *Group { return get(s.groups, name) }
 
 // Groups calls yield for every group, ordered by name, until it returns false.
 func (s *State) Groups(yield func(*Group) bool) {
@@ -167,10 +170,7 @@ type NodesVersion struct {
 func (s *State) NodesVersion() NodesVersion { return NodesVersion{s.nodes, s.term, s.leader} }
 
 // Node returns the named node, or nil.
-func (s *State) Node(id string) *Node {
-	n, _ := s.nodes.Get(id)
-	return n
-}
+func (s *State) Node(id string) *Node { return get(s.nodes, id) }
 
 // Nodes calls yield for every node, ordered by id, until it returns false.
 func (s *State) Nodes(yield func(*Node) bool) {
@@ -178,10 +178,7 @@ func (s *State) Nodes(yield func(*Node) bool) {
 }
 
 // Member returns the named member, or nil.
-func (g *Group) Member(id string) *Member {
-	m, _ := g.members.Get(id)
-	return m
-}
+func (g *Group) Member(id string) *Member { return get(g.members, id) }
 
 // Members calls yield for every member, ordered by id, until it returns false.
 func (g *Group) Members(yield func(*Member) bool) {

@@ -164,16 +164,10 @@ func (s *State) TokenCount() int { return s.tokens.byID.Len() }
 func (s *State) TokensRevision() uint64 { return s.tokensRevision }
 
 // Token returns the token with the id, or nil.
-func (s *State) Token(id string) *Token {
-	t, _ := s.tokens.byID.Get(id)
-	return t
-}
+func (s *State) Token(id string) *Token { return get(s.tokens.byID, id) }
 
 // TokenNamed returns the token with the name, or nil.
-func (s *State) TokenNamed(name string) *Token {
-	t, _ := s.tokens.byName.Get(name)
-	return t
-}
+func (s *State) TokenNamed(name string) *Token { return get(s.tokens.byName, name) }
 
 // TokensFrom calls yield for every token with the name or a later one, ordered by name,
 // until it returns false.
