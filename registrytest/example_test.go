@@ -26,7 +26,11 @@ func TestExampleServiceLosesItsLease(t *testing.T) {
 	resume()                           // the next heartbeat finds out
 
 	for _, want := range []sdk.EventKind{sdk.EventRegistered, sdk.EventLost, sdk.EventReregistered} {
-		if got := <-events; got != want {
+		got := <-events
+		for got == sdk.EventUnreachable || got == sdk.EventRenewed { // a heartbeat was late, as on a busy machine
+			got = <-events
+		}
+		if got != want {
 			t.Errorf("event %v, want %v", got, want)
 		}
 	}
