@@ -276,6 +276,10 @@ func (n *Node) Alive() error {
 	return n.store.Alive()
 }
 
+// ErrLeft is the end of a node that was asked to leave its cluster, and has left it:
+// [Node.Err]. Its data directory cannot rejoin.
+var ErrLeft = store.ErrLeft
+
 // Done is closed when the node cannot go on or was closed.
 func (n *Node) Done() <-chan struct{} { return n.done }
 

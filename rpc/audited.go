@@ -150,6 +150,8 @@ func about(r *audit.Record, req any) {
 		r.TargetNode = req.GetId()
 	case *registrypb.RemoveRequest:
 		r.TargetNode = req.GetId()
+	case *registrypb.LeaveRequest:
+		r.TargetNode = req.GetId()
 	case *registrypb.TransferRequest:
 		r.TargetNode = req.GetId()
 	case *peerpb.RecoverTokensRequest:

@@ -295,6 +295,27 @@ func TestRetriedRevocationLeavesTheOutcomeUnknown(t *testing.T) {
 	})
 }
 
+// A retry that finds no such node ends a removal whose outcome was unknown.
+func TestRetriedRemovalSucceeds(t *testing.T) {
+	t.Parallel()
+	c := storetest.New(t)
+	c.Together(1)
+	s := serverOf(t, c.Leader())
+	req := &registrypb.RemoveRequest{Id: "n9"}
+	ctx := callOn(t, s, registrypb.Cluster_Remove_FullMethodName, req, "")
+	for _, outcomes := range [][]error{{store.ErrOutcomeUnknown, store.ErrUnknownNode}, {store.ErrUnknownNode}} {
+		first := outcomes[0]
+		_, err := onLeader(ctx, s, registrypb.Cluster_Remove_FullMethodName, req, func(context.Context, *registrypb.RemoveRequest) (*registrypb.RemoveResponse, error) {
+			err := outcomes[0]
+			outcomes = outcomes[1:]
+			return nil, err
+		})
+		if failed := reasonOf(err) == registrypb.ErrorDetail_UNKNOWN_NODE; failed != errors.Is(first, store.ErrUnknownNode) || err != nil && !failed {
+			t.Errorf("first %v, then %v", first, err)
+		}
+	}
+}
+
 // A read that waits for an index shows nothing of a state in which its token is revoked.
 func TestWaitingReadEndsWithItsToken(t *testing.T) {
 	t.Parallel()

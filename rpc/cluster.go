@@ -137,6 +137,24 @@ func (s *Server) remove(ctx context.Context, req *registrypb.RemoveRequest) (*re
 	return &registrypb.RemoveResponse{}, nil
 }
 
+// Leave implements the public service. The call is answered before the node ends: it
+// waits for calls in progress.
+func (s *Server) Leave(ctx context.Context, req *registrypb.LeaveRequest) (*registrypb.LeaveResponse, error) {
+	if id := s.store.ID(); req.Id != id {
+		return nil, toStatus(fmt.Errorf("%w: this is node %q, not %q", store.ErrMembership, id, req.Id))
+	}
+	s.store.Leaving(true)
+	_, err := onLeader(ctx, s, registrypb.Cluster_Remove_FullMethodName, &registrypb.RemoveRequest{Id: req.Id}, s.remove)
+	switch {
+	case err == nil, reasonOf(err) == registrypb.ErrorDetail_UNKNOWN_NODE: // it left in an earlier attempt
+		s.store.Left()
+		return &registrypb.LeaveResponse{}, nil
+	case !outcomeUnknown(err):
+		s.store.Leaving(false)
+	}
+	return nil, err
+}
+
 // Transfer implements the public service; it returns when the new leader is known.
 func (s *Server) Transfer(ctx context.Context, req *registrypb.TransferRequest) (*registrypb.TransferResponse, error) {
 	cluster, forwarded := forwardedTo(ctx)

@@ -145,6 +145,7 @@ func methodRows() []row {
 		{name("Cluster", "Status"), "of a group", both, discover, codes.OK, false, always(&registrypb.StatusRequest{Group: group}), &registrypb.StatusResponse{}},
 		{name("Cluster", "Join"), "no such node", both, "admin, all", codes.FailedPrecondition, false, always(&registrypb.JoinRequest{Bind: "127.0.0.1:1"}), &registrypb.JoinResponse{}},
 		{name("Cluster", "Remove"), "no such node", both, "admin, all", codes.NotFound, false, always(&registrypb.RemoveRequest{Id: "ghost"}), &registrypb.RemoveResponse{}},
+		{name("Cluster", "Leave"), "as another node", both, "admin, all", codes.FailedPrecondition, false, always(&registrypb.LeaveRequest{Id: "ghost"}), &registrypb.LeaveResponse{}},
 		{name("Cluster", "Transfer"), "no such node", both, "admin, all", codes.NotFound, false, always(&registrypb.TransferRequest{Id: "ghost"}), &registrypb.TransferResponse{}},
 		{name("Cluster", "SaveSnapshot"), "", both, "admin, all", codes.OK, true, always(&registrypb.SaveSnapshotRequest{}), &registrypb.SaveSnapshotResponse{}},
 		{name("Cluster", "RestoreSnapshot"), "no snapshot file", both, "admin, all", codes.InvalidArgument, true, always(&registrypb.RestoreSnapshotRequest{Data: []byte("no snapshot at all")}), &registrypb.RestoreSnapshotResponse{}},

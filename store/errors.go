@@ -33,6 +33,8 @@ var (
 	ErrDiskLow = errors.New("disk is nearly full")
 	// ErrMembership: the node and the cluster do not match, or the change of members is refused.
 	ErrMembership = errors.New("cluster membership")
+	// ErrLeft: the node was asked to leave its cluster, and was removed; it ends.
+	ErrLeft = errors.New("left the cluster")
 	// ErrUnknownNode: the cluster has no such node.
 	ErrUnknownNode = errors.New("unknown node")
 	// ErrDataDir: the data directory cannot be used.

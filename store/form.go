@@ -270,6 +270,9 @@ func (s *Store) announceLoop(ctx context.Context, peers []string) {
 		if !s.announced() {
 			err := s.announce(ctx, peers)
 			if errors.Is(err, ErrMembership) {
+				if s.leaving.Load() {
+					err = ErrLeft
+				}
 				s.fail(err)
 				return
 			}

@@ -246,6 +246,13 @@ func (s *Store) RemoveNode(ctx context.Context, id string) error {
 	return s.forgetNode(ctx, id)
 }
 
+// Leaving says whether this node was asked to leave. Then, if it learns that it was
+// removed, it ends with [ErrLeft].
+func (s *Store) Leaving(is bool) { s.leaving.Store(is) }
+
+// Left ends this node, which was removed because it was asked to leave.
+func (s *Store) Left() { s.fail(ErrLeft) }
+
 func (s *Store) forgetNode(ctx context.Context, id string) error {
 	_, err := s.Write(ctx, &fsmpb.Command{Op: &fsmpb.Command_RemoveNode{RemoveNode: &fsmpb.RemoveNode{Id: id}}})
 	return err

@@ -126,6 +126,28 @@ func TestRemovedNodeFails(t *testing.T) {
 	})
 }
 
+// A node that was asked to leave ends so, also if it learns of its removal by itself.
+func TestLeavingNodeEndsAsOneThatLeft(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t)
+		c.Three()
+		n := follower(c)
+		n.Leaving(true)
+		if err := c.Leader().RemoveNode(c.Context(), n.ID); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-n.Failed():
+		case <-c.Context().Done():
+			t.Fatalf("%s goes on: %+v", n.ID, n.Status())
+		}
+		if err := n.Failure(); !errors.Is(err, store.ErrLeft) {
+			t.Errorf("it ended with %v, want ErrLeft", err)
+		}
+	})
+}
+
 // A retry finishes a removal that changed raft's configuration but not the state.
 func TestRemovalIsRepeatable(t *testing.T) {
 	t.Parallel()

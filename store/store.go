@@ -63,6 +63,7 @@ type Store struct {
 	restoring  sync.Mutex          // one restoration at a time; only tried
 
 	nonvoter    atomic.Bool // whether this node asks to join as a non-voter
+	leaving     atomic.Bool // see Leaving
 	invitedOnce sync.Once
 	invited     chan struct{} // closed when Invited has joined this node to a cluster
 
@@ -234,7 +235,11 @@ func (s *Store) raftConfig() *raft.Config {
 // fail marks the node as failed; its owner then closes it.
 func (s *Store) fail(err error) {
 	s.failOnce.Do(func() {
-		s.log.Error("node fails", "error", err)
+		if errors.Is(err, ErrLeft) {
+			s.log.Info("left the cluster")
+		} else {
+			s.log.Error("node fails", "error", err)
+		}
 		s.failure = err
 		close(s.failed)
 	})

@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/werbenhu/registry/rpc/registrypb"
 	"github.com/werbenhu/registry/sdk"
 )
 
@@ -66,7 +67,7 @@ func clusterCommand(e *env) *cli.Command {
 		Usage:    "look at the nodes and change which they are",
 		Category: categoryCluster,
 		Subcommands: []*cli.Command{
-			clusterStatusCommand(e), clusterJoinCommand(e), clusterRemoveCommand(e), clusterReplaceCommand(e), clusterTransferCommand(e),
+			clusterStatusCommand(e), clusterJoinCommand(e), clusterRemoveCommand(e), clusterLeaveCommand(e), clusterReplaceCommand(e), clusterTransferCommand(e),
 		},
 	}
 }
@@ -182,6 +183,64 @@ func clusterRemoveCommand(e *env) *cli.Command {
 			})
 		},
 	}
+}
+
+func clusterLeaveCommand(e *env) *cli.Command {
+	return &cli.Command{
+		Name:      "leave",
+		Usage:     "let a running node leave the cluster for good, and end without an error",
+		ArgsUsage: "NODE",
+		Description: "The node is asked itself, at its own client address. It hands leadership over, is\n" +
+			"removed, and ends with exit code 0, where a node that was removed ends with 4. Its data\n" +
+			"directory cannot rejoin. Refused like remove. Says how many nodes may be lost then, " + confirmRule,
+		Flags: clientFlags(yesFlag(), jsonFlag()),
+		Action: func(c *cli.Context) error {
+			args, err := positional(c, "NODE")
+			if err != nil {
+				return err
+			}
+			return clusterLeave(e, c, args[0])
+		},
+	}
+}
+
+func clusterLeave(e *env, c *cli.Context, id string) error {
+	l, err := dialLink(c)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	nodes, err := l.nodes(c)
+	if err != nil {
+		return err
+	}
+	node, isNode := findNode(nodes, id)
+	if !isNode {
+		return &exitError{code: exitNotFound, err: fmt.Errorf("there is no node %q", id)}
+	}
+	if err := confirm(e, c, removeEffect(nodes, node)); err != nil {
+		return err
+	}
+	conn, err := dialDirect(node.Addr, l.reach)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	err = l.ask(c, func(ctx context.Context) error {
+		ctx, err := forCluster(ctx, c.String(flagCluster))
+		if err != nil {
+			return err
+		}
+		if ctx, err = authorized(ctx, c.String(flagTokenFile)); err != nil {
+			return err
+		}
+		_, err = registrypb.NewClusterClient(conn).Leave(ctx, &registrypb.LeaveRequest{Id: id})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return printDone(e, c, map[string]any{"id": id}, "node %s left", id)
 }
 
 func clusterTransferCommand(e *env) *cli.Command {

@@ -15,6 +15,10 @@ func TestConfirm(t *testing.T) {
 	voters := []*registrypb.NodeStatus{
 		{Id: "n1", Role: "leader", Voter: true}, {Id: "n2", Role: "follower", Voter: true}, {Id: "n3", Role: "follower", Voter: true, Ready: true},
 	}
+	at := func(f *fake) {
+		f.nodes = voters
+		voters[1].Addr = f.addr // where it is asked to leave
+	}
 	for _, tt := range []struct {
 		args, says, done string
 	}{
@@ -27,12 +31,13 @@ func TestConfirm(t *testing.T) {
 		{"deregister -group web -id web-1", "of the keys of web would move", "deregistered"},
 		{"cluster remove n2", "n2 would leave for good: 3 voters now, 2 afterwards: the loss of no node is tolerated", "node n2 removed"},
 		{"cluster replace n2 n3", "n2 would leave for good when n3 is a voter: 3 voters now, 2 afterwards: the loss of no node is tolerated", "node n3 is a voter, and n2 is no node"},
+		{"cluster leave n2", "n2 would leave for good: 3 voters now, 2 afterwards: the loss of no node is tolerated", "node n2 left"},
 		{"group delete -force web", "web would go for good with its 3 members", "group web deleted with 3 members"},
 		{"group accept-loss web", "2 silent members of web would go", ""},
 	} {
 		t.Run(tt.args, func(t *testing.T) {
 			f := withWeb(t)
-			f.nodes = voters
+			at(f)
 			r := execute(t, t.Context(), "y\n", strings.Fields(tt.args)...)
 			if r.code != exitCheck || !strings.Contains(r.stderr, "not done: ") || !strings.Contains(r.stderr, tt.says) ||
 				!strings.Contains(r.stderr, "-yes") || f.writes.Load() != 0 {
@@ -42,7 +47,7 @@ func TestConfirm(t *testing.T) {
 				t.Errorf("no JSON: %q", out)
 			}
 			f = withWeb(t)
-			f.nodes = voters
+			at(f)
 			r = execute(t, t.Context(), "", append(strings.Fields(tt.args), "-yes")...)
 			if r.code != exitOK || !strings.Contains(r.stderr, tt.done) || f.writes.Load() != 1 {
 				t.Errorf("with -yes: %+v, %d writes", r, f.writes.Load())

@@ -352,6 +352,14 @@ func (f *fake) Remove(context.Context, *registrypb.RemoveRequest) (*registrypb.R
 	return &registrypb.RemoveResponse{}, f.fail["Remove"]
 }
 
+func (f *fake) Leave(_ context.Context, r *registrypb.LeaveRequest) (*registrypb.LeaveResponse, error) {
+	f.writes.Add(1)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.events <- "leave " + r.Id
+	return &registrypb.LeaveResponse{}, f.fail["Leave"]
+}
+
 func (f *fake) Transfer(_ context.Context, r *registrypb.TransferRequest) (*registrypb.TransferResponse, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

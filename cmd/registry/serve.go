@@ -200,6 +200,9 @@ func serve(e *env, c *cli.Context, s *settings, cfg registry.Config) error {
 		cfg.Logger.Info("stopping", "id", n.ID(), "cause", context.Cause(ctx))
 		return n.Close()
 	}
+	if errors.Is(n.Err(), registry.ErrLeft) {
+		return n.Close()
+	}
 	return errors.Join(fmt.Errorf("node %s ended: %w", n.ID(), n.Err()), n.Close())
 }
 

@@ -345,7 +345,7 @@ func (x ErrorDetail_Reason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ErrorDetail_Reason.Descriptor instead.
 func (ErrorDetail_Reason) EnumDescriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{73, 0}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{75, 0}
 }
 
 // Grant gives rights in the groups whose names begin with prefix.
@@ -5053,6 +5053,87 @@ func (*RemoveResponse) Descriptor() ([]byte, []int) {
 	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{66}
 }
 
+type LeaveRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node that is asked. Another node refuses the call.
+	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaveRequest) Reset() {
+	*x = LeaveRequest{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaveRequest) ProtoMessage() {}
+
+func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
+func (*LeaveRequest) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *LeaveRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type LeaveResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaveResponse) Reset() {
+	*x = LeaveResponse{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaveResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaveResponse) ProtoMessage() {}
+
+func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
+func (*LeaveResponse) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{68}
+}
+
 type TransferRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Empty: the voter with the longest log.
@@ -5063,7 +5144,7 @@ type TransferRequest struct {
 
 func (x *TransferRequest) Reset() {
 	*x = TransferRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[67]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5075,7 +5156,7 @@ func (x *TransferRequest) String() string {
 func (*TransferRequest) ProtoMessage() {}
 
 func (x *TransferRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[67]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5088,7 +5169,7 @@ func (x *TransferRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferRequest.ProtoReflect.Descriptor instead.
 func (*TransferRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{67}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *TransferRequest) GetId() string {
@@ -5107,7 +5188,7 @@ type TransferResponse struct {
 
 func (x *TransferResponse) Reset() {
 	*x = TransferResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[68]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5119,7 +5200,7 @@ func (x *TransferResponse) String() string {
 func (*TransferResponse) ProtoMessage() {}
 
 func (x *TransferResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[68]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5132,7 +5213,7 @@ func (x *TransferResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferResponse.ProtoReflect.Descriptor instead.
 func (*TransferResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{68}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *TransferResponse) GetLeader() string {
@@ -5151,7 +5232,7 @@ type SaveSnapshotRequest struct {
 
 func (x *SaveSnapshotRequest) Reset() {
 	*x = SaveSnapshotRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[69]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5163,7 +5244,7 @@ func (x *SaveSnapshotRequest) String() string {
 func (*SaveSnapshotRequest) ProtoMessage() {}
 
 func (x *SaveSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[69]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5176,7 +5257,7 @@ func (x *SaveSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SaveSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{69}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *SaveSnapshotRequest) GetRead() *ReadOptions {
@@ -5198,7 +5279,7 @@ type SaveSnapshotResponse struct {
 
 func (x *SaveSnapshotResponse) Reset() {
 	*x = SaveSnapshotResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[70]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5210,7 +5291,7 @@ func (x *SaveSnapshotResponse) String() string {
 func (*SaveSnapshotResponse) ProtoMessage() {}
 
 func (x *SaveSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[70]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5223,7 +5304,7 @@ func (x *SaveSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*SaveSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{70}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *SaveSnapshotResponse) GetData() []byte {
@@ -5250,7 +5331,7 @@ type RestoreSnapshotRequest struct {
 
 func (x *RestoreSnapshotRequest) Reset() {
 	*x = RestoreSnapshotRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[71]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5262,7 +5343,7 @@ func (x *RestoreSnapshotRequest) String() string {
 func (*RestoreSnapshotRequest) ProtoMessage() {}
 
 func (x *RestoreSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[71]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5275,7 +5356,7 @@ func (x *RestoreSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{71}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *RestoreSnapshotRequest) GetData() []byte {
@@ -5301,7 +5382,7 @@ type RestoreSnapshotResponse struct {
 
 func (x *RestoreSnapshotResponse) Reset() {
 	*x = RestoreSnapshotResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[72]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5313,7 +5394,7 @@ func (x *RestoreSnapshotResponse) String() string {
 func (*RestoreSnapshotResponse) ProtoMessage() {}
 
 func (x *RestoreSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[72]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5326,7 +5407,7 @@ func (x *RestoreSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{72}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *RestoreSnapshotResponse) GetIndex() uint64 {
@@ -5383,7 +5464,7 @@ type ErrorDetail struct {
 
 func (x *ErrorDetail) Reset() {
 	*x = ErrorDetail{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[73]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5395,7 +5476,7 @@ func (x *ErrorDetail) String() string {
 func (*ErrorDetail) ProtoMessage() {}
 
 func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[73]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5408,7 +5489,7 @@ func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
 func (*ErrorDetail) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{73}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *ErrorDetail) GetReason() ErrorDetail_Reason {
@@ -5816,7 +5897,10 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x1f\n" +
 	"\rRemoveRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x10\n" +
-	"\x0eRemoveResponse\"!\n" +
+	"\x0eRemoveResponse\"\x1e\n" +
+	"\fLeaveRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x0f\n" +
+	"\rLeaveResponse\"!\n" +
 	"\x0fTransferRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"*\n" +
 	"\x10TransferResponse\x12\x16\n" +
@@ -5899,11 +5983,12 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"AcceptLoss\x12\x1e.registry.v1.AcceptLossRequest\x1a\x1f.registry.v1.AcceptLossResponse\x12>\n" +
 	"\x05Index\x12\x19.registry.v1.IndexRequest\x1a\x1a.registry.v1.IndexResponse\x12>\n" +
 	"\x05Guard\x12\x19.registry.v1.GuardRequest\x1a\x1a.registry.v1.GuardResponse\x12=\n" +
-	"\x05Watch\x12\x19.registry.v1.WatchRequest\x1a\x17.registry.v1.WatchEvent0\x012\xcc\x03\n" +
+	"\x05Watch\x12\x19.registry.v1.WatchRequest\x1a\x17.registry.v1.WatchEvent0\x012\x8c\x04\n" +
 	"\aCluster\x12A\n" +
 	"\x06Status\x12\x1a.registry.v1.StatusRequest\x1a\x1b.registry.v1.StatusResponse\x12;\n" +
 	"\x04Join\x12\x18.registry.v1.JoinRequest\x1a\x19.registry.v1.JoinResponse\x12A\n" +
-	"\x06Remove\x12\x1a.registry.v1.RemoveRequest\x1a\x1b.registry.v1.RemoveResponse\x12G\n" +
+	"\x06Remove\x12\x1a.registry.v1.RemoveRequest\x1a\x1b.registry.v1.RemoveResponse\x12>\n" +
+	"\x05Leave\x12\x19.registry.v1.LeaveRequest\x1a\x1a.registry.v1.LeaveResponse\x12G\n" +
 	"\bTransfer\x12\x1c.registry.v1.TransferRequest\x1a\x1d.registry.v1.TransferResponse\x12U\n" +
 	"\fSaveSnapshot\x12 .registry.v1.SaveSnapshotRequest\x1a!.registry.v1.SaveSnapshotResponse0\x01\x12^\n" +
 	"\x0fRestoreSnapshot\x12#.registry.v1.RestoreSnapshotRequest\x1a$.registry.v1.RestoreSnapshotResponse(\x012\xbe\x03\n" +
@@ -5928,7 +6013,7 @@ func file_rpc_registrypb_registry_proto_rawDescGZIP() []byte {
 }
 
 var file_rpc_registrypb_registry_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_rpc_registrypb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 76)
+var file_rpc_registrypb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 78)
 var file_rpc_registrypb_registry_proto_goTypes = []any{
 	(Right)(0),                      // 0: registry.v1.Right
 	(MemberState)(0),                // 1: registry.v1.MemberState
@@ -6001,53 +6086,55 @@ var file_rpc_registrypb_registry_proto_goTypes = []any{
 	(*JoinResponse)(nil),            // 68: registry.v1.JoinResponse
 	(*RemoveRequest)(nil),           // 69: registry.v1.RemoveRequest
 	(*RemoveResponse)(nil),          // 70: registry.v1.RemoveResponse
-	(*TransferRequest)(nil),         // 71: registry.v1.TransferRequest
-	(*TransferResponse)(nil),        // 72: registry.v1.TransferResponse
-	(*SaveSnapshotRequest)(nil),     // 73: registry.v1.SaveSnapshotRequest
-	(*SaveSnapshotResponse)(nil),    // 74: registry.v1.SaveSnapshotResponse
-	(*RestoreSnapshotRequest)(nil),  // 75: registry.v1.RestoreSnapshotRequest
-	(*RestoreSnapshotResponse)(nil), // 76: registry.v1.RestoreSnapshotResponse
-	(*ErrorDetail)(nil),             // 77: registry.v1.ErrorDetail
-	nil,                             // 78: registry.v1.Member.MetaEntry
-	nil,                             // 79: registry.v1.RegisterRequest.MetaEntry
-	(*timestamppb.Timestamp)(nil),   // 80: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 81: google.protobuf.Duration
+	(*LeaveRequest)(nil),            // 71: registry.v1.LeaveRequest
+	(*LeaveResponse)(nil),           // 72: registry.v1.LeaveResponse
+	(*TransferRequest)(nil),         // 73: registry.v1.TransferRequest
+	(*TransferResponse)(nil),        // 74: registry.v1.TransferResponse
+	(*SaveSnapshotRequest)(nil),     // 75: registry.v1.SaveSnapshotRequest
+	(*SaveSnapshotResponse)(nil),    // 76: registry.v1.SaveSnapshotResponse
+	(*RestoreSnapshotRequest)(nil),  // 77: registry.v1.RestoreSnapshotRequest
+	(*RestoreSnapshotResponse)(nil), // 78: registry.v1.RestoreSnapshotResponse
+	(*ErrorDetail)(nil),             // 79: registry.v1.ErrorDetail
+	nil,                             // 80: registry.v1.Member.MetaEntry
+	nil,                             // 81: registry.v1.RegisterRequest.MetaEntry
+	(*timestamppb.Timestamp)(nil),   // 82: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 83: google.protobuf.Duration
 }
 var file_rpc_registrypb_registry_proto_depIdxs = []int32{
 	0,   // 0: registry.v1.Grant.rights:type_name -> registry.v1.Right
 	4,   // 1: registry.v1.NewToken.grants:type_name -> registry.v1.Grant
-	80,  // 2: registry.v1.NewToken.expires_at:type_name -> google.protobuf.Timestamp
+	82,  // 2: registry.v1.NewToken.expires_at:type_name -> google.protobuf.Timestamp
 	4,   // 3: registry.v1.Token.grants:type_name -> registry.v1.Grant
-	80,  // 4: registry.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
-	80,  // 5: registry.v1.Token.created_at:type_name -> google.protobuf.Timestamp
-	80,  // 6: registry.v1.Token.previous_until:type_name -> google.protobuf.Timestamp
+	82,  // 4: registry.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
+	82,  // 5: registry.v1.Token.created_at:type_name -> google.protobuf.Timestamp
+	82,  // 6: registry.v1.Token.previous_until:type_name -> google.protobuf.Timestamp
 	5,   // 7: registry.v1.InitTokensRequest.token:type_name -> registry.v1.NewToken
 	6,   // 8: registry.v1.InitTokensResponse.token:type_name -> registry.v1.Token
 	5,   // 9: registry.v1.CreateTokenRequest.token:type_name -> registry.v1.NewToken
 	6,   // 10: registry.v1.CreateTokenResponse.token:type_name -> registry.v1.Token
-	81,  // 11: registry.v1.RotateTokenRequest.overlap:type_name -> google.protobuf.Duration
+	83,  // 11: registry.v1.RotateTokenRequest.overlap:type_name -> google.protobuf.Duration
 	6,   // 12: registry.v1.RotateTokenResponse.token:type_name -> registry.v1.Token
 	20,  // 13: registry.v1.ListTokensRequest.read:type_name -> registry.v1.ReadOptions
 	6,   // 14: registry.v1.ListTokensResponse.tokens:type_name -> registry.v1.Token
 	21,  // 15: registry.v1.ListTokensResponse.receipt:type_name -> registry.v1.Receipt
 	6,   // 16: registry.v1.SelfResponse.token:type_name -> registry.v1.Token
-	78,  // 17: registry.v1.Member.meta:type_name -> registry.v1.Member.MetaEntry
+	80,  // 17: registry.v1.Member.meta:type_name -> registry.v1.Member.MetaEntry
 	1,   // 18: registry.v1.Member.state:type_name -> registry.v1.MemberState
-	81,  // 19: registry.v1.Member.ttl:type_name -> google.protobuf.Duration
-	80,  // 20: registry.v1.Member.registered_at:type_name -> google.protobuf.Timestamp
-	81,  // 21: registry.v1.Member.hold:type_name -> google.protobuf.Duration
-	81,  // 22: registry.v1.ReadOptions.max_staleness:type_name -> google.protobuf.Duration
-	81,  // 23: registry.v1.Receipt.lag:type_name -> google.protobuf.Duration
+	83,  // 19: registry.v1.Member.ttl:type_name -> google.protobuf.Duration
+	82,  // 20: registry.v1.Member.registered_at:type_name -> google.protobuf.Timestamp
+	83,  // 21: registry.v1.Member.hold:type_name -> google.protobuf.Duration
+	83,  // 22: registry.v1.ReadOptions.max_staleness:type_name -> google.protobuf.Duration
+	83,  // 23: registry.v1.Receipt.lag:type_name -> google.protobuf.Duration
 	20,  // 24: registry.v1.IndexRequest.read:type_name -> registry.v1.ReadOptions
-	79,  // 25: registry.v1.RegisterRequest.meta:type_name -> registry.v1.RegisterRequest.MetaEntry
-	81,  // 26: registry.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
+	81,  // 25: registry.v1.RegisterRequest.meta:type_name -> registry.v1.RegisterRequest.MetaEntry
+	83,  // 26: registry.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
 	1,   // 27: registry.v1.RegisterRequest.state:type_name -> registry.v1.MemberState
-	81,  // 28: registry.v1.RegisterResponse.ttl:type_name -> google.protobuf.Duration
+	83,  // 28: registry.v1.RegisterResponse.ttl:type_name -> google.protobuf.Duration
 	24,  // 29: registry.v1.RegisterManyRequest.registrations:type_name -> registry.v1.RegisterRequest
 	28,  // 30: registry.v1.RegisterManyResponse.results:type_name -> registry.v1.RegisterResult
 	25,  // 31: registry.v1.RegisterResult.registered:type_name -> registry.v1.RegisterResponse
 	29,  // 32: registry.v1.RegisterResult.failure:type_name -> registry.v1.Failure
-	77,  // 33: registry.v1.Failure.detail:type_name -> registry.v1.ErrorDetail
+	79,  // 33: registry.v1.Failure.detail:type_name -> registry.v1.ErrorDetail
 	20,  // 34: registry.v1.MatchRequest.read:type_name -> registry.v1.ReadOptions
 	19,  // 35: registry.v1.MatchResponse.members:type_name -> registry.v1.Member
 	21,  // 36: registry.v1.MatchResponse.receipt:type_name -> registry.v1.Receipt
@@ -6065,10 +6152,10 @@ var file_rpc_registrypb_registry_proto_depIdxs = []int32{
 	21,  // 48: registry.v1.GroupsResponse.receipt:type_name -> registry.v1.Receipt
 	40,  // 49: registry.v1.SetGroupRequest.config:type_name -> registry.v1.GroupConfig
 	1,   // 50: registry.v1.UpdateMemberRequest.state:type_name -> registry.v1.MemberState
-	81,  // 51: registry.v1.UpdateMemberRequest.hold:type_name -> google.protobuf.Duration
+	83,  // 51: registry.v1.UpdateMemberRequest.hold:type_name -> google.protobuf.Duration
 	2,   // 52: registry.v1.GuardResponse.phase:type_name -> registry.v1.GuardResponse.Phase
-	81,  // 53: registry.v1.GuardResponse.hold_left:type_name -> google.protobuf.Duration
-	81,  // 54: registry.v1.WatchRequest.progress_interval:type_name -> google.protobuf.Duration
+	83,  // 53: registry.v1.GuardResponse.hold_left:type_name -> google.protobuf.Duration
+	83,  // 54: registry.v1.WatchRequest.progress_interval:type_name -> google.protobuf.Duration
 	55,  // 55: registry.v1.WatchRequest.known:type_name -> registry.v1.KnownGroup
 	60,  // 56: registry.v1.WatchEvent.groups:type_name -> registry.v1.GroupList
 	61,  // 57: registry.v1.WatchEvent.nodes:type_name -> registry.v1.NodeList
@@ -6082,9 +6169,9 @@ var file_rpc_registrypb_registry_proto_depIdxs = []int32{
 	19,  // 65: registry.v1.GroupDelta.put:type_name -> registry.v1.Member
 	41,  // 66: registry.v1.GroupList.groups:type_name -> registry.v1.Group
 	62,  // 67: registry.v1.NodeList.nodes:type_name -> registry.v1.Node
-	81,  // 68: registry.v1.Progress.lag:type_name -> google.protobuf.Duration
+	83,  // 68: registry.v1.Progress.lag:type_name -> google.protobuf.Duration
 	66,  // 69: registry.v1.StatusResponse.nodes:type_name -> registry.v1.NodeStatus
-	81,  // 70: registry.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
+	83,  // 70: registry.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
 	20,  // 71: registry.v1.SaveSnapshotRequest.read:type_name -> registry.v1.ReadOptions
 	21,  // 72: registry.v1.SaveSnapshotResponse.receipt:type_name -> registry.v1.Receipt
 	3,   // 73: registry.v1.ErrorDetail.reason:type_name -> registry.v1.ErrorDetail.Reason
@@ -6107,45 +6194,47 @@ var file_rpc_registrypb_registry_proto_depIdxs = []int32{
 	64,  // 90: registry.v1.Cluster.Status:input_type -> registry.v1.StatusRequest
 	67,  // 91: registry.v1.Cluster.Join:input_type -> registry.v1.JoinRequest
 	69,  // 92: registry.v1.Cluster.Remove:input_type -> registry.v1.RemoveRequest
-	71,  // 93: registry.v1.Cluster.Transfer:input_type -> registry.v1.TransferRequest
-	73,  // 94: registry.v1.Cluster.SaveSnapshot:input_type -> registry.v1.SaveSnapshotRequest
-	75,  // 95: registry.v1.Cluster.RestoreSnapshot:input_type -> registry.v1.RestoreSnapshotRequest
-	7,   // 96: registry.v1.Tokens.Init:input_type -> registry.v1.InitTokensRequest
-	9,   // 97: registry.v1.Tokens.Create:input_type -> registry.v1.CreateTokenRequest
-	11,  // 98: registry.v1.Tokens.Rotate:input_type -> registry.v1.RotateTokenRequest
-	13,  // 99: registry.v1.Tokens.Revoke:input_type -> registry.v1.RevokeTokenRequest
-	15,  // 100: registry.v1.Tokens.List:input_type -> registry.v1.ListTokensRequest
-	17,  // 101: registry.v1.Tokens.Self:input_type -> registry.v1.SelfRequest
-	25,  // 102: registry.v1.Registry.Register:output_type -> registry.v1.RegisterResponse
-	27,  // 103: registry.v1.Registry.RegisterMany:output_type -> registry.v1.RegisterManyResponse
-	31,  // 104: registry.v1.Registry.Deregister:output_type -> registry.v1.DeregisterResponse
-	33,  // 105: registry.v1.Registry.Heartbeat:output_type -> registry.v1.HeartbeatResponse
-	33,  // 106: registry.v1.Registry.HeartbeatStream:output_type -> registry.v1.HeartbeatResponse
-	35,  // 107: registry.v1.Registry.Match:output_type -> registry.v1.MatchResponse
-	37,  // 108: registry.v1.Registry.MatchMany:output_type -> registry.v1.MatchManyResponse
-	39,  // 109: registry.v1.Registry.Members:output_type -> registry.v1.MembersResponse
-	43,  // 110: registry.v1.Registry.Groups:output_type -> registry.v1.GroupsResponse
-	45,  // 111: registry.v1.Registry.SetGroup:output_type -> registry.v1.SetGroupResponse
-	47,  // 112: registry.v1.Registry.DeleteGroup:output_type -> registry.v1.DeleteGroupResponse
-	49,  // 113: registry.v1.Registry.UpdateMember:output_type -> registry.v1.UpdateMemberResponse
-	51,  // 114: registry.v1.Registry.AcceptLoss:output_type -> registry.v1.AcceptLossResponse
-	23,  // 115: registry.v1.Registry.Index:output_type -> registry.v1.IndexResponse
-	53,  // 116: registry.v1.Registry.Guard:output_type -> registry.v1.GuardResponse
-	56,  // 117: registry.v1.Registry.Watch:output_type -> registry.v1.WatchEvent
-	65,  // 118: registry.v1.Cluster.Status:output_type -> registry.v1.StatusResponse
-	68,  // 119: registry.v1.Cluster.Join:output_type -> registry.v1.JoinResponse
-	70,  // 120: registry.v1.Cluster.Remove:output_type -> registry.v1.RemoveResponse
-	72,  // 121: registry.v1.Cluster.Transfer:output_type -> registry.v1.TransferResponse
-	74,  // 122: registry.v1.Cluster.SaveSnapshot:output_type -> registry.v1.SaveSnapshotResponse
-	76,  // 123: registry.v1.Cluster.RestoreSnapshot:output_type -> registry.v1.RestoreSnapshotResponse
-	8,   // 124: registry.v1.Tokens.Init:output_type -> registry.v1.InitTokensResponse
-	10,  // 125: registry.v1.Tokens.Create:output_type -> registry.v1.CreateTokenResponse
-	12,  // 126: registry.v1.Tokens.Rotate:output_type -> registry.v1.RotateTokenResponse
-	14,  // 127: registry.v1.Tokens.Revoke:output_type -> registry.v1.RevokeTokenResponse
-	16,  // 128: registry.v1.Tokens.List:output_type -> registry.v1.ListTokensResponse
-	18,  // 129: registry.v1.Tokens.Self:output_type -> registry.v1.SelfResponse
-	102, // [102:130] is the sub-list for method output_type
-	74,  // [74:102] is the sub-list for method input_type
+	71,  // 93: registry.v1.Cluster.Leave:input_type -> registry.v1.LeaveRequest
+	73,  // 94: registry.v1.Cluster.Transfer:input_type -> registry.v1.TransferRequest
+	75,  // 95: registry.v1.Cluster.SaveSnapshot:input_type -> registry.v1.SaveSnapshotRequest
+	77,  // 96: registry.v1.Cluster.RestoreSnapshot:input_type -> registry.v1.RestoreSnapshotRequest
+	7,   // 97: registry.v1.Tokens.Init:input_type -> registry.v1.InitTokensRequest
+	9,   // 98: registry.v1.Tokens.Create:input_type -> registry.v1.CreateTokenRequest
+	11,  // 99: registry.v1.Tokens.Rotate:input_type -> registry.v1.RotateTokenRequest
+	13,  // 100: registry.v1.Tokens.Revoke:input_type -> registry.v1.RevokeTokenRequest
+	15,  // 101: registry.v1.Tokens.List:input_type -> registry.v1.ListTokensRequest
+	17,  // 102: registry.v1.Tokens.Self:input_type -> registry.v1.SelfRequest
+	25,  // 103: registry.v1.Registry.Register:output_type -> registry.v1.RegisterResponse
+	27,  // 104: registry.v1.Registry.RegisterMany:output_type -> registry.v1.RegisterManyResponse
+	31,  // 105: registry.v1.Registry.Deregister:output_type -> registry.v1.DeregisterResponse
+	33,  // 106: registry.v1.Registry.Heartbeat:output_type -> registry.v1.HeartbeatResponse
+	33,  // 107: registry.v1.Registry.HeartbeatStream:output_type -> registry.v1.HeartbeatResponse
+	35,  // 108: registry.v1.Registry.Match:output_type -> registry.v1.MatchResponse
+	37,  // 109: registry.v1.Registry.MatchMany:output_type -> registry.v1.MatchManyResponse
+	39,  // 110: registry.v1.Registry.Members:output_type -> registry.v1.MembersResponse
+	43,  // 111: registry.v1.Registry.Groups:output_type -> registry.v1.GroupsResponse
+	45,  // 112: registry.v1.Registry.SetGroup:output_type -> registry.v1.SetGroupResponse
+	47,  // 113: registry.v1.Registry.DeleteGroup:output_type -> registry.v1.DeleteGroupResponse
+	49,  // 114: registry.v1.Registry.UpdateMember:output_type -> registry.v1.UpdateMemberResponse
+	51,  // 115: registry.v1.Registry.AcceptLoss:output_type -> registry.v1.AcceptLossResponse
+	23,  // 116: registry.v1.Registry.Index:output_type -> registry.v1.IndexResponse
+	53,  // 117: registry.v1.Registry.Guard:output_type -> registry.v1.GuardResponse
+	56,  // 118: registry.v1.Registry.Watch:output_type -> registry.v1.WatchEvent
+	65,  // 119: registry.v1.Cluster.Status:output_type -> registry.v1.StatusResponse
+	68,  // 120: registry.v1.Cluster.Join:output_type -> registry.v1.JoinResponse
+	70,  // 121: registry.v1.Cluster.Remove:output_type -> registry.v1.RemoveResponse
+	72,  // 122: registry.v1.Cluster.Leave:output_type -> registry.v1.LeaveResponse
+	74,  // 123: registry.v1.Cluster.Transfer:output_type -> registry.v1.TransferResponse
+	76,  // 124: registry.v1.Cluster.SaveSnapshot:output_type -> registry.v1.SaveSnapshotResponse
+	78,  // 125: registry.v1.Cluster.RestoreSnapshot:output_type -> registry.v1.RestoreSnapshotResponse
+	8,   // 126: registry.v1.Tokens.Init:output_type -> registry.v1.InitTokensResponse
+	10,  // 127: registry.v1.Tokens.Create:output_type -> registry.v1.CreateTokenResponse
+	12,  // 128: registry.v1.Tokens.Rotate:output_type -> registry.v1.RotateTokenResponse
+	14,  // 129: registry.v1.Tokens.Revoke:output_type -> registry.v1.RevokeTokenResponse
+	16,  // 130: registry.v1.Tokens.List:output_type -> registry.v1.ListTokensResponse
+	18,  // 131: registry.v1.Tokens.Self:output_type -> registry.v1.SelfResponse
+	103, // [103:132] is the sub-list for method output_type
+	74,  // [74:103] is the sub-list for method input_type
 	74,  // [74:74] is the sub-list for extension type_name
 	74,  // [74:74] is the sub-list for extension extendee
 	0,   // [0:74] is the sub-list for field type_name
@@ -6186,7 +6275,7 @@ func file_rpc_registrypb_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rpc_registrypb_registry_proto_rawDesc), len(file_rpc_registrypb_registry_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   76,
+			NumMessages:   78,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -767,6 +767,7 @@ const (
 	Cluster_Status_FullMethodName          = "/registry.v1.Cluster/Status"
 	Cluster_Join_FullMethodName            = "/registry.v1.Cluster/Join"
 	Cluster_Remove_FullMethodName          = "/registry.v1.Cluster/Remove"
+	Cluster_Leave_FullMethodName           = "/registry.v1.Cluster/Leave"
 	Cluster_Transfer_FullMethodName        = "/registry.v1.Cluster/Transfer"
 	Cluster_SaveSnapshot_FullMethodName    = "/registry.v1.Cluster/SaveSnapshot"
 	Cluster_RestoreSnapshot_FullMethodName = "/registry.v1.Cluster/RestoreSnapshot"
@@ -785,6 +786,9 @@ type ClusterClient interface {
 	Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*JoinResponse, error)
 	// Remove removes a node from the cluster for good.
 	Remove(ctx context.Context, in *RemoveRequest, opts ...grpc.CallOption) (*RemoveResponse, error)
+	// Leave removes the node that is asked from the cluster for good: it hands leadership
+	// over, is removed, and ends without an error. It is refused as Remove is.
+	Leave(ctx context.Context, in *LeaveRequest, opts ...grpc.CallOption) (*LeaveResponse, error)
 	// Transfer transfers leadership to another voter.
 	Transfer(ctx context.Context, in *TransferRequest, opts ...grpc.CallOption) (*TransferResponse, error)
 	// SaveSnapshot sends a snapshot file, which has the whole state of one index: all
@@ -828,6 +832,16 @@ func (c *clusterClient) Remove(ctx context.Context, in *RemoveRequest, opts ...g
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RemoveResponse)
 	err := c.cc.Invoke(ctx, Cluster_Remove_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) Leave(ctx context.Context, in *LeaveRequest, opts ...grpc.CallOption) (*LeaveResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LeaveResponse)
+	err := c.cc.Invoke(ctx, Cluster_Leave_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -889,6 +903,9 @@ type ClusterServer interface {
 	Join(context.Context, *JoinRequest) (*JoinResponse, error)
 	// Remove removes a node from the cluster for good.
 	Remove(context.Context, *RemoveRequest) (*RemoveResponse, error)
+	// Leave removes the node that is asked from the cluster for good: it hands leadership
+	// over, is removed, and ends without an error. It is refused as Remove is.
+	Leave(context.Context, *LeaveRequest) (*LeaveResponse, error)
 	// Transfer transfers leadership to another voter.
 	Transfer(context.Context, *TransferRequest) (*TransferResponse, error)
 	// SaveSnapshot sends a snapshot file, which has the whole state of one index: all
@@ -916,6 +933,9 @@ func (UnimplementedClusterServer) Join(context.Context, *JoinRequest) (*JoinResp
 }
 func (UnimplementedClusterServer) Remove(context.Context, *RemoveRequest) (*RemoveResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Remove not implemented")
+}
+func (UnimplementedClusterServer) Leave(context.Context, *LeaveRequest) (*LeaveResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Leave not implemented")
 }
 func (UnimplementedClusterServer) Transfer(context.Context, *TransferRequest) (*TransferResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Transfer not implemented")
@@ -1001,6 +1021,24 @@ func _Cluster_Remove_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Cluster_Leave_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LeaveRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).Leave(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_Leave_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).Leave(ctx, req.(*LeaveRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Cluster_Transfer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(TransferRequest)
 	if err := dec(in); err != nil {
@@ -1055,6 +1093,10 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Remove",
 			Handler:    _Cluster_Remove_Handler,
+		},
+		{
+			MethodName: "Leave",
+			Handler:    _Cluster_Leave_Handler,
 		},
 		{
 			MethodName: "Transfer",
