@@ -69,7 +69,7 @@ func TestDev(t *testing.T) {
 	}
 
 	all := local(addr) + "," + local(addr+1) + "," + local(addr+2)
-	for _, load := range [][]string{{"register", "-batch", "10"}, {"members"}, {"mixed"}, {"watch", "-rate", "50"}} {
+	for _, load := range [][]string{{"register", "-batch", "10"}, {"members", "-members", "5"}, {"mixed", "-members", "5"}, {"watch", "-members", "5", "-rate", "50"}} {
 		bench(t, append(load, "-groups", "2", "-callers", "4", "-duration", "200ms", "-registries", all)...)
 	}
 	t.Setenv("REGISTRY_ADDRS", local(addr))
