@@ -72,6 +72,10 @@ fuzz: ## run each fuzz test for a while (FUZZTIME=30s)
 	  done; \
 	done
 
+.PHONY: packages
+packages: ## build the packages for Debian and Red Hat: bin/packages
+	VERSION=$(VERSION) packaging/build bin/packages
+
 .PHONY: image
 image: ## build the container images from binaries compiled here, pulling nothing
 	REGISTRY_TAG=$(REGISTRY_TAG) VERSION=$(VERSION) .ci/image

@@ -27,7 +27,7 @@ func newApp(e *env) *cli.App {
 			registerCommand(e), deregisterCommand(e), membersCommand(e), memberCommand(e),
 			groupsCommand(e), groupCommand(e), watchCommand(e), matchCommand(e),
 			ringCommand(e), clusterCommand(e), topCommand(e), snapshotCommand(e), benchCommand(e), tlsCommand(e), secretCommand(e), tokenCommand(e),
-			versionCommand(e), completionCommand(e), exitCodesCommand(e), helpCommand(),
+			versionCommand(e), completionCommand(e), exitCodesCommand(e), manCommand(e), helpCommand(),
 		},
 		Reader:                    e.stdin,
 		Writer:                    e.stdout,

@@ -33,19 +33,6 @@ func TestDocumentedFlags(t *testing.T) {
 	}
 }
 
-// leaves calls f for every command that does something.
-func leaves(parent string, commands []*cli.Command, f func(name string, c *cli.Command)) {
-	for _, c := range commands {
-		switch name := parent + " " + c.Name; {
-		case c.Hidden:
-		case len(c.Subcommands) > 0:
-			leaves(name, c.Subcommands, f)
-		default:
-			f(name, c)
-		}
-	}
-}
-
 // describe writes the section of a command.
 func describe(out *strings.Builder, name string, c *cli.Command) {
 	fmt.Fprintf(out, "## %s\n\n", name)

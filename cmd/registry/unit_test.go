@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/urfave/cli/v2"
 )
 
 const unitFile = repository + "/deploy/systemd/registry.service"
@@ -68,17 +70,38 @@ func TestUnitFitsTheProgram(t *testing.T) {
 	if err := parses(t, strings.Fields(start[1])); err != nil {
 		t.Errorf("%s: %v", start[1], err)
 	}
-	var variables []string
-	for _, f := range serveFlags() {
-		variables = append(variables, variable(f.Names()[0]))
+	knowVariables(t, `(?m)^Environment=([A-Z_]+)=`, unit)
+	if !strings.Contains(unit, "\nType=notify\n") || !strings.Contains(unit, "\nWatchdogSec=") {
+		t.Error("no readiness, or no watchdog")
 	}
-	set := regexp.MustCompile(`(?m)^Environment=([A-Z_]+)=`).FindAllStringSubmatch(unit, -1)
-	for _, m := range set {
-		if !slices.Contains(variables, m[1]) {
+}
+
+// The packages' settings are valid, also those that are comments.
+func TestPackagedSettings(t *testing.T) {
+	settings := readFile(t, repository+"/packaging/registry.yaml")
+	for _, text := range []string{settings, regexp.MustCompile(`(?m)^#([a-z-]+:)`).ReplaceAllString(settings, "$1")} {
+		path := filepath.Join(t.TempDir(), "registry.yaml")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		values, err := readConfigFile(path, serveFlags())
+		if err != nil || values[flagDataDir].text != "/var/lib/registry" {
+			t.Errorf("%v: %+v", err, values)
+		}
+	}
+	knowVariables(t, `(?m)^#?([A-Z_]+)=`, readFile(t, repository+"/packaging/registry.default"))
+}
+
+// knowVariables wants the names that a pattern finds to be variables of serve.
+func knowVariables(t *testing.T, pattern, text string) {
+	t.Helper()
+	found := regexp.MustCompile(pattern).FindAllStringSubmatch(text, -1)
+	for _, m := range found {
+		if !slices.ContainsFunc(serveFlags(), func(f cli.Flag) bool { return variable(f.Names()[0]) == m[1] }) {
 			t.Errorf("serve does not know %s", m[1])
 		}
 	}
-	if len(set) == 0 || !strings.Contains(unit, "\nType=notify\n") || !strings.Contains(unit, "\nWatchdogSec=") {
-		t.Error("no variable, no readiness, or no watchdog")
+	if len(found) == 0 {
+		t.Errorf("no %s", pattern)
 	}
 }

@@ -1,0 +1,3 @@
+// Package packaging has the packages for Debian and Red Hat, and a module of its own
+// for nfpm, which builds them.
+package packaging

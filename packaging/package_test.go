@@ -1,0 +1,75 @@
+package packaging
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func command(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %q: %v\n%s", name, args, err, out)
+	}
+	return string(out)
+}
+
+// Both packages have all files; that of Debian is installed, upgraded, removed and purged.
+func TestPackages(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("VERSION", "v1.2.3-4-gabcdef0")
+	command(t, "./build", dir)
+	one := func(pattern string) string {
+		t.Helper()
+		found, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil || len(found) != 1 {
+			t.Fatalf("%s: %q, %v", pattern, found, err)
+		}
+		return found[0]
+	}
+	deb, rpm := one("registry_1.2.3+4.gabcdef0*.deb"), one("registry-1.2.3+4.gabcdef0*.rpm")
+	files := []string{
+		"/usr/bin/registry", "/usr/lib/systemd/system/registry.service", "/etc/registry/registry.yaml", "/etc/default/registry",
+		"/usr/share/man/man1/registry.1.gz", "/usr/share/bash-completion/completions/registry",
+		"/usr/share/fish/vendor_completions.d/registry.fish", "/usr/share/doc/registry/copyright",
+	}
+	check := func(t *testing.T, list, zsh string) {
+		for _, f := range append(files, zsh) {
+			if !strings.Contains(list, f+"\n") {
+				t.Errorf("no %s in\n%s", f, list)
+			}
+		}
+	}
+	t.Run("files of the deb", func(t *testing.T) {
+		need(t, "dpkg-deb")
+		check(t, command(t, "dpkg-deb", "-c", deb), "/usr/share/zsh/vendor-completions/_registry")
+	})
+	t.Run("files of the rpm", func(t *testing.T) {
+		need(t, "rpm")
+		check(t, command(t, "rpm", "-qlp", rpm), "/usr/share/zsh/site-functions/_registry")
+	})
+	t.Run("life of the deb", func(t *testing.T) {
+		need(t, "dpkg")
+		need(t, "unshare")
+		if os.Geteuid() != 0 {
+			t.Skip("only root can mount and chroot")
+		}
+		out, err := exec.CommandContext(t.Context(), "unshare", "--mount", "--net", "sh", "testdata/life", t.TempDir(), deb).CombinedOutput()
+		if failed, ok := err.(*exec.ExitError); ok && failed.ExitCode() == 77 {
+			t.Skipf("%s", out)
+		}
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	})
+}
+
+func need(t *testing.T, program string) {
+	t.Helper()
+	if _, err := exec.LookPath(program); err != nil {
+		t.Skip(err)
+	}
+}
