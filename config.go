@@ -73,6 +73,10 @@ type Config struct {
 	Restore string
 	// Wait: start empty and wait until a cluster takes this node in.
 	Wait bool
+	// ReadReplica: join without a vote, for good: the node answers reads and watches,
+	// passes writes on, and counts for no majority. It joins by Registries or Wait. It
+	// has no effect on a node that has state, whose part in the cluster is recorded.
+	ReadReplica bool
 	// JoinTimeout bounds the attempts to join a cluster.
 	JoinTimeout time.Duration
 	// ElectionTimeout: how long a node hears no leader before it stands for
@@ -164,6 +168,9 @@ func (c Config) Validate() error {
 	}
 	if c.Restore != "" && (len(c.Registries) > 0 || c.BootstrapExpect > 1 || c.Wait) {
 		errs = append(errs, errors.New("-restore: forms a new cluster of this node; leave out -registries, -bootstrap-expect and -wait, and let the other nodes join it"))
+	}
+	if c.ReadReplica && (c.BootstrapExpect > 1 || c.Restore != "") {
+		errs = append(errs, errors.New("-read-replica: joins a cluster, and forms none; leave out -bootstrap-expect and -restore"))
 	}
 	if c.ElectionTimeout < 50*time.Millisecond || c.ElectionTimeout > time.Minute {
 		errs = append(errs, &fsm.FieldError{Field: "-election-timeout", Limit: "50ms to 1m", Got: c.ElectionTimeout.String()})

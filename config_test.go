@@ -27,6 +27,7 @@ func TestValidateNamesTheFlag(t *testing.T) {
 		"-registries":         func(c *Config) { c.Registries = []string{"10.0.0.1"} },
 		"-bootstrap-expect":   func(c *Config) { c.BootstrapExpect = 3 },
 		"-join-timeout":       func(c *Config) { c.JoinTimeout = 0 },
+		"-read-replica":       func(c *Config) { c.ReadReplica, c.Restore = true, "state.snapshot" },
 		"-election-timeout":   func(c *Config) { c.ElectionTimeout = time.Millisecond },
 		"-snapshot-threshold": func(c *Config) { c.SnapshotThreshold = 10 },
 		"-snapshot-interval":  func(c *Config) { c.SnapshotInterval = 100 * time.Millisecond },

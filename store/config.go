@@ -60,6 +60,9 @@ type Config struct {
 	// MaxHang is how long one write to the disk may take before the node fails.
 	MaxHang time.Duration
 
+	// Nonvoter: a node without state joins as a non-voter, and stays one. It forms no
+	// cluster.
+	Nonvoter bool
 	// Restore is a snapshot file: a node with an empty directory forms a new cluster,
 	// alone, with the file's state. No effect on one that has done so.
 	Restore string

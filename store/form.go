@@ -52,7 +52,9 @@ func (s *Store) form(ctx context.Context, f Formation, peers []string) error {
 		return nil
 	case f.Wait:
 		return s.waitInvited(ctx)
-	case f.Expect >= 2:
+	case s.cfg.Nonvoter && len(peers) == 0:
+		return fmt.Errorf("%w: a read replica joins a cluster, and none is named (-registries, or -wait)", ErrMembership)
+	case f.Expect >= 2 && !s.cfg.Nonvoter:
 		return s.formTogether(ctx, f.Expect, peers)
 	case len(peers) == 0:
 		return s.Bootstrap([]Hello{s.Self()})
@@ -122,6 +124,8 @@ func (s *Store) helloAll(ctx context.Context, peers []string) (empty []Hello, si
 		case h.Incarnation == self.Incarnation: // this node by another name
 		case h.Cluster != self.Cluster:
 			return nil, 0, nil, fmt.Errorf("%w: %s belongs to cluster %q, this node to %q (-cluster)", ErrMembership, p, h.Cluster, self.Cluster)
+		case h.Nonvoter && !h.HasState:
+			return nil, 0, nil, fmt.Errorf("%w: node %q at %s is a read replica, which founds no cluster (-bootstrap-expect, -registries)", ErrMembership, h.ID, p)
 		case h.ID == self.ID:
 			return nil, 0, nil, fmt.Errorf("%w: node id %q is taken by the node at %s (-id)", ErrMembership, self.ID, p)
 		case h.HasState, h.ClusterID != "" && h.ClusterID != self.ClusterID:
@@ -250,7 +254,7 @@ func (s *Store) Invited(ctx context.Context, bind string, nonvoter bool) error {
 	if s.HasState() {
 		return fmt.Errorf("%w: node %q is in a cluster already", ErrMembership, s.cfg.ID)
 	}
-	s.nonvoter.Store(nonvoter)
+	s.nonvoter.Store(nonvoter || s.cfg.Nonvoter)
 	if err := s.joinOnce(ctx, []string{bind}); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package store_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -177,6 +178,56 @@ func (p aliasPeers) Hello(ctx context.Context, bind string) (store.Hello, error)
 		bind = storetest.BindOf("n1")
 	}
 	return p.Peers.Hello(ctx, bind)
+}
+
+// A read replica gets no vote, also after a restart at which it does not know yet how it
+// joined, and is told nothing.
+func TestReadReplicaGetsNoVote(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		replica := func(cfg *store.Config) { cfg.Nonvoter = true }
+		c := storetest.New(t)
+		n1 := c.Start("n1", store.Formation{})
+		n2 := c.Start("n2", store.Formation{Peers: binds("n1"), JoinTimeout: storetest.Patience}, replica)
+		c.AwaitReady(n2)
+		c.AwaitKnown()
+		hello := n2.Self()
+		if !hello.Nonvoter {
+			t.Error("it does not ask to stay without a vote")
+		}
+		n2.Kill()
+		c.Write(register("web", "a", time.Minute)) // without it
+		hello.Nonvoter = false
+		if err := c.Leader().AdmitNode(c.Context(), hello); err != nil {
+			t.Fatal(err)
+		}
+		if !n1.State().Node("n2").Nonvoter {
+			t.Error("its restart would get it a vote")
+		}
+		n2 = c.Start("n2", store.Formation{})
+		c.AwaitReady(n2)
+		c.AwaitSame()
+		if st := n2.Status(); st.Voter || st.Role != "nonvoter" || !slices.Equal(storetest.Voters(n1.Store), []string{"n1"}) {
+			t.Errorf("%+v, voters %v", st, storetest.Voters(n1.Store))
+		}
+	})
+}
+
+// A read replica founds no cluster, by itself or with others.
+func TestReadReplicaFormsNoCluster(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t)
+		replica := c.Open("n1", func(cfg *store.Config) { cfg.Nonvoter = true })
+		if err := replica.Store.Form(c.Context(), store.Formation{}); !errors.Is(err, store.ErrMembership) || replica.HasState() {
+			t.Errorf("alone: %v", err)
+		}
+		founder := c.Open("n2")
+		err := founder.Store.Form(c.Context(), store.Formation{Peers: binds("n1"), Expect: 2})
+		if !errors.Is(err, store.ErrMembership) || founder.HasState() {
+			t.Errorf("with another: %v", err)
+		}
+	})
 }
 
 func TestInvitation(t *testing.T) {

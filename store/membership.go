@@ -97,6 +97,10 @@ func (s *Store) AdmitNode(ctx context.Context, n Hello) error {
 	if err := s.admitServer(ctx, l, n); err != nil {
 		return err
 	}
+	// A node that has just started does not know yet how it joined.
+	if known := s.State().Node(n.ID); known != nil && known.Incarnation == n.Incarnation {
+		n.Nonvoter = known.Nonvoter
+	}
 	return s.recordNode(ctx, n)
 }
 

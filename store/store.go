@@ -92,6 +92,7 @@ func Open(cfg Config) (_ *Store, err error) {
 		integrity: newIntegrity(), disk: &diskWatch{}, foreign: newRepeats(),
 		membership: semaphore.NewWeighted(1), ready: make(chan struct{}), invited: make(chan struct{}), failed: make(chan struct{}),
 	}
+	s.nonvoter.Store(cfg.Nonvoter)
 	s.counters.ready = s.ready
 	s.ident.Store(&identity{})
 	s.staleness = newStaleness(cfg.ElectionTimeout)
