@@ -57,6 +57,9 @@ func TestPackages(t *testing.T) {
 		if os.Geteuid() != 0 {
 			t.Skip("only root can mount and chroot")
 		}
+		if out, err := exec.CommandContext(t.Context(), "unshare", "--mount", "--net", "true").CombinedOutput(); err != nil {
+			t.Skipf("no namespaces: %v: %s", err, out)
+		}
 		out, err := exec.CommandContext(t.Context(), "unshare", "--mount", "--net", "sh", "testdata/life", t.TempDir(), deb).CombinedOutput()
 		if failed, ok := err.(*exec.ExitError); ok && failed.ExitCode() == 77 {
 			t.Skipf("%s", out)
