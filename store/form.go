@@ -38,6 +38,7 @@ func (s *Store) Form(ctx context.Context, f Formation) error {
 	if err := s.form(ctx, f, peers); err != nil {
 		return err
 	}
+	s.campaignAlone()
 	s.wg.Go(func() { s.askRecovered(s.ctx, peers) })
 	s.wg.Go(func() { s.announceLoop(s.ctx, peers) })
 	return nil

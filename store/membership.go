@@ -54,7 +54,6 @@ func (s *Store) Bootstrap(nodes []Hello) error {
 	err := s.raft.BootstrapCluster(conf).Error()
 	if err == nil {
 		s.log.Info("new cluster", "cluster", s.cfg.Cluster, "nodes", len(nodes))
-		s.campaignAlone()
 		return nil
 	}
 	if errors.Is(err, raft.ErrCantBootstrap) {

@@ -130,7 +130,7 @@ func TestUnfinishedNewCluster(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := storetest.New(t)
-			c.Open("n1", restore).Stop()
+			c.Open("n1", restore, func(cfg *store.Config) { cfg.ElectionTimeout = time.Minute }).Stop() // it writes no log
 			if err := crash(c.DirOf("n1")); err != nil {
 				t.Fatal(err)
 			}

@@ -193,7 +193,6 @@ func (s *Store) openRaft() error {
 		return fmt.Errorf("%w %s: start raft: %w", ErrDataDir, s.cfg.DataDir, err)
 	}
 	s.transport.Attach(s.raft, logs)
-	s.campaignAlone()
 	return nil
 }
 
