@@ -45,6 +45,7 @@ var apiRoutes = []apiRoute{
 	{"POST /v1/cluster/join", registrypb.Cluster_Join_FullMethodName},
 	{"POST /v1/cluster/transfer", registrypb.Cluster_Transfer_FullMethodName},
 	{"DELETE /v1/cluster/nodes/{id}", registrypb.Cluster_Remove_FullMethodName},
+	{"POST /v1/cluster/nodes/{id}/leave", registrypb.Cluster_Leave_FullMethodName},
 
 	{"GET /v1/tokens", registrypb.Tokens_List_FullMethodName},
 	{"POST /v1/tokens", registrypb.Tokens_Create_FullMethodName},

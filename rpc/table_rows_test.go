@@ -221,6 +221,7 @@ var routeRows = []struct {
 	{"POST /v1/cluster/join", "", `{"bind":"nowhere"}`, "admin, all", 400},
 	{"POST /v1/cluster/transfer", "", `{"id":"ghost"}`, "admin, all", 404},
 	{"DELETE /v1/cluster/nodes/{id}", "/v1/cluster/nodes/ghost", "", "admin, all", 404},
+	{"POST /v1/cluster/nodes/{id}/leave", "/v1/cluster/nodes/ghost/leave", `{}`, "admin, all", 409},
 
 	{"GET /v1/tokens", "", "", "admin, all", 200},
 	{"POST /v1/tokens", "", `{"name":"/","grants":[{"rights":["discover"]}]}`, "admin, all", 400},
