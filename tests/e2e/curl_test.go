@@ -168,7 +168,7 @@ func TestCurl(t *testing.T) {
 	}
 }
 
-var eventID = regexp.MustCompile(`(?m)^id: (\S+)$`)
+var eventID = regexp.MustCompile(`(?m)^id: (\S+)\r?\n`)
 
 // TestCurlWatches: curl follows a group, goes on where it was when its node dies, and is
 // told at once when its token ends.

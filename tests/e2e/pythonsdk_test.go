@@ -33,7 +33,7 @@ func startPython(t *testing.T, mode, addrs, id, addr string, ttl time.Duration) 
 
 // events are those of the registration, in order.
 func (p *pythonService) events() (kinds []string) {
-	for _, m := range regexp.MustCompile(`(?m)^event (\S+)$`).FindAllStringSubmatch(p.log.text(), -1) {
+	for _, m := range regexp.MustCompile(`(?m)^event (\S+)\n`).FindAllStringSubmatch(p.log.text(), -1) {
 		kinds = append(kinds, m[1])
 	}
 	return kinds
@@ -50,7 +50,7 @@ func (p *pythonService) until(kinds ...string) {
 	})
 }
 
-var ringLine = regexp.MustCompile(`(?m)^ring (\d+) ([0-9a-f]{16}) (.*)$`)
+var ringLine = regexp.MustCompile(`(?m)^ring (\d+) ([0-9a-f]{16}) (.*)\n`)
 
 // agrees waits until the program's ring is that of the nodes, and compares the owners of
 // its keys with what a node answers.
