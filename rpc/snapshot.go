@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -14,6 +15,10 @@ import (
 	"github.com/werbenhu/registry/rpc/registrypb"
 	"github.com/werbenhu/registry/store"
 )
+
+// maxSavePause bounds the pause after a message of a snapshot. A save computes for half
+// of the time at most, so that it leaves the processors to others.
+const maxSavePause = 10 * time.Millisecond
 
 // SaveSnapshot implements the public service. It holds a reference to one state, which
 // later entries do not change, so nobody waits for it.
@@ -30,13 +35,17 @@ func (s *Server) SaveSnapshot(req *registrypb.SaveSnapshotRequest, stream grpc.S
 		return toStatus(err)
 	}
 	receipt := s.receipt(state, nil)
+	resumed := time.Now()
 	out := bufio.NewWriterSize(chunkWriter(func(data []byte) error {
 		if ctx.Err() != nil { // the token was revoked, for instance
 			return context.Cause(ctx)
 		}
 		m := &registrypb.SaveSnapshotResponse{Data: data, Receipt: receipt}
 		receipt = nil // it is in the first message
-		return stream.Send(m)
+		err := stream.Send(m)
+		time.Sleep(min(time.Since(resumed), maxSavePause))
+		resumed = time.Now()
+		return err
 	}), stateChunk)
 	if err := backup.Write(out, state, s.store.About()); err != nil {
 		return toStatus(err)
