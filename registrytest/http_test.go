@@ -128,6 +128,8 @@ var httpRoutes = []struct {
 		"POST /v1/cluster/join", `{"bind":"nowhere"}`, "bind", true},
 	{"DELETE /v1/cluster/nodes/{id}", "", "", "",
 		"DELETE /v1/cluster/nodes/n3?x=1", "", "x", true},
+	{"POST /v1/cluster/nodes/{id}/leave", "", "", "",
+		"POST /v1/cluster/nodes/n3/leave", `{"x":1}`, "x", true},
 
 	{"POST /v1/tokens", "POST /v1/tokens", `{"name":"new","grants":[{"rights":["discover","register"],"prefix":"web-"}],"expires_at":"2100-01-02T15:04:05Z"}`, `"grants":[{"rights":["discover","register"],"prefix":"web-"}],"expires_at":"2100-01-02T15:04:05Z"`,
 		"POST /v1/tokens", `{"name":"new2","grants":[{"rights":["read"]}]}`, "grants[0].rights[0]", true},
