@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -62,7 +63,8 @@ func benchMember(group string, n int) *registrypb.RegisterRequest {
 	}
 }
 
-// benchMembers registers the same number of members in each group, 64 at a time.
+// benchMembers registers the same number of members in each group, 64 at a time, and waits
+// until each node has them.
 type benchMembers struct {
 	benchGroups
 	members int
@@ -76,6 +78,7 @@ func newBenchMembers(c *cli.Context) benchMembers {
 func (s *benchMembers) prepare(ctx context.Context, clients []registrypb.RegistryClient) error {
 	s.leases = make([]uint64, s.count*s.members)
 	var next atomic.Int64
+	indexes := make([]uint64, len(s.leases))
 	var first error
 	var once sync.Once
 	var wg sync.WaitGroup
@@ -91,11 +94,17 @@ func (s *benchMembers) prepare(ctx context.Context, clients []registrypb.Registr
 					once.Do(func() { first = err })
 					return
 				}
-				s.leases[n] = r.LeaseId
+				s.leases[n], indexes[n] = r.LeaseId, r.Index
 			}
 		})
 	}
 	wg.Wait()
+	for _, client := range clients {
+		if first != nil {
+			break
+		}
+		_, first = client.Index(ctx, &registrypb.IndexRequest{Read: &registrypb.ReadOptions{MinIndex: slices.Max(indexes)}})
+	}
 	return first
 }
 
