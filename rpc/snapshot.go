@@ -16,9 +16,20 @@ import (
 	"github.com/werbenhu/registry/store"
 )
 
-// maxSavePause bounds the pause after a message of a snapshot. A save computes for half
-// of the time at most, so that it leaves the processors to others.
+// maxSavePause bounds the pause after one message of a snapshot.
 const maxSavePause = 10 * time.Millisecond
+
+// paced pauses after each message for as long as it took to make and send, up to
+// maxSavePause, so that a save leaves the processors to writes for half of the time.
+func paced(send chunkWriter) chunkWriter {
+	resumed := time.Now()
+	return func(data []byte) error {
+		err := send(data)
+		time.Sleep(min(time.Since(resumed), maxSavePause))
+		resumed = time.Now()
+		return err
+	}
+}
 
 // SaveSnapshot implements the public service. It holds a reference to one state, which
 // later entries do not change, so nobody waits for it.
@@ -35,17 +46,13 @@ func (s *Server) SaveSnapshot(req *registrypb.SaveSnapshotRequest, stream grpc.S
 		return toStatus(err)
 	}
 	receipt := s.receipt(state, nil)
-	resumed := time.Now()
-	out := bufio.NewWriterSize(chunkWriter(func(data []byte) error {
+	out := bufio.NewWriterSize(paced(func(data []byte) error {
 		if ctx.Err() != nil { // the token was revoked, for instance
 			return context.Cause(ctx)
 		}
 		m := &registrypb.SaveSnapshotResponse{Data: data, Receipt: receipt}
 		receipt = nil // it is in the first message
-		err := stream.Send(m)
-		time.Sleep(min(time.Since(resumed), maxSavePause))
-		resumed = time.Now()
-		return err
+		return stream.Send(m)
 	}), stateChunk)
 	if err := backup.Write(out, state, s.store.About()); err != nil {
 		return toStatus(err)
