@@ -80,8 +80,8 @@ func onLeader[Req proto.Message, Resp any](ctx context.Context, s *Server, metho
 		switch {
 		case err == nil:
 			return resp, nil
-		case unknown != nil && reasonOf(toStatus(err)) == registrypb.ErrorDetail_UNKNOWN_NODE:
-			return new(Resp), nil // a removal, which an earlier attempt made
+		case unknown != nil && method == registrypb.Cluster_Remove_FullMethodName && reasonOf(toStatus(err)) == registrypb.ErrorDetail_UNKNOWN_NODE:
+			return new(Resp), nil // an earlier attempt removed it
 		case !retriable(err) && unknown != nil && (isWrite && !rejected(err) || revoked(err)):
 			return nil, toStatus(fmt.Errorf("%w: %w", store.ErrOutcomeUnknown, stripStatus(err)))
 		case !retriable(err):
