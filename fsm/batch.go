@@ -18,6 +18,8 @@ type batch struct {
 	// added is how many more groups there are than in next.groups.
 	added int
 
+	metas *metas
+
 	changes []Change
 	terms   []uint64
 	marks   []Mark
@@ -35,8 +37,8 @@ type openGroup struct {
 	deleted bool     // and not created again: it has neither members nor a head
 }
 
-func newBatch(s *State) *batch {
-	return &batch{next: *s, open: make(map[string]*openGroup)}
+func newBatch(s *State, shared *metas) *batch {
+	return &batch{next: *s, open: make(map[string]*openGroup), metas: shared}
 }
 
 func (b *batch) begin(e Entry) {

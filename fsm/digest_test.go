@@ -109,7 +109,7 @@ func TestDigestSeesEveryField(t *testing.T) {
 	seen := map[uint64]string{base().m.State().Digest(): "base"}
 	member := func(edit func(*Member)) func(*log) {
 		return func(l *log) {
-			b := newBatch(l.m.State())
+			b := newBatch(l.m.State(), new(metas))
 			m := *l.member("web", "a")
 			edit(&m)
 			b.put(b.group("web"), &m)
@@ -119,7 +119,7 @@ func TestDigestSeesEveryField(t *testing.T) {
 	}
 	token := func(edit func(*Token)) func(*log) {
 		return func(l *log) {
-			b := newBatch(l.m.State())
+			b := newBatch(l.m.State(), new(metas))
 			was := *b.next.TokenNamed("root")
 			edit(&was)
 			b.putToken(&was)

@@ -93,7 +93,7 @@ func TestPointsAreBounded(t *testing.T) {
 func TestGroupsAreBounded(t *testing.T) {
 	l := newLog(t)
 	// All but one group.
-	b := newBatch(l.m.State())
+	b := newBatch(l.m.State(), new(metas))
 	for i := range MaxGroups - 1 {
 		l.index++
 		b.begin(Entry{Index: l.index, Term: 1})

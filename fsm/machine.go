@@ -80,6 +80,7 @@ type Observer interface {
 type Machine struct {
 	state     atomic.Pointer[State]
 	observers []Observer
+	metas     *metas // used by Apply alone
 
 	mu      sync.Mutex // guards the rest
 	waiters indexWaiters
@@ -90,7 +91,7 @@ type Machine struct {
 
 // New returns an empty machine. The observers are notified in the given order.
 func New(observers ...Observer) *Machine {
-	m := &Machine{observers: observers, marked: make(chan struct{}), tokens: make(chan struct{})}
+	m := &Machine{observers: observers, metas: new(metas), marked: make(chan struct{}), tokens: make(chan struct{})}
 	m.state.Store(newState())
 	return m
 }
@@ -102,14 +103,14 @@ func (m *Machine) State() *State { return m.state.Load() }
 // panics with a [CorruptEntryError] when an entry cannot be decoded.
 func (m *Machine) Apply(entries []Entry) []Result {
 	before := m.State()
-	b := newBatch(before)
+	b := newBatch(before, m.metas)
 	results := make([]Result, len(entries))
 	for i, e := range entries {
 		cmd := commandOf(e)
 		if cmd.GetRestoreEnd() != nil && i > 0 { // it may replace the state of the entry before
 			m.finish(before, b)
 			before = m.State()
-			b = newBatch(before)
+			b = newBatch(before, m.metas)
 		}
 		b.begin(e)
 		if cmd != nil {
@@ -120,7 +121,7 @@ func (m *Machine) Apply(entries []Entry) []Result {
 		if b.restored != nil {
 			before = b.restored
 			m.replace(before)
-			b = newBatch(before)
+			b = newBatch(before, m.metas)
 		}
 	}
 	m.finish(before, b)

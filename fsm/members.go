@@ -59,7 +59,7 @@ func (b *batch) newMember(old *Member, c *fsmpb.Register, timeMS int64) *Member 
 		ID:            c.Id,
 		Addr:          c.Addr,
 		Weight:        c.Weight,
-		Meta:          pairs(c.Meta),
+		Meta:          b.metas.pairs(c.Meta),
 		Instance:      string(c.Instance),
 		Token:         string(c.Token),
 		LeaseID:       b.index,
@@ -97,17 +97,6 @@ func (b *batch) newMember(old *Member, c *fsmpb.Register, timeMS int64) *Member 
 func visiblyEqual(a, b *Member) bool {
 	return a.Addr == b.Addr && a.Weight == b.Weight && a.State == b.State &&
 		a.TTL == b.TTL && a.Hold == b.Hold && slices.Equal(a.Meta, b.Meta)
-}
-
-func pairs(in []*fsmpb.Pair) []Pair {
-	if len(in) == 0 {
-		return nil
-	}
-	out := make([]Pair, len(in))
-	for i, p := range in {
-		out[i] = Pair{Key: p.Key, Value: p.Value}
-	}
-	return out
 }
 
 // MaxTotalMembers bounds the members of all groups together. One takes about a

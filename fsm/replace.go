@@ -38,7 +38,7 @@ func (s *State) restore(from *State, index uint64, sameLog bool) (*State, error)
 	if sameLog && from.index >= index {
 		return nil, &FieldError{Field: "index", Limit: fmt.Sprintf("below %d, for a snapshot of this log", index), Got: fmt.Sprint(from.index)}
 	}
-	r := &restoration{before: s, index: index, sameLog: sameLog, batch: newBatch(s.emptied(index))}
+	r := &restoration{before: s, index: index, sameLog: sameLog, batch: newBatch(s.emptied(index), nil)}
 	r.batch.index = index
 	for g := range from.Groups {
 		if err := r.group(g); err != nil {

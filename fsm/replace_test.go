@@ -292,7 +292,7 @@ func TestRestoreChecksValues(t *testing.T) {
 			s := smallState(t).m.State()
 			m := *s.Group("web").Member("a")
 			change(&m)
-			b := newBatch(s)
+			b := newBatch(s, new(metas))
 			b.index = 1
 			b.put(b.group("web"), &m)
 			bad, _ := b.finish()

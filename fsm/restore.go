@@ -34,7 +34,7 @@ func (m *Machine) Install(next *State) {
 // ReadSnapshot reads a snapshot. Its errors are [ErrCorruptSnapshot].
 func ReadSnapshot(r io.Reader) (*State, error) {
 	sr := &snapshotReader{in: &hashingReader{r: bufio.NewReaderSize(r, 1<<16), sum: xxhash.New()}}
-	sr.batch = newBatch(newState())
+	sr.batch = newBatch(newState(), new(metas))
 	for !sr.done {
 		if err := sr.next(); err != nil {
 			return nil, fmt.Errorf("%w: record %d: %w", ErrCorruptSnapshot, sr.records, err)
@@ -164,7 +164,7 @@ func (r *snapshotReader) member(in *fsmpb.Member) error {
 		return fmt.Errorf("member %q before any group", in.Id)
 	}
 	m := &Member{
-		ID: in.Id, Addr: in.Addr, Weight: in.Weight, Meta: pairs(in.Meta), State: ring.State(in.State),
+		ID: in.Id, Addr: in.Addr, Weight: in.Weight, Meta: r.batch.metas.pairs(in.Meta), State: ring.State(in.State),
 		Instance: string(in.Instance), LeaseID: in.LeaseId, Epoch: in.Epoch,
 		TTL:          time.Duration(in.TtlMs) * time.Millisecond,
 		CreatedIndex: in.CreatedIndex, ModifiedIndex: in.ModifiedIndex, RegisteredMS: in.RegisteredMs,

@@ -52,8 +52,8 @@ func (g *Group) points(m *Member) int {
 type Member struct {
 	ID     string
 	Addr   string
+	Meta   []Pair // sorted by key; members with equal metadata may share it
 	Weight uint32
-	Meta   []Pair // sorted by key
 	State  ring.State
 	// Instance is the random token of the process that registered.
 	Instance string

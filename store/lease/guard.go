@@ -68,8 +68,8 @@ type groupGuard struct {
 // delay is how long to delay the expiry of a lease past its deadline; 0: it may expire
 // now. The caller calls it again after that time.
 func (g *groupGuard) delay(l *lease, now int64, log *journal) (wait int64) {
-	if !l.silent {
-		l.silent, l.silentSince, l.slot = true, now, 0
+	if l.silence == nil {
+		l.silence = &silence{since: now}
 		g.silent++
 		g.all.silent++
 	}
@@ -89,7 +89,7 @@ func (g *groupGuard) delay(l *lease, now int64, log *journal) (wait int64) {
 	case lost <= max(guardAtLeast, all*guardAtOnce/100):
 		return 0
 	}
-	return max(0, l.silentSince+int64(l.ttl)/guardWait-now)
+	return max(0, l.silence.since+int64(l.ttl)/guardWait-now)
 }
 
 // lost counts the members that expired in this window or are silent, without those
@@ -106,24 +106,24 @@ func (g *groupGuard) hold(until int64, log *journal) {
 // release spaces out the expiries after the hold. No member is held for longer than its
 // own TTL, whichever lease began the hold.
 func (g *groupGuard) release(l *lease, all int, now int64, log *journal) (wait int64) {
-	if from := min(g.until, l.silentSince+int64(l.ttl)); now < from {
+	if from := min(g.until, l.silence.since+int64(l.ttl)); now < from {
 		return from - now
 	}
 	if !g.released {
 		g.released = true
 		log.Warn("members that stayed silent during the hold expire", "group", g.group, "silent", g.silent, "returned", g.returned)
 	}
-	if l.slot == 0 {
+	if l.silence.slot == 0 {
 		step := int64(time.Second) / int64(max(guardMinRate, all*guardRate/100))
 		g.nextSlot = min(max(g.nextSlot, now)+step, now+int64(guardDrain))
-		l.slot = g.nextSlot
+		l.silence.slot = g.nextSlot
 	}
-	return max(0, l.slot-now)
+	return max(0, l.silence.slot-now)
 }
 
 // renewed notes that a lease is renewed or registered again.
 func (g *groupGuard) renewed(l *lease, log *journal) {
-	if l.silent && g.holding {
+	if l.silence != nil && g.holding {
 		g.returned++
 		g.all.returned++
 	}
@@ -132,8 +132,8 @@ func (g *groupGuard) renewed(l *lease, log *journal) {
 
 // clearSilent subtracts a silent lease, and ends the hold with the last one.
 func (g *groupGuard) clearSilent(l *lease, log *journal) {
-	if l.silent {
-		l.silent = false
+	if l.silence != nil {
+		l.silence = nil
 		g.silent--
 		g.all.silent--
 	}

@@ -42,22 +42,23 @@ type Table struct {
 	wake   chan struct{} // signals that the head of the queue changed
 }
 
+// lease takes one cache line of 64 bytes: there are as many as members, and a renewal
+// reads and writes nothing else of a member.
 type lease struct {
-	id, epoch     uint64
-	group, member string
-	owner         string        // id of the token that the member belongs to; empty: none
-	ttl           time.Duration // or the hold, if that is longer
-	hold          time.Duration // 0: the guard counts the lease
-	deadline      atomic.Int64  // nanoseconds since start
+	member   *fsm.Member   // as it is now: the guard counts the lease unless it is held
+	guard    *groupGuard   // of its group
+	ttl      time.Duration // or the hold, if that is longer
+	deadline atomic.Int64  // nanoseconds since start
+	queuedAt int64         // the queue's key: the deadline when it was queued
+	silence  *silence      // nil: not past its deadline, or let go by the guard
+	index    int32         // in the queue; -1: not queued
+	expiring bool          // an expiry is proposed: renewals are refused
+}
 
-	queuedAt int64 // the queue's key: the deadline when it was queued
-	index    int   // in the queue; -1: not queued
-	expiring bool  // an expiry is proposed: renewals are refused
-
-	guard       *groupGuard
-	silent      bool  // past its deadline, and not let go by the guard
-	silentSince int64 // since when
-	slot        int64 // when the guard releases it; 0: not scheduled
+// silence is of a lease past its deadline.
+type silence struct {
+	since int64
+	slot  int64 // when the guard releases it; 0: not scheduled
 }
 
 // New returns the table of a node that does not lead. The logger gets the events of
@@ -161,19 +162,22 @@ func (t *Table) fillLocked(state *fsm.State) {
 func (t *Table) putLocked(group string, m *fsm.Member, now int64) {
 	l := t.byID[m.LeaseID]
 	ttl := max(m.TTL, m.Hold)
-	if l != nil && l.epoch == m.Epoch && l.ttl == ttl {
+	if l != nil && l.member.Epoch == m.Epoch && l.ttl == ttl {
+		l.member = m
 		return // changed by an operator: no sign of life
 	}
 	if l == nil {
-		l = &lease{id: m.LeaseID, index: -1, guard: t.guardLocked(group)}
+		l = &lease{member: m, index: -1, guard: t.guardLocked(group)}
 		l.guard.leases++
-		l.guard.added()
-		t.byID[l.id] = l
+		if m.Hold == 0 {
+			l.guard.added()
+		}
+		t.byID[m.LeaseID] = l
 	}
 	l.guard.renewed(l, &t.events)
 	l.cancelExpiryLocked()
-	l.setHoldLocked(m.Hold)
-	l.group, l.member, l.owner, l.epoch, l.ttl = group, m.ID, m.Token, m.Epoch, ttl
+	l.setMemberLocked(m)
+	l.ttl = ttl
 	l.deadline.Store(now + int64(ttl))
 	t.enqueueLocked(l)
 }
@@ -185,15 +189,15 @@ func (t *Table) removeLocked(id uint64) {
 	}
 	delete(t.byID, id)
 	if l.index >= 0 {
-		heap.Remove(&t.queue, l.index)
+		heap.Remove(&t.queue, int(l.index))
 	}
 	if l.counted() {
 		l.guard.removed(l, &t.events)
 	} else {
 		l.guard.clearSilent(l, &t.events) // not counted, or subtracted already
 	}
-	if l.guard.leases--; l.guard.leases == 0 && t.groups[l.group] == l.guard {
-		delete(t.groups, l.group)
+	if l.guard.leases--; l.guard.leases == 0 && t.groups[l.guard.group] == l.guard {
+		delete(t.groups, l.guard.group)
 	}
 }
 
@@ -201,24 +205,24 @@ func (t *Table) removeLocked(id uint64) {
 func (l *lease) cancelExpiryLocked() {
 	if l.expiring {
 		l.expiring = false
-		if l.hold == 0 {
+		if l.member.Hold == 0 {
 			l.guard.added()
 		}
 	}
 }
 
 // counted reports whether the guard counts the lease among its members.
-func (l *lease) counted() bool { return l.hold == 0 && !l.expiring }
+func (l *lease) counted() bool { return l.member.Hold == 0 && !l.expiring }
 
-// setHoldLocked sets the hold. The guard counts leases without one.
-func (l *lease) setHoldLocked(hold time.Duration) {
-	switch {
-	case l.hold == 0 && hold != 0:
+// setMemberLocked sets the member. The guard counts those that are not held.
+func (l *lease) setMemberLocked(m *fsm.Member) {
+	switch before := l.member.Hold; {
+	case before == 0 && m.Hold != 0:
 		l.guard.held()
-	case l.hold != 0 && hold == 0:
+	case before != 0 && m.Hold == 0:
 		l.guard.added()
 	}
-	l.hold = hold
+	l.member = m
 }
 
 func (t *Table) guardLocked(group string) *groupGuard {
@@ -241,7 +245,7 @@ func (t *Table) AcceptLoss(group string) int {
 	}
 	now := t.now()
 	for _, l := range t.byID {
-		if l.guard == g && l.silent {
+		if l.guard == g && l.silence != nil {
 			g.accepted = max(g.accepted, now+int64(l.ttl))
 			t.enqueueAtLocked(l, now)
 		}
@@ -256,7 +260,7 @@ func (t *Table) enqueueLocked(l *lease) { t.enqueueAtLocked(l, l.deadline.Load()
 func (t *Table) enqueueAtLocked(l *lease, at int64) {
 	l.queuedAt = at
 	if l.index >= 0 {
-		heap.Fix(&t.queue, l.index)
+		heap.Fix(&t.queue, int(l.index))
 	} else {
 		heap.Push(&t.queue, l)
 	}
@@ -312,7 +316,7 @@ func (t *Table) refusedLocked(ids []uint64, allowed func(group, owner string) bo
 		return nil
 	}
 	for _, id := range ids {
-		if l := t.byID[id]; l != nil && !allowed(l.group, l.owner) && len(refused) < maxRefused {
+		if l := t.byID[id]; l != nil && !allowed(l.guard.group, l.member.Token) && len(refused) < maxRefused {
 			refused = append(refused, id)
 		}
 	}
@@ -338,7 +342,7 @@ func (t *Table) Due(limit int) (leases []*fsmpb.ExpiredLease, next time.Duration
 		if len(leases) == limit {
 			return leases, 0
 		}
-		if l.hold == 0 {
+		if l.member.Hold == 0 {
 			if wait := l.guard.delay(l, now, &t.events); wait > 0 {
 				t.enqueueAtLocked(l, now+min(wait, int64(l.ttl)/guardRecheck))
 				continue
@@ -347,7 +351,7 @@ func (t *Table) Due(limit int) (leases []*fsmpb.ExpiredLease, next time.Duration
 		}
 		heap.Pop(&t.queue)
 		l.expiring = true
-		leases = append(leases, &fsmpb.ExpiredLease{LeaseId: l.id, Epoch: l.epoch, Group: l.group, Id: l.member})
+		leases = append(leases, &fsmpb.ExpiredLease{LeaseId: l.member.LeaseID, Epoch: l.member.Epoch, Group: l.guard.group, Id: l.member.ID})
 	}
 	return leases, -1
 }
@@ -359,7 +363,7 @@ func (t *Table) Grace(d time.Duration) {
 	defer t.unlock()
 	now := t.now()
 	for _, l := range t.queue {
-		if l.silent {
+		if l.silence != nil {
 			continue // silent before the pause
 		}
 		if least := now + int64(min(d, l.ttl)); l.deadline.Load() < least {
@@ -395,12 +399,12 @@ func (q leaseQueue) Len() int           { return len(q) }
 func (q leaseQueue) Less(i, j int) bool { return q[i].queuedAt < q[j].queuedAt }
 func (q leaseQueue) Swap(i, j int) {
 	q[i], q[j] = q[j], q[i]
-	q[i].index, q[j].index = i, j
+	q[i].index, q[j].index = int32(i), int32(j)
 }
 
 func (q *leaseQueue) Push(x any) {
 	l := x.(*lease)
-	l.index = len(*q)
+	l.index = int32(len(*q))
 	*q = append(*q, l)
 }
 

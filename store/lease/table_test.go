@@ -6,6 +6,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"github.com/werbenhu/registry/fsm"
 	"github.com/werbenhu/registry/fsm/fsmpb"
@@ -76,7 +77,7 @@ func (l *leaseLog) dueNow(limit int) []string {
 func (l *leaseLog) checkHeap() {
 	l.tb.Helper()
 	for i, e := range l.queue {
-		if e.index != i || i > 0 && l.queue[(i-1)/2].queuedAt > e.queuedAt || l.byID[e.id] != e {
+		if int(e.index) != i || i > 0 && l.queue[(i-1)/2].queuedAt > e.queuedAt || l.byID[e.member.LeaseID] != e {
 			l.tb.Fatalf("queue is broken at %d", i)
 		}
 	}
@@ -227,4 +228,22 @@ func TestRemovalAndTakeover(t *testing.T) {
 		after(time.Second)
 		want(t, "after the takeover", l.dueNow(10), "a")
 	})
+}
+
+// There are as many leases as members, and a renewal touches one cache line of a lease.
+func TestLeaseIsSmall(t *testing.T) {
+	if size := unsafe.Sizeof(lease{}); size > 64 {
+		t.Errorf("a lease takes %d bytes, want at most 64", size)
+	}
+}
+
+// The table keeps no member of an earlier state alive.
+func TestTableHasTheNewestMember(t *testing.T) {
+	l := newLeaseLog(t)
+	l.Lead(l.machine)
+	id := l.register("a", time.Minute)
+	l.apply(&fsmpb.Command{Op: &fsmpb.Command_UpdateMember{UpdateMember: &fsmpb.UpdateMember{Group: "web", Id: "a", Weight: 5}}})
+	if now := l.machine.State().Group("web").Member("a"); l.byID[id].member != now {
+		t.Errorf("the lease has a member of weight %d, want %d", l.byID[id].member.Weight, now.Weight)
+	}
 }
