@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc"
 
 	"github.com/werbenhu/registry/fsm"
 	"github.com/werbenhu/registry/fsm/rings"
@@ -113,6 +115,9 @@ type Config struct {
 	Registerer prometheus.Registerer
 	// Logger; nil: no logs.
 	Logger *slog.Logger
+	// TracerProvider makes the OpenTelemetry spans of clients' calls, of their forwarding and of
+	// the wait for their commit. It is not shut down with the node. nil: no spans.
+	TracerProvider trace.TracerProvider
 	// Version of the program, told to other nodes and shown in the status.
 	Version string
 
@@ -226,6 +231,14 @@ func validateListen(field, addr string) error {
 		return fsm.ValidateAddr(field, addr)
 	}
 	return nil
+}
+
+// peerOptions are those of the connections to other nodes.
+func (c Config) peerOptions() []grpc.DialOption {
+	if c.TracerProvider == nil {
+		return nil
+	}
+	return []grpc.DialOption{rpc.ClientTraces(c.TracerProvider)}
 }
 
 func (c Config) withDefaults() Config {

@@ -91,7 +91,7 @@ func (n *Node) open(watch context.Context) error {
 	if err := n.openIdentity(watch); err != nil {
 		return err
 	}
-	n.peers = rpc.NewPeers(n.identity)
+	n.peers = rpc.NewPeers(n.identity, n.cfg.peerOptions()...)
 	bindLn, err := listen("-bind", n.cfg.Bind)
 	if err != nil {
 		return err
@@ -133,7 +133,7 @@ func (n *Node) open(watch context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.server, err = rpc.New(rpc.Config{Store: n.store, Peers: n.peers, Logger: n.cfg.Logger, Metrics: n.metrics, Gatherer: gatherer, Limits: n.cfg.limits, Audit: n.audit})
+	n.server, err = rpc.New(rpc.Config{Store: n.store, Peers: n.peers, Logger: n.cfg.Logger, Metrics: n.metrics, Gatherer: gatherer, Limits: n.cfg.limits, Audit: n.audit, TracerProvider: n.cfg.TracerProvider})
 	if err != nil {
 		return err
 	}

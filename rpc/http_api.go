@@ -43,6 +43,9 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		e.serveStream(w, r)
 		return
 	}
+	r, end := e.server.traces.request(r, e)
+	code := http.StatusOK
+	defer func() { end(code) }()
 	ctx, cancel := context.WithTimeout(r.Context(), apiTimeout)
 	defer cancel()
 	ctx = callContext(ctx, w, r)
@@ -56,6 +59,7 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		err = writeAnswer(w, r, answer.(proto.Message), secret)
 	}
 	if err != nil {
+		code = problemOf(err).code
 		writeProblem(w, r, err)
 	}
 }

@@ -35,6 +35,7 @@ var GRPCProtocol = portmux.Protocol{Prefix: "PRI ", ALPN: "h2"}
 // implements store.Peers.
 type Peers struct {
 	identity *peertls.Identity // nil: connections without TLS
+	options  []grpc.DialOption
 
 	mu     sync.Mutex // guards the rest
 	conns  map[string]*grpc.ClientConn
@@ -44,9 +45,9 @@ type Peers struct {
 var _ store.Peers = (*Peers)(nil)
 
 // NewPeers returns Peers without connections; it connects when needed, with TLS if
-// there is an identity.
-func NewPeers(identity *peertls.Identity) *Peers {
-	return &Peers{identity: identity, conns: make(map[string]*grpc.ClientConn)}
+// there is an identity. The options are added to those of its connections.
+func NewPeers(identity *peertls.Identity, options ...grpc.DialOption) *Peers {
+	return &Peers{identity: identity, options: options, conns: make(map[string]*grpc.ClientConn)}
 }
 
 // DialRaft opens a raft connection. It resolves the name at each call.
@@ -107,14 +108,14 @@ func (p *Peers) dialNode(bind string) (*grpc.ClientConn, error) {
 	if p.identity != nil {
 		creds = p.identity.Credentials()
 	}
-	c, err := grpc.NewClient("passthrough:///"+bind,
+	c, err := grpc.NewClient("passthrough:///"+bind, append([]grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
 			MinConnectTimeout: 2 * time.Second,
 		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}),
-		grpc.WithDisableServiceConfig(), grpc.WithNoProxy())
+		grpc.WithDisableServiceConfig(), grpc.WithNoProxy()}, p.options...)...)
 	if err != nil {
 		return nil, fmt.Errorf("peer %s: %w", bind, err)
 	}

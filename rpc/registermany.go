@@ -63,7 +63,7 @@ func (s *Server) registerMany(ctx context.Context, req *registrypb.RegisterManyR
 		cmd.GetRegister().Token = owner
 		writes, at = append(writes, store.Write{Command: cmd, Request: writeRequest(registrypb.Registry_Register_FullMethodName, r)}), append(at, i)
 	}
-	for i, out := range s.store.WriteMany(ctx, writes) {
+	for i, out := range s.writeMany(ctx, writes) {
 		if out.Err != nil {
 			results[at[i]] = failure(req.Registrations[at[i]], out.Err)
 			continue

@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
@@ -37,7 +39,7 @@ func spellings(text string, raw []byte) map[string][]byte {
 }
 
 // Neither a token nor the cluster's secret is in a log, a metric, a status, an error, an
-// event, a profile, a snapshot or raft's log: etcd CVE-2021-28235 and NATS GHSA-x6g4-f6q3-fqvv logged them.
+// event, a profile, a span, a snapshot or raft's log: etcd CVE-2021-28235 and NATS GHSA-x6g4-f6q3-fqvv logged them.
 func TestSecretsAreNotShown(t *testing.T) {
 	t.Parallel()
 	secret, out := peertls.NewSecret(), new(logbuffer.Buffer)
@@ -46,6 +48,7 @@ func TestSecretsAreNotShown(t *testing.T) {
 		registrytest.WithLogger(slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug}))),
 		registrytest.WithConfig(func(cfg *registry.Config) {
 			cfg.SnapshotThreshold, cfg.SnapshotInterval = 256, time.Second
+			cfg.TracerProvider = sdktrace.NewTracerProvider(sdktrace.WithSyncer(spanWriter{out}))
 			dirs = append(dirs, cfg.DataDir)
 		}))
 	addr := c.Nodes()[0].Addr()
@@ -119,7 +122,27 @@ func TestSecretsAreNotShown(t *testing.T) {
 	if !bytes.Contains(all, hash) { // what is searched has what it should
 		t.Error("the hash of the token is nowhere")
 	}
+	for _, span := range []string{"registry.v1.Tokens/Self", "raft.commit"} {
+		if !bytes.Contains(all, []byte("Name:"+span)) {
+			t.Errorf("there is no span %s", span)
+		}
+	}
 }
+
+// spanWriter writes all that spans have.
+type spanWriter struct{ to io.Writer }
+
+func (w spanWriter) ExportSpans(_ context.Context, spans []sdktrace.ReadOnlySpan) error {
+	for _, span := range tracetest.SpanStubsFromReadOnlySpans(spans) {
+		fmt.Fprintf(w.to, "%+v\n", span)
+		for _, a := range span.Attributes {
+			fmt.Fprintln(w.to, a.Key, a.Value.String())
+		}
+	}
+	return nil
+}
+
+func (spanWriter) Shutdown(context.Context) error { return nil }
 
 // showEvents watches a member that a token registers, changes and takes away, in every
 // way: events tell of it, and of old values, and never of the token.

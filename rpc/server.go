@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
@@ -52,6 +54,8 @@ type Config struct {
 	Limits Limits
 	// Audit has the administrative acts and the refusals; nil: nobody has.
 	Audit *audit.Log
+	// TracerProvider makes the spans of calls; nil: there are none.
+	TracerProvider trace.TracerProvider
 }
 
 // Server serves both ports.
@@ -64,6 +68,7 @@ type Server struct {
 	log   *slog.Logger
 
 	metrics *metrics.Node
+	traces  traces
 	limits  Limits
 	pages   pages
 
@@ -94,17 +99,19 @@ func New(cfg Config) (*Server, error) {
 	if s.metrics == nil {
 		s.metrics = metrics.New()
 	}
+	s.traces = newTraces(cfg.TracerProvider, s.store.ID())
+	spans := s.traces.serverOptions(cfg.TracerProvider)
 	calls := s.metrics.Calls
 	clientCalls, nodeCalls := calls.Interceptors(), calls.Interceptors()
 	ctx, cancel := context.WithCancelCause(context.Background())
 	s.ctx, s.cancel = ctx, func() { cancel(errStopping) }
 	cluster := &identity{store: s.store}
 	s.calls = newChain(clientCalls, cluster, s.authorizer(clientPort))
-	clients := newGRPCServer(MaxClientStreams, s.calls, newAdmission(s.limits, calls))
+	clients := newGRPCServer(MaxClientStreams, s.calls, newAdmission(s.limits, calls), spans...)
 	s.register(clients)
 	grpc_health_v1.RegisterHealthServer(clients, s.health)
 	reflection.Register(clients)
-	nodes := newGRPCServer(MaxNodeStreams, newChain(nodeCalls, cluster, s.authorizer(bindPort)), newAdmission(s.limits.ofNodes(), calls))
+	nodes := newGRPCServer(MaxNodeStreams, newChain(nodeCalls, cluster, s.authorizer(bindPort)), newAdmission(s.limits.ofNodes(), calls), spans...)
 	s.register(nodes)
 	peerpb.RegisterPeerServer(nodes, &peerServer{server: s})
 	s.clients, s.nodes = clients.Server, nodes.Server
@@ -143,8 +150,8 @@ func newChain(calls *metrics.Interceptors, cluster *identity, callers *authorize
 }
 
 // newGRPCServer is the server of a port, without services.
-func newGRPCServer(streams uint32, c chain, a *admission) admitting {
-	return admitting{grpc.NewServer(append(connOptions(streams), c.options()...)...), a}
+func newGRPCServer(streams uint32, c chain, a *admission, more ...grpc.ServerOption) admitting {
+	return admitting{grpc.NewServer(slices.Concat(connOptions(streams), c.options(), more)...), a}
 }
 
 // connOptions bound what a caller may do with a connection before it is known.

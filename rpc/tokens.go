@@ -74,7 +74,7 @@ func (s tokensServer) Create(ctx context.Context, req *registrypb.CreateTokenReq
 
 func (s tokensServer) create(ctx context.Context, token *fsmpb.Token, first bool) (*registrypb.Token, uint64, error) {
 	op := &fsmpb.CreateToken{Token: token, First: first}
-	r, err := s.store.WriteOnce(ctx, &fsmpb.Command{Op: &fsmpb.Command_CreateToken{CreateToken: op}}, byValues("create", op))
+	r, err := s.writeOnce(ctx, &fsmpb.Command{Op: &fsmpb.Command_CreateToken{CreateToken: op}}, byValues("create", op))
 	if err != nil {
 		return nil, 0, err
 	}
@@ -116,7 +116,7 @@ func (s tokensServer) rotate(ctx context.Context, req *registrypb.RotateTokenReq
 	if overlap > 0 {
 		cmd.PreviousExpiresMs = time.Now().Add(overlap).UnixMilli()
 	}
-	r, err := s.store.WriteOnce(ctx, &fsmpb.Command{Op: &fsmpb.Command_RotateToken{RotateToken: cmd}}, request)
+	r, err := s.writeOnce(ctx, &fsmpb.Command{Op: &fsmpb.Command_RotateToken{RotateToken: cmd}}, request)
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +156,7 @@ func (s tokensServer) revoke(ctx context.Context, req *registrypb.RevokeTokenReq
 	if err != nil {
 		return nil, err
 	}
-	r, err := s.store.Write(ctx, &fsmpb.Command{Op: &fsmpb.Command_RevokeToken{RevokeToken: &fsmpb.RevokeToken{Id: []byte(t.ID)}}})
+	r, err := s.writeOnce(ctx, &fsmpb.Command{Op: &fsmpb.Command_RevokeToken{RevokeToken: &fsmpb.RevokeToken{Id: []byte(t.ID)}}}, store.Request{})
 	if err != nil {
 		return nil, err
 	}

@@ -27,7 +27,7 @@ func write[Req registrypb.Write, Resp any](ctx context.Context, s *Server, metho
 	return onLeader(ctx, s, method, req, func(ctx context.Context, req Req) (*Resp, error) {
 		request := writeRequest(method, req)
 		setCaller(cmd, callerOf(ctx))
-		r, err := s.store.WriteOnce(ctx, cmd, request)
+		r, err := s.writeOnce(ctx, cmd, request)
 		if err != nil {
 			return nil, err
 		}

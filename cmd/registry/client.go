@@ -14,7 +14,15 @@ import (
 // link is a client, and what became of its connections.
 type link struct {
 	*sdk.Client
-	reach *reach
+	reach  *reach
+	traced func() // sends the spans
+}
+
+// Close ends the client, and the span of the command.
+func (l *link) Close() error {
+	err := l.Client.Close()
+	l.traced()
+	return err
 }
 
 // dialLink connects to the nodes that the client flags name. Nothing is sent yet.
@@ -38,13 +46,19 @@ func dialLink(c *cli.Context, opts ...sdk.Option) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
+	traces, traced, err := traceCommand(c)
+	if err != nil {
+		return nil, err
+	}
+	opts = append(opts, traces...)
 	client, err := sdk.Dial(strings.Join(addrs, ","), append(opts, sdk.WithCallTimeout(c.Duration(flagTimeout)), sdk.WithDialer(reach.dial),
 		sdk.WithDialOptions(grpc.WithTransportCredentials(reach.credentials())),
 		sdk.WithCluster(c.String(flagCluster)), token)...)
 	if err != nil {
+		traced()
 		return nil, err
 	}
-	return &link{client, reach}, nil
+	return &link{client, reach, traced}, nil
 }
 
 // withClient runs fn with a client and the time that -timeout allows.

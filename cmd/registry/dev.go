@@ -69,6 +69,14 @@ func dev(e *env, c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	traces, err := startTracing(ctx, logger)
+	if err != nil {
+		return err
+	}
+	defer traces.close()
+	for i := range configs {
+		configs[i].TracerProvider = traces.of()
+	}
 	killed, stopKilled := caught()
 	defer stopKilled()
 	dir, err := os.MkdirTemp("", "registry-dev-")

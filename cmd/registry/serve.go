@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/urfave/cli/v2"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 
 	"github.com/werbenhu/registry"
 )
@@ -181,6 +182,12 @@ func serve(e *env, c *cli.Context, s *settings, cfg registry.Config) error {
 		return err
 	}
 	defer debug.close()
+	traces, err := startTracing(ctx, cfg.Logger, semconv.ServiceInstanceID(cfg.ID))
+	if err != nil {
+		return err
+	}
+	defer traces.close()
+	cfg.TracerProvider = traces.of()
 	sv, err := newSupervisor(cfg.Logger)
 	if err != nil {
 		return err
