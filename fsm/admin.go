@@ -11,6 +11,9 @@ const MaxGroups = 100_000
 // termStart records the leader. It is the first entry of every leader: its leases
 // and consistent reads wait for it.
 func (b *batch) termStart(c *fsmpb.TermStart) Result {
+	if b.next.term == 0 && c.FeatureLevel != 0 { // a new cluster
+		b.raiseLevel(c.FeatureLevel)
+	}
 	if b.next.term != 0 {
 		b.next.digest -= termDigest(b.next.term, b.next.leader)
 	}

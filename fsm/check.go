@@ -125,7 +125,7 @@ func (s *State) Verify(ctx context.Context) error {
 			sum += stagedDigest(s.staged.id, i, data)
 		}
 	}
-	sum += leasesDigest(s.restoredLeases)
+	sum += leasesDigest(s.restoredLeases) + levelDigest(s.level)
 	if sum != s.digest {
 		return fmt.Errorf("%w: the records have digest %016x, the log gave %016x", ErrDamaged, sum, s.digest)
 	}

@@ -10,6 +10,8 @@ const (
 	// MaxFencedDeletion bounds the members that are deleted with a group and fenced:
 	// a tenth of all fences, because the new ones displace the oldest.
 	MaxFencedDeletion = MaxFences / 10
+	// maxFencedDeletion1 is the bound at feature level 1.
+	maxFencedDeletion1 = MaxFences
 	// maxDeleted bounds them without fences: applying takes about 2 µs for each.
 	maxDeleted = 100_000
 )
@@ -25,7 +27,7 @@ func (b *batch) deleteGroup(c *fsmpb.DeleteGroup) Result {
 	if g == nil {
 		return Result{Err: fmt.Errorf("%w: %q", ErrUnknownGroup, c.Group)}
 	}
-	if err := checkDelete(g, c); err != nil {
+	if err := checkDelete(g, c, b.next.FeatureLevel()); err != nil {
 		return Result{Revision: g.Revision, Err: err}
 	}
 	members := g.txn.Values()
@@ -39,8 +41,11 @@ func (b *batch) deleteGroup(c *fsmpb.DeleteGroup) Result {
 	return Result{Removed: true, Members: len(members)}
 }
 
-func checkDelete(g *openGroup, c *fsmpb.DeleteGroup) error {
+func checkDelete(g *openGroup, c *fsmpb.DeleteGroup, level uint32) error {
 	n, limit := g.txn.Len(), MaxFencedDeletion
+	if level < 2 {
+		limit = maxFencedDeletion1
+	}
 	if c.NoFences {
 		limit = maxDeleted
 	}

@@ -129,6 +129,7 @@ func TestDeletionMakesRoomForGroups(t *testing.T) {
 // fences: the first of its processes could come back.
 func TestDeletionOfALargeGroup(t *testing.T) {
 	l := newLog(t)
+	l.must(featureLevel(2))
 	var entries []Entry
 	for i := range MaxFencedDeletion + 1 {
 		entries = append(entries, l.entry(register(newRegistration("web", "m"+itoa(i), "10.0.0.1:80", "i"+itoa(i)))))

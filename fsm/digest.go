@@ -21,6 +21,7 @@ const (
 	tagToken
 	tagStaged
 	tagLeases
+	tagLevel byte = 40
 )
 
 // record is a byte string under construction.
@@ -99,4 +100,12 @@ func leasesDigest(restored uint64) uint64 {
 		return 0
 	}
 	return append(make(record, 0, 16), tagLeases).num(restored).sum()
+}
+
+// levelDigest keeps the digest of states at level 1, which 0.1.0 has no word for.
+func levelDigest(level uint32) uint64 {
+	if level <= 1 {
+		return 0
+	}
+	return append(make(record, 0, 16), tagLevel).num(uint64(level)).sum()
 }

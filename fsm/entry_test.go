@@ -109,25 +109,6 @@ func TestEntryWithoutData(t *testing.T) {
 	}
 }
 
-// A version that adds a command has to add it here, and to say in the CHANGELOG that
-// it is to be used only after every node has been upgraded.
-func TestCommandsThatAllVersionsKnow(t *testing.T) {
-	known := map[string]bool{
-		// 0.1.0
-		"register": true, "deregister": true, "expire": true, "term_start": true, "set_node": true, "remove_node": true,
-		"set_group": true, "update_member": true, "check": true, "delete_group": true,
-		// the version after it
-		"create_token": true, "rotate_token": true, "revoke_token": true,
-		"restore_begin": true, "restore_part": true, "restore_end": true,
-	}
-	ops := (&fsmpb.Command{}).ProtoReflect().Descriptor().Oneofs().ByName("op").Fields()
-	for i := range ops.Len() {
-		if name := string(ops.Get(i).Name()); !known[name] {
-			t.Errorf("a node of an earlier version ends at command %s", name)
-		}
-	}
-}
-
 // A field of a later version is ignored, and the rest of the command takes effect.
 func TestUnknownFieldOfACommand(t *testing.T) {
 	l := newLog(t)

@@ -28,6 +28,8 @@ var (
 	ErrUnknownToken = errors.New("unknown token")
 	// ErrLastAdmin: nobody could create a token again without this one.
 	ErrLastAdmin = errors.New("last token with the right admin that does not expire")
+	// ErrFeatureLevel: the feature level does not allow it; see [LevelError].
+	ErrFeatureLevel = errors.New("feature level")
 	// ErrExhausted: a bound on the state would be exceeded.
 	ErrExhausted = errors.New("limit reached")
 )

@@ -236,6 +236,9 @@ func (b *batch) apply(cmd *fsmpb.Command) Result {
 		return b.stage(op.RestorePart)
 	case *fsmpb.Command_RestoreEnd:
 		return b.endRestore(op.RestoreEnd)
+	case *fsmpb.Command_SetFeatureLevel:
+		b.raiseLevel(op.SetFeatureLevel.Level)
+		return Result{}
 	}
 	panic(&CorruptEntryError{Index: b.index, Cause: errCommand})
 }

@@ -15,6 +15,9 @@ func (s *State) CheckRestore(from *State) error {
 	if s.TokensOn() && !from.TokensOn() {
 		return &FieldError{Field: "tokens", Limit: "in the snapshot, because this cluster has some: without them every call would be allowed to everybody", Got: "none"}
 	}
+	if from.FeatureLevel() > s.FeatureLevel() {
+		return &LevelError{Needed: from.FeatureLevel(), Has: s.FeatureLevel(), What: "a snapshot of that level"}
+	}
 	return from.checkValues()
 }
 

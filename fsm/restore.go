@@ -126,6 +126,10 @@ func (r *snapshotReader) header(h *fsmpb.SnapshotHeader) error {
 	if h.Version != snapshotVersion {
 		return fmt.Errorf("format version is %d, this program reads %d", h.Version, snapshotVersion)
 	}
+	if h.FeatureLevel > NewestLevel {
+		return tooNew(h.FeatureLevel)
+	}
+	r.batch.setLevel(h.FeatureLevel)
 	r.batch.next.index, r.batch.next.term, r.batch.next.leader = h.Index, h.Term, h.Leader
 	if h.Term != 0 {
 		r.batch.next.digest += termDigest(h.Term, h.Leader)

@@ -33,7 +33,7 @@ var ErrCorruptSnapshot = errors.New("corrupt snapshot")
 // WriteSnapshot streams the state to w.
 func (s *State) WriteSnapshot(w io.Writer) error {
 	sw := &snapshotWriter{buf: bufio.NewWriterSize(w, 1<<16), sum: xxhash.New()}
-	sw.header(&fsmpb.SnapshotHeader{Version: snapshotVersion, Index: s.index, Term: s.term, Leader: s.leader, NodesRevision: &s.nodesRevision, TokensRevision: s.tokensRevision, RestoredLeases: s.restoredLeases, StagedId: s.stagedID()})
+	sw.header(&fsmpb.SnapshotHeader{Version: snapshotVersion, Index: s.index, Term: s.term, Leader: s.leader, NodesRevision: &s.nodesRevision, TokensRevision: s.tokensRevision, RestoredLeases: s.restoredLeases, StagedId: s.stagedID(), FeatureLevel: s.level})
 	for g := range s.Groups {
 		sw.group(g)
 		for m := range g.Members {

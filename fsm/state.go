@@ -22,6 +22,7 @@ type State struct {
 	tokensRevision uint64
 	// restoredLeases counts the lease ids that restorations have given out.
 	restoredLeases uint64
+	level          uint32 // see FeatureLevel
 
 	groups *table[*Group]
 	nodes  *table[*Node]

@@ -79,6 +79,8 @@ func Validate(cmd *fsmpb.Command) error {
 		return nil
 	case *fsmpb.Command_RestoreBegin, *fsmpb.Command_RestoreEnd:
 		return nil
+	case *fsmpb.Command_SetFeatureLevel:
+		return ValidateLevel(op.SetFeatureLevel.Level)
 	case *fsmpb.Command_Expire, *fsmpb.Command_TermStart, *fsmpb.Command_RemoveNode, *fsmpb.Command_Check:
 		return nil // made by nodes from the state
 	}

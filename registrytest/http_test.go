@@ -124,6 +124,8 @@ var httpRoutes = []struct {
 		"GET /v1/cluster?group=a%2Fb&x=1", "", "x", false},
 	{"POST /v1/cluster/transfer", "POST /v1/cluster/transfer", `{"id":"n2"}`, `{"leader":"n2"}`,
 		"POST /v1/cluster/transfer", `{"id":1}`, "id", true},
+	{"POST /v1/cluster/feature-level", "POST /v1/cluster/feature-level", `{}`, `"level":2`,
+		"POST /v1/cluster/feature-level", `{"level":9}`, "level", true},
 	{"POST /v1/cluster/join", "", "", "", // success needs another node
 		"POST /v1/cluster/join", `{"bind":"nowhere"}`, "bind", true},
 	{"DELETE /v1/cluster/nodes/{id}", "", "", "",

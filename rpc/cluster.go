@@ -26,6 +26,7 @@ func nodeStatus(st store.Status) *registrypb.NodeStatus {
 	n := &registrypb.NodeStatus{
 		Id: st.ID, Bind: st.Bind, Addr: st.Addr, Version: st.Version, Role: st.Role, Voter: st.Voter, Ready: st.Ready,
 		AppliedIndex: st.AppliedIndex, CommitIndex: st.CommitIndex, Digest: st.Digest, Lag: durationpb.New(st.Lag), Alarms: st.Alarms,
+		FeatureLevel: st.Supports,
 	}
 	return n
 }
@@ -58,7 +59,7 @@ func (s *Server) Status(ctx context.Context, req *registrypb.StatusRequest) (*re
 		return nil, toStatus(err)
 	}
 	st := s.store.Status()
-	resp := &registrypb.StatusResponse{Cluster: st.Cluster, ClusterId: s.store.ClusterID(), Leader: st.LeaderID, Term: st.Term}
+	resp := &registrypb.StatusResponse{Cluster: st.Cluster, ClusterId: s.store.ClusterID(), Leader: st.LeaderID, Term: st.Term, FeatureLevel: st.FeatureLevel}
 	resp.Nodes = make([]*registrypb.NodeStatus, len(st.Configuration))
 	var wg sync.WaitGroup
 	for i, server := range st.Configuration {
@@ -135,6 +136,17 @@ func (s *Server) remove(ctx context.Context, req *registrypb.RemoveRequest) (*re
 		return nil, err
 	}
 	return &registrypb.RemoveResponse{}, nil
+}
+
+// RaiseFeatureLevel implements the public service.
+func (s *Server) RaiseFeatureLevel(ctx context.Context, req *registrypb.RaiseFeatureLevelRequest) (*registrypb.RaiseFeatureLevelResponse, error) {
+	return onLeader(ctx, s, registrypb.Cluster_RaiseFeatureLevel_FullMethodName, req, func(ctx context.Context, req *registrypb.RaiseFeatureLevelRequest) (*registrypb.RaiseFeatureLevelResponse, error) {
+		level, err := s.store.RaiseFeatureLevel(ctx, req.Level)
+		if err != nil {
+			return nil, err
+		}
+		return &registrypb.RaiseFeatureLevelResponse{Level: level}, nil
+	})
 }
 
 // Leave implements the public service. The call is answered before the node ends: it

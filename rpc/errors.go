@@ -57,6 +57,7 @@ var wireErrors = []wireError{
 	{fsm.ErrTokensOff, codes.FailedPrecondition, registrypb.ErrorDetail_TOKENS_OFF},
 	{fsm.ErrLastAdmin, codes.FailedPrecondition, registrypb.ErrorDetail_LAST_ADMIN},
 	{fsm.ErrUnknownToken, codes.NotFound, registrypb.ErrorDetail_UNKNOWN_TOKEN},
+	{fsm.ErrFeatureLevel, codes.FailedPrecondition, registrypb.ErrorDetail_FEATURE_LEVEL},
 	{fsm.ErrExhausted, codes.ResourceExhausted, registrypb.ErrorDetail_EXHAUSTED},
 	{store.ErrDiskLow, codes.ResourceExhausted, registrypb.ErrorDetail_EXHAUSTED},
 	{store.ErrUnknownNode, codes.NotFound, registrypb.ErrorDetail_UNKNOWN_NODE},
@@ -100,6 +101,9 @@ func toStatus(err error) error {
 	}
 	if full, ok := errors.AsType[*fullError](err); ok {
 		detail.Field, detail.Limit = full.of, fmt.Sprintf("at most %d at a node", full.most)
+	}
+	if refused, ok := errors.AsType[*fsm.LevelError](err); ok {
+		detail.Field, detail.Limit = "feature_level", fmt.Sprintf("level %d", refused.Has)
 	}
 	if errors.Is(err, store.ErrForgotten) {
 		detail.Field = "since"

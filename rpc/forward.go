@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/werbenhu/registry/fsm"
 	"github.com/werbenhu/registry/rpc/registrypb"
 	"github.com/werbenhu/registry/store"
 )
@@ -128,8 +129,21 @@ func forward[Resp any](ctx context.Context, s *Server, method string, req proto.
 		return nil, fmt.Errorf("%w: the leader changed during the call", store.ErrOutcomeUnknown)
 	case ctx.Err() != nil && outcomeUnknown(err):
 		return nil, fmt.Errorf("%w: the leader did not answer in time", store.ErrOutcomeUnknown)
+	case status.Code(err) == codes.Unimplemented && method != registrypb.Registry_RegisterMany_FullMethodName: // clients register one by one then
+		return nil, s.oldLeader(term.leader)
 	}
 	return nil, err
+}
+
+// oldLeader is the error of a call that the leader's version does not have.
+func (s *Server) oldLeader(bind string) error {
+	id, version := bind, "an earlier version"
+	for n := range s.store.State().Nodes {
+		if n.Bind == bind {
+			id, version = n.ID, "version "+n.Version
+		}
+	}
+	return fmt.Errorf("%w: the leader %s is of %s, which does not have this call; upgrade it", fsm.ErrFeatureLevel, id, version)
 }
 
 // forwardTo makes the one hop. sent is false only if the request was not sent, so that

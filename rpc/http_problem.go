@@ -32,6 +32,7 @@ var httpCodes = map[registrypb.ErrorDetail_Reason]int{
 	registrypb.ErrorDetail_MEMBERSHIP:        http.StatusConflict,
 	registrypb.ErrorDetail_TOKENS_OFF:        http.StatusConflict,
 	registrypb.ErrorDetail_LAST_ADMIN:        http.StatusConflict,
+	registrypb.ErrorDetail_FEATURE_LEVEL:     http.StatusConflict,
 	registrypb.ErrorDetail_REVISION_MISMATCH: http.StatusPreconditionFailed,
 	registrypb.ErrorDetail_WRONG_CLUSTER:     http.StatusMisdirectedRequest,
 	registrypb.ErrorDetail_NO_LEADER:         http.StatusServiceUnavailable,

@@ -43,6 +43,7 @@ var apiRoutes = []apiRoute{
 
 	{"GET /v1/cluster", registrypb.Cluster_Status_FullMethodName},
 	{"POST /v1/cluster/join", registrypb.Cluster_Join_FullMethodName},
+	{"POST /v1/cluster/feature-level", registrypb.Cluster_RaiseFeatureLevel_FullMethodName},
 	{"POST /v1/cluster/transfer", registrypb.Cluster_Transfer_FullMethodName},
 	{"DELETE /v1/cluster/nodes/{id}", registrypb.Cluster_Remove_FullMethodName},
 	{"POST /v1/cluster/nodes/{id}/leave", registrypb.Cluster_Leave_FullMethodName},

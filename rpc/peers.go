@@ -151,7 +151,7 @@ func (p *Peers) hello(ctx context.Context, c peerpb.PeerClient, bind string) (st
 	out := store.Hello{
 		Cluster: h.Cluster, ID: h.Id, Bind: h.Bind, Addr: h.Addr, Version: h.Version,
 		Incarnation: h.Incarnation, HasState: h.HasState, Leader: h.Leader, ClusterID: h.ClusterId,
-		RecoveredFrom: h.RecoveredFrom,
+		RecoveredFrom: h.RecoveredFrom, FeatureLevel: h.FeatureLevel, DataLevel: h.DataLevel,
 	}
 	for _, f := range h.Founders {
 		out.Founders = append(out.Founders, store.Founder{ID: f.Id, Bind: f.Bind, Addr: f.Addr, Version: f.Version, Incarnation: f.Incarnation})
@@ -292,7 +292,7 @@ func (p *Peers) Join(ctx context.Context, bind string, n store.Hello) (string, e
 	r, err := c.Join(ctx, &peerpb.JoinRequest{
 		Cluster: n.Cluster, Id: n.ID, Bind: n.Bind, Addr: n.Addr, Version: n.Version,
 		Incarnation: n.Incarnation, Nonvoter: n.Nonvoter, HasState: n.HasState,
-		ClusterId: n.ClusterID,
+		ClusterId: n.ClusterID, FeatureLevel: n.FeatureLevel,
 	})
 	return r.GetClusterId(), fromPeer(notANode(bind, err))
 }

@@ -25,7 +25,7 @@ func (p *peerServer) Hello(context.Context, *peerpb.HelloRequest) (*peerpb.Hello
 	resp := &peerpb.HelloResponse{
 		Cluster: h.Cluster, Id: h.ID, Bind: h.Bind, Addr: h.Addr, Version: h.Version,
 		Incarnation: h.Incarnation, HasState: h.HasState, Leader: h.Leader, ClusterId: h.ClusterID,
-		RecoveredFrom: h.RecoveredFrom,
+		RecoveredFrom: h.RecoveredFrom, FeatureLevel: h.FeatureLevel, DataLevel: h.DataLevel,
 	}
 	for _, f := range h.Founders {
 		resp.Founders = append(resp.Founders, &peerpb.Founder{Id: f.ID, Bind: f.Bind, Addr: f.Addr, Version: f.Version, Incarnation: f.Incarnation})
@@ -103,7 +103,7 @@ func (p *peerServer) Join(ctx context.Context, req *peerpb.JoinRequest) (*peerpb
 	err := p.store().AdmitNode(ctx, store.Hello{
 		Cluster: req.Cluster, ID: req.Id, Bind: req.Bind, Addr: req.Addr, Version: req.Version,
 		Incarnation: req.Incarnation, Nonvoter: req.Nonvoter, HasState: req.HasState,
-		ClusterID: req.ClusterId,
+		ClusterID: req.ClusterId, FeatureLevel: req.FeatureLevel,
 	})
 	if err != nil {
 		return nil, toStatus(err)

@@ -70,11 +70,12 @@ var permissions = map[string]permission{
 	registrypb.Registry_Guard_FullMethodName:           {access: byToken, early: true, needs: onGroup(fsm.Discover)},
 	registrypb.Registry_Watch_FullMethodName:           {access: byToken, needs: ofWatch},
 
-	registrypb.Cluster_Status_FullMethodName:   {access: byToken, early: true, needs: ofStatus},
-	registrypb.Cluster_Join_FullMethodName:     {access: byToken, needs: admin, act: always},
-	registrypb.Cluster_Remove_FullMethodName:   {access: byToken, early: true, needs: admin, act: always},
-	registrypb.Cluster_Leave_FullMethodName:    {access: byToken, needs: admin, act: always},
-	registrypb.Cluster_Transfer_FullMethodName: {access: byToken, early: true, needs: admin, act: always},
+	registrypb.Cluster_Status_FullMethodName:            {access: byToken, early: true, needs: ofStatus},
+	registrypb.Cluster_Join_FullMethodName:              {access: byToken, needs: admin, act: always},
+	registrypb.Cluster_Remove_FullMethodName:            {access: byToken, early: true, needs: admin, act: always},
+	registrypb.Cluster_Leave_FullMethodName:             {access: byToken, needs: admin, act: always},
+	registrypb.Cluster_Transfer_FullMethodName:          {access: byToken, early: true, needs: admin, act: always},
+	registrypb.Cluster_RaiseFeatureLevel_FullMethodName: {access: byToken, early: true, needs: admin, act: always},
 	// The whole state, with the tokens' hashes: see docs/security.md.
 	registrypb.Cluster_SaveSnapshot_FullMethodName:    {access: byToken, needs: admin, act: always},
 	registrypb.Cluster_RestoreSnapshot_FullMethodName: {access: byToken, early: true, needs: admin, act: always},

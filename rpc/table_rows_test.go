@@ -147,6 +147,7 @@ func methodRows() []row {
 		{name("Cluster", "Remove"), "no such node", both, "admin, all", codes.NotFound, false, always(&registrypb.RemoveRequest{Id: "ghost"}), &registrypb.RemoveResponse{}},
 		{name("Cluster", "Leave"), "as another node", both, "admin, all", codes.FailedPrecondition, false, always(&registrypb.LeaveRequest{Id: "ghost"}), &registrypb.LeaveResponse{}},
 		{name("Cluster", "Transfer"), "no such node", both, "admin, all", codes.NotFound, false, always(&registrypb.TransferRequest{Id: "ghost"}), &registrypb.TransferResponse{}},
+		{name("Cluster", "RaiseFeatureLevel"), "", both, "admin, all", codes.OK, false, always(&registrypb.RaiseFeatureLevelRequest{}), &registrypb.RaiseFeatureLevelResponse{}},
 		{name("Cluster", "SaveSnapshot"), "", both, "admin, all", codes.OK, true, always(&registrypb.SaveSnapshotRequest{}), &registrypb.SaveSnapshotResponse{}},
 		{name("Cluster", "RestoreSnapshot"), "no snapshot file", both, "admin, all", codes.InvalidArgument, true, always(&registrypb.RestoreSnapshotRequest{Data: []byte("no snapshot at all")}), &registrypb.RestoreSnapshotResponse{}},
 
@@ -220,6 +221,7 @@ var routeRows = []struct {
 	{"GET /v1/cluster", "", "", anyToken, 200},
 	{"POST /v1/cluster/join", "", `{"bind":"nowhere"}`, "admin, all", 400},
 	{"POST /v1/cluster/transfer", "", `{"id":"ghost"}`, "admin, all", 404},
+	{"POST /v1/cluster/feature-level", "", `{}`, "admin, all", 200},
 	{"DELETE /v1/cluster/nodes/{id}", "/v1/cluster/nodes/ghost", "", "admin, all", 404},
 	{"POST /v1/cluster/nodes/{id}/leave", "/v1/cluster/nodes/ghost/leave", `{}`, "admin, all", 409},
 

@@ -171,6 +171,23 @@ func (c *Client) Transfer(ctx context.Context, id string) (leader string, err er
 	return resp.GetLeader(), err
 }
 
+// RaiseFeatureLevel raises the cluster's feature level to the newest that its leader
+// supports, and returns the cluster's level. Nodes of earlier versions are refused from
+// then on: there is no way back. While a node does not support the level or does not
+// answer, it is ErrFeatureLevel.
+func (c *Client) RaiseFeatureLevel(ctx context.Context) (level int, err error) {
+	req := &registrypb.RaiseFeatureLevelRequest{}
+	if err := c.ready("raise feature level", req); err != nil {
+		return 0, err
+	}
+	var resp *registrypb.RaiseFeatureLevelResponse
+	err = c.do(ctx, "raise feature level", writeKind, func(ctx context.Context, a *attempt) (err error) {
+		resp, err = a.cluster().RaiseFeatureLevel(ctx, req, a.opts...)
+		return err
+	})
+	return int(resp.GetLevel()), err
+}
+
 // fits refuses a number that the message cannot represent; the server checks the
 // limits.
 func fits(op, field string, n int) error {

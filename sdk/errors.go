@@ -70,6 +70,9 @@ var (
 	ErrLastAdmin = errors.New("registry: last administrator's token")
 	// ErrUnknownToken: the cluster has no such token.
 	ErrUnknownToken = errors.New("registry: unknown token")
+	// ErrFeatureLevel: the cluster's feature level does not allow the call yet, or not all
+	// nodes support the level; nothing was done. The message names the nodes.
+	ErrFeatureLevel = errors.New("registry: feature level")
 	// ErrUnavailable: no node could be reached. The message lists the addresses that
 	// were tried with their errors.
 	ErrUnavailable = errors.New("registry: unavailable")
@@ -106,6 +109,7 @@ const (
 	reasonTokensOff        = Reason(registrypb.ErrorDetail_TOKENS_OFF)
 	reasonLastAdmin        = Reason(registrypb.ErrorDetail_LAST_ADMIN)
 	reasonUnknownToken     = Reason(registrypb.ErrorDetail_UNKNOWN_TOKEN)
+	reasonFeatureLevel     = Reason(registrypb.ErrorDetail_FEATURE_LEVEL)
 )
 
 // String returns the reason in lower case, invalid_argument for instance.
@@ -138,6 +142,7 @@ var sentinels = map[Reason]error{
 	reasonTokensOff:        ErrTokensOff,
 	reasonLastAdmin:        ErrLastAdmin,
 	reasonUnknownToken:     ErrUnknownToken,
+	reasonFeatureLevel:     ErrFeatureLevel,
 }
 
 // Error is the failure of a call.

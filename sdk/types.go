@@ -136,7 +136,9 @@ type Status struct {
 	// Leader is the id of the leader, empty when there is none.
 	Leader string
 	Term   uint64
-	Nodes  []NodeStatus
+	// FeatureLevel of the cluster, as the answering node has applied it: 1 or more.
+	FeatureLevel int
+	Nodes        []NodeStatus
 }
 
 // NodeStatus is one node of a cluster.
@@ -159,8 +161,11 @@ type NodeStatus struct {
 	// it has none.
 	RingDigest uint64
 	Version    string
-	Voter      bool
-	Ready      bool
+	// FeatureLevel is the newest feature level that the node supports; 0 if it does not
+	// answer.
+	FeatureLevel int
+	Voter        bool
+	Ready        bool
 	// Lag is the time since the node last heard from the leader.
 	Lag time.Duration
 	// Error is why the node did not answer.
@@ -242,11 +247,12 @@ func receiptFromProto(r *registrypb.Receipt) Receipt {
 
 func statusFromProto(s *registrypb.StatusResponse) Status {
 	out := Status{
-		Cluster:   s.GetCluster(),
-		ClusterID: s.GetClusterId(),
-		Leader:    s.GetLeader(),
-		Term:      s.GetTerm(),
-		Nodes:     make([]NodeStatus, len(s.GetNodes())),
+		Cluster:      s.GetCluster(),
+		ClusterID:    s.GetClusterId(),
+		Leader:       s.GetLeader(),
+		Term:         s.GetTerm(),
+		FeatureLevel: max(int(s.GetFeatureLevel()), 1), // nodes of 0.1.0 do not tell it
+		Nodes:        make([]NodeStatus, len(s.GetNodes())),
 	}
 	for i, n := range s.GetNodes() {
 		out.Nodes[i] = NodeStatus{
@@ -255,6 +261,9 @@ func statusFromProto(s *registrypb.StatusResponse) Status {
 			Digest: n.GetDigest(), Fingerprint: n.GetFingerprint(), Revision: n.GetRevision(), RingDigest: n.GetRingDigest(),
 			Version: n.GetVersion(), Voter: n.GetVoter(), Ready: n.GetReady(),
 			Lag: n.GetLag().AsDuration(), Error: n.GetError(), Alarms: n.GetAlarms(),
+		}
+		if n.GetRole() != "" {
+			out.Nodes[i].FeatureLevel = max(int(n.GetFeatureLevel()), 1)
 		}
 	}
 	return out

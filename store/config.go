@@ -27,6 +27,9 @@ type Config struct {
 	Addr string
 	// Version of the program. Other nodes learn it.
 	Version string
+	// FeatureLevel is the newest feature level that the node supports; 0:
+	// fsm.NewestLevel. Tests of clusters with earlier versions use less.
+	FeatureLevel uint32
 	// DataDir holds the log, the snapshots and the node's identity.
 	DataDir string
 	// LogStore is the kind of log, raftlog.WAL or raftlog.Bolt. Empty: the kind that
@@ -109,6 +112,9 @@ const (
 func (c Config) withDefaults() Config {
 	if c.ElectionTimeout == 0 {
 		c.ElectionTimeout = DefaultElectionTimeout
+	}
+	if c.FeatureLevel == 0 {
+		c.FeatureLevel = fsm.NewestLevel
 	}
 	if c.SnapshotThreshold == 0 {
 		c.SnapshotThreshold = DefaultSnapshotThreshold

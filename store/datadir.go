@@ -15,6 +15,7 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
+	"github.com/werbenhu/registry/fsm"
 	"github.com/werbenhu/registry/store/raftlog"
 )
 
@@ -37,7 +38,7 @@ type identity struct {
 	// is the snapshot of a recovery that is still to be put in place; see recover.go.
 	RecoveredFrom []string `json:"recovered_from,omitempty"`
 	Recovering    string   `json:"recovering,omitempty"`
-	// Format of the log and the snapshots; version 1 wrote none.
+	// Format of the log and the snapshots, see level; version 1 wrote none.
 	Format int `json:"format,omitempty"`
 	// Sum is the checksum of the rest; older versions wrote none.
 	Sum string `json:"sum,omitempty"`
@@ -74,10 +75,6 @@ func (i identity) checksum() string {
 	return strconv.FormatUint(xxhash.Sum64(data), 16)
 }
 
-// dataFormat is the format of new data directories, and the only one that is read. It
-// increases when an old log would result in another state.
-const dataFormat = 2
-
 func (i identity) logKind() string {
 	if i.Log == "" {
 		return raftlog.Bolt
@@ -112,9 +109,8 @@ func openDataDir(dir, id, cluster, log string) (identity, error) {
 	if !ok {
 		return identity{}, fmt.Errorf("%w %s: %s is damaged; restore it from a backup, or remove the node with: registry cluster remove %s, and start it with an empty directory", ErrDataDir, dir, identityFile, id)
 	}
-	if have.Format != dataFormat {
-		return identity{}, fmt.Errorf("%w %s: its format is %d and this version reads only %d: the limits of the state have changed, so the nodes would differ; "+
-			"start a new cluster on empty directories", ErrDataDir, dir, max(have.Format, 1), dataFormat)
+	if err := checkFormat(dir, have, fsm.NewestLevel); err != nil {
+		return identity{}, err
 	}
 	if have.ID != id {
 		return identity{}, fmt.Errorf("%w %s: belongs to node %q, not to %q (-id)", ErrDataDir, dir, have.ID, id)
@@ -179,7 +175,7 @@ func newDataDir(dir, id, cluster, log string) (identity, error) {
 		}
 	}
 	_, _ = raftlog.MakePrivate(dir) // nothing of the node was open to others; see makeDirPrivate
-	ident := identity{ID: id, Cluster: cluster, Incarnation: rand.Text(), Format: dataFormat}
+	ident := identity{ID: id, Cluster: cluster, Incarnation: rand.Text(), Format: formatOf(1)}
 	ident.setLogKind(cmp.Or(log, raftlog.Default))
 	return ident, ident.save(dir)
 }

@@ -131,7 +131,7 @@ func TestDataDirOfAnOlderFormatIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = openDataDir(dir, "n1", "c", "")
-	if !errors.Is(err, ErrDataDir) || !strings.Contains(err.Error(), "its format is 1 and this version reads only 2") {
+	if !errors.Is(err, ErrDataDir) || !strings.Contains(err.Error(), "its format is 1 and this version reads 2 and newer") {
 		t.Errorf("got %v", err)
 	}
 }

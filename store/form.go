@@ -103,7 +103,7 @@ func (s *Store) joinFounders(ctx context.Context, member Hello) error {
 	}
 	nodes := make([]Hello, len(member.Founders))
 	for i, f := range member.Founders {
-		nodes[i] = Hello{ID: f.ID, Bind: f.Bind, Addr: f.Addr, Version: f.Version, Incarnation: f.Incarnation}
+		nodes[i] = Hello{ID: f.ID, Bind: f.Bind, Addr: f.Addr, Version: f.Version, Incarnation: f.Incarnation, FeatureLevel: member.DataLevel}
 	}
 	return s.Bootstrap(nodes)
 }
@@ -198,7 +198,7 @@ func (s *Store) joined(ctx context.Context, p, cluster string) error {
 			before = h.RecoveredFrom
 		}
 	}
-	return s.setCluster(cluster, nil, before)
+	return s.setCluster(cluster, nil, before, 1)
 }
 
 // joinBy joins by a peer, or by the leader that it names. A node that belongs to a

@@ -28,12 +28,12 @@ func (s *Store) saveFounders(nodes []Hello) error {
 		founders[i] = Founder{ID: n.ID, Bind: n.Bind, Addr: n.Addr, Version: n.Version, Incarnation: n.Incarnation}
 	}
 	slices.SortFunc(founders, func(a, b Founder) int { return cmp.Compare(a.ID, b.ID) })
-	return s.setCluster(clusterID(founders), founders, nil)
+	return s.setCluster(clusterID(founders), founders, nil, foundersLevel(nodes))
 }
 
-// setCluster saves the cluster that this node belongs to. From then on it votes and
-// follows in that cluster only.
-func (s *Store) setCluster(cluster string, founders []Founder, recoveredFrom []string) error {
+// setCluster saves the cluster that this node belongs to, and its feature level, as far
+// as it is known. From then on it votes and follows in that cluster only.
+func (s *Store) setCluster(cluster string, founders []Founder, recoveredFrom []string, level uint32) error {
 	s.identMu.Lock()
 	defer s.identMu.Unlock()
 	own := s.ClusterID()
@@ -45,6 +45,7 @@ func (s *Store) setCluster(cluster string, founders []Founder, recoveredFrom []s
 	}
 	next := *s.ident.Load()
 	next.ClusterID, next.Founders, next.RecoveredFrom = cluster, founders, recoveredFrom
+	next.Format = formatOf(max(level, 1))
 	if err := next.save(s.cfg.DataDir); err != nil {
 		return err
 	}

@@ -89,8 +89,12 @@ func (s *Store) leadTerm(l *leadership) {
 // startTerm commits the term's first entry. It retries until the leadership ends: a
 // leader that gave up, after a disk stall for example, would lead and never open.
 func (s *Store) startTerm(l *leadership) bool {
+	op := &fsmpb.TermStart{Node: s.cfg.ID}
+	if level := s.ident.Load().level(); level > 1 && s.State().Term() == 0 { // it may be the first entry
+		op.FeatureLevel = level
+	}
 	for {
-		start := &fsmpb.Command{Op: &fsmpb.Command_TermStart{TermStart: &fsmpb.TermStart{Node: s.cfg.ID}}}
+		start := &fsmpb.Command{Op: &fsmpb.Command_TermStart{TermStart: op}}
 		_, err := s.propose(l.ctx, start)
 		if err == nil {
 			return true

@@ -85,6 +85,10 @@ func (f *raftFSM) apply(entries []fsm.Entry) (results []fsm.Result, err error) {
 		switch p := recover().(type) {
 		case nil:
 		case *fsm.CorruptEntryError:
+			if errors.Is(p, fsm.ErrFeatureLevel) {
+				err = p
+				return
+			}
 			err = fmt.Errorf("%w: %w", ErrCorrupt, p)
 		default:
 			panic(p)
@@ -113,6 +117,9 @@ func (f *raftFSM) Restore(r io.ReadCloser) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := f.machine.Restore(r); err != nil {
+		if errors.Is(err, fsm.ErrFeatureLevel) {
+			f.fatal(err) // raft would try again for ever
+		}
 		return err
 	}
 	f.handed, f.skip = f.machine.State().Index(), 0

@@ -22,6 +22,7 @@ func (s *Store) Self() Hello {
 		Cluster: s.cfg.Cluster, ID: s.cfg.ID, Bind: s.cfg.BindAdvertise, Addr: s.cfg.Addr, Version: s.cfg.Version,
 		Incarnation: s.incarnation, HasState: s.HasState(), Nonvoter: s.wantsNonvoter(), Leader: leader,
 		ClusterID: s.ClusterID(), Founders: s.founders(), RecoveredFrom: s.ident.Load().RecoveredFrom,
+		FeatureLevel: s.cfg.FeatureLevel, DataLevel: s.ident.Load().level(),
 	}
 }
 
@@ -90,7 +91,7 @@ func (s *Store) AdmitNode(ctx context.Context, n Hello) error {
 	if err := s.confirm.wait(ctx, l); err != nil {
 		return err
 	}
-	if err := s.checkIdentity(n); err != nil {
+	if err := errors.Join(s.checkLevel(n), s.checkIdentity(n)); err != nil {
 		return err
 	}
 	if err := s.admitServer(ctx, l, n); err != nil {

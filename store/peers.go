@@ -53,6 +53,9 @@ type Hello struct {
 	Leader      string // bind address of the leader that it knows
 	ClusterID   string // of the cluster it belongs to
 	Founders    []Founder
+	// FeatureLevel is the newest feature level that it supports, and DataLevel that of
+	// its data. 0: level 1.
+	FeatureLevel, DataLevel uint32
 	// RecoveredFrom are ids of the clusters that this one was recovered from.
 	RecoveredFrom []string
 }

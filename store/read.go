@@ -155,6 +155,8 @@ type Status struct {
 	Leases        int // that this node keeps deadlines for: 0 unless it leads
 	Configuration []raft.Server
 	Alarms        []string // conditions that an operator should know of
+	// FeatureLevel is the cluster's, and Supports the newest that this node supports.
+	FeatureLevel, Supports uint32
 }
 
 // Status returns the state of this node.
@@ -164,6 +166,7 @@ func (s *Store) Status() Status {
 		ID: s.cfg.ID, Cluster: s.cfg.Cluster, Bind: s.cfg.BindAdvertise, Addr: s.cfg.Addr, Version: s.cfg.Version,
 		Ready: s.Serving() == nil, Alarms: s.alarms(), Term: s.raft.CurrentTerm(), AppliedIndex: state.Index(), CommitIndex: s.raft.CommitIndex(),
 		Digest: state.Digest(), Lag: s.Lag(), Leases: s.leases.Len(),
+		FeatureLevel: state.FeatureLevel(), Supports: s.cfg.FeatureLevel,
 	}
 	st.LeaderBind, st.LeaderID = s.Leader()
 	if f := s.raft.GetConfiguration(); f.Error() == nil {

@@ -110,9 +110,10 @@ func openRecovery(dir string, logger *slog.Logger, segmentSize int) (_ *Recovery
 	if r.ident, err = storedIdentity(dir); err != nil {
 		return nil, err
 	}
+	if err := checkFormat(dir, r.ident, fsm.NewestLevel); err != nil {
+		return nil, err
+	}
 	switch {
-	case r.ident.Format != dataFormat:
-		return nil, fmt.Errorf("%w %s: its format is %d and this version reads only %d", ErrDataDir, dir, max(r.ident.Format, 1), dataFormat)
 	case r.ident.ClusterID == "":
 		return nil, fmt.Errorf("%w %s: its node is of no cluster yet", ErrDataDir, dir)
 	}

@@ -41,13 +41,17 @@ func (s *Store) Restore(ctx context.Context, file *backup.File) (Restored, error
 		return Restored{}, fmt.Errorf("%w: it restores another snapshot", ErrBusy)
 	}
 	defer s.restoring.Unlock()
+	begin := &fsmpb.Command{Op: &fsmpb.Command_RestoreBegin{RestoreBegin: &fsmpb.RestoreBegin{}}}
+	if err := s.allow(ctx, begin); err != nil {
+		return Restored{}, err
+	}
 	if err := s.mayRestore(file); err != nil {
 		return Restored{}, err
 	}
 	state := s.State()
 	out := Restored{LeasesKept: file.Header.ClusterId == s.ClusterID() && file.Header.Index <= state.Index()}
 	s.log.Info("restoring a snapshot", "from_cluster_id", file.Header.ClusterId, "from_index", file.Header.Index, "members", file.Header.Members)
-	begun, err := s.proposeIn(ctx, l, &fsmpb.Command{Op: &fsmpb.Command_RestoreBegin{RestoreBegin: &fsmpb.RestoreBegin{}}})
+	begun, err := s.proposeIn(ctx, l, begin)
 	if err != nil {
 		return Restored{}, err
 	}

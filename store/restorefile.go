@@ -93,7 +93,7 @@ func (s *Store) restoreFile(snaps raft.SnapshotStore, stable raft.StableStore) e
 		return fmt.Errorf("-restore %s: %w", s.cfg.Restore, err)
 	}
 	founder := Founder{ID: s.cfg.ID, Bind: s.cfg.BindAdvertise, Addr: s.cfg.Addr, Version: s.cfg.Version, Incarnation: s.incarnation}
-	if err := s.setCluster(clusterID([]Founder{founder}), []Founder{founder}, nil); err != nil { // 3
+	if err := s.setCluster(clusterID([]Founder{founder}), []Founder{founder}, nil, s.cfg.FeatureLevel); err != nil { // 3
 		return err
 	}
 	s.log.Warn("new cluster from a snapshot", "file", s.cfg.Restore, "cluster_id", s.ClusterID(),
@@ -121,7 +121,7 @@ func (s *Store) writeRestored(snaps raft.SnapshotStore, file *backup.File, term 
 	if err != nil {
 		return err
 	}
-	if err := file.State.WithoutNodes().WriteSnapshot(sink); err != nil {
+	if err := file.State.WithoutNodes().WithLevel(s.cfg.FeatureLevel).WriteSnapshot(sink); err != nil {
 		return errors.Join(err, sink.Cancel())
 	}
 	return sink.Close()

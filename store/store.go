@@ -36,6 +36,7 @@ type Store struct {
 	rings     *rings.Cache
 	fsm       *raftFSM
 	integrity *integrity
+	levels    levelWatch
 	disk      *diskWatch
 	leases    *lease.Table
 	counters  counters
@@ -89,7 +90,7 @@ func Open(cfg Config) (_ *Store, err error) {
 		cfg: cfg, log: cfg.Logger, started: time.Now(), leases: lease.New(cfg.Logger), dedup: newDedup(),
 		notify: make(chan bool, 16), streamEnded: make(chan struct{}, 1), proposals: make(chan *proposal, maxBatchSize),
 		inFlight: make(chan struct{}, maxBatches), proposed: make(chan []*proposal, maxBatches), collected: make(chan struct{}),
-		integrity: newIntegrity(), disk: &diskWatch{}, foreign: newRepeats(),
+		levels: newLevelWatch(), integrity: newIntegrity(), disk: &diskWatch{}, foreign: newRepeats(),
 		membership: semaphore.NewWeighted(1), ready: make(chan struct{}), invited: make(chan struct{}), failed: make(chan struct{}),
 	}
 	s.nonvoter.Store(cfg.Nonvoter)
@@ -101,7 +102,7 @@ func Open(cfg Config) (_ *Store, err error) {
 	s.confirm.observe = cfg.Instruments.Confirmed
 	s.watches = watch.NewHub(fsm.New().State())
 	s.rings = rings.New(rings.Config{State: func() *fsm.State { return s.machine.State() }, Memory: cfg.RingMemory, Lag: s.Lag, Logger: cfg.Logger})
-	s.machine = fsm.New(append([]fsm.Observer{s.leases, &s.counters, s.watches, s.rings}, cfg.Observers...)...)
+	s.machine = fsm.New(append([]fsm.Observer{s.leases, &s.counters, s.watches, s.rings, s.levels}, cfg.Observers...)...)
 	s.fsm = &raftFSM{machine: s.machine, advanced: func() { s.transport.Advanced() }, dedup: s.dedup, fatal: s.fail, closed: s.ctx.Done(), restored: s.gotSnapshot}
 	defer func() {
 		if err != nil {
@@ -124,12 +125,16 @@ func Open(cfg Config) (_ *Store, err error) {
 	s.wg.Go(func() { s.followLoop(s.ctx) })
 	s.wg.Go(func() { s.integrityLoop(s.ctx) })
 	s.wg.Go(func() { s.diskLoop(s.ctx) })
+	s.wg.Go(func() { s.levelLoop(s.ctx) })
 	return s, nil
 }
 
 func (s *Store) openLog() error {
 	dir := s.cfg.DataDir
 	ident, err := openDataDir(dir, s.cfg.ID, s.cfg.Cluster, s.cfg.LogStore)
+	if err == nil {
+		err = checkFormat(dir, ident, s.cfg.FeatureLevel)
+	}
 	if err != nil {
 		return err
 	}

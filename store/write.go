@@ -73,6 +73,9 @@ func (s *Store) begin(ctx context.Context, cmd *fsmpb.Command, r Request) (wait 
 	if err != nil {
 		return failed(err)
 	}
+	if err := s.allow(ctx, cmd); err != nil {
+		return failed(err)
+	}
 	cmd.Request = r.key()
 	p, err := newProposal(cmd)
 	if err != nil {

@@ -14,12 +14,13 @@ import (
 )
 
 type statusJSON struct {
-	Cluster   string     `json:"cluster"`
-	ClusterID string     `json:"cluster_id"`
-	Leader    string     `json:"leader"`
-	Term      uint64     `json:"term"`
-	Error     string     `json:"error"` // why there is no leader
-	Nodes     []nodeJSON `json:"nodes"`
+	Cluster   string `json:"cluster"`
+	ClusterID string `json:"cluster_id"`
+	Leader    string `json:"leader"`
+	Term      uint64 `json:"term"`
+	Error     string `json:"error"` // why there is no leader
+	levelJSON
+	Nodes []nodeJSON `json:"nodes"`
 }
 
 type nodeJSON struct {
@@ -34,17 +35,18 @@ type nodeJSON struct {
 	Digest       string   `json:"digest"` // empty when the node does not answer
 	Lag          string   `json:"lag"`
 	Version      string   `json:"version"`
+	Supports     int      `json:"supports"` // newest feature level; 0 when the node does not answer
 	Error        string   `json:"error"`
 	Alarms       []string `json:"alarms"`
 }
 
 func toStatusJSON(s sdk.Status) statusJSON {
-	out := statusJSON{Cluster: s.Cluster, ClusterID: s.ClusterID, Leader: s.Leader, Term: s.Term, Error: noLeader(s), Nodes: []nodeJSON{}}
+	out := statusJSON{Cluster: s.Cluster, ClusterID: s.ClusterID, Leader: s.Leader, Term: s.Term, Error: noLeader(s), levelJSON: toLevelJSON(s), Nodes: []nodeJSON{}}
 	for _, n := range s.Nodes {
 		out.Nodes = append(out.Nodes, nodeJSON{
 			ID: n.ID, Bind: n.Bind, Addr: n.Addr, Role: roleText(n), Voter: n.Voter, Ready: n.Ready,
 			AppliedIndex: n.AppliedIndex, CommitIndex: n.CommitIndex, Digest: digestText(n),
-			Lag: n.Lag.String(), Version: n.Version, Error: n.Error, Alarms: append([]string{}, n.Alarms...),
+			Lag: n.Lag.String(), Version: n.Version, Supports: n.FeatureLevel, Error: n.Error, Alarms: append([]string{}, n.Alarms...),
 		})
 	}
 	return out
@@ -68,6 +70,7 @@ func clusterCommand(e *env) *cli.Command {
 		Category: categoryCluster,
 		Subcommands: []*cli.Command{
 			clusterStatusCommand(e), clusterJoinCommand(e), clusterRemoveCommand(e), clusterLeaveCommand(e), clusterReplaceCommand(e), clusterTransferCommand(e),
+			clusterLevelCommand(e),
 		},
 	}
 }
@@ -106,7 +109,7 @@ func printStatus(w io.Writer, s sdk.Status) error {
 	if leader == "" {
 		leader = "none"
 	}
-	fmt.Fprintf(w, "cluster %s  id %s  leader %s  term %d\n\n", s.Cluster, cmp.Or(s.ClusterID, "none"), leader, s.Term)
+	fmt.Fprintf(w, "cluster %s  id %s  leader %s  term %d  feature level %d\n\n", s.Cluster, cmp.Or(s.ClusterID, "none"), leader, s.Term, s.FeatureLevel)
 	t := newTable(w, "NODE", "ROLE", "BIND", "ADDR", "APPLIED", "DIGEST", "READY", "VERSION")
 	for _, n := range s.Nodes {
 		if n.Role == "" {
@@ -119,6 +122,9 @@ func printStatus(w io.Writer, s sdk.Status) error {
 		return err
 	}
 	printNodeErrors(w, s.Nodes)
+	if text := levelText(s); text != "" {
+		fmt.Fprintf(w, "\n%s\n", text)
+	}
 	return nil
 }
 

@@ -41,8 +41,8 @@ const exitCodesText = `EXIT CODES
      4  conflict: the id is held by another process, this process lost its
         registration, the group changed in between or has members, a node does
         not fit the cluster or was not taken in, the nodes are of another cluster
-        than the one of -cluster, tokens are on already or still off, or it is the
-        last administrator's token
+        than the one of -cluster, tokens are on already or still off, it is the
+        last administrator's token, or the cluster's feature level does not allow it
      5  unavailable: no node answered in time, no leader, or not fresh enough
      6  outcome unknown: the write may or may not take effect; run it again
      7  a check said no: digests differ, a plan moves more than -max-moved, or a
@@ -104,7 +104,7 @@ var sentinelCodes = []struct {
 		ring.ErrParams, ring.ErrMember, ring.ErrShare, ring.ErrChange, ring.ErrTooLarge, plot.ErrSize,
 	}},
 	{exitNotFound, []error{sdk.ErrUnknownGroup, sdk.ErrEmptyGroup, sdk.ErrUnknownMember, sdk.ErrUnknownNode, sdk.ErrUnknownToken}},
-	{exitConflict, []error{sdk.ErrConflict, sdk.ErrFenced, sdk.ErrRevisionMismatch, sdk.ErrGroupNotEmpty, sdk.ErrMembership, store.ErrMembership, sdk.ErrWrongCluster, sdk.ErrTokensOff, sdk.ErrLastAdmin}},
+	{exitConflict, []error{sdk.ErrConflict, sdk.ErrFenced, sdk.ErrRevisionMismatch, sdk.ErrGroupNotEmpty, sdk.ErrMembership, store.ErrMembership, sdk.ErrWrongCluster, sdk.ErrTokensOff, sdk.ErrLastAdmin, sdk.ErrFeatureLevel}},
 	{exitDenied, []error{sdk.ErrUnauthenticated, sdk.ErrPermissionDenied, sdk.ErrNotOwner}},
 	{exitUnknown, []error{sdk.ErrOutcomeUnknown}},
 	{exitInterrupted, []error{context.Canceled}},

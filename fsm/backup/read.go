@@ -45,7 +45,7 @@ func Read(r io.Reader) (*File, error) {
 	if err := checkHeader(parts.header, state); err != nil {
 		return nil, err
 	}
-	if err := fsm.New().State().CheckRestore(state); err != nil {
+	if err := fsm.New().State().WithLevel(fsm.NewestLevel).CheckRestore(state); err != nil {
 		return nil, err
 	}
 	return &File{Header: parts.header, State: state, Parts: parts.number, Size: parts.offset}, nil

@@ -194,6 +194,10 @@ type HelloResponse struct {
 	Founders []*Founder `protobuf:"bytes,10,rep,name=founders,proto3" json:"founders,omitempty"`
 	// Ids of the clusters that this one was recovered from, after a lost quorum.
 	RecoveredFrom []string `protobuf:"bytes,11,rep,name=recovered_from,json=recoveredFrom,proto3" json:"recovered_from,omitempty"`
+	// The newest feature level that the node supports; 0: level 1.
+	FeatureLevel uint32 `protobuf:"varint,20,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
+	// The feature level of the node's data; 0: level 1.
+	DataLevel     uint32 `protobuf:"varint,21,opt,name=data_level,json=dataLevel,proto3" json:"data_level,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -303,6 +307,20 @@ func (x *HelloResponse) GetRecoveredFrom() []string {
 		return x.RecoveredFrom
 	}
 	return nil
+}
+
+func (x *HelloResponse) GetFeatureLevel() uint32 {
+	if x != nil {
+		return x.FeatureLevel
+	}
+	return 0
+}
+
+func (x *HelloResponse) GetDataLevel() uint32 {
+	if x != nil {
+		return x.DataLevel
+	}
+	return 0
 }
 
 type Founder struct {
@@ -592,8 +610,10 @@ type JoinRequest struct {
 	Addr        string                 `protobuf:"bytes,6,opt,name=addr,proto3" json:"addr,omitempty"`
 	Version     string                 `protobuf:"bytes,7,opt,name=version,proto3" json:"version,omitempty"`
 	// The node has raft state: it can only be updated, not added.
-	HasState      bool   `protobuf:"varint,8,opt,name=has_state,json=hasState,proto3" json:"has_state,omitempty"`
-	ClusterId     string `protobuf:"bytes,9,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	HasState  bool   `protobuf:"varint,8,opt,name=has_state,json=hasState,proto3" json:"has_state,omitempty"`
+	ClusterId string `protobuf:"bytes,9,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	// As in HelloResponse.
+	FeatureLevel  uint32 `protobuf:"varint,20,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -689,6 +709,13 @@ func (x *JoinRequest) GetClusterId() string {
 		return x.ClusterId
 	}
 	return ""
+}
+
+func (x *JoinRequest) GetFeatureLevel() uint32 {
+	if x != nil {
+		return x.FeatureLevel
+	}
+	return 0
 }
 
 type JoinResponse struct {
@@ -1281,7 +1308,7 @@ const file_rpc_peerpb_peer_proto_rawDesc = "" +
 	"\x15RecoverTokensResponse\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\"(\n" +
 	"\fHelloRequest\x12\x18\n" +
-	"\acluster\x18\x01 \x01(\tR\acluster\"\xcf\x02\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\"\x93\x03\n" +
 	"\rHelloResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
@@ -1295,7 +1322,10 @@ const file_rpc_peerpb_peer_proto_rawDesc = "" +
 	"cluster_id\x18\t \x01(\tR\tclusterId\x125\n" +
 	"\bfounders\x18\n" +
 	" \x03(\v2\x19.registry.peer.v1.FounderR\bfounders\x12%\n" +
-	"\x0erecovered_from\x18\v \x03(\tR\rrecoveredFrom\"}\n" +
+	"\x0erecovered_from\x18\v \x03(\tR\rrecoveredFrom\x12#\n" +
+	"\rfeature_level\x18\x14 \x01(\rR\ffeatureLevel\x12\x1d\n" +
+	"\n" +
+	"data_level\x18\x15 \x01(\rR\tdataLevel\"}\n" +
 	"\aFounder\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04bind\x18\x02 \x01(\tR\x04bind\x12\x12\n" +
@@ -1314,7 +1344,7 @@ const file_rpc_peerpb_peer_proto_rawDesc = "" +
 	"\n" +
 	"cluster_id\x18\x02 \x01(\tR\tclusterId\")\n" +
 	"\x11ReadIndexResponse\x12\x14\n" +
-	"\x05index\x18\x01 \x01(\x04R\x05index\"\xf3\x01\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\"\x98\x02\n" +
 	"\vJoinRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
@@ -1325,7 +1355,8 @@ const file_rpc_peerpb_peer_proto_rawDesc = "" +
 	"\aversion\x18\a \x01(\tR\aversion\x12\x1b\n" +
 	"\thas_state\x18\b \x01(\bR\bhasState\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\t \x01(\tR\tclusterId\"-\n" +
+	"cluster_id\x18\t \x01(\tR\tclusterId\x12#\n" +
+	"\rfeature_level\x18\x14 \x01(\rR\ffeatureLevel\"-\n" +
 	"\fJoinResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\"Y\n" +

@@ -263,6 +263,10 @@ const (
 	ErrorDetail_LAST_ADMIN ErrorDetail_Reason = 26
 	// The cluster has no such token.
 	ErrorDetail_UNKNOWN_TOKEN ErrorDetail_Reason = 27
+	// The cluster's feature level does not allow the call yet, or not all nodes support
+	// the level; nothing was done. The message names the nodes, and the limit is the
+	// cluster's level.
+	ErrorDetail_FEATURE_LEVEL ErrorDetail_Reason = 40
 )
 
 // Enum value maps for ErrorDetail_Reason.
@@ -292,6 +296,7 @@ var (
 		25: "TOKENS_OFF",
 		26: "LAST_ADMIN",
 		27: "UNKNOWN_TOKEN",
+		40: "FEATURE_LEVEL",
 	}
 	ErrorDetail_Reason_value = map[string]int32{
 		"UNSPECIFIED":       0,
@@ -318,6 +323,7 @@ var (
 		"TOKENS_OFF":        25,
 		"LAST_ADMIN":        26,
 		"UNKNOWN_TOKEN":     27,
+		"FEATURE_LEVEL":     40,
 	}
 )
 
@@ -345,7 +351,7 @@ func (x ErrorDetail_Reason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ErrorDetail_Reason.Descriptor instead.
 func (ErrorDetail_Reason) EnumDescriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{75, 0}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{77, 0}
 }
 
 // Grant gives rights in the groups whose names begin with prefix.
@@ -4634,7 +4640,10 @@ type StatusResponse struct {
 	Term    uint64                 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
 	Nodes   []*NodeStatus          `protobuf:"bytes,4,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	// As in Receipt; empty before the node joined a cluster.
-	ClusterId     string `protobuf:"bytes,5,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	ClusterId string `protobuf:"bytes,5,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	// Feature level of the cluster, as far as the answering node has applied it. 0: the
+	// node is of a version without levels, which is level 1.
+	FeatureLevel  uint32 `protobuf:"varint,20,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4704,6 +4713,13 @@ func (x *StatusResponse) GetClusterId() string {
 	return ""
 }
 
+func (x *StatusResponse) GetFeatureLevel() uint32 {
+	if x != nil {
+		return x.FeatureLevel
+	}
+	return 0
+}
+
 type NodeStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -4729,7 +4745,10 @@ type NodeStatus struct {
 	// Of the requested group at the revision, as in Receipt.
 	Fingerprint uint64 `protobuf:"fixed64,21,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
 	// Digest of the points of its ring; 0 if the node could not build it.
-	RingDigest    uint64 `protobuf:"fixed64,22,opt,name=ring_digest,json=ringDigest,proto3" json:"ring_digest,omitempty"`
+	RingDigest uint64 `protobuf:"fixed64,22,opt,name=ring_digest,json=ringDigest,proto3" json:"ring_digest,omitempty"`
+	// The newest feature level that the node supports. 0: it does not answer, or is of a
+	// version without levels, which is level 1.
+	FeatureLevel  uint32 `protobuf:"varint,30,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4876,6 +4895,103 @@ func (x *NodeStatus) GetRingDigest() uint64 {
 	return 0
 }
 
+func (x *NodeStatus) GetFeatureLevel() uint32 {
+	if x != nil {
+		return x.FeatureLevel
+	}
+	return 0
+}
+
+type RaiseFeatureLevelRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 0: the newest level that the leader supports.
+	Level         uint32 `protobuf:"varint,1,opt,name=level,proto3" json:"level,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RaiseFeatureLevelRequest) Reset() {
+	*x = RaiseFeatureLevelRequest{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RaiseFeatureLevelRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RaiseFeatureLevelRequest) ProtoMessage() {}
+
+func (x *RaiseFeatureLevelRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RaiseFeatureLevelRequest.ProtoReflect.Descriptor instead.
+func (*RaiseFeatureLevelRequest) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *RaiseFeatureLevelRequest) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+type RaiseFeatureLevelResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Feature level of the cluster. It may have had it before, or a newer one.
+	Level         uint32 `protobuf:"varint,1,opt,name=level,proto3" json:"level,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RaiseFeatureLevelResponse) Reset() {
+	*x = RaiseFeatureLevelResponse{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RaiseFeatureLevelResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RaiseFeatureLevelResponse) ProtoMessage() {}
+
+func (x *RaiseFeatureLevelResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RaiseFeatureLevelResponse.ProtoReflect.Descriptor instead.
+func (*RaiseFeatureLevelResponse) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *RaiseFeatureLevelResponse) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
 type JoinRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Bind address, host:port, of the node to add.
@@ -4887,7 +5003,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[63]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4899,7 +5015,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[63]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4912,7 +5028,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{63}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *JoinRequest) GetBind() string {
@@ -4938,7 +5054,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[64]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4950,7 +5066,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[64]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4963,7 +5079,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{64}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *JoinResponse) GetId() string {
@@ -4982,7 +5098,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[65]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4994,7 +5110,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[65]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5007,7 +5123,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{65}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *RemoveRequest) GetId() string {
@@ -5025,7 +5141,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[66]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5037,7 +5153,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[66]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5050,7 +5166,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{66}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{68}
 }
 
 type LeaveRequest struct {
@@ -5063,7 +5179,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[67]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5075,7 +5191,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[67]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5088,7 +5204,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{67}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *LeaveRequest) GetId() string {
@@ -5106,7 +5222,7 @@ type LeaveResponse struct {
 
 func (x *LeaveResponse) Reset() {
 	*x = LeaveResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[68]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5118,7 +5234,7 @@ func (x *LeaveResponse) String() string {
 func (*LeaveResponse) ProtoMessage() {}
 
 func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[68]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5131,7 +5247,7 @@ func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
 func (*LeaveResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{68}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{70}
 }
 
 type TransferRequest struct {
@@ -5144,7 +5260,7 @@ type TransferRequest struct {
 
 func (x *TransferRequest) Reset() {
 	*x = TransferRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[69]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5156,7 +5272,7 @@ func (x *TransferRequest) String() string {
 func (*TransferRequest) ProtoMessage() {}
 
 func (x *TransferRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[69]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5169,7 +5285,7 @@ func (x *TransferRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferRequest.ProtoReflect.Descriptor instead.
 func (*TransferRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{69}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *TransferRequest) GetId() string {
@@ -5188,7 +5304,7 @@ type TransferResponse struct {
 
 func (x *TransferResponse) Reset() {
 	*x = TransferResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[70]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5200,7 +5316,7 @@ func (x *TransferResponse) String() string {
 func (*TransferResponse) ProtoMessage() {}
 
 func (x *TransferResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[70]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5213,7 +5329,7 @@ func (x *TransferResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferResponse.ProtoReflect.Descriptor instead.
 func (*TransferResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{70}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *TransferResponse) GetLeader() string {
@@ -5232,7 +5348,7 @@ type SaveSnapshotRequest struct {
 
 func (x *SaveSnapshotRequest) Reset() {
 	*x = SaveSnapshotRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[71]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5244,7 +5360,7 @@ func (x *SaveSnapshotRequest) String() string {
 func (*SaveSnapshotRequest) ProtoMessage() {}
 
 func (x *SaveSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[71]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5257,7 +5373,7 @@ func (x *SaveSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SaveSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{71}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *SaveSnapshotRequest) GetRead() *ReadOptions {
@@ -5279,7 +5395,7 @@ type SaveSnapshotResponse struct {
 
 func (x *SaveSnapshotResponse) Reset() {
 	*x = SaveSnapshotResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[72]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5291,7 +5407,7 @@ func (x *SaveSnapshotResponse) String() string {
 func (*SaveSnapshotResponse) ProtoMessage() {}
 
 func (x *SaveSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[72]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5304,7 +5420,7 @@ func (x *SaveSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*SaveSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{72}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *SaveSnapshotResponse) GetData() []byte {
@@ -5331,7 +5447,7 @@ type RestoreSnapshotRequest struct {
 
 func (x *RestoreSnapshotRequest) Reset() {
 	*x = RestoreSnapshotRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[73]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5343,7 +5459,7 @@ func (x *RestoreSnapshotRequest) String() string {
 func (*RestoreSnapshotRequest) ProtoMessage() {}
 
 func (x *RestoreSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[73]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5356,7 +5472,7 @@ func (x *RestoreSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{73}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *RestoreSnapshotRequest) GetData() []byte {
@@ -5382,7 +5498,7 @@ type RestoreSnapshotResponse struct {
 
 func (x *RestoreSnapshotResponse) Reset() {
 	*x = RestoreSnapshotResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[74]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5394,7 +5510,7 @@ func (x *RestoreSnapshotResponse) String() string {
 func (*RestoreSnapshotResponse) ProtoMessage() {}
 
 func (x *RestoreSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[74]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5407,7 +5523,7 @@ func (x *RestoreSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{74}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *RestoreSnapshotResponse) GetIndex() uint64 {
@@ -5464,7 +5580,7 @@ type ErrorDetail struct {
 
 func (x *ErrorDetail) Reset() {
 	*x = ErrorDetail{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[75]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5476,7 +5592,7 @@ func (x *ErrorDetail) String() string {
 func (*ErrorDetail) ProtoMessage() {}
 
 func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[75]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5489,7 +5605,7 @@ func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
 func (*ErrorDetail) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{75}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ErrorDetail) GetReason() ErrorDetail_Reason {
@@ -5862,14 +5978,15 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12+\n" +
 	"\x03lag\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03lag\"%\n" +
 	"\rStatusRequest\x12\x14\n" +
-	"\x05group\x18\x01 \x01(\tR\x05group\"\xa4\x01\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\"\xc9\x01\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x12\n" +
 	"\x04term\x18\x03 \x01(\x04R\x04term\x12-\n" +
 	"\x05nodes\x18\x04 \x03(\v2\x17.registry.v1.NodeStatusR\x05nodes\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\x05 \x01(\tR\tclusterId\"\xbe\x03\n" +
+	"cluster_id\x18\x05 \x01(\tR\tclusterId\x12#\n" +
+	"\rfeature_level\x18\x14 \x01(\rR\ffeatureLevel\"\xe3\x03\n" +
 	"\n" +
 	"NodeStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
@@ -5889,7 +6006,12 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\x06alarms\x18\x14 \x03(\tR\x06alarms\x12 \n" +
 	"\vfingerprint\x18\x15 \x01(\x06R\vfingerprint\x12\x1f\n" +
 	"\vring_digest\x18\x16 \x01(\x06R\n" +
-	"ringDigestJ\x04\b\b\x10\t\"=\n" +
+	"ringDigest\x12#\n" +
+	"\rfeature_level\x18\x1e \x01(\rR\ffeatureLevelJ\x04\b\b\x10\t\"0\n" +
+	"\x18RaiseFeatureLevelRequest\x12\x14\n" +
+	"\x05level\x18\x01 \x01(\rR\x05level\"1\n" +
+	"\x19RaiseFeatureLevelResponse\x12\x14\n" +
+	"\x05level\x18\x01 \x01(\rR\x05level\"=\n" +
 	"\vJoinRequest\x12\x12\n" +
 	"\x04bind\x18\x01 \x01(\tR\x04bind\x12\x1a\n" +
 	"\bnonvoter\x18\x02 \x01(\bR\bnonvoter\"\x1e\n" +
@@ -5918,13 +6040,13 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\amembers\x18\x03 \x01(\x04R\amembers\x12\x16\n" +
 	"\x06tokens\x18\x04 \x01(\x04R\x06tokens\x12\x1f\n" +
 	"\vleases_kept\x18\x05 \x01(\bR\n" +
-	"leasesKept\"\xd1\x04\n" +
+	"leasesKept\"\xe4\x04\n" +
 	"\vErrorDetail\x127\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x1f.registry.v1.ErrorDetail.ReasonR\x06reason\x12\x14\n" +
 	"\x05field\x18\x02 \x01(\tR\x05field\x12\x14\n" +
 	"\x05limit\x18\x03 \x01(\tR\x05limit\x12\x16\n" +
 	"\x06leader\x18\x04 \x01(\tR\x06leader\x12\x1b\n" +
-	"\tlease_ids\x18\x05 \x03(\x04R\bleaseIds\"\xa7\x03\n" +
+	"\tlease_ids\x18\x05 \x03(\x04R\bleaseIds\"\xba\x03\n" +
 	"\x06Reason\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10INVALID_ARGUMENT\x10\x01\x12\x11\n" +
@@ -5954,7 +6076,8 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"TOKENS_OFF\x10\x19\x12\x0e\n" +
 	"\n" +
 	"LAST_ADMIN\x10\x1a\x12\x11\n" +
-	"\rUNKNOWN_TOKEN\x10\x1b*j\n" +
+	"\rUNKNOWN_TOKEN\x10\x1b\x12\x11\n" +
+	"\rFEATURE_LEVEL\x10(*j\n" +
 	"\x05Right\x12\x15\n" +
 	"\x11RIGHT_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eRIGHT_DISCOVER\x10\x01\x12\x12\n" +
@@ -5983,7 +6106,7 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"AcceptLoss\x12\x1e.registry.v1.AcceptLossRequest\x1a\x1f.registry.v1.AcceptLossResponse\x12>\n" +
 	"\x05Index\x12\x19.registry.v1.IndexRequest\x1a\x1a.registry.v1.IndexResponse\x12>\n" +
 	"\x05Guard\x12\x19.registry.v1.GuardRequest\x1a\x1a.registry.v1.GuardResponse\x12=\n" +
-	"\x05Watch\x12\x19.registry.v1.WatchRequest\x1a\x17.registry.v1.WatchEvent0\x012\x8c\x04\n" +
+	"\x05Watch\x12\x19.registry.v1.WatchRequest\x1a\x17.registry.v1.WatchEvent0\x012\xf0\x04\n" +
 	"\aCluster\x12A\n" +
 	"\x06Status\x12\x1a.registry.v1.StatusRequest\x1a\x1b.registry.v1.StatusResponse\x12;\n" +
 	"\x04Join\x12\x18.registry.v1.JoinRequest\x1a\x19.registry.v1.JoinResponse\x12A\n" +
@@ -5991,7 +6114,8 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\x05Leave\x12\x19.registry.v1.LeaveRequest\x1a\x1a.registry.v1.LeaveResponse\x12G\n" +
 	"\bTransfer\x12\x1c.registry.v1.TransferRequest\x1a\x1d.registry.v1.TransferResponse\x12U\n" +
 	"\fSaveSnapshot\x12 .registry.v1.SaveSnapshotRequest\x1a!.registry.v1.SaveSnapshotResponse0\x01\x12^\n" +
-	"\x0fRestoreSnapshot\x12#.registry.v1.RestoreSnapshotRequest\x1a$.registry.v1.RestoreSnapshotResponse(\x012\xbe\x03\n" +
+	"\x0fRestoreSnapshot\x12#.registry.v1.RestoreSnapshotRequest\x1a$.registry.v1.RestoreSnapshotResponse(\x01\x12b\n" +
+	"\x11RaiseFeatureLevel\x12%.registry.v1.RaiseFeatureLevelRequest\x1a&.registry.v1.RaiseFeatureLevelResponse2\xbe\x03\n" +
 	"\x06Tokens\x12G\n" +
 	"\x04Init\x12\x1e.registry.v1.InitTokensRequest\x1a\x1f.registry.v1.InitTokensResponse\x12K\n" +
 	"\x06Create\x12\x1f.registry.v1.CreateTokenRequest\x1a .registry.v1.CreateTokenResponse\x12K\n" +
@@ -6013,128 +6137,130 @@ func file_rpc_registrypb_registry_proto_rawDescGZIP() []byte {
 }
 
 var file_rpc_registrypb_registry_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_rpc_registrypb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 78)
+var file_rpc_registrypb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 80)
 var file_rpc_registrypb_registry_proto_goTypes = []any{
-	(Right)(0),                      // 0: registry.v1.Right
-	(MemberState)(0),                // 1: registry.v1.MemberState
-	(GuardResponse_Phase)(0),        // 2: registry.v1.GuardResponse.Phase
-	(ErrorDetail_Reason)(0),         // 3: registry.v1.ErrorDetail.Reason
-	(*Grant)(nil),                   // 4: registry.v1.Grant
-	(*NewToken)(nil),                // 5: registry.v1.NewToken
-	(*Token)(nil),                   // 6: registry.v1.Token
-	(*InitTokensRequest)(nil),       // 7: registry.v1.InitTokensRequest
-	(*InitTokensResponse)(nil),      // 8: registry.v1.InitTokensResponse
-	(*CreateTokenRequest)(nil),      // 9: registry.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),     // 10: registry.v1.CreateTokenResponse
-	(*RotateTokenRequest)(nil),      // 11: registry.v1.RotateTokenRequest
-	(*RotateTokenResponse)(nil),     // 12: registry.v1.RotateTokenResponse
-	(*RevokeTokenRequest)(nil),      // 13: registry.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),     // 14: registry.v1.RevokeTokenResponse
-	(*ListTokensRequest)(nil),       // 15: registry.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),      // 16: registry.v1.ListTokensResponse
-	(*SelfRequest)(nil),             // 17: registry.v1.SelfRequest
-	(*SelfResponse)(nil),            // 18: registry.v1.SelfResponse
-	(*Member)(nil),                  // 19: registry.v1.Member
-	(*ReadOptions)(nil),             // 20: registry.v1.ReadOptions
-	(*Receipt)(nil),                 // 21: registry.v1.Receipt
-	(*IndexRequest)(nil),            // 22: registry.v1.IndexRequest
-	(*IndexResponse)(nil),           // 23: registry.v1.IndexResponse
-	(*RegisterRequest)(nil),         // 24: registry.v1.RegisterRequest
-	(*RegisterResponse)(nil),        // 25: registry.v1.RegisterResponse
-	(*RegisterManyRequest)(nil),     // 26: registry.v1.RegisterManyRequest
-	(*RegisterManyResponse)(nil),    // 27: registry.v1.RegisterManyResponse
-	(*RegisterResult)(nil),          // 28: registry.v1.RegisterResult
-	(*Failure)(nil),                 // 29: registry.v1.Failure
-	(*DeregisterRequest)(nil),       // 30: registry.v1.DeregisterRequest
-	(*DeregisterResponse)(nil),      // 31: registry.v1.DeregisterResponse
-	(*HeartbeatRequest)(nil),        // 32: registry.v1.HeartbeatRequest
-	(*HeartbeatResponse)(nil),       // 33: registry.v1.HeartbeatResponse
-	(*MatchRequest)(nil),            // 34: registry.v1.MatchRequest
-	(*MatchResponse)(nil),           // 35: registry.v1.MatchResponse
-	(*MatchManyRequest)(nil),        // 36: registry.v1.MatchManyRequest
-	(*MatchManyResponse)(nil),       // 37: registry.v1.MatchManyResponse
-	(*MembersRequest)(nil),          // 38: registry.v1.MembersRequest
-	(*MembersResponse)(nil),         // 39: registry.v1.MembersResponse
-	(*GroupConfig)(nil),             // 40: registry.v1.GroupConfig
-	(*Group)(nil),                   // 41: registry.v1.Group
-	(*GroupsRequest)(nil),           // 42: registry.v1.GroupsRequest
-	(*GroupsResponse)(nil),          // 43: registry.v1.GroupsResponse
-	(*SetGroupRequest)(nil),         // 44: registry.v1.SetGroupRequest
-	(*SetGroupResponse)(nil),        // 45: registry.v1.SetGroupResponse
-	(*DeleteGroupRequest)(nil),      // 46: registry.v1.DeleteGroupRequest
-	(*DeleteGroupResponse)(nil),     // 47: registry.v1.DeleteGroupResponse
-	(*UpdateMemberRequest)(nil),     // 48: registry.v1.UpdateMemberRequest
-	(*UpdateMemberResponse)(nil),    // 49: registry.v1.UpdateMemberResponse
-	(*AcceptLossRequest)(nil),       // 50: registry.v1.AcceptLossRequest
-	(*AcceptLossResponse)(nil),      // 51: registry.v1.AcceptLossResponse
-	(*GuardRequest)(nil),            // 52: registry.v1.GuardRequest
-	(*GuardResponse)(nil),           // 53: registry.v1.GuardResponse
-	(*WatchRequest)(nil),            // 54: registry.v1.WatchRequest
-	(*KnownGroup)(nil),              // 55: registry.v1.KnownGroup
-	(*WatchEvent)(nil),              // 56: registry.v1.WatchEvent
-	(*GroupAbsence)(nil),            // 57: registry.v1.GroupAbsence
-	(*GroupSnapshot)(nil),           // 58: registry.v1.GroupSnapshot
-	(*GroupDelta)(nil),              // 59: registry.v1.GroupDelta
-	(*GroupList)(nil),               // 60: registry.v1.GroupList
-	(*NodeList)(nil),                // 61: registry.v1.NodeList
-	(*Node)(nil),                    // 62: registry.v1.Node
-	(*Progress)(nil),                // 63: registry.v1.Progress
-	(*StatusRequest)(nil),           // 64: registry.v1.StatusRequest
-	(*StatusResponse)(nil),          // 65: registry.v1.StatusResponse
-	(*NodeStatus)(nil),              // 66: registry.v1.NodeStatus
-	(*JoinRequest)(nil),             // 67: registry.v1.JoinRequest
-	(*JoinResponse)(nil),            // 68: registry.v1.JoinResponse
-	(*RemoveRequest)(nil),           // 69: registry.v1.RemoveRequest
-	(*RemoveResponse)(nil),          // 70: registry.v1.RemoveResponse
-	(*LeaveRequest)(nil),            // 71: registry.v1.LeaveRequest
-	(*LeaveResponse)(nil),           // 72: registry.v1.LeaveResponse
-	(*TransferRequest)(nil),         // 73: registry.v1.TransferRequest
-	(*TransferResponse)(nil),        // 74: registry.v1.TransferResponse
-	(*SaveSnapshotRequest)(nil),     // 75: registry.v1.SaveSnapshotRequest
-	(*SaveSnapshotResponse)(nil),    // 76: registry.v1.SaveSnapshotResponse
-	(*RestoreSnapshotRequest)(nil),  // 77: registry.v1.RestoreSnapshotRequest
-	(*RestoreSnapshotResponse)(nil), // 78: registry.v1.RestoreSnapshotResponse
-	(*ErrorDetail)(nil),             // 79: registry.v1.ErrorDetail
-	nil,                             // 80: registry.v1.Member.MetaEntry
-	nil,                             // 81: registry.v1.RegisterRequest.MetaEntry
-	(*timestamppb.Timestamp)(nil),   // 82: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 83: google.protobuf.Duration
+	(Right)(0),                        // 0: registry.v1.Right
+	(MemberState)(0),                  // 1: registry.v1.MemberState
+	(GuardResponse_Phase)(0),          // 2: registry.v1.GuardResponse.Phase
+	(ErrorDetail_Reason)(0),           // 3: registry.v1.ErrorDetail.Reason
+	(*Grant)(nil),                     // 4: registry.v1.Grant
+	(*NewToken)(nil),                  // 5: registry.v1.NewToken
+	(*Token)(nil),                     // 6: registry.v1.Token
+	(*InitTokensRequest)(nil),         // 7: registry.v1.InitTokensRequest
+	(*InitTokensResponse)(nil),        // 8: registry.v1.InitTokensResponse
+	(*CreateTokenRequest)(nil),        // 9: registry.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),       // 10: registry.v1.CreateTokenResponse
+	(*RotateTokenRequest)(nil),        // 11: registry.v1.RotateTokenRequest
+	(*RotateTokenResponse)(nil),       // 12: registry.v1.RotateTokenResponse
+	(*RevokeTokenRequest)(nil),        // 13: registry.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),       // 14: registry.v1.RevokeTokenResponse
+	(*ListTokensRequest)(nil),         // 15: registry.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),        // 16: registry.v1.ListTokensResponse
+	(*SelfRequest)(nil),               // 17: registry.v1.SelfRequest
+	(*SelfResponse)(nil),              // 18: registry.v1.SelfResponse
+	(*Member)(nil),                    // 19: registry.v1.Member
+	(*ReadOptions)(nil),               // 20: registry.v1.ReadOptions
+	(*Receipt)(nil),                   // 21: registry.v1.Receipt
+	(*IndexRequest)(nil),              // 22: registry.v1.IndexRequest
+	(*IndexResponse)(nil),             // 23: registry.v1.IndexResponse
+	(*RegisterRequest)(nil),           // 24: registry.v1.RegisterRequest
+	(*RegisterResponse)(nil),          // 25: registry.v1.RegisterResponse
+	(*RegisterManyRequest)(nil),       // 26: registry.v1.RegisterManyRequest
+	(*RegisterManyResponse)(nil),      // 27: registry.v1.RegisterManyResponse
+	(*RegisterResult)(nil),            // 28: registry.v1.RegisterResult
+	(*Failure)(nil),                   // 29: registry.v1.Failure
+	(*DeregisterRequest)(nil),         // 30: registry.v1.DeregisterRequest
+	(*DeregisterResponse)(nil),        // 31: registry.v1.DeregisterResponse
+	(*HeartbeatRequest)(nil),          // 32: registry.v1.HeartbeatRequest
+	(*HeartbeatResponse)(nil),         // 33: registry.v1.HeartbeatResponse
+	(*MatchRequest)(nil),              // 34: registry.v1.MatchRequest
+	(*MatchResponse)(nil),             // 35: registry.v1.MatchResponse
+	(*MatchManyRequest)(nil),          // 36: registry.v1.MatchManyRequest
+	(*MatchManyResponse)(nil),         // 37: registry.v1.MatchManyResponse
+	(*MembersRequest)(nil),            // 38: registry.v1.MembersRequest
+	(*MembersResponse)(nil),           // 39: registry.v1.MembersResponse
+	(*GroupConfig)(nil),               // 40: registry.v1.GroupConfig
+	(*Group)(nil),                     // 41: registry.v1.Group
+	(*GroupsRequest)(nil),             // 42: registry.v1.GroupsRequest
+	(*GroupsResponse)(nil),            // 43: registry.v1.GroupsResponse
+	(*SetGroupRequest)(nil),           // 44: registry.v1.SetGroupRequest
+	(*SetGroupResponse)(nil),          // 45: registry.v1.SetGroupResponse
+	(*DeleteGroupRequest)(nil),        // 46: registry.v1.DeleteGroupRequest
+	(*DeleteGroupResponse)(nil),       // 47: registry.v1.DeleteGroupResponse
+	(*UpdateMemberRequest)(nil),       // 48: registry.v1.UpdateMemberRequest
+	(*UpdateMemberResponse)(nil),      // 49: registry.v1.UpdateMemberResponse
+	(*AcceptLossRequest)(nil),         // 50: registry.v1.AcceptLossRequest
+	(*AcceptLossResponse)(nil),        // 51: registry.v1.AcceptLossResponse
+	(*GuardRequest)(nil),              // 52: registry.v1.GuardRequest
+	(*GuardResponse)(nil),             // 53: registry.v1.GuardResponse
+	(*WatchRequest)(nil),              // 54: registry.v1.WatchRequest
+	(*KnownGroup)(nil),                // 55: registry.v1.KnownGroup
+	(*WatchEvent)(nil),                // 56: registry.v1.WatchEvent
+	(*GroupAbsence)(nil),              // 57: registry.v1.GroupAbsence
+	(*GroupSnapshot)(nil),             // 58: registry.v1.GroupSnapshot
+	(*GroupDelta)(nil),                // 59: registry.v1.GroupDelta
+	(*GroupList)(nil),                 // 60: registry.v1.GroupList
+	(*NodeList)(nil),                  // 61: registry.v1.NodeList
+	(*Node)(nil),                      // 62: registry.v1.Node
+	(*Progress)(nil),                  // 63: registry.v1.Progress
+	(*StatusRequest)(nil),             // 64: registry.v1.StatusRequest
+	(*StatusResponse)(nil),            // 65: registry.v1.StatusResponse
+	(*NodeStatus)(nil),                // 66: registry.v1.NodeStatus
+	(*RaiseFeatureLevelRequest)(nil),  // 67: registry.v1.RaiseFeatureLevelRequest
+	(*RaiseFeatureLevelResponse)(nil), // 68: registry.v1.RaiseFeatureLevelResponse
+	(*JoinRequest)(nil),               // 69: registry.v1.JoinRequest
+	(*JoinResponse)(nil),              // 70: registry.v1.JoinResponse
+	(*RemoveRequest)(nil),             // 71: registry.v1.RemoveRequest
+	(*RemoveResponse)(nil),            // 72: registry.v1.RemoveResponse
+	(*LeaveRequest)(nil),              // 73: registry.v1.LeaveRequest
+	(*LeaveResponse)(nil),             // 74: registry.v1.LeaveResponse
+	(*TransferRequest)(nil),           // 75: registry.v1.TransferRequest
+	(*TransferResponse)(nil),          // 76: registry.v1.TransferResponse
+	(*SaveSnapshotRequest)(nil),       // 77: registry.v1.SaveSnapshotRequest
+	(*SaveSnapshotResponse)(nil),      // 78: registry.v1.SaveSnapshotResponse
+	(*RestoreSnapshotRequest)(nil),    // 79: registry.v1.RestoreSnapshotRequest
+	(*RestoreSnapshotResponse)(nil),   // 80: registry.v1.RestoreSnapshotResponse
+	(*ErrorDetail)(nil),               // 81: registry.v1.ErrorDetail
+	nil,                               // 82: registry.v1.Member.MetaEntry
+	nil,                               // 83: registry.v1.RegisterRequest.MetaEntry
+	(*timestamppb.Timestamp)(nil),     // 84: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),       // 85: google.protobuf.Duration
 }
 var file_rpc_registrypb_registry_proto_depIdxs = []int32{
 	0,   // 0: registry.v1.Grant.rights:type_name -> registry.v1.Right
 	4,   // 1: registry.v1.NewToken.grants:type_name -> registry.v1.Grant
-	82,  // 2: registry.v1.NewToken.expires_at:type_name -> google.protobuf.Timestamp
+	84,  // 2: registry.v1.NewToken.expires_at:type_name -> google.protobuf.Timestamp
 	4,   // 3: registry.v1.Token.grants:type_name -> registry.v1.Grant
-	82,  // 4: registry.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
-	82,  // 5: registry.v1.Token.created_at:type_name -> google.protobuf.Timestamp
-	82,  // 6: registry.v1.Token.previous_until:type_name -> google.protobuf.Timestamp
+	84,  // 4: registry.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
+	84,  // 5: registry.v1.Token.created_at:type_name -> google.protobuf.Timestamp
+	84,  // 6: registry.v1.Token.previous_until:type_name -> google.protobuf.Timestamp
 	5,   // 7: registry.v1.InitTokensRequest.token:type_name -> registry.v1.NewToken
 	6,   // 8: registry.v1.InitTokensResponse.token:type_name -> registry.v1.Token
 	5,   // 9: registry.v1.CreateTokenRequest.token:type_name -> registry.v1.NewToken
 	6,   // 10: registry.v1.CreateTokenResponse.token:type_name -> registry.v1.Token
-	83,  // 11: registry.v1.RotateTokenRequest.overlap:type_name -> google.protobuf.Duration
+	85,  // 11: registry.v1.RotateTokenRequest.overlap:type_name -> google.protobuf.Duration
 	6,   // 12: registry.v1.RotateTokenResponse.token:type_name -> registry.v1.Token
 	20,  // 13: registry.v1.ListTokensRequest.read:type_name -> registry.v1.ReadOptions
 	6,   // 14: registry.v1.ListTokensResponse.tokens:type_name -> registry.v1.Token
 	21,  // 15: registry.v1.ListTokensResponse.receipt:type_name -> registry.v1.Receipt
 	6,   // 16: registry.v1.SelfResponse.token:type_name -> registry.v1.Token
-	80,  // 17: registry.v1.Member.meta:type_name -> registry.v1.Member.MetaEntry
+	82,  // 17: registry.v1.Member.meta:type_name -> registry.v1.Member.MetaEntry
 	1,   // 18: registry.v1.Member.state:type_name -> registry.v1.MemberState
-	83,  // 19: registry.v1.Member.ttl:type_name -> google.protobuf.Duration
-	82,  // 20: registry.v1.Member.registered_at:type_name -> google.protobuf.Timestamp
-	83,  // 21: registry.v1.Member.hold:type_name -> google.protobuf.Duration
-	83,  // 22: registry.v1.ReadOptions.max_staleness:type_name -> google.protobuf.Duration
-	83,  // 23: registry.v1.Receipt.lag:type_name -> google.protobuf.Duration
+	85,  // 19: registry.v1.Member.ttl:type_name -> google.protobuf.Duration
+	84,  // 20: registry.v1.Member.registered_at:type_name -> google.protobuf.Timestamp
+	85,  // 21: registry.v1.Member.hold:type_name -> google.protobuf.Duration
+	85,  // 22: registry.v1.ReadOptions.max_staleness:type_name -> google.protobuf.Duration
+	85,  // 23: registry.v1.Receipt.lag:type_name -> google.protobuf.Duration
 	20,  // 24: registry.v1.IndexRequest.read:type_name -> registry.v1.ReadOptions
-	81,  // 25: registry.v1.RegisterRequest.meta:type_name -> registry.v1.RegisterRequest.MetaEntry
-	83,  // 26: registry.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
+	83,  // 25: registry.v1.RegisterRequest.meta:type_name -> registry.v1.RegisterRequest.MetaEntry
+	85,  // 26: registry.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
 	1,   // 27: registry.v1.RegisterRequest.state:type_name -> registry.v1.MemberState
-	83,  // 28: registry.v1.RegisterResponse.ttl:type_name -> google.protobuf.Duration
+	85,  // 28: registry.v1.RegisterResponse.ttl:type_name -> google.protobuf.Duration
 	24,  // 29: registry.v1.RegisterManyRequest.registrations:type_name -> registry.v1.RegisterRequest
 	28,  // 30: registry.v1.RegisterManyResponse.results:type_name -> registry.v1.RegisterResult
 	25,  // 31: registry.v1.RegisterResult.registered:type_name -> registry.v1.RegisterResponse
 	29,  // 32: registry.v1.RegisterResult.failure:type_name -> registry.v1.Failure
-	79,  // 33: registry.v1.Failure.detail:type_name -> registry.v1.ErrorDetail
+	81,  // 33: registry.v1.Failure.detail:type_name -> registry.v1.ErrorDetail
 	20,  // 34: registry.v1.MatchRequest.read:type_name -> registry.v1.ReadOptions
 	19,  // 35: registry.v1.MatchResponse.members:type_name -> registry.v1.Member
 	21,  // 36: registry.v1.MatchResponse.receipt:type_name -> registry.v1.Receipt
@@ -6152,10 +6278,10 @@ var file_rpc_registrypb_registry_proto_depIdxs = []int32{
 	21,  // 48: registry.v1.GroupsResponse.receipt:type_name -> registry.v1.Receipt
 	40,  // 49: registry.v1.SetGroupRequest.config:type_name -> registry.v1.GroupConfig
 	1,   // 50: registry.v1.UpdateMemberRequest.state:type_name -> registry.v1.MemberState
-	83,  // 51: registry.v1.UpdateMemberRequest.hold:type_name -> google.protobuf.Duration
+	85,  // 51: registry.v1.UpdateMemberRequest.hold:type_name -> google.protobuf.Duration
 	2,   // 52: registry.v1.GuardResponse.phase:type_name -> registry.v1.GuardResponse.Phase
-	83,  // 53: registry.v1.GuardResponse.hold_left:type_name -> google.protobuf.Duration
-	83,  // 54: registry.v1.WatchRequest.progress_interval:type_name -> google.protobuf.Duration
+	85,  // 53: registry.v1.GuardResponse.hold_left:type_name -> google.protobuf.Duration
+	85,  // 54: registry.v1.WatchRequest.progress_interval:type_name -> google.protobuf.Duration
 	55,  // 55: registry.v1.WatchRequest.known:type_name -> registry.v1.KnownGroup
 	60,  // 56: registry.v1.WatchEvent.groups:type_name -> registry.v1.GroupList
 	61,  // 57: registry.v1.WatchEvent.nodes:type_name -> registry.v1.NodeList
@@ -6169,9 +6295,9 @@ var file_rpc_registrypb_registry_proto_depIdxs = []int32{
 	19,  // 65: registry.v1.GroupDelta.put:type_name -> registry.v1.Member
 	41,  // 66: registry.v1.GroupList.groups:type_name -> registry.v1.Group
 	62,  // 67: registry.v1.NodeList.nodes:type_name -> registry.v1.Node
-	83,  // 68: registry.v1.Progress.lag:type_name -> google.protobuf.Duration
+	85,  // 68: registry.v1.Progress.lag:type_name -> google.protobuf.Duration
 	66,  // 69: registry.v1.StatusResponse.nodes:type_name -> registry.v1.NodeStatus
-	83,  // 70: registry.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
+	85,  // 70: registry.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
 	20,  // 71: registry.v1.SaveSnapshotRequest.read:type_name -> registry.v1.ReadOptions
 	21,  // 72: registry.v1.SaveSnapshotResponse.receipt:type_name -> registry.v1.Receipt
 	3,   // 73: registry.v1.ErrorDetail.reason:type_name -> registry.v1.ErrorDetail.Reason
@@ -6192,49 +6318,51 @@ var file_rpc_registrypb_registry_proto_depIdxs = []int32{
 	52,  // 88: registry.v1.Registry.Guard:input_type -> registry.v1.GuardRequest
 	54,  // 89: registry.v1.Registry.Watch:input_type -> registry.v1.WatchRequest
 	64,  // 90: registry.v1.Cluster.Status:input_type -> registry.v1.StatusRequest
-	67,  // 91: registry.v1.Cluster.Join:input_type -> registry.v1.JoinRequest
-	69,  // 92: registry.v1.Cluster.Remove:input_type -> registry.v1.RemoveRequest
-	71,  // 93: registry.v1.Cluster.Leave:input_type -> registry.v1.LeaveRequest
-	73,  // 94: registry.v1.Cluster.Transfer:input_type -> registry.v1.TransferRequest
-	75,  // 95: registry.v1.Cluster.SaveSnapshot:input_type -> registry.v1.SaveSnapshotRequest
-	77,  // 96: registry.v1.Cluster.RestoreSnapshot:input_type -> registry.v1.RestoreSnapshotRequest
-	7,   // 97: registry.v1.Tokens.Init:input_type -> registry.v1.InitTokensRequest
-	9,   // 98: registry.v1.Tokens.Create:input_type -> registry.v1.CreateTokenRequest
-	11,  // 99: registry.v1.Tokens.Rotate:input_type -> registry.v1.RotateTokenRequest
-	13,  // 100: registry.v1.Tokens.Revoke:input_type -> registry.v1.RevokeTokenRequest
-	15,  // 101: registry.v1.Tokens.List:input_type -> registry.v1.ListTokensRequest
-	17,  // 102: registry.v1.Tokens.Self:input_type -> registry.v1.SelfRequest
-	25,  // 103: registry.v1.Registry.Register:output_type -> registry.v1.RegisterResponse
-	27,  // 104: registry.v1.Registry.RegisterMany:output_type -> registry.v1.RegisterManyResponse
-	31,  // 105: registry.v1.Registry.Deregister:output_type -> registry.v1.DeregisterResponse
-	33,  // 106: registry.v1.Registry.Heartbeat:output_type -> registry.v1.HeartbeatResponse
-	33,  // 107: registry.v1.Registry.HeartbeatStream:output_type -> registry.v1.HeartbeatResponse
-	35,  // 108: registry.v1.Registry.Match:output_type -> registry.v1.MatchResponse
-	37,  // 109: registry.v1.Registry.MatchMany:output_type -> registry.v1.MatchManyResponse
-	39,  // 110: registry.v1.Registry.Members:output_type -> registry.v1.MembersResponse
-	43,  // 111: registry.v1.Registry.Groups:output_type -> registry.v1.GroupsResponse
-	45,  // 112: registry.v1.Registry.SetGroup:output_type -> registry.v1.SetGroupResponse
-	47,  // 113: registry.v1.Registry.DeleteGroup:output_type -> registry.v1.DeleteGroupResponse
-	49,  // 114: registry.v1.Registry.UpdateMember:output_type -> registry.v1.UpdateMemberResponse
-	51,  // 115: registry.v1.Registry.AcceptLoss:output_type -> registry.v1.AcceptLossResponse
-	23,  // 116: registry.v1.Registry.Index:output_type -> registry.v1.IndexResponse
-	53,  // 117: registry.v1.Registry.Guard:output_type -> registry.v1.GuardResponse
-	56,  // 118: registry.v1.Registry.Watch:output_type -> registry.v1.WatchEvent
-	65,  // 119: registry.v1.Cluster.Status:output_type -> registry.v1.StatusResponse
-	68,  // 120: registry.v1.Cluster.Join:output_type -> registry.v1.JoinResponse
-	70,  // 121: registry.v1.Cluster.Remove:output_type -> registry.v1.RemoveResponse
-	72,  // 122: registry.v1.Cluster.Leave:output_type -> registry.v1.LeaveResponse
-	74,  // 123: registry.v1.Cluster.Transfer:output_type -> registry.v1.TransferResponse
-	76,  // 124: registry.v1.Cluster.SaveSnapshot:output_type -> registry.v1.SaveSnapshotResponse
-	78,  // 125: registry.v1.Cluster.RestoreSnapshot:output_type -> registry.v1.RestoreSnapshotResponse
-	8,   // 126: registry.v1.Tokens.Init:output_type -> registry.v1.InitTokensResponse
-	10,  // 127: registry.v1.Tokens.Create:output_type -> registry.v1.CreateTokenResponse
-	12,  // 128: registry.v1.Tokens.Rotate:output_type -> registry.v1.RotateTokenResponse
-	14,  // 129: registry.v1.Tokens.Revoke:output_type -> registry.v1.RevokeTokenResponse
-	16,  // 130: registry.v1.Tokens.List:output_type -> registry.v1.ListTokensResponse
-	18,  // 131: registry.v1.Tokens.Self:output_type -> registry.v1.SelfResponse
-	103, // [103:132] is the sub-list for method output_type
-	74,  // [74:103] is the sub-list for method input_type
+	69,  // 91: registry.v1.Cluster.Join:input_type -> registry.v1.JoinRequest
+	71,  // 92: registry.v1.Cluster.Remove:input_type -> registry.v1.RemoveRequest
+	73,  // 93: registry.v1.Cluster.Leave:input_type -> registry.v1.LeaveRequest
+	75,  // 94: registry.v1.Cluster.Transfer:input_type -> registry.v1.TransferRequest
+	77,  // 95: registry.v1.Cluster.SaveSnapshot:input_type -> registry.v1.SaveSnapshotRequest
+	79,  // 96: registry.v1.Cluster.RestoreSnapshot:input_type -> registry.v1.RestoreSnapshotRequest
+	67,  // 97: registry.v1.Cluster.RaiseFeatureLevel:input_type -> registry.v1.RaiseFeatureLevelRequest
+	7,   // 98: registry.v1.Tokens.Init:input_type -> registry.v1.InitTokensRequest
+	9,   // 99: registry.v1.Tokens.Create:input_type -> registry.v1.CreateTokenRequest
+	11,  // 100: registry.v1.Tokens.Rotate:input_type -> registry.v1.RotateTokenRequest
+	13,  // 101: registry.v1.Tokens.Revoke:input_type -> registry.v1.RevokeTokenRequest
+	15,  // 102: registry.v1.Tokens.List:input_type -> registry.v1.ListTokensRequest
+	17,  // 103: registry.v1.Tokens.Self:input_type -> registry.v1.SelfRequest
+	25,  // 104: registry.v1.Registry.Register:output_type -> registry.v1.RegisterResponse
+	27,  // 105: registry.v1.Registry.RegisterMany:output_type -> registry.v1.RegisterManyResponse
+	31,  // 106: registry.v1.Registry.Deregister:output_type -> registry.v1.DeregisterResponse
+	33,  // 107: registry.v1.Registry.Heartbeat:output_type -> registry.v1.HeartbeatResponse
+	33,  // 108: registry.v1.Registry.HeartbeatStream:output_type -> registry.v1.HeartbeatResponse
+	35,  // 109: registry.v1.Registry.Match:output_type -> registry.v1.MatchResponse
+	37,  // 110: registry.v1.Registry.MatchMany:output_type -> registry.v1.MatchManyResponse
+	39,  // 111: registry.v1.Registry.Members:output_type -> registry.v1.MembersResponse
+	43,  // 112: registry.v1.Registry.Groups:output_type -> registry.v1.GroupsResponse
+	45,  // 113: registry.v1.Registry.SetGroup:output_type -> registry.v1.SetGroupResponse
+	47,  // 114: registry.v1.Registry.DeleteGroup:output_type -> registry.v1.DeleteGroupResponse
+	49,  // 115: registry.v1.Registry.UpdateMember:output_type -> registry.v1.UpdateMemberResponse
+	51,  // 116: registry.v1.Registry.AcceptLoss:output_type -> registry.v1.AcceptLossResponse
+	23,  // 117: registry.v1.Registry.Index:output_type -> registry.v1.IndexResponse
+	53,  // 118: registry.v1.Registry.Guard:output_type -> registry.v1.GuardResponse
+	56,  // 119: registry.v1.Registry.Watch:output_type -> registry.v1.WatchEvent
+	65,  // 120: registry.v1.Cluster.Status:output_type -> registry.v1.StatusResponse
+	70,  // 121: registry.v1.Cluster.Join:output_type -> registry.v1.JoinResponse
+	72,  // 122: registry.v1.Cluster.Remove:output_type -> registry.v1.RemoveResponse
+	74,  // 123: registry.v1.Cluster.Leave:output_type -> registry.v1.LeaveResponse
+	76,  // 124: registry.v1.Cluster.Transfer:output_type -> registry.v1.TransferResponse
+	78,  // 125: registry.v1.Cluster.SaveSnapshot:output_type -> registry.v1.SaveSnapshotResponse
+	80,  // 126: registry.v1.Cluster.RestoreSnapshot:output_type -> registry.v1.RestoreSnapshotResponse
+	68,  // 127: registry.v1.Cluster.RaiseFeatureLevel:output_type -> registry.v1.RaiseFeatureLevelResponse
+	8,   // 128: registry.v1.Tokens.Init:output_type -> registry.v1.InitTokensResponse
+	10,  // 129: registry.v1.Tokens.Create:output_type -> registry.v1.CreateTokenResponse
+	12,  // 130: registry.v1.Tokens.Rotate:output_type -> registry.v1.RotateTokenResponse
+	14,  // 131: registry.v1.Tokens.Revoke:output_type -> registry.v1.RevokeTokenResponse
+	16,  // 132: registry.v1.Tokens.List:output_type -> registry.v1.ListTokensResponse
+	18,  // 133: registry.v1.Tokens.Self:output_type -> registry.v1.SelfResponse
+	104, // [104:134] is the sub-list for method output_type
+	74,  // [74:104] is the sub-list for method input_type
 	74,  // [74:74] is the sub-list for extension type_name
 	74,  // [74:74] is the sub-list for extension extendee
 	0,   // [0:74] is the sub-list for field type_name
@@ -6275,7 +6403,7 @@ func file_rpc_registrypb_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rpc_registrypb_registry_proto_rawDesc), len(file_rpc_registrypb_registry_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   78,
+			NumMessages:   80,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -764,13 +764,14 @@ var Registry_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	Cluster_Status_FullMethodName          = "/registry.v1.Cluster/Status"
-	Cluster_Join_FullMethodName            = "/registry.v1.Cluster/Join"
-	Cluster_Remove_FullMethodName          = "/registry.v1.Cluster/Remove"
-	Cluster_Leave_FullMethodName           = "/registry.v1.Cluster/Leave"
-	Cluster_Transfer_FullMethodName        = "/registry.v1.Cluster/Transfer"
-	Cluster_SaveSnapshot_FullMethodName    = "/registry.v1.Cluster/SaveSnapshot"
-	Cluster_RestoreSnapshot_FullMethodName = "/registry.v1.Cluster/RestoreSnapshot"
+	Cluster_Status_FullMethodName            = "/registry.v1.Cluster/Status"
+	Cluster_Join_FullMethodName              = "/registry.v1.Cluster/Join"
+	Cluster_Remove_FullMethodName            = "/registry.v1.Cluster/Remove"
+	Cluster_Leave_FullMethodName             = "/registry.v1.Cluster/Leave"
+	Cluster_Transfer_FullMethodName          = "/registry.v1.Cluster/Transfer"
+	Cluster_SaveSnapshot_FullMethodName      = "/registry.v1.Cluster/SaveSnapshot"
+	Cluster_RestoreSnapshot_FullMethodName   = "/registry.v1.Cluster/RestoreSnapshot"
+	Cluster_RaiseFeatureLevel_FullMethodName = "/registry.v1.Cluster/RaiseFeatureLevel"
 )
 
 // ClusterClient is the client API for Cluster service.
@@ -798,6 +799,9 @@ type ClusterClient interface {
 	// RestoreSnapshot replaces groups, members and tokens by those of a snapshot file, at
 	// one index of the log. A file that cannot be restored changes nothing.
 	RestoreSnapshot(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[RestoreSnapshotRequest, RestoreSnapshotResponse], error)
+	// RaiseFeatureLevel allows what a newer version added, once all nodes support it.
+	// From then on earlier versions are refused: there is no way back. Idempotent.
+	RaiseFeatureLevel(ctx context.Context, in *RaiseFeatureLevelRequest, opts ...grpc.CallOption) (*RaiseFeatureLevelResponse, error)
 }
 
 type clusterClient struct {
@@ -890,6 +894,16 @@ func (c *clusterClient) RestoreSnapshot(ctx context.Context, opts ...grpc.CallOp
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Cluster_RestoreSnapshotClient = grpc.ClientStreamingClient[RestoreSnapshotRequest, RestoreSnapshotResponse]
 
+func (c *clusterClient) RaiseFeatureLevel(ctx context.Context, in *RaiseFeatureLevelRequest, opts ...grpc.CallOption) (*RaiseFeatureLevelResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RaiseFeatureLevelResponse)
+	err := c.cc.Invoke(ctx, Cluster_RaiseFeatureLevel_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ClusterServer is the server API for Cluster service.
 // All implementations must embed UnimplementedClusterServer
 // for forward compatibility.
@@ -915,6 +929,9 @@ type ClusterServer interface {
 	// RestoreSnapshot replaces groups, members and tokens by those of a snapshot file, at
 	// one index of the log. A file that cannot be restored changes nothing.
 	RestoreSnapshot(grpc.ClientStreamingServer[RestoreSnapshotRequest, RestoreSnapshotResponse]) error
+	// RaiseFeatureLevel allows what a newer version added, once all nodes support it.
+	// From then on earlier versions are refused: there is no way back. Idempotent.
+	RaiseFeatureLevel(context.Context, *RaiseFeatureLevelRequest) (*RaiseFeatureLevelResponse, error)
 	mustEmbedUnimplementedClusterServer()
 }
 
@@ -945,6 +962,9 @@ func (UnimplementedClusterServer) SaveSnapshot(*SaveSnapshotRequest, grpc.Server
 }
 func (UnimplementedClusterServer) RestoreSnapshot(grpc.ClientStreamingServer[RestoreSnapshotRequest, RestoreSnapshotResponse]) error {
 	return status.Error(codes.Unimplemented, "method RestoreSnapshot not implemented")
+}
+func (UnimplementedClusterServer) RaiseFeatureLevel(context.Context, *RaiseFeatureLevelRequest) (*RaiseFeatureLevelResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RaiseFeatureLevel not implemented")
 }
 func (UnimplementedClusterServer) mustEmbedUnimplementedClusterServer() {}
 func (UnimplementedClusterServer) testEmbeddedByValue()                 {}
@@ -1075,6 +1095,24 @@ func _Cluster_RestoreSnapshot_Handler(srv interface{}, stream grpc.ServerStream)
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Cluster_RestoreSnapshotServer = grpc.ClientStreamingServer[RestoreSnapshotRequest, RestoreSnapshotResponse]
 
+func _Cluster_RaiseFeatureLevel_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RaiseFeatureLevelRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).RaiseFeatureLevel(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_RaiseFeatureLevel_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).RaiseFeatureLevel(ctx, req.(*RaiseFeatureLevelRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Cluster_ServiceDesc is the grpc.ServiceDesc for Cluster service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1101,6 +1139,10 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Transfer",
 			Handler:    _Cluster_Transfer_Handler,
+		},
+		{
+			MethodName: "RaiseFeatureLevel",
+			Handler:    _Cluster_RaiseFeatureLevel_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

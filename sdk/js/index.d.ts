@@ -340,6 +340,7 @@ export class NotOwnerError extends RegistryError {}
 export class TokensOffError extends RegistryError {}
 export class LastAdminError extends RegistryError {}
 export class UnknownTokenError extends RegistryError {}
+export class FeatureLevelError extends RegistryError {}
 export class UnavailableError extends RegistryError {}
 export class ClosedError extends RegistryError {}
 export class HeldError extends RegistryError {}

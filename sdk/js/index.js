@@ -5,7 +5,7 @@ import { Client } from './lib/client.js';
 export { Client } from './lib/client.js';
 export {
   BusyError, ClosedError, ConflictError, EmptyGroupError, ExhaustedError, FencedError, GroupNotEmptyError, HeldError,
-  InvalidArgumentError, LastAdminError, MembershipError, MisdirectedError, NoLeaderError, NotOwnerError, NotReadyError,
+  FeatureLevelError, InvalidArgumentError, LastAdminError, MembershipError, MisdirectedError, NoLeaderError, NotOwnerError, NotReadyError,
   OutcomeUnknownError, PermissionDeniedError, RegistryError, RevisionMismatchError, StaleError, TokensOffError,
   UnauthenticatedError, UnavailableError, UnknownGroupError, UnknownMemberError, UnknownNodeError, UnknownTokenError, WrongClusterError,
 } from './lib/errors.js';

@@ -35,6 +35,7 @@ export class PermissionDeniedError extends RegistryError {}
 export class NotOwnerError extends RegistryError {}
 export class TokensOffError extends RegistryError {}
 export class LastAdminError extends RegistryError {}
+export class FeatureLevelError extends RegistryError {}
 export class UnknownTokenError extends RegistryError {}
 /** No node could be reached: the message lists the addresses that were tried. */
 export class UnavailableError extends RegistryError {}
@@ -58,7 +59,7 @@ const classes = {
   membership: MembershipError, exhausted: ExhaustedError, busy: BusyError, wrong_cluster: WrongClusterError,
   group_not_empty: GroupNotEmptyError, unknown_node: UnknownNodeError, unauthenticated: UnauthenticatedError,
   permission_denied: PermissionDeniedError, not_owner: NotOwnerError, tokens_off: TokensOffError, last_admin: LastAdminError,
-  unknown_token: UnknownTokenError,
+  unknown_token: UnknownTokenError, feature_level: FeatureLevelError,
 };
 
 /** errorOf makes an error of its reason's class. */

@@ -70,7 +70,7 @@ test('errors have a class, a field and a limit', async (t) => {
   for (const n of cluster.nodes) n.intercept = () => ({ status: 400, reason: 'invalid_argument', field: 'key', limit: 'at most 4 KiB', detail: 'key: too long' });
   await assert.rejects(client.match('web', 'k'), (e) => e instanceof registry.InvalidArgumentError && e.field === 'key' && e.limit === 'at most 4 KiB');
   const reasons = ['EMPTY_GROUP', 'UNKNOWN_MEMBER', 'CONFLICT', 'FENCED', 'REVISION_MISMATCH', 'MEMBERSHIP', 'EXHAUSTED', 'GROUP_NOT_EMPTY', 'UNKNOWN_NODE',
-    'PERMISSION_DENIED', 'NOT_OWNER', 'TOKENS_OFF', 'LAST_ADMIN', 'UNKNOWN_TOKEN'];
+    'PERMISSION_DENIED', 'NOT_OWNER', 'TOKENS_OFF', 'LAST_ADMIN', 'UNKNOWN_TOKEN', 'FEATURE_LEVEL'];
   for (const reason of reasons.map((r) => r.toLowerCase())) {
     for (const n of cluster.nodes) n.intercept = () => ({ status: 409, reason });
     const name = reason.split('_').map((word) => word[0].toUpperCase() + word.slice(1)).join('') + 'Error';

@@ -183,6 +183,12 @@ class UnknownTokenError(RegistryError):
     reason = "unknown_token"
 
 
+class FeatureLevelError(RegistryError):
+    """The cluster's feature level does not allow the call yet."""
+
+    reason = "feature_level"
+
+
 class UnavailableError(RegistryError):
     """No node could be reached. The message lists the addresses that were tried, with their errors."""
 
