@@ -6,6 +6,7 @@ VERSION      ?= $(shell git describe --tags --dirty 2>/dev/null)
 FUZZTIME     ?= 30s
 BENCH        ?= .
 FAULTRUNS    ?= 20
+SCALE        ?=
 
 .DEFAULT_GOAL := help
 
@@ -56,8 +57,8 @@ compare: ## measure calls beside etcd's newest release, built here (ten minutes 
 	go -C tests run ./compare
 
 .PHONY: scale
-scale: ## measure what 10,000 to a million members cost (ten minutes)
-	go -C tests run ./scale
+scale: ## measure what 10,000 to a million members cost (SCALE="-groups 1,1000,100000 -json"; ten minutes)
+	go -C tests run ./scale $(SCALE)
 
 .PHONY: failover
 failover: ## time the loss of a leader, beside etcd's newest release

@@ -3,6 +3,9 @@
 //
 //	go -C tests run ./scale -members 1000000 -groups 10000
 //
-// It fills fresh nodes for each pair of -members and -groups. With -beat it then lets that
-// many of the leases beat at a TTL of 10 s, and measures the leader's processor time.
+// It fills fresh nodes for each pair of -members and -groups. At a limit the row has as many
+// members as were taken, and the limit. With -beat, clients of the SDK then take that many
+// members over, with leases of a TTL of 10 s. The program measures the leader's processor
+// time while they beat, kills the leader, and measures the time until each lease was renewed
+// by a heartbeat that was sent after that. If one is lost, the run fails.
 package main

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -11,7 +12,6 @@ import (
 	"strings"
 	"syscall"
 	"text/tabwriter"
-	"time"
 
 	"github.com/werbenhu/registry/tests/systems"
 )
@@ -19,18 +19,20 @@ import (
 func main() {
 	members := flag.String("members", "10000,100000,1000000", "members of the cluster, comma-separated")
 	groups := flag.String("groups", "1000", "groups that they are spread over, comma-separated")
-	beat := flag.Int("beat", 100_000, "leases that beat at the end, at most; 0: none")
+	virtualNodes := flag.Int("virtual-nodes", 0, "of each group, a power of two from 64 to 4096; 0: the default")
+	beat := flag.Int("beat", 100_000, "leases that beat at the end and lose their leader, at most; 0: none")
+	asJSON := flag.Bool("json", false, "print an object for each row")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *members, *groups, *beat); err != nil {
+	if err := run(ctx, *members, *groups, size{virtualNodes: *virtualNodes, beat: *beat}, *asJSON); err != nil {
 		fmt.Fprintln(os.Stderr, "scale:", err)
 		stop()
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, members, groups string, beat int) (err error) {
+func run(ctx context.Context, members, groups string, of size, asJSON bool) (err error) {
 	dir, err := os.MkdirTemp("", "scale-")
 	if err != nil {
 		return err
@@ -41,7 +43,9 @@ func run(ctx context.Context, members, groups string, beat int) (err error) {
 		return err
 	}
 	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(out, "members\tgroups\tmembers/s\tRSS of a node\tsnapshot\tsave\trestart\tjoin\tbeating\tleader's processor\t")
+	if !asJSON {
+		fmt.Fprintln(out, header)
+	}
 	for n, err := range numbers(members) {
 		if err != nil {
 			return err
@@ -50,17 +54,26 @@ func run(ctx context.Context, members, groups string, beat int) (err error) {
 			if err != nil {
 				return err
 			}
-			row, err := measure(ctx, program, dir, size{members: n, groups: min(n, g), beat: min(n, beat)})
+			of.members, of.groups = n, min(n, g)
+			row, err := measure(ctx, program, dir, of)
 			if err != nil {
 				return fmt.Errorf("%d members in %d groups: %w", n, g, err)
 			}
-			fmt.Fprintln(out, row)
-			if err := out.Flush(); err != nil { // each row as soon as it is known
+			if err := printRow(out, row, asJSON); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// printRow prints each row as soon as it is known.
+func printRow(out *tabwriter.Writer, row result, asJSON bool) error {
+	if asJSON {
+		return json.NewEncoder(os.Stdout).Encode(row)
+	}
+	fmt.Fprintln(out, row)
+	return out.Flush()
 }
 
 func numbers(list string) func(func(int, error) bool) {
@@ -76,6 +89,3 @@ func numbers(list string) func(func(int, error) bool) {
 		}
 	}
 }
-
-// since is rounded for the table.
-func since(began time.Time) time.Duration { return time.Since(began).Round(10 * time.Millisecond) }

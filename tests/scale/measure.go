@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -19,106 +20,218 @@ import (
 const (
 	batch   = 1000 // members of a call
 	callers = 4
-	ttl     = 10 * time.Second // of those that beat
 	beating = 20 * time.Second
 )
 
-type size struct{ members, groups, beat int }
+// size is what a run is of. virtualNodes are those of each group; 0: the default.
+type size struct{ members, groups, virtualNodes, beat int }
 
-// measure returns a row of the table.
-func measure(ctx context.Context, program, dir string, of size) (row string, err error) {
+// result is a row of the table.
+type result struct {
+	Members      int     `json:"members"` // that the nodes took
+	Groups       int     `json:"groups"`
+	VirtualNodes int     `json:"virtual_nodes"` // 0: the default
+	Refused      string  `json:"refused"`       // why the nodes took no more; empty: they took all
+	PerSecond    float64 `json:"registered_per_second"`
+	RSS          int64   `json:"rss_bytes"` // of the node with most, after the registrations
+	Snapshot     int     `json:"snapshot_bytes"`
+	Save         float64 `json:"save_seconds"`
+	Restart      float64 `json:"restart_seconds"`
+	Join         float64 `json:"join_seconds"`
+	Beating      int     `json:"leases_that_beat"`
+	Processor    float64 `json:"leader_processors"` // while they beat
+	Failover     float64 `json:"failover_seconds"`  // from the loss of the leader until all had beaten again
+	Peak         int64   `json:"peak_rss_bytes"`    // of any node, at any time
+}
+
+const header = "members\tgroups\tmembers/s\tRSS of a node\tsnapshot\tsave\trestart\tjoin\tbeating\tleader's processor\tall beat after its loss\tpeak RSS\tno more because\t"
+
+func (r result) String() string {
+	beats := "-\t-"
+	if r.Beating > 0 {
+		beats = fmt.Sprintf("%.2f\t%.1fs", r.Processor, r.Failover)
+	}
+	mb := func(bytes int64) string { return fmt.Sprintf("%.0f MB", float64(bytes)/1e6) }
+	return fmt.Sprintf("%d\t%d\t%.0f\t%s\t%.1f MB\t%.2fs\t%.1fs\t%.1fs\t%d\t%s\t%s\t%s\t", r.Members, r.Groups, r.PerSecond, mb(r.RSS),
+		float64(r.Snapshot)/1e6, r.Save, r.Restart, r.Join, r.Beating, beats, mb(r.Peak), r.Refused)
+}
+
+// measure fills three new nodes and returns their row.
+func measure(ctx context.Context, program, dir string, of size) (r result, err error) {
 	dir, err = os.MkdirTemp(dir, "nodes-")
 	if err != nil {
-		return "", err
+		return r, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	nodes, err := systems.StartRegistry(ctx, program, dir)
 	if err != nil {
-		return "", err
+		return r, err
 	}
 	defer nodes.Close()
+	r = result{Groups: of.groups, VirtualNodes: of.virtualNodes}
+	if err := setGroups(ctx, nodes, of); err != nil {
+		return r, fmt.Errorf("set groups: %w", err)
+	}
 	began := time.Now()
-	if err := fill(ctx, nodes, of); err != nil {
-		return "", fmt.Errorf("fill: %w", err)
+	if r.Members, r.Refused, err = fill(ctx, nodes, of); err != nil {
+		return r, fmt.Errorf("fill: %w", err)
 	}
-	rate := float64(of.members) / time.Since(began).Seconds()
-	leader, err := nodes.Leader(ctx)
-	if err != nil {
-		return "", err
+	r.PerSecond = float64(r.Members) / time.Since(began).Seconds()
+	if r.RSS, err = nodes.RSS(); err != nil {
+		return r, err
 	}
-	rss, err := nodes.RSS()
-	if err != nil {
-		return "", err
-	}
-	began = time.Now()
-	bytes, err := save(ctx, nodes, (leader+1)%systems.Nodes)
-	if err != nil {
-		return "", fmt.Errorf("save: %w", err)
-	}
-	saved := since(began)
-	began = time.Now()
-	if err := nodes.Restart(ctx, (leader+1)%systems.Nodes); err != nil {
-		return "", fmt.Errorf("restart: %w", err)
-	}
-	restarted := since(began)
-	began = time.Now()
-	if err := nodes.Join(ctx, "n4", filepath.Join(dir, "n4")); err != nil {
-		return "", fmt.Errorf("join: %w", err)
-	}
-	joined := since(began)
-	share := "-"
-	if of.beat > 0 {
-		if share, err = beat(ctx, nodes, leader, of.beat); err != nil {
-			return "", fmt.Errorf("beat: %w", err)
+	follower := -1
+	for _, step := range []struct {
+		name string
+		took *float64
+		do   func() error
+	}{
+		{"find the leader", nil, func() error { leader, err := nodes.Leader(ctx); follower = (leader + 1) % systems.Nodes; return err }},
+		{"save", &r.Save, func() (err error) { r.Snapshot, err = save(ctx, nodes, follower); return err }},
+		{"restart", &r.Restart, func() error { return nodes.Restart(ctx, follower) }},
+		{"join", &r.Join, func() error { return nodes.Join(ctx, "n4", filepath.Join(dir, "n4")) }},
+		{"beat", nil, func() error {
+			if of.beat = min(of.beat, r.Members); r.Refused != "" {
+				of.beat = min(of.beat, r.Members/2) // of the last ones some are missing
+			}
+			return r.beat(ctx, nodes, of)
+		}},
+	} {
+		began := time.Now()
+		if err := step.do(); err != nil {
+			return r, fmt.Errorf("%s: %w", step.name, err)
+		}
+		if step.took != nil {
+			*step.took = time.Since(began).Seconds()
 		}
 	}
-	return fmt.Sprintf("%d\t%d\t%.0f\t%.0f MB\t%.1f MB\t%v\t%v\t%v\t%d\t%s\t", of.members, of.groups, rate, float64(rss)/1e6,
-		float64(bytes)/1e6, saved, restarted, joined, of.beat, share), nil
+	return r, nil
 }
 
-// fill registers members of typical size: an id of 20 bytes, an address of 21, two pairs
-// of metadata. Their leases outlast the run, but those that beat later.
-func fill(ctx context.Context, nodes *systems.Registry, of size) error {
+// beat measures what heartbeats cost, and their return after the loss of the leader.
+func (r *result) beat(ctx context.Context, nodes *systems.Registry, of size) (err error) {
+	if of.beat > 0 {
+		s, err := startServices(ctx, nodes, of)
+		if err != nil {
+			return err
+		}
+		defer s.close()
+		leader, err := nodes.Leader(ctx)
+		if err != nil {
+			return err
+		}
+		r.Beating = of.beat
+		if r.Processor, err = s.processorShare(ctx, nodes, leader); err != nil {
+			return err
+		}
+		if r.Peak, err = nodes.PeakRSS(); err != nil { // of the leader, too
+			return err
+		}
+		took, err := s.loseLeader(ctx, nodes, leader)
+		if err != nil {
+			return fmt.Errorf("loss of the leader: %w", err)
+		}
+		r.Failover = took.Seconds()
+	}
+	peak, err := nodes.PeakRSS()
+	r.Peak = max(r.Peak, peak)
+	return err
+}
+
+// setGroups creates the groups, if they are to have other virtual nodes than by default.
+func setGroups(ctx context.Context, nodes *systems.Registry, of size) error {
+	if of.virtualNodes == 0 {
+		return nil
+	}
 	leader, err := nodes.Leader(ctx)
 	if err != nil {
 		return err
 	}
 	api := registrypb.NewRegistryClient(nodes.Conns[leader])
 	calls, ctx := errgroup.WithContext(ctx)
-	calls.SetLimit(callers)
-	for from := 0; from < of.members; from += batch {
+	calls.SetLimit(batch)
+	for g := range of.groups {
 		calls.Go(func() error {
-			req := &registrypb.RegisterManyRequest{}
-			for i := from; i < min(from+batch, of.members); i++ {
-				req.Registrations = append(req.Registrations, registration(i, i%of.groups, time.Hour))
-			}
-			_, err := register(ctx, api, req)
+			_, err := api.SetGroup(ctx, &registrypb.SetGroupRequest{Group: group(g), Config: &registrypb.GroupConfig{VirtualNodes: uint32(of.virtualNodes)}})
 			return err
 		})
 	}
 	return calls.Wait()
 }
 
-func registration(i, group int, ttl time.Duration) *registrypb.RegisterRequest {
+// fill registers members of typical size: an id of 20 bytes, an address of 21, two pairs
+// of metadata. Their leases outlast the run, but those that beat later. At a limit it
+// returns how many there are and which limit it is.
+func fill(ctx context.Context, nodes *systems.Registry, of size) (members int, refused string, err error) {
+	leader, err := nodes.Leader(ctx)
+	if err != nil {
+		return 0, "", err
+	}
+	api := registrypb.NewRegistryClient(nodes.Conns[leader])
+	var taken atomic.Int64
+	var limit atomic.Pointer[string]
+	calls, ctx := errgroup.WithContext(ctx)
+	calls.SetLimit(callers)
+	for from := 0; from < of.members && ctx.Err() == nil && limit.Load() == nil; from += batch {
+		calls.Go(func() error {
+			req := &registrypb.RegisterManyRequest{}
+			for i := from; i < min(from+batch, of.members); i++ {
+				req.Registrations = append(req.Registrations, registration(i, i%of.groups))
+			}
+			n, reached, err := register(ctx, api, req)
+			taken.Add(int64(n))
+			if reached != "" {
+				limit.Store(&reached)
+			}
+			return err
+		})
+	}
+	err = calls.Wait()
+	if reached := limit.Load(); reached != nil {
+		refused = *reached
+	}
+	return int(taken.Load()), refused, err
+}
+
+func group(i int) string { return fmt.Sprintf("group-%05d", i) }
+
+func registration(i, of int) *registrypb.RegisterRequest {
 	return &registrypb.RegisterRequest{
-		Group: fmt.Sprintf("group-%05d", group), Id: fmt.Sprintf("member-%013d", i), Addr: fmt.Sprintf("10.%03d.%03d.%03d:08080", i>>16, i>>8&255, i&255),
-		Ttl: durationpb.New(ttl), Meta: map[string]string{"zone": "eu-west-1a", "version": "1.24.3"},
+		Group: group(of), Id: fmt.Sprintf("member-%013d", i), Addr: fmt.Sprintf("10.%03d.%03d.%03d:08080", i>>16, i>>8&255, i&255),
+		Ttl: durationpb.New(time.Hour), Meta: map[string]string{"zone": "eu-west-1a", "version": "1.24.3"},
 	}
 }
 
-// register returns the leases.
-func register(ctx context.Context, api registrypb.RegistryClient, req *registrypb.RegisterManyRequest) (leases []uint64, err error) {
-	resp, err := api.RegisterMany(ctx, req)
-	if err != nil {
-		return nil, err
-	}
-	for _, r := range resp.Results {
-		if f := r.GetFailure(); f != nil {
-			return nil, errors.New(f.String())
+// register returns how many the nodes took, and which limit they refused others for.
+// What fails for want of a leader, as on a busy machine, is tried again.
+func register(ctx context.Context, api registrypb.RegistryClient, req *registrypb.RegisterManyRequest) (taken int, limit string, err error) {
+	left := req.Registrations
+	for range 20 {
+		resp, err := api.RegisterMany(ctx, &registrypb.RegisterManyRequest{Registrations: left})
+		if err != nil {
+			return taken, limit, err
 		}
-		leases = append(leases, r.GetRegistered().GetLeaseId())
+		var again []*registrypb.RegisterRequest
+		for i, r := range resp.Results {
+			f := r.GetFailure()
+			if f == nil {
+				taken++
+				continue
+			}
+			switch f.GetDetail().GetReason() {
+			case registrypb.ErrorDetail_EXHAUSTED:
+				limit = f.Message
+			case registrypb.ErrorDetail_NO_LEADER, registrypb.ErrorDetail_BUSY, registrypb.ErrorDetail_OUTCOME_UNKNOWN:
+				again = append(again, left[i])
+			default:
+				return taken, limit, errors.New(f.String())
+			}
+		}
+		if left = again; len(left) == 0 {
+			return taken, limit, nil
+		}
 	}
-	return leases, nil
+	return taken, limit, fmt.Errorf("%d registrations failed 20 times", len(left))
 }
 
 // save returns the size of a snapshot.
@@ -136,62 +249,5 @@ func save(ctx context.Context, nodes *systems.Registry, node int) (bytes int, er
 			return 0, err
 		}
 		bytes += len(m.Data)
-	}
-}
-
-// beat registers members with a TTL of 10 s again and lets 100 clients renew them three
-// times in it. It returns the share of a processor that the leader takes.
-func beat(ctx context.Context, nodes *systems.Registry, leader, leases int) (share string, err error) {
-	const clients = 100
-	api := registrypb.NewRegistryClient(nodes.Conns[leader])
-	each := max(1, min(batch, leases/clients))
-	calls, ctx := errgroup.WithContext(ctx)
-	ended := make(chan struct{})
-	for from := 0; from < leases; from += each {
-		req := &registrypb.RegisterManyRequest{}
-		for i := from; i < min(from+each, leases); i++ {
-			req.Registrations = append(req.Registrations, registration(i, i%1000, ttl))
-			req.Registrations[i-from].Group = "beating-" + req.Registrations[i-from].Group
-		}
-		ids, err := register(ctx, api, req)
-		if err != nil {
-			return "", err
-		}
-		calls.Go(func() error { return renew(ctx, api, ids, ended) })
-	}
-	before, err := nodes.ProcessorTime(leader)
-	if err != nil {
-		return "", err
-	}
-	began := time.Now()
-	select {
-	case <-time.After(beating):
-	case <-ctx.Done():
-	}
-	after, err := nodes.ProcessorTime(leader)
-	took := time.Since(began)
-	close(ended)
-	if err := errors.Join(err, calls.Wait()); err != nil {
-		return "", err
-	}
-	return fmt.Sprintf("%.2f", (after-before).Seconds()/took.Seconds()), nil
-}
-
-func renew(ctx context.Context, api registrypb.RegistryClient, ids []uint64, ended <-chan struct{}) error {
-	tick := time.NewTicker(ttl / 3)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-ended:
-			return nil
-		}
-		resp, err := api.Heartbeat(ctx, &registrypb.HeartbeatRequest{LeaseIds: ids})
-		if err != nil {
-			return err
-		}
-		if len(resp.Lost) > 0 {
-			return fmt.Errorf("%d of %d leases were lost", len(resp.Lost), len(ids))
-		}
 	}
 }

@@ -58,14 +58,21 @@ func (p *processes) close() {
 // alive returns an error with the log's end when one has ended.
 func (p *processes) alive() error {
 	for _, one := range p.all {
-		select {
-		case <-one.ended:
+		if one.hasEnded() {
 			log := one.log.Bytes()
 			return fmt.Errorf("%s ended:\n%s", one.cmd.Path, log[max(0, len(log)-2000):])
-		default:
 		}
 	}
 	return nil
+}
+
+func (p *process) hasEnded() bool {
+	select {
+	case <-p.ended:
+		return true
+	default:
+		return false
+	}
 }
 
 // patience is longer than the join of a node to a million members takes.

@@ -82,18 +82,21 @@ func (r *Registry) ready(ctx context.Context) error {
 	return nil
 }
 
-// Leader is the index of the node that leads.
-func (r *Registry) Leader(ctx context.Context) (int, error) {
-	st, err := registrypb.NewClusterClient(r.Conns[0]).Status(ctx, &registrypb.StatusRequest{})
-	if err != nil {
-		return 0, err
-	}
-	for i := range r.Addrs {
-		if st.Leader == fmt.Sprintf("n%d", i+1) {
-			return i, nil
+// Leader is the index of the node that leads. It waits until one does.
+func (r *Registry) Leader(ctx context.Context) (leader int, err error) {
+	return leader, r.until(ctx, func(ctx context.Context) error {
+		st, err := registrypb.NewClusterClient(r.Conns[0]).Status(ctx, &registrypb.StatusRequest{})
+		if err != nil {
+			return err
 		}
-	}
-	return 0, errNoLeader
+		for i := range r.Addrs {
+			if st.Leader == fmt.Sprintf("n%d", i+1) {
+				leader = i
+				return nil
+			}
+		}
+		return errNoLeader
+	})
 }
 
 // Close ends the connections and kills the nodes.

@@ -11,17 +11,25 @@ import (
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
-// RSS is the resident memory in bytes of the node that has most.
-func (r *Registry) RSS() (most int64, err error) {
+// RSS is the resident memory in bytes of the running node that has most.
+func (r *Registry) RSS() (int64, error) { return r.memory("VmRSS:") }
+
+// PeakRSS is the most that a running node had since it was started.
+func (r *Registry) PeakRSS() (int64, error) { return r.memory("VmHWM:") }
+
+func (r *Registry) memory(field string) (most int64, err error) {
 	for _, p := range r.all {
+		if p.hasEnded() {
+			continue
+		}
 		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 		if err != nil {
 			return 0, err
 		}
-		_, line, _ := strings.Cut(string(status), "VmRSS:")
+		_, line, _ := strings.Cut(string(status), field)
 		var kib int64
 		if _, err := fmt.Sscan(line, &kib); err != nil {
-			return 0, fmt.Errorf("VmRSS: %w", err)
+			return 0, fmt.Errorf("%s %w", field, err)
 		}
 		most = max(most, kib<<10)
 	}
@@ -84,3 +92,9 @@ func isReady(ctx context.Context, r *Registry, asked int, id string) error {
 	}
 	return fmt.Errorf("%s is not ready: %v", id, st)
 }
+
+// Kill ends a node at once.
+func (r *Registry) Kill(node int) { r.all[node].kill() }
+
+// Target is what clients are given: the addresses of all nodes.
+func (r *Registry) Target() string { return strings.Join(r.Addrs, ",") }
