@@ -118,6 +118,9 @@ type Config struct {
 	// TracerProvider makes the OpenTelemetry spans of clients' calls, of their forwarding and of
 	// the wait for their commit. It is not shut down with the node. nil: no spans.
 	TracerProvider trace.TracerProvider
+	// Settings are the values in force as the program's user knows them, without secrets; the
+	// node shows them to administrators (registry debug bundle). Empty: there are none.
+	Settings string
 	// Version of the program, told to other nodes and shown in the status.
 	Version string
 

@@ -29,6 +29,7 @@ type Node struct {
 	peers  *rpc.Peers
 
 	metrics *metrics.Node
+	tail    *logTail
 
 	audit     *audit.Log
 	auditFile *audit.Writer // nil: the audit log goes to the node's
@@ -66,7 +67,9 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	watch, stop := context.WithCancel(context.Background())
-	n := &Node{cfg: cfg, stop: stop, done: make(chan struct{}), metrics: metrics.New()}
+	tail := new(logTail)
+	cfg.Logger = tail.with(cfg.Logger)
+	n := &Node{cfg: cfg, stop: stop, done: make(chan struct{}), metrics: metrics.New(), tail: tail}
 	defer func() {
 		if err != nil {
 			_ = n.Close() // the error to report is err
@@ -133,7 +136,8 @@ func (n *Node) open(watch context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.server, err = rpc.New(rpc.Config{Store: n.store, Peers: n.peers, Logger: n.cfg.Logger, Metrics: n.metrics, Gatherer: gatherer, Limits: n.cfg.limits, Audit: n.audit, TracerProvider: n.cfg.TracerProvider})
+	n.server, err = rpc.New(rpc.Config{Store: n.store, Peers: n.peers, Logger: n.cfg.Logger, Metrics: n.metrics, Gatherer: gatherer, Limits: n.cfg.limits, Audit: n.audit, TracerProvider: n.cfg.TracerProvider,
+		Diagnosis: rpc.Diagnosis{Settings: n.cfg.Settings, Log: n.tail.text}})
 	if err != nil {
 		return err
 	}

@@ -30,7 +30,7 @@ func TestActsOfAllMethods(t *testing.T) {
 	acts := []string{
 		"Registry/Register", "Registry/Deregister", "Registry/UpdateMember", // of another token's member
 		"Registry/SetGroup", "Registry/DeleteGroup", "Registry/AcceptLoss",
-		"Cluster/Join", "Cluster/Remove", "Cluster/Leave", "Cluster/Transfer", "Cluster/RaiseFeatureLevel", "Cluster/SaveSnapshot", "Cluster/RestoreSnapshot",
+		"Cluster/Join", "Cluster/Remove", "Cluster/Leave", "Cluster/Transfer", "Cluster/RaiseFeatureLevel", "Cluster/SaveSnapshot", "Cluster/RestoreSnapshot", "Cluster/Diagnose",
 		"Tokens/Init", "Tokens/Create", "Tokens/Rotate", "Tokens/Revoke",
 		"Peer/Join", "Peer/RecoverTokens",
 	}

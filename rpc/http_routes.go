@@ -23,7 +23,8 @@ type apiRoute struct {
 	method  string // gRPC's full name
 }
 
-// apiRoutes has every method of the API but those that stream heartbeats and snapshots.
+// apiRoutes has every method of the API but those that stream heartbeats, snapshots and
+// diagnoses.
 var apiRoutes = []apiRoute{
 	{"GET /v1/groups", registrypb.Registry_Groups_FullMethodName},
 	{"PUT /v1/groups/{group}", registrypb.Registry_SetGroup_FullMethodName},

@@ -80,6 +80,9 @@ var permissions = map[string]permission{
 	registrypb.Cluster_SaveSnapshot_FullMethodName:    {access: byToken, needs: admin, act: always},
 	registrypb.Cluster_RestoreSnapshot_FullMethodName: {access: byToken, early: true, needs: admin, act: always},
 
+	// Its handler decides about callers without tokens: see Server.mayDiagnose.
+	registrypb.Cluster_Diagnose_FullMethodName: {access: byToken, early: true, needs: admin, act: always},
+
 	registrypb.Tokens_Init_FullMethodName:   {access: byFirstToken, act: always},
 	registrypb.Tokens_Create_FullMethodName: {access: byToken, early: true, needs: admin, act: always},
 	registrypb.Tokens_Rotate_FullMethodName: {access: byToken, early: true, needs: admin, act: always},

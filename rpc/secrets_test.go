@@ -2,6 +2,7 @@ package rpc_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/base64"
 	"encoding/hex"
@@ -21,6 +22,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/werbenhu/registry"
 	"github.com/werbenhu/registry/registrytest"
@@ -39,7 +41,7 @@ func spellings(text string, raw []byte) map[string][]byte {
 }
 
 // Neither a token nor the cluster's secret is in a log, a metric, a status, an error, an
-// event, a profile, a span, a snapshot or raft's log: etcd CVE-2021-28235 and NATS GHSA-x6g4-f6q3-fqvv logged them.
+// event, a profile, a diagnosis, a span, a snapshot or raft's log: etcd CVE-2021-28235 and NATS GHSA-x6g4-f6q3-fqvv logged them.
 func TestSecretsAreNotShown(t *testing.T) {
 	t.Parallel()
 	secret, out := peertls.NewSecret(), new(logbuffer.Buffer)
@@ -106,6 +108,7 @@ func TestSecretsAreNotShown(t *testing.T) {
 		t.Fatal(err)
 	}
 	fmt.Fprintln(out, status, list, page(t, addr, "Bearer "+valid))
+	showDiagnosis(t, out, registrypb.NewClusterClient(conn), ctx)
 	showProfiles(t, out)
 	snapshots := awaitSnapshot(t, dirs)
 	files := 0
@@ -143,6 +146,41 @@ func (w spanWriter) ExportSpans(_ context.Context, spans []sdktrace.ReadOnlySpan
 }
 
 func (spanWriter) Shutdown(context.Context) error { return nil }
+
+// showDiagnosis shows the files of a diagnosis, with what is compressed in them.
+func showDiagnosis(t *testing.T, out io.Writer, cluster registrypb.ClusterClient, ctx context.Context) {
+	t.Helper()
+	stream, err := cluster.Diagnose(ctx, &registrypb.DiagnoseRequest{Cpu: durationpb.New(50 * time.Millisecond)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string][]byte{}
+	for {
+		m, err := stream.Recv()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[m.Name] = append(files[m.Name], m.Data...)
+	}
+	for name, data := range files {
+		if strings.HasSuffix(name, ".gz") {
+			zip, err := gzip.NewReader(bytes.NewReader(data))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if data, err = io.ReadAll(zip); err != nil {
+				t.Fatal(err)
+			}
+		}
+		fmt.Fprintf(out, "%s: %s\n", name, data)
+	}
+	if len(files) != 8 || !bytes.Contains(files["log.txt"], []byte("audit: refused")) {
+		t.Errorf("%d files, log %.500q", len(files), files["log.txt"])
+	}
+}
 
 // showEvents watches a member that a token registers, changes and takes away, in every
 // way: events tell of it, and of old values, and never of the token.

@@ -54,6 +54,8 @@ type Config struct {
 	Limits Limits
 	// Audit has the administrative acts and the refusals; nil: nobody has.
 	Audit *audit.Log
+	// Diagnosis is what the program adds to a diagnosis.
+	Diagnosis Diagnosis
 	// TracerProvider makes the spans of calls; nil: there are none.
 	TracerProvider trace.TracerProvider
 }
@@ -83,6 +85,10 @@ type Server struct {
 	failures *auth.Failures
 	audit    *audit.Log
 
+	diagnosis  Diagnosis
+	gatherer   prometheus.Gatherer // nil: there are no metrics to show
+	diagnosing atomic.Bool
+
 	term      atomic.Pointer[leaderTerm]
 	nodesRing atomic.Pointer[nodesRing]
 
@@ -95,7 +101,7 @@ type Server struct {
 
 // New returns a server without listeners. It fails if a method has no permission.
 func New(cfg Config) (*Server, error) {
-	s := &Server{store: cfg.Store, peers: cfg.Peers, log: cfg.Logger, health: health.NewServer(), metrics: cfg.Metrics, limits: cfg.Limits.withDefaults(), sessions: auth.NewSessions(), failures: auth.NewFailures(), audit: cfg.Audit}
+	s := &Server{store: cfg.Store, peers: cfg.Peers, log: cfg.Logger, health: health.NewServer(), metrics: cfg.Metrics, limits: cfg.Limits.withDefaults(), sessions: auth.NewSessions(), failures: auth.NewFailures(), audit: cfg.Audit, diagnosis: cfg.Diagnosis, gatherer: cfg.Gatherer}
 	if s.metrics == nil {
 		s.metrics = metrics.New()
 	}

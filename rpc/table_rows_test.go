@@ -150,6 +150,7 @@ func methodRows() []row {
 		{name("Cluster", "RaiseFeatureLevel"), "", both, "admin, all", codes.OK, false, always(&registrypb.RaiseFeatureLevelRequest{}), &registrypb.RaiseFeatureLevelResponse{}},
 		{name("Cluster", "SaveSnapshot"), "", both, "admin, all", codes.OK, true, always(&registrypb.SaveSnapshotRequest{}), &registrypb.SaveSnapshotResponse{}},
 		{name("Cluster", "RestoreSnapshot"), "no snapshot file", both, "admin, all", codes.InvalidArgument, true, always(&registrypb.RestoreSnapshotRequest{Data: []byte("no snapshot at all")}), &registrypb.RestoreSnapshotResponse{}},
+		{name("Cluster", "Diagnose"), "with a profile that is too long", both, "admin, all", codes.InvalidArgument, true, always(&registrypb.DiagnoseRequest{Cpu: durationpb.New(time.Hour)}), &registrypb.DiagnoseResponse{}},
 
 		{name("Tokens", "Init"), "when there is a token", both, everybody, codes.AlreadyExists, false, func(*tableCluster) proto.Message {
 			t := newToken()

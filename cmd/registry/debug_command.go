@@ -13,11 +13,11 @@ import (
 func debugCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name:     "debug",
-		Usage:    "look into a node on this machine that has a -debug-addr",
+		Usage:    "look into nodes",
 		Category: categoryNode,
 		Description: "Profiles are for Go's own tool, for instance\n" +
 			"go tool pprof http://127.0.0.1:6060/debug/pprof/heap",
-		Subcommands: []*cli.Command{debugLogLevelCommand(e)},
+		Subcommands: []*cli.Command{debugLogLevelCommand(e), debugBundleCommand(e)},
 	}
 }
 

@@ -47,6 +47,8 @@ type fake struct {
 	events      chan string
 	news        chan *registrypb.WatchEvent // for the watch that is open
 	savedFile   []byte                      // that SaveSnapshot sends before it fails
+	diagnosed   string                      // name of the file that Diagnose sends; empty: none
+	diagnosing  chan struct{}               // closed by a Diagnose that then hangs; nil: it ends
 }
 
 type fakeGroup struct {

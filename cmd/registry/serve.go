@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -193,6 +194,11 @@ func serve(e *env, c *cli.Context, s *settings, cfg registry.Config) error {
 		return err
 	}
 	defer sv.close()
+	var values strings.Builder
+	if err := s.print(&values, cfg); err != nil {
+		return err
+	}
+	cfg.Settings = values.String()
 	n, err := registry.Start(ctx, cfg)
 	if err != nil && ctx.Err() != nil {
 		cfg.Logger.Info("stopped before it was a member of a cluster", "id", cfg.ID)

@@ -351,7 +351,7 @@ func (x ErrorDetail_Reason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ErrorDetail_Reason.Descriptor instead.
 func (ErrorDetail_Reason) EnumDescriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{77, 0}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{79, 0}
 }
 
 // Grant gives rights in the groups whose names begin with prefix.
@@ -5437,6 +5437,115 @@ func (x *SaveSnapshotResponse) GetReceipt() *Receipt {
 	return nil
 }
 
+type DiagnoseRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How long the CPU profile takes, 1 ms to 10 s; none: there is no CPU profile.
+	Cpu           *durationpb.Duration `protobuf:"bytes,1,opt,name=cpu,proto3" json:"cpu,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiagnoseRequest) Reset() {
+	*x = DiagnoseRequest{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[75]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiagnoseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiagnoseRequest) ProtoMessage() {}
+
+func (x *DiagnoseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[75]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiagnoseRequest.ProtoReflect.Descriptor instead.
+func (*DiagnoseRequest) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{75}
+}
+
+func (x *DiagnoseRequest) GetCpu() *durationpb.Duration {
+	if x != nil {
+		return x.Cpu
+	}
+	return nil
+}
+
+// DiagnoseResponse is a part of a file. Files come one after another.
+type DiagnoseResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the file.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The next bytes of the file, at most 64 KiB.
+	Data []byte `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	// Why the file is missing, or not whole: in its last message.
+	Error         string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiagnoseResponse) Reset() {
+	*x = DiagnoseResponse{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[76]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiagnoseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiagnoseResponse) ProtoMessage() {}
+
+func (x *DiagnoseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[76]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiagnoseResponse.ProtoReflect.Descriptor instead.
+func (*DiagnoseResponse) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{76}
+}
+
+func (x *DiagnoseResponse) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DiagnoseResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *DiagnoseResponse) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 type RestoreSnapshotRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The next bytes of the file, at most 512 KiB.
@@ -5447,7 +5556,7 @@ type RestoreSnapshotRequest struct {
 
 func (x *RestoreSnapshotRequest) Reset() {
 	*x = RestoreSnapshotRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[75]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5459,7 +5568,7 @@ func (x *RestoreSnapshotRequest) String() string {
 func (*RestoreSnapshotRequest) ProtoMessage() {}
 
 func (x *RestoreSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[75]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5472,7 +5581,7 @@ func (x *RestoreSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{75}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *RestoreSnapshotRequest) GetData() []byte {
@@ -5498,7 +5607,7 @@ type RestoreSnapshotResponse struct {
 
 func (x *RestoreSnapshotResponse) Reset() {
 	*x = RestoreSnapshotResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[76]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5510,7 +5619,7 @@ func (x *RestoreSnapshotResponse) String() string {
 func (*RestoreSnapshotResponse) ProtoMessage() {}
 
 func (x *RestoreSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[76]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5523,7 +5632,7 @@ func (x *RestoreSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{76}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *RestoreSnapshotResponse) GetIndex() uint64 {
@@ -5580,7 +5689,7 @@ type ErrorDetail struct {
 
 func (x *ErrorDetail) Reset() {
 	*x = ErrorDetail{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[77]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5592,7 +5701,7 @@ func (x *ErrorDetail) String() string {
 func (*ErrorDetail) ProtoMessage() {}
 
 func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[77]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5605,7 +5714,7 @@ func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
 func (*ErrorDetail) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{77}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *ErrorDetail) GetReason() ErrorDetail_Reason {
@@ -6031,7 +6140,13 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\x04read\x18\x01 \x01(\v2\x18.registry.v1.ReadOptionsR\x04read\"Z\n" +
 	"\x14SaveSnapshotResponse\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x12.\n" +
-	"\areceipt\x18\x02 \x01(\v2\x14.registry.v1.ReceiptR\areceipt\",\n" +
+	"\areceipt\x18\x02 \x01(\v2\x14.registry.v1.ReceiptR\areceipt\">\n" +
+	"\x0fDiagnoseRequest\x12+\n" +
+	"\x03cpu\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03cpu\"P\n" +
+	"\x10DiagnoseResponse\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\",\n" +
 	"\x16RestoreSnapshotRequest\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\"\x9a\x01\n" +
 	"\x17RestoreSnapshotResponse\x12\x14\n" +
@@ -6106,7 +6221,7 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"AcceptLoss\x12\x1e.registry.v1.AcceptLossRequest\x1a\x1f.registry.v1.AcceptLossResponse\x12>\n" +
 	"\x05Index\x12\x19.registry.v1.IndexRequest\x1a\x1a.registry.v1.IndexResponse\x12>\n" +
 	"\x05Guard\x12\x19.registry.v1.GuardRequest\x1a\x1a.registry.v1.GuardResponse\x12=\n" +
-	"\x05Watch\x12\x19.registry.v1.WatchRequest\x1a\x17.registry.v1.WatchEvent0\x012\xf0\x04\n" +
+	"\x05Watch\x12\x19.registry.v1.WatchRequest\x1a\x17.registry.v1.WatchEvent0\x012\xbb\x05\n" +
 	"\aCluster\x12A\n" +
 	"\x06Status\x12\x1a.registry.v1.StatusRequest\x1a\x1b.registry.v1.StatusResponse\x12;\n" +
 	"\x04Join\x12\x18.registry.v1.JoinRequest\x1a\x19.registry.v1.JoinResponse\x12A\n" +
@@ -6115,7 +6230,8 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\bTransfer\x12\x1c.registry.v1.TransferRequest\x1a\x1d.registry.v1.TransferResponse\x12U\n" +
 	"\fSaveSnapshot\x12 .registry.v1.SaveSnapshotRequest\x1a!.registry.v1.SaveSnapshotResponse0\x01\x12^\n" +
 	"\x0fRestoreSnapshot\x12#.registry.v1.RestoreSnapshotRequest\x1a$.registry.v1.RestoreSnapshotResponse(\x01\x12b\n" +
-	"\x11RaiseFeatureLevel\x12%.registry.v1.RaiseFeatureLevelRequest\x1a&.registry.v1.RaiseFeatureLevelResponse2\xbe\x03\n" +
+	"\x11RaiseFeatureLevel\x12%.registry.v1.RaiseFeatureLevelRequest\x1a&.registry.v1.RaiseFeatureLevelResponse\x12I\n" +
+	"\bDiagnose\x12\x1c.registry.v1.DiagnoseRequest\x1a\x1d.registry.v1.DiagnoseResponse0\x012\xbe\x03\n" +
 	"\x06Tokens\x12G\n" +
 	"\x04Init\x12\x1e.registry.v1.InitTokensRequest\x1a\x1f.registry.v1.InitTokensResponse\x12K\n" +
 	"\x06Create\x12\x1f.registry.v1.CreateTokenRequest\x1a .registry.v1.CreateTokenResponse\x12K\n" +
@@ -6137,7 +6253,7 @@ func file_rpc_registrypb_registry_proto_rawDescGZIP() []byte {
 }
 
 var file_rpc_registrypb_registry_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_rpc_registrypb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 80)
+var file_rpc_registrypb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 82)
 var file_rpc_registrypb_registry_proto_goTypes = []any{
 	(Right)(0),                        // 0: registry.v1.Right
 	(MemberState)(0),                  // 1: registry.v1.MemberState
@@ -6218,49 +6334,51 @@ var file_rpc_registrypb_registry_proto_goTypes = []any{
 	(*TransferResponse)(nil),          // 76: registry.v1.TransferResponse
 	(*SaveSnapshotRequest)(nil),       // 77: registry.v1.SaveSnapshotRequest
 	(*SaveSnapshotResponse)(nil),      // 78: registry.v1.SaveSnapshotResponse
-	(*RestoreSnapshotRequest)(nil),    // 79: registry.v1.RestoreSnapshotRequest
-	(*RestoreSnapshotResponse)(nil),   // 80: registry.v1.RestoreSnapshotResponse
-	(*ErrorDetail)(nil),               // 81: registry.v1.ErrorDetail
-	nil,                               // 82: registry.v1.Member.MetaEntry
-	nil,                               // 83: registry.v1.RegisterRequest.MetaEntry
-	(*timestamppb.Timestamp)(nil),     // 84: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),       // 85: google.protobuf.Duration
+	(*DiagnoseRequest)(nil),           // 79: registry.v1.DiagnoseRequest
+	(*DiagnoseResponse)(nil),          // 80: registry.v1.DiagnoseResponse
+	(*RestoreSnapshotRequest)(nil),    // 81: registry.v1.RestoreSnapshotRequest
+	(*RestoreSnapshotResponse)(nil),   // 82: registry.v1.RestoreSnapshotResponse
+	(*ErrorDetail)(nil),               // 83: registry.v1.ErrorDetail
+	nil,                               // 84: registry.v1.Member.MetaEntry
+	nil,                               // 85: registry.v1.RegisterRequest.MetaEntry
+	(*timestamppb.Timestamp)(nil),     // 86: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),       // 87: google.protobuf.Duration
 }
 var file_rpc_registrypb_registry_proto_depIdxs = []int32{
 	0,   // 0: registry.v1.Grant.rights:type_name -> registry.v1.Right
 	4,   // 1: registry.v1.NewToken.grants:type_name -> registry.v1.Grant
-	84,  // 2: registry.v1.NewToken.expires_at:type_name -> google.protobuf.Timestamp
+	86,  // 2: registry.v1.NewToken.expires_at:type_name -> google.protobuf.Timestamp
 	4,   // 3: registry.v1.Token.grants:type_name -> registry.v1.Grant
-	84,  // 4: registry.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
-	84,  // 5: registry.v1.Token.created_at:type_name -> google.protobuf.Timestamp
-	84,  // 6: registry.v1.Token.previous_until:type_name -> google.protobuf.Timestamp
+	86,  // 4: registry.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
+	86,  // 5: registry.v1.Token.created_at:type_name -> google.protobuf.Timestamp
+	86,  // 6: registry.v1.Token.previous_until:type_name -> google.protobuf.Timestamp
 	5,   // 7: registry.v1.InitTokensRequest.token:type_name -> registry.v1.NewToken
 	6,   // 8: registry.v1.InitTokensResponse.token:type_name -> registry.v1.Token
 	5,   // 9: registry.v1.CreateTokenRequest.token:type_name -> registry.v1.NewToken
 	6,   // 10: registry.v1.CreateTokenResponse.token:type_name -> registry.v1.Token
-	85,  // 11: registry.v1.RotateTokenRequest.overlap:type_name -> google.protobuf.Duration
+	87,  // 11: registry.v1.RotateTokenRequest.overlap:type_name -> google.protobuf.Duration
 	6,   // 12: registry.v1.RotateTokenResponse.token:type_name -> registry.v1.Token
 	20,  // 13: registry.v1.ListTokensRequest.read:type_name -> registry.v1.ReadOptions
 	6,   // 14: registry.v1.ListTokensResponse.tokens:type_name -> registry.v1.Token
 	21,  // 15: registry.v1.ListTokensResponse.receipt:type_name -> registry.v1.Receipt
 	6,   // 16: registry.v1.SelfResponse.token:type_name -> registry.v1.Token
-	82,  // 17: registry.v1.Member.meta:type_name -> registry.v1.Member.MetaEntry
+	84,  // 17: registry.v1.Member.meta:type_name -> registry.v1.Member.MetaEntry
 	1,   // 18: registry.v1.Member.state:type_name -> registry.v1.MemberState
-	85,  // 19: registry.v1.Member.ttl:type_name -> google.protobuf.Duration
-	84,  // 20: registry.v1.Member.registered_at:type_name -> google.protobuf.Timestamp
-	85,  // 21: registry.v1.Member.hold:type_name -> google.protobuf.Duration
-	85,  // 22: registry.v1.ReadOptions.max_staleness:type_name -> google.protobuf.Duration
-	85,  // 23: registry.v1.Receipt.lag:type_name -> google.protobuf.Duration
+	87,  // 19: registry.v1.Member.ttl:type_name -> google.protobuf.Duration
+	86,  // 20: registry.v1.Member.registered_at:type_name -> google.protobuf.Timestamp
+	87,  // 21: registry.v1.Member.hold:type_name -> google.protobuf.Duration
+	87,  // 22: registry.v1.ReadOptions.max_staleness:type_name -> google.protobuf.Duration
+	87,  // 23: registry.v1.Receipt.lag:type_name -> google.protobuf.Duration
 	20,  // 24: registry.v1.IndexRequest.read:type_name -> registry.v1.ReadOptions
-	83,  // 25: registry.v1.RegisterRequest.meta:type_name -> registry.v1.RegisterRequest.MetaEntry
-	85,  // 26: registry.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
+	85,  // 25: registry.v1.RegisterRequest.meta:type_name -> registry.v1.RegisterRequest.MetaEntry
+	87,  // 26: registry.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
 	1,   // 27: registry.v1.RegisterRequest.state:type_name -> registry.v1.MemberState
-	85,  // 28: registry.v1.RegisterResponse.ttl:type_name -> google.protobuf.Duration
+	87,  // 28: registry.v1.RegisterResponse.ttl:type_name -> google.protobuf.Duration
 	24,  // 29: registry.v1.RegisterManyRequest.registrations:type_name -> registry.v1.RegisterRequest
 	28,  // 30: registry.v1.RegisterManyResponse.results:type_name -> registry.v1.RegisterResult
 	25,  // 31: registry.v1.RegisterResult.registered:type_name -> registry.v1.RegisterResponse
 	29,  // 32: registry.v1.RegisterResult.failure:type_name -> registry.v1.Failure
-	81,  // 33: registry.v1.Failure.detail:type_name -> registry.v1.ErrorDetail
+	83,  // 33: registry.v1.Failure.detail:type_name -> registry.v1.ErrorDetail
 	20,  // 34: registry.v1.MatchRequest.read:type_name -> registry.v1.ReadOptions
 	19,  // 35: registry.v1.MatchResponse.members:type_name -> registry.v1.Member
 	21,  // 36: registry.v1.MatchResponse.receipt:type_name -> registry.v1.Receipt
@@ -6278,10 +6396,10 @@ var file_rpc_registrypb_registry_proto_depIdxs = []int32{
 	21,  // 48: registry.v1.GroupsResponse.receipt:type_name -> registry.v1.Receipt
 	40,  // 49: registry.v1.SetGroupRequest.config:type_name -> registry.v1.GroupConfig
 	1,   // 50: registry.v1.UpdateMemberRequest.state:type_name -> registry.v1.MemberState
-	85,  // 51: registry.v1.UpdateMemberRequest.hold:type_name -> google.protobuf.Duration
+	87,  // 51: registry.v1.UpdateMemberRequest.hold:type_name -> google.protobuf.Duration
 	2,   // 52: registry.v1.GuardResponse.phase:type_name -> registry.v1.GuardResponse.Phase
-	85,  // 53: registry.v1.GuardResponse.hold_left:type_name -> google.protobuf.Duration
-	85,  // 54: registry.v1.WatchRequest.progress_interval:type_name -> google.protobuf.Duration
+	87,  // 53: registry.v1.GuardResponse.hold_left:type_name -> google.protobuf.Duration
+	87,  // 54: registry.v1.WatchRequest.progress_interval:type_name -> google.protobuf.Duration
 	55,  // 55: registry.v1.WatchRequest.known:type_name -> registry.v1.KnownGroup
 	60,  // 56: registry.v1.WatchEvent.groups:type_name -> registry.v1.GroupList
 	61,  // 57: registry.v1.WatchEvent.nodes:type_name -> registry.v1.NodeList
@@ -6295,77 +6413,80 @@ var file_rpc_registrypb_registry_proto_depIdxs = []int32{
 	19,  // 65: registry.v1.GroupDelta.put:type_name -> registry.v1.Member
 	41,  // 66: registry.v1.GroupList.groups:type_name -> registry.v1.Group
 	62,  // 67: registry.v1.NodeList.nodes:type_name -> registry.v1.Node
-	85,  // 68: registry.v1.Progress.lag:type_name -> google.protobuf.Duration
+	87,  // 68: registry.v1.Progress.lag:type_name -> google.protobuf.Duration
 	66,  // 69: registry.v1.StatusResponse.nodes:type_name -> registry.v1.NodeStatus
-	85,  // 70: registry.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
+	87,  // 70: registry.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
 	20,  // 71: registry.v1.SaveSnapshotRequest.read:type_name -> registry.v1.ReadOptions
 	21,  // 72: registry.v1.SaveSnapshotResponse.receipt:type_name -> registry.v1.Receipt
-	3,   // 73: registry.v1.ErrorDetail.reason:type_name -> registry.v1.ErrorDetail.Reason
-	24,  // 74: registry.v1.Registry.Register:input_type -> registry.v1.RegisterRequest
-	26,  // 75: registry.v1.Registry.RegisterMany:input_type -> registry.v1.RegisterManyRequest
-	30,  // 76: registry.v1.Registry.Deregister:input_type -> registry.v1.DeregisterRequest
-	32,  // 77: registry.v1.Registry.Heartbeat:input_type -> registry.v1.HeartbeatRequest
-	32,  // 78: registry.v1.Registry.HeartbeatStream:input_type -> registry.v1.HeartbeatRequest
-	34,  // 79: registry.v1.Registry.Match:input_type -> registry.v1.MatchRequest
-	36,  // 80: registry.v1.Registry.MatchMany:input_type -> registry.v1.MatchManyRequest
-	38,  // 81: registry.v1.Registry.Members:input_type -> registry.v1.MembersRequest
-	42,  // 82: registry.v1.Registry.Groups:input_type -> registry.v1.GroupsRequest
-	44,  // 83: registry.v1.Registry.SetGroup:input_type -> registry.v1.SetGroupRequest
-	46,  // 84: registry.v1.Registry.DeleteGroup:input_type -> registry.v1.DeleteGroupRequest
-	48,  // 85: registry.v1.Registry.UpdateMember:input_type -> registry.v1.UpdateMemberRequest
-	50,  // 86: registry.v1.Registry.AcceptLoss:input_type -> registry.v1.AcceptLossRequest
-	22,  // 87: registry.v1.Registry.Index:input_type -> registry.v1.IndexRequest
-	52,  // 88: registry.v1.Registry.Guard:input_type -> registry.v1.GuardRequest
-	54,  // 89: registry.v1.Registry.Watch:input_type -> registry.v1.WatchRequest
-	64,  // 90: registry.v1.Cluster.Status:input_type -> registry.v1.StatusRequest
-	69,  // 91: registry.v1.Cluster.Join:input_type -> registry.v1.JoinRequest
-	71,  // 92: registry.v1.Cluster.Remove:input_type -> registry.v1.RemoveRequest
-	73,  // 93: registry.v1.Cluster.Leave:input_type -> registry.v1.LeaveRequest
-	75,  // 94: registry.v1.Cluster.Transfer:input_type -> registry.v1.TransferRequest
-	77,  // 95: registry.v1.Cluster.SaveSnapshot:input_type -> registry.v1.SaveSnapshotRequest
-	79,  // 96: registry.v1.Cluster.RestoreSnapshot:input_type -> registry.v1.RestoreSnapshotRequest
-	67,  // 97: registry.v1.Cluster.RaiseFeatureLevel:input_type -> registry.v1.RaiseFeatureLevelRequest
-	7,   // 98: registry.v1.Tokens.Init:input_type -> registry.v1.InitTokensRequest
-	9,   // 99: registry.v1.Tokens.Create:input_type -> registry.v1.CreateTokenRequest
-	11,  // 100: registry.v1.Tokens.Rotate:input_type -> registry.v1.RotateTokenRequest
-	13,  // 101: registry.v1.Tokens.Revoke:input_type -> registry.v1.RevokeTokenRequest
-	15,  // 102: registry.v1.Tokens.List:input_type -> registry.v1.ListTokensRequest
-	17,  // 103: registry.v1.Tokens.Self:input_type -> registry.v1.SelfRequest
-	25,  // 104: registry.v1.Registry.Register:output_type -> registry.v1.RegisterResponse
-	27,  // 105: registry.v1.Registry.RegisterMany:output_type -> registry.v1.RegisterManyResponse
-	31,  // 106: registry.v1.Registry.Deregister:output_type -> registry.v1.DeregisterResponse
-	33,  // 107: registry.v1.Registry.Heartbeat:output_type -> registry.v1.HeartbeatResponse
-	33,  // 108: registry.v1.Registry.HeartbeatStream:output_type -> registry.v1.HeartbeatResponse
-	35,  // 109: registry.v1.Registry.Match:output_type -> registry.v1.MatchResponse
-	37,  // 110: registry.v1.Registry.MatchMany:output_type -> registry.v1.MatchManyResponse
-	39,  // 111: registry.v1.Registry.Members:output_type -> registry.v1.MembersResponse
-	43,  // 112: registry.v1.Registry.Groups:output_type -> registry.v1.GroupsResponse
-	45,  // 113: registry.v1.Registry.SetGroup:output_type -> registry.v1.SetGroupResponse
-	47,  // 114: registry.v1.Registry.DeleteGroup:output_type -> registry.v1.DeleteGroupResponse
-	49,  // 115: registry.v1.Registry.UpdateMember:output_type -> registry.v1.UpdateMemberResponse
-	51,  // 116: registry.v1.Registry.AcceptLoss:output_type -> registry.v1.AcceptLossResponse
-	23,  // 117: registry.v1.Registry.Index:output_type -> registry.v1.IndexResponse
-	53,  // 118: registry.v1.Registry.Guard:output_type -> registry.v1.GuardResponse
-	56,  // 119: registry.v1.Registry.Watch:output_type -> registry.v1.WatchEvent
-	65,  // 120: registry.v1.Cluster.Status:output_type -> registry.v1.StatusResponse
-	70,  // 121: registry.v1.Cluster.Join:output_type -> registry.v1.JoinResponse
-	72,  // 122: registry.v1.Cluster.Remove:output_type -> registry.v1.RemoveResponse
-	74,  // 123: registry.v1.Cluster.Leave:output_type -> registry.v1.LeaveResponse
-	76,  // 124: registry.v1.Cluster.Transfer:output_type -> registry.v1.TransferResponse
-	78,  // 125: registry.v1.Cluster.SaveSnapshot:output_type -> registry.v1.SaveSnapshotResponse
-	80,  // 126: registry.v1.Cluster.RestoreSnapshot:output_type -> registry.v1.RestoreSnapshotResponse
-	68,  // 127: registry.v1.Cluster.RaiseFeatureLevel:output_type -> registry.v1.RaiseFeatureLevelResponse
-	8,   // 128: registry.v1.Tokens.Init:output_type -> registry.v1.InitTokensResponse
-	10,  // 129: registry.v1.Tokens.Create:output_type -> registry.v1.CreateTokenResponse
-	12,  // 130: registry.v1.Tokens.Rotate:output_type -> registry.v1.RotateTokenResponse
-	14,  // 131: registry.v1.Tokens.Revoke:output_type -> registry.v1.RevokeTokenResponse
-	16,  // 132: registry.v1.Tokens.List:output_type -> registry.v1.ListTokensResponse
-	18,  // 133: registry.v1.Tokens.Self:output_type -> registry.v1.SelfResponse
-	104, // [104:134] is the sub-list for method output_type
-	74,  // [74:104] is the sub-list for method input_type
-	74,  // [74:74] is the sub-list for extension type_name
-	74,  // [74:74] is the sub-list for extension extendee
-	0,   // [0:74] is the sub-list for field type_name
+	87,  // 73: registry.v1.DiagnoseRequest.cpu:type_name -> google.protobuf.Duration
+	3,   // 74: registry.v1.ErrorDetail.reason:type_name -> registry.v1.ErrorDetail.Reason
+	24,  // 75: registry.v1.Registry.Register:input_type -> registry.v1.RegisterRequest
+	26,  // 76: registry.v1.Registry.RegisterMany:input_type -> registry.v1.RegisterManyRequest
+	30,  // 77: registry.v1.Registry.Deregister:input_type -> registry.v1.DeregisterRequest
+	32,  // 78: registry.v1.Registry.Heartbeat:input_type -> registry.v1.HeartbeatRequest
+	32,  // 79: registry.v1.Registry.HeartbeatStream:input_type -> registry.v1.HeartbeatRequest
+	34,  // 80: registry.v1.Registry.Match:input_type -> registry.v1.MatchRequest
+	36,  // 81: registry.v1.Registry.MatchMany:input_type -> registry.v1.MatchManyRequest
+	38,  // 82: registry.v1.Registry.Members:input_type -> registry.v1.MembersRequest
+	42,  // 83: registry.v1.Registry.Groups:input_type -> registry.v1.GroupsRequest
+	44,  // 84: registry.v1.Registry.SetGroup:input_type -> registry.v1.SetGroupRequest
+	46,  // 85: registry.v1.Registry.DeleteGroup:input_type -> registry.v1.DeleteGroupRequest
+	48,  // 86: registry.v1.Registry.UpdateMember:input_type -> registry.v1.UpdateMemberRequest
+	50,  // 87: registry.v1.Registry.AcceptLoss:input_type -> registry.v1.AcceptLossRequest
+	22,  // 88: registry.v1.Registry.Index:input_type -> registry.v1.IndexRequest
+	52,  // 89: registry.v1.Registry.Guard:input_type -> registry.v1.GuardRequest
+	54,  // 90: registry.v1.Registry.Watch:input_type -> registry.v1.WatchRequest
+	64,  // 91: registry.v1.Cluster.Status:input_type -> registry.v1.StatusRequest
+	69,  // 92: registry.v1.Cluster.Join:input_type -> registry.v1.JoinRequest
+	71,  // 93: registry.v1.Cluster.Remove:input_type -> registry.v1.RemoveRequest
+	73,  // 94: registry.v1.Cluster.Leave:input_type -> registry.v1.LeaveRequest
+	75,  // 95: registry.v1.Cluster.Transfer:input_type -> registry.v1.TransferRequest
+	77,  // 96: registry.v1.Cluster.SaveSnapshot:input_type -> registry.v1.SaveSnapshotRequest
+	81,  // 97: registry.v1.Cluster.RestoreSnapshot:input_type -> registry.v1.RestoreSnapshotRequest
+	67,  // 98: registry.v1.Cluster.RaiseFeatureLevel:input_type -> registry.v1.RaiseFeatureLevelRequest
+	79,  // 99: registry.v1.Cluster.Diagnose:input_type -> registry.v1.DiagnoseRequest
+	7,   // 100: registry.v1.Tokens.Init:input_type -> registry.v1.InitTokensRequest
+	9,   // 101: registry.v1.Tokens.Create:input_type -> registry.v1.CreateTokenRequest
+	11,  // 102: registry.v1.Tokens.Rotate:input_type -> registry.v1.RotateTokenRequest
+	13,  // 103: registry.v1.Tokens.Revoke:input_type -> registry.v1.RevokeTokenRequest
+	15,  // 104: registry.v1.Tokens.List:input_type -> registry.v1.ListTokensRequest
+	17,  // 105: registry.v1.Tokens.Self:input_type -> registry.v1.SelfRequest
+	25,  // 106: registry.v1.Registry.Register:output_type -> registry.v1.RegisterResponse
+	27,  // 107: registry.v1.Registry.RegisterMany:output_type -> registry.v1.RegisterManyResponse
+	31,  // 108: registry.v1.Registry.Deregister:output_type -> registry.v1.DeregisterResponse
+	33,  // 109: registry.v1.Registry.Heartbeat:output_type -> registry.v1.HeartbeatResponse
+	33,  // 110: registry.v1.Registry.HeartbeatStream:output_type -> registry.v1.HeartbeatResponse
+	35,  // 111: registry.v1.Registry.Match:output_type -> registry.v1.MatchResponse
+	37,  // 112: registry.v1.Registry.MatchMany:output_type -> registry.v1.MatchManyResponse
+	39,  // 113: registry.v1.Registry.Members:output_type -> registry.v1.MembersResponse
+	43,  // 114: registry.v1.Registry.Groups:output_type -> registry.v1.GroupsResponse
+	45,  // 115: registry.v1.Registry.SetGroup:output_type -> registry.v1.SetGroupResponse
+	47,  // 116: registry.v1.Registry.DeleteGroup:output_type -> registry.v1.DeleteGroupResponse
+	49,  // 117: registry.v1.Registry.UpdateMember:output_type -> registry.v1.UpdateMemberResponse
+	51,  // 118: registry.v1.Registry.AcceptLoss:output_type -> registry.v1.AcceptLossResponse
+	23,  // 119: registry.v1.Registry.Index:output_type -> registry.v1.IndexResponse
+	53,  // 120: registry.v1.Registry.Guard:output_type -> registry.v1.GuardResponse
+	56,  // 121: registry.v1.Registry.Watch:output_type -> registry.v1.WatchEvent
+	65,  // 122: registry.v1.Cluster.Status:output_type -> registry.v1.StatusResponse
+	70,  // 123: registry.v1.Cluster.Join:output_type -> registry.v1.JoinResponse
+	72,  // 124: registry.v1.Cluster.Remove:output_type -> registry.v1.RemoveResponse
+	74,  // 125: registry.v1.Cluster.Leave:output_type -> registry.v1.LeaveResponse
+	76,  // 126: registry.v1.Cluster.Transfer:output_type -> registry.v1.TransferResponse
+	78,  // 127: registry.v1.Cluster.SaveSnapshot:output_type -> registry.v1.SaveSnapshotResponse
+	82,  // 128: registry.v1.Cluster.RestoreSnapshot:output_type -> registry.v1.RestoreSnapshotResponse
+	68,  // 129: registry.v1.Cluster.RaiseFeatureLevel:output_type -> registry.v1.RaiseFeatureLevelResponse
+	80,  // 130: registry.v1.Cluster.Diagnose:output_type -> registry.v1.DiagnoseResponse
+	8,   // 131: registry.v1.Tokens.Init:output_type -> registry.v1.InitTokensResponse
+	10,  // 132: registry.v1.Tokens.Create:output_type -> registry.v1.CreateTokenResponse
+	12,  // 133: registry.v1.Tokens.Rotate:output_type -> registry.v1.RotateTokenResponse
+	14,  // 134: registry.v1.Tokens.Revoke:output_type -> registry.v1.RevokeTokenResponse
+	16,  // 135: registry.v1.Tokens.List:output_type -> registry.v1.ListTokensResponse
+	18,  // 136: registry.v1.Tokens.Self:output_type -> registry.v1.SelfResponse
+	106, // [106:137] is the sub-list for method output_type
+	75,  // [75:106] is the sub-list for method input_type
+	75,  // [75:75] is the sub-list for extension type_name
+	75,  // [75:75] is the sub-list for extension extendee
+	0,   // [0:75] is the sub-list for field type_name
 }
 
 func init() { file_rpc_registrypb_registry_proto_init() }
@@ -6403,7 +6524,7 @@ func file_rpc_registrypb_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rpc_registrypb_registry_proto_rawDesc), len(file_rpc_registrypb_registry_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   80,
+			NumMessages:   82,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -772,6 +772,7 @@ const (
 	Cluster_SaveSnapshot_FullMethodName      = "/registry.v1.Cluster/SaveSnapshot"
 	Cluster_RestoreSnapshot_FullMethodName   = "/registry.v1.Cluster/RestoreSnapshot"
 	Cluster_RaiseFeatureLevel_FullMethodName = "/registry.v1.Cluster/RaiseFeatureLevel"
+	Cluster_Diagnose_FullMethodName          = "/registry.v1.Cluster/Diagnose"
 )
 
 // ClusterClient is the client API for Cluster service.
@@ -802,6 +803,10 @@ type ClusterClient interface {
 	// RaiseFeatureLevel allows what a newer version added, once all nodes support it.
 	// From then on earlier versions are refused: there is no way back. Idempotent.
 	RaiseFeatureLevel(ctx context.Context, in *RaiseFeatureLevelRequest, opts ...grpc.CallOption) (*RaiseFeatureLevelResponse, error)
+	// Diagnose sends files about the node that is asked, for who looks for a defect: its
+	// status, metrics, settings, newest log lines, and profiles. It needs the right admin,
+	// and without tokens a caller on the node's own machine. One runs at a time.
+	Diagnose(ctx context.Context, in *DiagnoseRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DiagnoseResponse], error)
 }
 
 type clusterClient struct {
@@ -904,6 +909,25 @@ func (c *clusterClient) RaiseFeatureLevel(ctx context.Context, in *RaiseFeatureL
 	return out, nil
 }
 
+func (c *clusterClient) Diagnose(ctx context.Context, in *DiagnoseRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DiagnoseResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Cluster_ServiceDesc.Streams[2], Cluster_Diagnose_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[DiagnoseRequest, DiagnoseResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Cluster_DiagnoseClient = grpc.ServerStreamingClient[DiagnoseResponse]
+
 // ClusterServer is the server API for Cluster service.
 // All implementations must embed UnimplementedClusterServer
 // for forward compatibility.
@@ -932,6 +956,10 @@ type ClusterServer interface {
 	// RaiseFeatureLevel allows what a newer version added, once all nodes support it.
 	// From then on earlier versions are refused: there is no way back. Idempotent.
 	RaiseFeatureLevel(context.Context, *RaiseFeatureLevelRequest) (*RaiseFeatureLevelResponse, error)
+	// Diagnose sends files about the node that is asked, for who looks for a defect: its
+	// status, metrics, settings, newest log lines, and profiles. It needs the right admin,
+	// and without tokens a caller on the node's own machine. One runs at a time.
+	Diagnose(*DiagnoseRequest, grpc.ServerStreamingServer[DiagnoseResponse]) error
 	mustEmbedUnimplementedClusterServer()
 }
 
@@ -965,6 +993,9 @@ func (UnimplementedClusterServer) RestoreSnapshot(grpc.ClientStreamingServer[Res
 }
 func (UnimplementedClusterServer) RaiseFeatureLevel(context.Context, *RaiseFeatureLevelRequest) (*RaiseFeatureLevelResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RaiseFeatureLevel not implemented")
+}
+func (UnimplementedClusterServer) Diagnose(*DiagnoseRequest, grpc.ServerStreamingServer[DiagnoseResponse]) error {
+	return status.Error(codes.Unimplemented, "method Diagnose not implemented")
 }
 func (UnimplementedClusterServer) mustEmbedUnimplementedClusterServer() {}
 func (UnimplementedClusterServer) testEmbeddedByValue()                 {}
@@ -1113,6 +1144,17 @@ func _Cluster_RaiseFeatureLevel_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Cluster_Diagnose_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(DiagnoseRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ClusterServer).Diagnose(m, &grpc.GenericServerStream[DiagnoseRequest, DiagnoseResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Cluster_DiagnoseServer = grpc.ServerStreamingServer[DiagnoseResponse]
+
 // Cluster_ServiceDesc is the grpc.ServiceDesc for Cluster service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1155,6 +1197,11 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "RestoreSnapshot",
 			Handler:       _Cluster_RestoreSnapshot_Handler,
 			ClientStreams: true,
+		},
+		{
+			StreamName:    "Diagnose",
+			Handler:       _Cluster_Diagnose_Handler,
+			ServerStreams: true,
 		},
 	},
 	Metadata: "rpc/registrypb/registry.proto",

@@ -1,0 +1,101 @@
+package rpc
+
+import (
+	"context"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/werbenhu/registry/rpc/registrypb"
+	"github.com/werbenhu/registry/store"
+	"github.com/werbenhu/registry/store/storetest"
+)
+
+// diagnosisStream is what Diagnose sends, to a caller at an address.
+type diagnosisStream struct {
+	grpc.ServerStream
+	ctx  context.Context
+	sent func(*registrypb.DiagnoseResponse)
+}
+
+func (s *diagnosisStream) Context() context.Context { return s.ctx }
+
+func (s *diagnosisStream) Send(m *registrypb.DiagnoseResponse) error {
+	if s.sent != nil {
+		s.sent(m)
+	}
+	return nil
+}
+
+// diagnose calls a server as a client at an address does.
+func diagnose(t *testing.T, s *Server, from, token string, req *registrypb.DiagnoseRequest, sent func(*registrypb.DiagnoseResponse)) error {
+	t.Helper()
+	a := s.authorizer(clientPort)
+	ctx := presenting(t.Context(), token)
+	c := a.call(ctx, registrypb.Cluster_Diagnose_FullMethodName)
+	c.from = &net.TCPAddr{IP: net.ParseIP(from), Port: 1}
+	if err := c.authorize(req); err != nil {
+		return toStatus(err)
+	}
+	return s.Diagnose(req, &diagnosisStream{ctx: context.WithValue(ctx, callKey{}, c), sent: sent})
+}
+
+// Without tokens a stranger reads neither profiles nor settings. With them the right admin
+// decides, wherever its caller is.
+func TestWhoDiagnosesANode(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, testWhoDiagnoses)
+}
+
+func testWhoDiagnoses(t *testing.T) {
+	c := storetest.New(t)
+	s := serverOf(t, c.Start("n1", store.Formation{}))
+	c.AwaitReady(c.Node("n1"))
+	none := &registrypb.DiagnoseRequest{}
+	want := func(code codes.Code, err error) {
+		t.Helper()
+		if status.Code(err) != code {
+			t.Errorf("%v, want %v", err, code)
+		}
+	}
+	want(codes.PermissionDenied, diagnose(t, s, "10.0.0.1", "", none, nil))
+	want(codes.OK, diagnose(t, s, "127.0.0.1", "", none, nil))
+	want(codes.OK, diagnose(t, s, "::1", "", none, nil))
+	admin, _ := makeToken(c, "admin", true, every)
+	want(codes.Unauthenticated, diagnose(t, s, "127.0.0.1", "", none, nil))
+	want(codes.OK, diagnose(t, s, "10.0.0.1", admin, none, nil))
+	for _, cpu := range []time.Duration{0, time.Microsecond, -time.Second, maxCPUProfile + 1} {
+		want(codes.InvalidArgument, diagnose(t, s, "127.0.0.1", admin, &registrypb.DiagnoseRequest{Cpu: durationpb.New(cpu)}, nil))
+	}
+
+	files := map[string]string{}
+	want(codes.OK, diagnose(t, s, "127.0.0.1", admin, none, func(m *registrypb.DiagnoseResponse) {
+		files[m.Name] = m.Error
+		err := diagnose(t, s, "127.0.0.1", admin, none, nil) // while one is under way
+		if want(codes.Unavailable, err); reasonOf(err) != registrypb.ErrorDetail_BUSY {
+			t.Error(err)
+		}
+	}))
+	if len(files) != 7 || files["status.json"] != "" || files["config.yaml"] != errMissing.Error() || files["metrics.txt"] != errMissing.Error() {
+		t.Errorf("%q", files)
+	}
+}
+
+func TestDiagnosisFilesAreBounded(t *testing.T) {
+	var b limitedBuffer
+	line := make([]byte, 1<<20)
+	for range maxDiagnosisFile / len(line) {
+		if _, err := b.Write(line); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := b.Write(line[:1]); n != 0 || err == nil || len(b.data) != maxDiagnosisFile {
+		t.Errorf("%d, %v, %d bytes", n, err, len(b.data))
+	}
+}
