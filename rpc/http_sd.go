@@ -110,14 +110,14 @@ func (s *Server) targets(ctx context.Context, req any) (*targets, error) {
 	if err != nil {
 		return nil, err
 	}
-	state, _, err := s.state(ctx, req.(interface {
+	state, err := s.state(ctx, req.(interface {
 		GetRead() *registrypb.ReadOptions
 	}).GetRead())
 	if err != nil {
 		return nil, err
 	}
 	if !ofGroup {
-		return &targets{s.receipt(state, nil), withPrefix(state, prefix)}, nil
+		return &targets{s.receipt(state, nil), withPrefix(state.State, prefix)}, nil
 	}
 	g := state.GroupToRead(named.GetGroup())
 	if g == nil { // an empty list would drop the targets of a misspelt name

@@ -174,8 +174,8 @@ func (p *pages) forget() {
 
 // pageOf returns the group at the revision of the page, and the member that the page
 // begins after.
-func (s *Server) pageOf(state *fsm.State, name, token string) (g groupRead, after string, err error) {
-	g = groupRead{state.GroupToRead(name), state.Index(), s.store.Lag()}
+func (s *Server) pageOf(state freshState, name, token string) (g groupRead, after string, err error) {
+	g = groupRead{state.GroupToRead(name), state.Index(), state.lag}
 	if token == "" {
 		if g.group == nil {
 			err = fmt.Errorf("%w: %q", fsm.ErrUnknownGroup, name)

@@ -14,41 +14,56 @@ import (
 	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
-// state returns this node's state, as fresh as the options require, and the required
-// index.
-func (s *Server) state(ctx context.Context, opts *registrypb.ReadOptions) (*fsm.State, uint64, error) {
+// freshState is a state that is read from.
+type freshState struct {
+	*fsm.State
+	lag   time.Duration // the node's, from before the state was read
+	index uint64        // what the reader required; 0: nothing
+}
+
+// read returns this node's state. The lag comes first: after it the node may catch up,
+// and its lag is no longer that of an earlier state.
+func (s *Server) read(index uint64) freshState {
+	lag := s.store.Lag()
+	return freshState{s.store.State(), lag, index}
+}
+
+// state returns this node's state, as fresh as the options require.
+func (s *Server) state(ctx context.Context, opts *registrypb.ReadOptions) (freshState, error) {
 	if err := s.store.Serving(); err != nil {
-		return nil, 0, err
+		return freshState{}, err
 	}
 	if opts == nil {
-		return s.store.State(), 0, nil
+		return s.read(0), nil
 	}
 	if max := opts.MaxStaleness; max != nil {
 		if max.AsDuration() < 0 {
-			return nil, 0, &fsm.FieldError{Field: "max_staleness", Limit: "0 or more", Got: max.AsDuration().String()}
+			return freshState{}, &fsm.FieldError{Field: "max_staleness", Limit: "0 or more", Got: max.AsDuration().String()}
 		}
 		if lag := s.store.Lag(); lag > max.AsDuration() {
-			return nil, 0, fmt.Errorf("%w: last contact with the leader %s ago, at most %s allowed", errStale, lag, max.AsDuration())
+			return freshState{}, fmt.Errorf("%w: last contact with the leader %s ago, at most %s allowed", errStale, lag, max.AsDuration())
 		}
 	}
 	index := opts.MinIndex
 	if opts.Linearizable {
 		at, err := s.store.LinearizableIndex(ctx)
 		if err != nil {
-			return nil, 0, err
+			return freshState{}, err
 		}
 		index = max(index, at)
 	}
-	state, err := s.store.WaitIndex(ctx, index)
-	if err == nil {
-		err = callOf(ctx).again()
+	if _, err := s.store.WaitIndex(ctx, index); err != nil {
+		return freshState{}, err
 	}
-	return state, index, err
+	if err := callOf(ctx).again(); err != nil {
+		return freshState{}, err
+	}
+	return s.read(index), nil
 }
 
 // Index implements the public service.
 func (s *Server) Index(ctx context.Context, req *registrypb.IndexRequest) (*registrypb.IndexResponse, error) {
-	state, _, err := s.state(ctx, req.Read)
+	state, err := s.state(ctx, req.Read)
 	if err != nil {
 		return nil, toStatus(err)
 	}
@@ -57,7 +72,7 @@ func (s *Server) Index(ctx context.Context, req *registrypb.IndexRequest) (*regi
 
 // answer is the source of an answer.
 type answer struct {
-	state *fsm.State
+	state freshState
 	group *fsm.Group
 	view  *rings.View
 	lag   time.Duration // the node's, or the ring's if that is longer
@@ -69,7 +84,7 @@ func (s *Server) ring(ctx context.Context, name string, opts *registrypb.ReadOpt
 	if err := fsm.ValidateName("group", name); err != nil {
 		return answer{}, err
 	}
-	state, index, err := s.state(ctx, opts)
+	state, err := s.state(ctx, opts)
 	if err != nil {
 		return answer{}, err
 	}
@@ -77,13 +92,13 @@ func (s *Server) ring(ctx context.Context, name string, opts *registrypb.ReadOpt
 	if a.group == nil {
 		return answer{}, fmt.Errorf("%w: %q", fsm.ErrUnknownGroup, name)
 	}
-	fresh := rings.Freshness{MinIndex: index}
+	fresh := rings.Freshness{MinIndex: state.index}
 	if max := opts.GetMaxStaleness(); max != nil {
 		delay := max.AsDuration()
 		fresh.MaxDelay = &delay
 	}
-	view, staleness, err := s.view(ctx, state, a.group, fresh)
-	a.view, a.lag, a.index = view, max(staleness.Delay, s.store.Lag()), staleness.Index
+	view, staleness, err := s.view(ctx, state.State, a.group, fresh)
+	a.view, a.lag, a.index = view, max(staleness.Delay, state.lag, s.store.Lag()), staleness.Index
 	return a, err
 }
 
@@ -104,8 +119,8 @@ func (s *Server) ringReceipt(a answer) *registrypb.Receipt {
 }
 
 // receipt returns the receipt of an answer from the state; g may be nil.
-func (s *Server) receipt(state *fsm.State, g *fsm.Group) *registrypb.Receipt {
-	r := &registrypb.Receipt{Index: state.Index(), Lag: durationpb.New(s.store.Lag()), Node: s.store.ID(), ClusterId: s.store.ClusterID()}
+func (s *Server) receipt(state freshState, g *fsm.Group) *registrypb.Receipt {
+	r := &registrypb.Receipt{Index: state.Index(), Lag: durationpb.New(state.lag), Node: s.store.ID(), ClusterId: s.store.ClusterID()}
 	if g != nil {
 		r.Revision, r.Fingerprint = g.Revision, g.Fingerprint()
 	}
@@ -279,7 +294,7 @@ func (s *Server) Members(ctx context.Context, req *registrypb.MembersRequest) (*
 	if err != nil {
 		return nil, toStatus(err)
 	}
-	state, _, err := s.state(ctx, req.Read)
+	state, err := s.state(ctx, req.Read)
 	if err != nil {
 		return nil, toStatus(err)
 	}
@@ -318,7 +333,7 @@ func (s *Server) Groups(ctx context.Context, req *registrypb.GroupsRequest) (*re
 	if err != nil {
 		return nil, toStatus(err)
 	}
-	state, _, err := s.state(ctx, req.Read)
+	state, err := s.state(ctx, req.Read)
 	if err != nil {
 		return nil, toStatus(err)
 	}

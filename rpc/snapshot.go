@@ -38,7 +38,7 @@ func (s *Server) SaveSnapshot(req *registrypb.SaveSnapshotRequest, stream grpc.S
 	defer cancel(nil)
 	defer context.AfterFunc(s.ctx, func() { cancel(errStopping) })()
 	defer s.whileServing(cancel)()
-	state, _, err := s.state(ctx, req.GetRead())
+	state, err := s.state(ctx, req.GetRead())
 	if err == nil {
 		err = state.Verify(ctx) // corrupted memory must not reach the file
 	}
@@ -54,7 +54,7 @@ func (s *Server) SaveSnapshot(req *registrypb.SaveSnapshotRequest, stream grpc.S
 		receipt = nil // it is in the first message
 		return stream.Send(m)
 	}), stateChunk)
-	if err := backup.Write(out, state, s.store.About()); err != nil {
+	if err := backup.Write(out, state.State, s.store.About()); err != nil {
 		return toStatus(err)
 	}
 	return toStatus(out.Flush())

@@ -172,7 +172,7 @@ func (s tokensServer) List(ctx context.Context, req *registrypb.ListTokensReques
 	if err != nil {
 		return nil, toStatus(err)
 	}
-	state, _, err := s.state(ctx, req.Read)
+	state, err := s.state(ctx, req.Read)
 	if err != nil {
 		return nil, toStatus(err)
 	}

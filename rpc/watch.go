@@ -49,7 +49,7 @@ func (s *Server) Watch(req *registrypb.WatchRequest, stream grpc.ServerStreaming
 	defer cancel(nil)
 	defer s.whileServing(cancel)()
 	// The first progress is due with the first state.
-	w := &watcher{source: src, progressFrame: s.progressFrame, interval: every, timer: time.NewTimer(every), due: true}
+	w := &watcher{source: src, lag: s.store.Lag, progressFrame: progressFrame, interval: every, timer: time.NewTimer(every), due: true}
 	defer w.timer.Stop()
 	for {
 		frames, err := w.next(ctx)
@@ -68,7 +68,8 @@ func (s *Server) Watch(req *registrypb.WatchRequest, stream grpc.ServerStreaming
 // watcher is one stream: its source, and its progress events.
 type watcher struct {
 	source
-	progressFrame func(index uint64) frame
+	lag           func() time.Duration
+	progressFrame func(index uint64, lag time.Duration) frame
 	interval      time.Duration
 	timer         *time.Timer
 	due           bool // a progress event is
@@ -80,17 +81,21 @@ type watcher struct {
 func (w *watcher) next(ctx context.Context) ([]frame, error) {
 	clear(w.frames)
 	for ctx.Err() == nil {
-		frames, wake, err := w.poll(w.frames[:0])
-		if err != nil {
-			return nil, err
-		}
 		select {
 		case <-w.timer.C:
 			w.due = true
 		default:
 		}
+		var lag time.Duration
+		if w.due { // as in read: before the state that is polled
+			lag = w.lag()
+		}
+		frames, wake, err := w.poll(w.frames[:0])
+		if err != nil {
+			return nil, err
+		}
 		if index, ok := w.Progress(); ok && w.due {
-			frames = append(frames, w.progressFrame(index))
+			frames = append(frames, w.progressFrame(index, lag))
 			w.due = false
 			w.timer.Reset(w.interval)
 		}
@@ -303,8 +308,8 @@ func (n nodesSource) poll(frames []frame) ([]frame, <-chan struct{}, error) {
 	return append(frames, encode(&registrypb.WatchEvent{Event: &registrypb.WatchEvent_Nodes{Nodes: list}})), nil, nil
 }
 
-func (s *Server) progressFrame(index uint64) frame {
+func progressFrame(index uint64, lag time.Duration) frame {
 	return encode(&registrypb.WatchEvent{Event: &registrypb.WatchEvent_Progress{Progress: &registrypb.Progress{
-		Index: index, Lag: durationpb.New(s.store.Lag()),
+		Index: index, Lag: durationpb.New(lag),
 	}}})
 }

@@ -8,6 +8,10 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/werbenhu/registry/rpc/registrypb"
 )
 
 // slowSource has the frames and the progress that the test sets.
@@ -45,13 +49,46 @@ func (s *slowSource) send(frames ...frame) {
 	close(wake)
 }
 
+// polled tells when it is polled.
+type polled struct {
+	slowSource
+	before func()
+}
+
+func (p *polled) poll(frames []frame) ([]frame, <-chan struct{}, error) {
+	p.before()
+	return p.slowSource.poll(frames)
+}
+
+// A node may catch up between the poll and the progress: the lag is that of what was
+// polled, or an earlier one, which is longer.
+func TestProgressHasTheLagOfBefore(t *testing.T) {
+	lag := time.Hour
+	w := &watcher{
+		source: &polled{slowSource{wake: make(chan struct{}), settled: true}, func() { lag = 0 }},
+		lag:    func() time.Duration { return lag }, progressFrame: progressFrame,
+		interval: time.Second, timer: time.NewTimer(time.Second), due: true,
+	}
+	frames, err := w.next(t.Context())
+	if err != nil || len(frames) != 1 {
+		t.Fatal(frames, err)
+	}
+	var e registrypb.WatchEvent
+	if err := proto.Unmarshal(frames[0].data.Materialize(), &e); err != nil || e.GetProgress().GetLag().AsDuration() != time.Hour {
+		t.Errorf("%v, %v", &e, err)
+	}
+}
+
 // A watcher gets progress at every interval, with changes or without; but not while it
 // lacks a change.
 func TestProgressWaitsForPendingChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src := &slowSource{wake: make(chan struct{}), settled: true}
 		w := &watcher{
-			source: src, progressFrame: func(index uint64) frame { return newFrame([]byte("progress " + strconv.FormatUint(index, 10))) },
+			source: src, lag: func() time.Duration { return 0 },
+			progressFrame: func(index uint64, _ time.Duration) frame {
+				return newFrame([]byte("progress " + strconv.FormatUint(index, 10)))
+			},
 			interval: time.Second, timer: time.NewTimer(time.Second),
 		}
 		start := time.Now()
