@@ -79,6 +79,11 @@ type Config struct {
 	// passes writes on, and counts for no majority. It joins by Registries or Wait. It
 	// has no effect on a node that has state, whose part in the cluster is recorded.
 	ReadReplica bool
+	// ServeStaleOnStart: if this node is restarted and finds no leader for ten election
+	// timeouts, it answers reads and watches from what it knows to be committed. How old
+	// that is it does not know: its lag is store.UnknownLag, and reads with a limit are
+	// refused. For this it records what is committed, so set it before it is needed.
+	ServeStaleOnStart bool
 	// JoinTimeout bounds the attempts to join a cluster.
 	JoinTimeout time.Duration
 	// ElectionTimeout: how long a node hears no leader before it stands for

@@ -127,7 +127,7 @@ func (n *Node) open(watch context.Context) error {
 		DataDir: n.cfg.DataDir, LogStore: n.cfg.LogStore, Listener: raftLn, DialRaft: n.peers.DialRaft, Peers: n.peers,
 		ElectionTimeout: n.cfg.ElectionTimeout, SnapshotThreshold: n.cfg.SnapshotThreshold, SnapshotInterval: n.cfg.SnapshotInterval,
 		MinFreeDisk: n.cfg.MinFreeDisk, RingMemory: n.cfg.RingMemory, Logger: n.cfg.Logger,
-		Instruments: n.metrics.Instruments(), Alarms: n.conditions, Restore: n.cfg.Restore, Nonvoter: n.cfg.ReadReplica,
+		Instruments: n.metrics.Instruments(), Alarms: n.conditions, Restore: n.cfg.Restore, Nonvoter: n.cfg.ReadReplica, StaleOnStart: n.cfg.ServeStaleOnStart,
 	})
 	if err != nil {
 		return err

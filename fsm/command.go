@@ -73,3 +73,9 @@ func decode(data []byte) (*fsmpb.Command, error) {
 	}
 	return &cmd, nil
 }
+
+// TurnsTokensOn reports whether a log entry may create the first token.
+func TurnsTokensOn(data []byte) bool {
+	cmd, err := decode(data)
+	return err != nil || cmd.GetCreateToken() != nil || cmd.GetRestoreEnd() != nil
+}

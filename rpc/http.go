@@ -18,6 +18,7 @@ import (
 	"github.com/werbenhu/registry/rpc/auth"
 	"github.com/werbenhu/registry/rpc/registrypb"
 	"github.com/werbenhu/registry/rpc/ui"
+	"github.com/werbenhu/registry/store"
 )
 
 // Limits of scrapes.
@@ -132,8 +133,8 @@ func (h *httpServer) livez(w http.ResponseWriter, _ *http.Request) {
 }
 
 // readyz reports whether the node answers reads, and why not. A node without a leader
-// is ready, because it still answers reads. A load balancer that should not use it
-// then sets max_lag.
+// is ready, because it still answers reads, also one that found none since its start,
+// with ServeStaleOnStart. A load balancer that should not use it then sets max_lag.
 func (h *httpServer) readyz(w http.ResponseWriter, r *http.Request) {
 	if err := h.server.store.Serving(); err != nil {
 		writeText(w, http.StatusServiceUnavailable, err.Error())
@@ -144,8 +145,17 @@ func (h *httpServer) readyz(w http.ResponseWriter, r *http.Request) {
 		writeText(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	if lag := h.server.store.Lag(); limited && lag > limit {
+	lag := h.server.store.Lag()
+	if limited && lag == store.UnknownLag {
+		writeText(w, http.StatusServiceUnavailable, "no contact with a leader since the start")
+		return
+	}
+	if limited && lag > limit {
 		writeText(w, http.StatusServiceUnavailable, fmt.Sprintf("last contact with the leader %s ago", lag.Round(time.Millisecond)))
+		return
+	}
+	if lag == store.UnknownLag {
+		writeText(w, http.StatusOK, "stale: no contact with a leader since the start")
 		return
 	}
 	writeText(w, http.StatusOK, "ok")

@@ -12,6 +12,7 @@ import (
 	"github.com/werbenhu/registry/fsm/rings"
 	"github.com/werbenhu/registry/ring"
 	"github.com/werbenhu/registry/rpc/registrypb"
+	"github.com/werbenhu/registry/store"
 )
 
 // freshState is a state that is read from.
@@ -40,7 +41,11 @@ func (s *Server) state(ctx context.Context, opts *registrypb.ReadOptions) (fresh
 		if max.AsDuration() < 0 {
 			return freshState{}, &fsm.FieldError{Field: "max_staleness", Limit: "0 or more", Got: max.AsDuration().String()}
 		}
-		if lag := s.store.Lag(); lag > max.AsDuration() {
+		lag := s.store.Lag()
+		if lag == store.UnknownLag {
+			return freshState{}, fmt.Errorf("%w: no contact with a leader since the start, at most %s allowed", errStale, max.AsDuration())
+		}
+		if lag > max.AsDuration() {
 			return freshState{}, fmt.Errorf("%w: last contact with the leader %s ago, at most %s allowed", errStale, lag, max.AsDuration())
 		}
 	}

@@ -111,6 +111,10 @@ type MemberUpdate struct {
 	Hold time.Duration
 }
 
+// UnknownLag is the lag of a node that answers and has heard from no leader since its
+// start (serve -serve-stale-on-start): how old its state is is not known.
+const UnknownLag = 100 * 365 * 24 * time.Hour
+
 // Receipt is what an answer was computed from.
 type Receipt struct {
 	// Index is the last log index that the answering node had applied.
@@ -123,7 +127,8 @@ type Receipt struct {
 	// ClusterID is the id of the cluster, made when it was formed: see
 	// ErrWrongCluster.
 	ClusterID string
-	// Lag is the time since the answering node last heard from the leader.
+	// Lag is the time since the answering node last heard from the leader; [UnknownLag]
+	// if it has heard from none since its start.
 	Lag time.Duration
 	// Node is the id of the answering node.
 	Node string
@@ -166,7 +171,7 @@ type NodeStatus struct {
 	FeatureLevel int
 	Voter        bool
 	Ready        bool
-	// Lag is the time since the node last heard from the leader.
+	// Lag is the time since the node last heard from the leader, as in [Receipt].
 	Lag time.Duration
 	// Error is why the node did not answer.
 	Error string

@@ -66,6 +66,10 @@ type Config struct {
 	// Nonvoter: a node without state joins as a non-voter, and stays one. It forms no
 	// cluster.
 	Nonvoter bool
+	// StaleOnStart: a restarted node that finds no leader for ten election timeouts answers
+	// from what it knows to be committed. It also makes the node record that, at every
+	// entry, for the next start.
+	StaleOnStart bool
 	// Restore is a snapshot file: a node with an empty directory forms a new cluster,
 	// alone, with the file's state. No effect on one that has done so.
 	Restore string

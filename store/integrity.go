@@ -61,7 +61,7 @@ func (s *Store) Diverged() error {
 // Serving returns nil when this node may answer from its state, and otherwise
 // [ErrNotReady] or [ErrDiverged].
 func (s *Store) Serving() error {
-	if !s.IsReady() {
+	if !s.IsReady() && !s.stale.Load() {
 		return ErrNotReady
 	}
 	return cmp.Or(s.Diverged(), s.follow.err())
@@ -312,6 +312,9 @@ func (s *Store) alarms() []string {
 	}
 	if err := s.follow.err(); err != nil {
 		out = append(out, err.Error())
+	}
+	if s.Stale() {
+		out = append(out, "no majority was reached since the start: the node answers from what it knew then, and how old that is is not known (-serve-stale-on-start)")
 	}
 	s.integrity.mu.Lock()
 	defer s.integrity.mu.Unlock()

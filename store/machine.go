@@ -26,6 +26,9 @@ type raftFSM struct {
 	closed   <-chan struct{} // the store is being closed
 	// restored is called after each snapshot that was installed.
 	restored func(index uint64)
+	// committed is called with the last of the entries that raft passes, before they are
+	// applied: what a reader saw is recorded. nil: nobody records it.
+	committed func(index, term uint64)
 
 	mu     sync.Mutex // held while the state changes; guards the rest
 	handed uint64     // the last index that raft passed or restored
@@ -45,7 +48,11 @@ func (f *raftFSM) ApplyBatch(logs []*raft.Log) []any {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	out := make([]any, len(logs))
-	f.handed = logs[len(logs)-1].Index
+	last := logs[len(logs)-1]
+	f.handed = last.Index
+	if f.committed != nil {
+		f.committed(last.Index, last.Term)
+	}
 	if f.frozen || f.broken {
 		return out
 	}

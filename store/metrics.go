@@ -94,7 +94,7 @@ func (c *counters) Restored(*fsm.State) {}
 func (s *Store) Metrics() Metrics {
 	state := s.State()
 	m := Metrics{
-		Leader: s.IsLeader(), Ready: s.Serving() == nil, Term: s.raft.CurrentTerm(), Lag: s.Lag(),
+		Leader: s.IsLeader(), Ready: s.IsReady() && s.Serving() == nil, Term: s.raft.CurrentTerm(), Lag: s.Lag(),
 		CommitIndex: s.raft.CommitIndex(), AppliedIndex: state.Index(), LastIndex: s.raft.LastIndex(),
 		LeaderChanges: s.counters.leaderChanges.Load(), Led: s.counters.led.Load(),
 		Groups: state.GroupCount(), Members: state.MemberCount(), TokensRevision: state.TokensRevision(), Rings: s.rings.Stats(),

@@ -81,8 +81,13 @@ func (s *Store) IsLeader() bool { return s.lead.Load() != nil }
 
 // Lag is the time since the last valid contact with the leader (see staleness); 0 on
 // a leader that a quorum answers. Its error is at most an election timeout and the
-// network latency.
-func (s *Store) Lag() time.Duration { return s.staleness.lag(s.leads(), s.raft.LastContact()) }
+// network latency. It is [UnknownLag] while the node is [Store.Stale].
+func (s *Store) Lag() time.Duration {
+	if s.Stale() {
+		return UnknownLag
+	}
+	return s.staleness.lag(s.leads(), s.raft.LastContact())
+}
 
 // Ready is closed once this node has caught up since its start: it has applied
 // everything that was acknowledged before. The state of a node that is not ready
@@ -164,7 +169,7 @@ func (s *Store) Status() Status {
 	state := s.State()
 	st := Status{
 		ID: s.cfg.ID, Cluster: s.cfg.Cluster, Bind: s.cfg.BindAdvertise, Addr: s.cfg.Addr, Version: s.cfg.Version,
-		Ready: s.Serving() == nil, Alarms: s.alarms(), Term: s.raft.CurrentTerm(), AppliedIndex: state.Index(), CommitIndex: s.raft.CommitIndex(),
+		Ready: s.IsReady() && s.Serving() == nil, Alarms: s.alarms(), Term: s.raft.CurrentTerm(), AppliedIndex: state.Index(), CommitIndex: s.raft.CommitIndex(),
 		Digest: state.Digest(), Lag: s.Lag(), Leases: s.leases.Len(),
 		FeatureLevel: state.FeatureLevel(), Supports: s.cfg.FeatureLevel,
 	}

@@ -47,7 +47,9 @@ type Store struct {
 	raft      *raft.Raft
 	transport *rafttransport.Transport
 	files     *raftlog.Files
-	logs      raft.LogStore // as raft sees it
+	logs      raft.LogStore    // as raft sees it
+	commits   *raftlog.Commits // nil without StaleOnStart
+	stale     atomic.Bool      // answers before it is ready: see Stale
 
 	notify      chan bool
 	streamEnded chan struct{} // buffer of 1
@@ -121,6 +123,12 @@ func Open(cfg Config) (_ *Store, err error) {
 	s.wg.Go(func() { s.leaderLoop(s.ctx) })
 	s.wg.Go(func() { s.leaderCrashLoop(s.ctx) })
 	s.wg.Go(func() { s.readyLoop(s.ctx) })
+	if s.commits != nil {
+		s.wg.Go(func() { s.syncCommitsLoop(s.ctx) })
+		if s.hadState {
+			s.wg.Go(func() { s.staleLoop(s.ctx) })
+		}
+	}
 	s.wg.Go(func() { s.stalenessLoop(s.ctx) })
 	s.wg.Go(func() { s.followLoop(s.ctx) })
 	s.wg.Go(func() { s.integrityLoop(s.ctx) })
@@ -171,15 +179,18 @@ func (s *Store) openRaft() error {
 	if err != nil {
 		return fmt.Errorf("%w %s: %w", ErrDataDir, s.cfg.DataDir, err)
 	}
+	watchdog := raftlog.Watchdog{MaxHang: s.cfg.MaxHang, Fatal: s.fail, Closed: s.ctx.Done()}
 	logs, stable, err := s.files.Guard(raftlog.GuardConfig{
-		Watchdog:  raftlog.Watchdog{MaxHang: s.cfg.MaxHang, Fatal: s.fail, Closed: s.ctx.Done()},
-		Snapshots: snaps, Stored: s.follow.gotEntries, WrapLog: s.cfg.wrapLog, WrapStable: s.cfg.wrapStable,
+		Watchdog: watchdog, Snapshots: snaps, Stored: s.follow.gotEntries, WrapLog: s.cfg.wrapLog, WrapStable: s.cfg.wrapStable,
 	})
 	if err != nil {
 		return err
 	}
 	s.logs = logs
 	if err := s.verifyStored(snaps); err != nil {
+		return err
+	}
+	if err := s.openCommits(snaps, logs, watchdog); err != nil {
 		return err
 	}
 	s.transport = rafttransport.New(rafttransport.Config{

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -46,7 +47,7 @@ func toStatusJSON(s sdk.Status) statusJSON {
 		out.Nodes = append(out.Nodes, nodeJSON{
 			ID: n.ID, Bind: n.Bind, Addr: n.Addr, Role: roleText(n), Voter: n.Voter, Ready: n.Ready,
 			AppliedIndex: n.AppliedIndex, CommitIndex: n.CommitIndex, Digest: digestText(n),
-			Lag: n.Lag.String(), Version: n.Version, Supports: n.FeatureLevel, Error: n.Error, Alarms: append([]string{}, n.Alarms...),
+			Lag: lagText(n.Lag), Version: n.Version, Supports: n.FeatureLevel, Error: n.Error, Alarms: append([]string{}, n.Alarms...),
 		})
 	}
 	return out
@@ -54,6 +55,14 @@ func toStatusJSON(s sdk.Status) statusJSON {
 
 // roleText is the role of a node, also of one that does not answer.
 func roleText(n sdk.NodeStatus) string { return cmp.Or(n.Role, "unreachable") }
+
+// lagText is the lag of a node.
+func lagText(lag time.Duration) string {
+	if lag >= sdk.UnknownLag {
+		return "unknown"
+	}
+	return lag.String()
+}
 
 // digestText is empty for a node that does not answer: no digest is not digest 0.
 func digestText(n sdk.NodeStatus) string {

@@ -46,6 +46,7 @@ func serveFlags() []cli.Flag {
 		&cli.StringFlag{Name: "restore", Usage: "form a new cluster with the state of this snapshot file; other nodes join it by -registries"},
 		&cli.BoolFlag{Name: "wait", Usage: "start empty and wait until a cluster takes this node in (cluster join)"},
 		&cli.BoolFlag{Name: "read-replica", Usage: "join without a vote, for good: answer reads and watches, and count for no majority"},
+		&cli.BoolFlag{Name: "serve-stale-on-start", Usage: "after a restart without a majority, answer reads from what is known to be committed, of unknown age"},
 		&cli.DurationFlag{Name: "join-timeout", Usage: "give up joining after that", Value: d.JoinTimeout},
 		&cli.DurationFlag{Name: "election-timeout", Usage: "call for an election after that long without a leader", Value: d.ElectionTimeout},
 		sizeFlag{&cli.StringFlag{Name: "min-free-disk", Usage: "refuse new members and groups while less disk is free under -data-dir; 0: never", Value: sizeText(d.MinFreeDisk)}},
@@ -122,6 +123,7 @@ func serveConfig(e *env, s *settings) (registry.Config, error) {
 	cfg.Registries = list(s.Context, flagRegistries)
 	cfg.BootstrapExpect, cfg.Wait = s.Int("bootstrap-expect"), s.Bool("wait")
 	cfg.ReadReplica = s.Bool("read-replica")
+	cfg.ServeStaleOnStart = s.Bool("serve-stale-on-start")
 	cfg.Restore = s.String("restore")
 	cfg.JoinTimeout, cfg.ElectionTimeout = s.Duration("join-timeout"), s.Duration("election-timeout")
 	var ringMemory uint64

@@ -159,7 +159,7 @@ func (v *topView) nodeLines() []topLine {
 			rows = append(rows, []any{n.ID, roleText(n), "", "", "", ""})
 			continue
 		}
-		rows = append(rows, []any{n.ID, n.Role, n.AppliedIndex, n.Lag.Round(time.Millisecond), n.Ready, n.Version})
+		rows = append(rows, []any{n.ID, n.Role, n.AppliedIndex, lagText(n.Lag.Round(time.Millisecond)), n.Ready, n.Version})
 	}
 	lines := tableLines([]string{"NODE", "ROLE", "APPLIED", "LAG", "READY", "VERSION"}, rows, styles)
 	var wrong bytes.Buffer

@@ -52,7 +52,7 @@ func boolValue(b bool) float64 {
 }
 
 var storeMetrics = []storeMetric{
-	gauge("registry_ready", "1 if this node answers reads.", func(m *store.Metrics) float64 { return boolValue(m.Ready) }),
+	gauge("registry_ready", "1 if this node answers reads and has caught up since its start.", func(m *store.Metrics) float64 { return boolValue(m.Ready) }),
 	gauge("registry_alarms", "Alarms, which registry cluster status lists.", func(m *store.Metrics) float64 { return float64(m.Alarms) }),
 	gauge("registry_groups", "Groups, including empty ones.", func(m *store.Metrics) float64 { return float64(m.Groups) }),
 	gauge("registry_members", "Members of all groups.", func(m *store.Metrics) float64 { return float64(m.Members) }),
@@ -75,7 +75,7 @@ var storeMetrics = []storeMetric{
 	gauge("registry_raft_commit_index", "Last log index known to be committed.", func(m *store.Metrics) float64 { return float64(m.CommitIndex) }),
 	gauge("registry_applied_index", "Last log index applied to the state.", func(m *store.Metrics) float64 { return float64(m.AppliedIndex) }),
 	gauge("registry_raft_last_index", "Last log index stored.", func(m *store.Metrics) float64 { return float64(m.LastIndex) }),
-	gauge("registry_raft_last_contact_seconds", "Time since this node heard from the leader; 0 on the leader.", func(m *store.Metrics) float64 { return m.Lag.Seconds() }),
+	gauge("registry_raft_last_contact_seconds", "Time since this node heard from the leader; 0 on the leader. 3153600000 (100 years) while it answers and has heard from none since its start.", func(m *store.Metrics) float64 { return m.Lag.Seconds() }),
 	gauge("registry_raft_voters", "Voters in the configuration.", func(m *store.Metrics) float64 { return float64(m.Voters) }),
 	gauge("registry_raft_nonvoters", "Non-voters in the configuration.", func(m *store.Metrics) float64 { return float64(m.Nonvoters) }),
 	counter("registry_raft_leader_changes_total", "Terms that began while this node was ready.", func(m *store.Metrics) float64 { return float64(m.LeaderChanges) }),

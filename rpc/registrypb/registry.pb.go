@@ -1389,7 +1389,9 @@ type Receipt struct {
 	// The log index of the group's last change (its revision).
 	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Time since the answering node last heard from the leader; zero on a leader that a
-	// quorum answers. Off by at most an election timeout and a network delay.
+	// quorum answers. Off by at most an election timeout and a network delay. 100 years of
+	// 365 days: the node has heard from none since its start, and how old its state is is
+	// not known.
 	Lag *durationpb.Duration `protobuf:"bytes,4,opt,name=lag,proto3" json:"lag,omitempty"`
 	// Id of the answering node.
 	Node string `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`
@@ -4537,7 +4539,7 @@ type Progress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Applied index of the answering node.
 	Index uint64 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
-	// Time since it last heard from the leader.
+	// Time since it last heard from the leader, as in Receipt.
 	Lag           *durationpb.Duration `protobuf:"bytes,2,opt,name=lag,proto3" json:"lag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

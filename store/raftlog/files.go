@@ -98,6 +98,8 @@ type Files struct {
 	bolt *raftboltdb.BoltStore
 	tail *tail
 	wal  *walLog // nil: the entries are in bolt
+
+	commits *Commits // nil: not open
 }
 
 // Open opens the log. segmentSize is in bytes; 0: 16 MiB. Damage is an [ErrCorrupt].
@@ -219,6 +221,9 @@ func (f *Files) Close() error {
 	}
 	if f.tail != nil {
 		errs = append(errs, f.tail.close())
+	}
+	if f.commits != nil {
+		errs = append(errs, f.commits.close())
 	}
 	return errors.Join(append(errs, f.bolt.Close())...)
 }
