@@ -34,7 +34,7 @@ type Kind struct {
 
 // kinds are all there are, in the order in which they run.
 func kinds() []Kind {
-	return slices.Concat(processKinds, powerKinds, networkKinds, memberKinds, changeKinds, snapshotKinds, diskKinds, clockKinds, leaseKinds, repeatKinds, situationKinds, mixedKinds)
+	return slices.Concat(processKinds, powerKinds, networkKinds, memberKinds, changeKinds, snapshotKinds, diskKinds, clockKinds, leaseKinds, repeatKinds, staleKinds, situationKinds, mixedKinds)
 }
 
 // Run is what a kind works with.

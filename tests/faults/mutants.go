@@ -131,6 +131,12 @@ var protections = []Mutant{
 		Note:  "The kinds cannot make a tail that is longer than what the least threshold keeps in the log.",
 	},
 	{
+		Name: "stale-commits", Off: "a node that answers alone after its start shows committed entries only",
+		Edits: []Edit{{"store/stale.go", "if err := s.fsm.replay(s.logs, s.commits.Last().Index)", "last, _ := s.logs.LastIndex()\n\tif err := s.fsm.replay(s.logs, last)"}},
+		Kinds: []string{"cold-start-alone"}, Runs: 2, Says: regexp.MustCompile("never committed|state is wrong"),
+		Tests: []Test{{"store", "TestStaleStartShowsNothingUncommitted"}},
+	},
+	{
 		Name: "follows", Off: "a node that does not follow is not ready",
 		Edits: []Edit{{"store/integrity.go", "cmp.Or(s.Diverged(), s.follow.err())", "cmp.Or(s.Diverged())"}},
 		Tests: []Test{{"store", "TestNodeThatDoesNotFollowIsNotReady"}},

@@ -59,6 +59,26 @@ func (l *Load) sessionMatches(ctx context.Context, s *check.Session, n *node, gr
 	}
 }
 
+// ReadLocal reads all stable groups of one node as they are there.
+func (l *Load) ReadLocal(ctx context.Context, id string) error {
+	for _, n := range l.nodes {
+		if n.Node != id {
+			continue
+		}
+		for _, group := range l.StableGroups() {
+			call, cancel := context.WithTimeout(ctx, readTimeout)
+			resp, err := n.registry.Members(call, &registrypb.MembersRequest{Group: group})
+			cancel()
+			if err != nil {
+				return fmt.Errorf("%s: %w", id, err)
+			}
+			rc := resp.GetReceipt()
+			l.views.Note(group, rc.GetRevision(), rc.GetFingerprint(), membersOf(resp.Members), "a local read of "+id)
+		}
+	}
+	return nil
+}
+
 const (
 	pollEvery   = 200 * time.Millisecond
 	pollTimeout = time.Second
