@@ -90,6 +90,13 @@ type Config struct {
 	// election; 50 ms to 1 m. Below what the disk needs for a write at its
 	// worst, leaders come and go.
 	ElectionTimeout time.Duration
+	// RemoveDeadAfter: while it leads, the node removes a voter that it has not reached for
+	// that long, at least 1 s, if all others are healthy or as dead; one at a time. 0: no
+	// node is removed. It should be longer than any restart of a machine.
+	RemoveDeadAfter time.Duration
+	// MinVoters is how many voters RemoveDeadAfter leaves at least, 3 to 99; 0: the
+	// default, 3.
+	MinVoters int
 	// DataDir holds the log, the snapshots and the node's identity. Empty:
 	// registry-data/<id>.
 	DataDir string
@@ -140,6 +147,7 @@ func DefaultConfig() Config {
 		Addr:              ":9800",
 		JoinTimeout:       30 * time.Second,
 		ElectionTimeout:   store.DefaultElectionTimeout,
+		MinVoters:         store.DefaultMinVoters,
 		SnapshotThreshold: store.DefaultSnapshotThreshold,
 		SnapshotInterval:  store.DefaultSnapshotInterval,
 		MinFreeDisk:       store.DefaultMinFreeDisk,
@@ -187,6 +195,12 @@ func (c Config) Validate() error {
 	}
 	if c.ElectionTimeout < 50*time.Millisecond || c.ElectionTimeout > time.Minute {
 		errs = append(errs, &fsm.FieldError{Field: "-election-timeout", Limit: "50ms to 1m", Got: c.ElectionTimeout.String()})
+	}
+	if c.RemoveDeadAfter != 0 && c.RemoveDeadAfter < store.MinRemoveDeadAfter {
+		errs = append(errs, &fsm.FieldError{Field: "-remove-dead-after", Limit: fmt.Sprintf("0, or at least %s", store.MinRemoveDeadAfter), Got: c.RemoveDeadAfter.String()})
+	}
+	if c.MinVoters != 0 && (c.MinVoters < store.DefaultMinVoters || c.MinVoters > 99) {
+		errs = append(errs, &fsm.FieldError{Field: "-min-voters", Limit: fmt.Sprintf("%d to 99", store.DefaultMinVoters), Got: strconv.Itoa(c.MinVoters)})
 	}
 	if c.SnapshotThreshold != 0 && c.SnapshotThreshold < store.MinSnapshotThreshold {
 		errs = append(errs, &fsm.FieldError{Field: "-snapshot-threshold", Limit: fmt.Sprintf("at least %d", store.MinSnapshotThreshold), Got: strconv.FormatUint(c.SnapshotThreshold, 10)})

@@ -29,6 +29,8 @@ func TestValidateNamesTheFlag(t *testing.T) {
 		"-join-timeout":       func(c *Config) { c.JoinTimeout = 0 },
 		"-read-replica":       func(c *Config) { c.ReadReplica, c.Restore = true, "state.snapshot" },
 		"-election-timeout":   func(c *Config) { c.ElectionTimeout = time.Millisecond },
+		"-remove-dead-after":  func(c *Config) { c.RemoveDeadAfter = 999 * time.Millisecond },
+		"-min-voters":         func(c *Config) { c.MinVoters = 2 },
 		"-snapshot-threshold": func(c *Config) { c.SnapshotThreshold = 10 },
 		"-snapshot-interval":  func(c *Config) { c.SnapshotInterval = 100 * time.Millisecond },
 	} {

@@ -83,6 +83,24 @@ func (c *call) ended(ctx context.Context, req any, act bool, err error) error {
 	return err
 }
 
+// AuditRemoval tells the audit log that the node, as the leader, removed a dead voter by
+// itself, or failed to.
+func AuditRemoval(log *audit.Log, id string, err error) {
+	r := &audit.Record{Method: "RemoveDead", TargetNode: id, Outcome: audit.OK}
+	if err == nil {
+		log.Act(r)
+		return
+	}
+	err = toStatus(err)
+	reason := reasonOf(err)
+	r.Outcome, r.Error = reason.String(), status.Convert(err).Message()
+	if mayHaveEffect(reason) {
+		log.Act(r)
+		return
+	}
+	log.Failed(r)
+}
+
 // mayHaveEffect reports whether an act that failed for that reason may have an effect.
 func mayHaveEffect(reason registrypb.ErrorDetail_Reason) bool {
 	return reason == registrypb.ErrorDetail_OUTCOME_UNKNOWN || reason == registrypb.ErrorDetail_UNSPECIFIED

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net"
@@ -22,6 +23,7 @@ import (
 	"github.com/werbenhu/registry/rpc/audit"
 	"github.com/werbenhu/registry/rpc/peerpb"
 	"github.com/werbenhu/registry/rpc/registrypb"
+	"github.com/werbenhu/registry/store"
 )
 
 // Every method of both ports is an administrative act, or is not: a new one is decided
@@ -45,6 +47,38 @@ func TestActsOfAllMethods(t *testing.T) {
 		if is := p.act != nil; is != slices.Contains(acts, name) || is == slices.Contains(others, name) {
 			t.Errorf("%s: an act: %t", name, is)
 		}
+	}
+}
+
+// A removal that a leader does by itself is an act; one that failed is one if it may have
+// an effect, and otherwise counts against the limit of lines.
+func TestAuditOfARemoval(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		err     error
+		outcome string
+	}{
+		{"done", nil, audit.OK},
+		{"refused", fmt.Errorf("%w: no majority", store.ErrMembership), "MEMBERSHIP"},
+		{"unknown", store.ErrOutcomeUnknown, "OUTCOME_UNKNOWN"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var out bytes.Buffer
+			log := audit.New(slog.New(audit.NewHandler(&out)), nil)
+			for range 100 {
+				AuditRemoval(log, "n5", tc.err)
+			}
+			var line map[string]any
+			if err := json.Unmarshal(bytes.SplitN(out.Bytes(), []byte("\n"), 2)[0], &line); err != nil {
+				t.Fatal(err)
+			}
+			if line["msg"] != "audit: act" || line["method"] != "RemoveDead" || line["target_node"] != "n5" || line["outcome"] != tc.outcome {
+				t.Errorf("%v", line)
+			}
+			if lines := bytes.Count(out.Bytes(), []byte("\n")); (lines == 100) == (tc.name == "refused") {
+				t.Errorf("%d lines", lines)
+			}
+		})
 	}
 }
 

@@ -61,27 +61,50 @@ func (s *Server) Status(ctx context.Context, req *registrypb.StatusRequest) (*re
 	st := s.store.Status()
 	resp := &registrypb.StatusResponse{Cluster: st.Cluster, ClusterId: s.store.ClusterID(), Leader: st.LeaderID, Term: st.Term, FeatureLevel: st.FeatureLevel}
 	resp.Nodes = make([]*registrypb.NodeStatus, len(st.Configuration))
+	removals := wireRemovals(s.store.DeadVoters()) // none on a follower
 	var wg sync.WaitGroup
 	for i, server := range st.Configuration {
 		if string(server.ID) == st.ID {
 			wg.Go(func() { resp.Nodes[i] = s.ownStatus(ctx, st, req.Group) })
 			continue
 		}
-		wg.Go(func() { resp.Nodes[i] = s.peerStatus(ctx, server, req.Group) })
+		wg.Go(func() {
+			var of map[string]*registrypb.Removal
+			resp.Nodes[i], of = s.peerStatus(ctx, server, req.Group)
+			if string(server.ID) == st.LeaderID {
+				removals = of
+			}
+		})
 	}
 	wg.Wait()
+	for _, n := range resp.Nodes {
+		n.Removal = removals[n.Id]
+	}
 	slices.SortFunc(resp.Nodes, func(a, b *registrypb.NodeStatus) int { return cmp.Compare(a.Id, b.Id) })
 	return resp, nil
 }
 
-func (s *Server) peerStatus(ctx context.Context, server raft.Server, group string) *registrypb.NodeStatus {
+// wireRemovals are the leader's answer about the voters that it does not reach.
+func wireRemovals(dead []store.DeadVoter) map[string]*registrypb.Removal {
+	out := make(map[string]*registrypb.Removal, len(dead))
+	for _, d := range dead {
+		r := &registrypb.Removal{Unreachable: durationpb.New(d.Unreachable), Kept: d.Kept}
+		if d.Kept == "" {
+			r.RemovedIn = durationpb.New(d.RemovedIn)
+		}
+		out[d.ID] = r
+	}
+	return out
+}
+
+func (s *Server) peerStatus(ctx context.Context, server raft.Server, group string) (*registrypb.NodeStatus, map[string]*registrypb.Removal) {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
 	c, err := s.peers.client(string(server.Address))
 	if err == nil {
 		var r *peerpb.StatusResponse
 		if r, err = c.Status(ctx, &peerpb.StatusRequest{Group: group}); err == nil {
-			return r.Node
+			return r.Node, r.Removals
 		}
 	}
 	n := &registrypb.NodeStatus{
@@ -91,7 +114,7 @@ func (s *Server) peerStatus(ctx context.Context, server raft.Server, group strin
 	if known := s.store.State().Node(n.Id); known != nil {
 		n.Addr, n.Version = known.Addr, known.Version
 	}
-	return n
+	return n, nil
 }
 
 // Join implements the public service: it invites the node at the address, which must

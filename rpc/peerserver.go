@@ -122,6 +122,6 @@ func (p *peerServer) Status(ctx context.Context, req *peerpb.StatusRequest) (*pe
 	st := p.store().Status()
 	return &peerpb.StatusResponse{
 		Node: p.server.ownStatus(ctx, st, req.Group), Leader: st.LeaderID, Term: st.Term, Cluster: st.Cluster,
-		LowDisk: p.store().LowDisk() != nil,
+		LowDisk: p.store().LowDisk() != nil, Removals: wireRemovals(p.store().DeadVoters()),
 	}, nil
 }

@@ -178,6 +178,19 @@ type NodeStatus struct {
 	// Alarms are the node's alarms for the operator: a state that differs from the
 	// others', a disk that is nearly full.
 	Alarms []string
+	// Removal is set for a voter that the leader does not reach, if the leader removes
+	// dead voters.
+	Removal *Removal
+}
+
+// Removal is what the leader does with a voter that it does not reach.
+type Removal struct {
+	// Unreachable is the time since the last contact, or since the leader leads.
+	Unreachable time.Duration
+	// RemovedIn is when the leader removes the voter, if nothing changes.
+	RemovedIn time.Duration
+	// Kept is why the leader does not remove the voter; RemovedIn is 0 then.
+	Kept string
 }
 
 func memberFromProto(m *registrypb.Member) Member {
@@ -269,6 +282,9 @@ func statusFromProto(s *registrypb.StatusResponse) Status {
 		}
 		if n.GetRole() != "" {
 			out.Nodes[i].FeatureLevel = max(int(n.GetFeatureLevel()), 1)
+		}
+		if r := n.GetRemoval(); r != nil {
+			out.Nodes[i].Removal = &Removal{Unreachable: r.GetUnreachable().AsDuration(), RemovedIn: r.GetRemovedIn().AsDuration(), Kept: r.GetKept()}
 		}
 	}
 	return out

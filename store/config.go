@@ -63,6 +63,14 @@ type Config struct {
 	// MaxHang is how long one write to the disk may take before the node fails.
 	MaxHang time.Duration
 
+	// RemoveDeadAfter: while it leads, the node removes a voter that it has not reached
+	// for that long, see [DeadVoter]; 0: none.
+	RemoveDeadAfter time.Duration
+	// MinVoters is how many voters such removals leave at least.
+	MinVoters int
+	// Removed is told of the removals of dead voters; err is of one that failed. May be nil.
+	Removed func(id string, err error)
+
 	// Nonvoter: a node without state joins as a non-voter, and stays one. It forms no
 	// cluster.
 	Nonvoter bool
@@ -100,6 +108,7 @@ const (
 	DefaultSnapshotInterval  = 20 * time.Second
 	DefaultMaxHang           = 10 * time.Second
 	DefaultCheckInterval     = 2 * time.Second
+	DefaultMinVoters         = 3
 	// DefaultMinFreeDisk is twice what the removal of 100,000 members may add to the
 	// log before a snapshot shortens it.
 	DefaultMinFreeDisk = 128 << 20
@@ -111,6 +120,7 @@ const (
 const (
 	MinSnapshotThreshold = 256
 	MinSnapshotInterval  = time.Second
+	MinRemoveDeadAfter   = time.Second
 )
 
 func (c Config) withDefaults() Config {
@@ -131,6 +141,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MaxHang == 0 {
 		c.MaxHang = DefaultMaxHang
+	}
+	if c.MinVoters == 0 {
+		c.MinVoters = DefaultMinVoters
 	}
 	if c.diskFree == nil {
 		c.diskFree = diskFree

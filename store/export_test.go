@@ -47,6 +47,14 @@ func DiskFree(cfg *Config, free func() uint64) {
 // RecordNode writes a node's metadata only.
 func (s *Store) RecordNode(ctx context.Context, n Hello) error { return s.recordNode(ctx, n) }
 
+// LockMembership holds changes of the configuration up until it is unlocked.
+func (s *Store) LockMembership(ctx context.Context) (unlock func()) {
+	if err := s.lockMembership(ctx); err != nil {
+		panic(err)
+	}
+	return func() { s.membership.Release(1) }
+}
+
 // PendingExpiries is the number of leases whose expiry is proposed.
 func (s *Store) PendingExpiries() int { return s.leases.Expiring() }
 

@@ -82,6 +82,7 @@ func (s *Store) leadTerm(l *leadership) {
 	work.Go(func() { s.promoteLoop(l) })
 	work.Go(func() { s.checkLoop(l) })
 	work.Go(func() { s.followersDiskLoop(l) })
+	work.Go(func() { s.removeDeadLoop(l) })
 	s.expireLoop(l)
 	work.Wait()
 }

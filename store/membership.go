@@ -211,6 +211,10 @@ func (s *Store) RemoveNode(ctx context.Context, id string) error {
 		return err
 	}
 	defer s.membership.Release(1)
+	return s.removeLocked(ctx, l, id)
+}
+
+func (s *Store) removeLocked(ctx context.Context, l *leadership, id string) error {
 	servers, index, err := s.configuration()
 	if err != nil {
 		return err

@@ -42,11 +42,18 @@ func awaitFailed(t *testing.T, c *storetest.Cluster, n *storetest.Node) {
 func wipe(t *testing.T, c *storetest.Cluster) *storetest.Node {
 	t.Helper()
 	n := follower(c)
+	wipeDown(t, n)
+	return n
+}
+
+// wipeDown empties the directory of a node that has ended, and returns its id.
+func wipeDown(t *testing.T, n *storetest.Node) string {
+	t.Helper()
 	n.Kill()
 	if err := os.RemoveAll(n.Dir); err != nil {
 		t.Fatal(err)
 	}
-	return n
+	return n.ID
 }
 
 // A node whose directory was wiped lost its votes. It is refused under its old id

@@ -58,6 +58,13 @@ func (s *staleness) Acked(id raft.ServerID, sent int64) {
 	s.acks[id] = max(s.acks[id], sent)
 }
 
+// acked is the send time of the last heartbeat that a node answered.
+func (s *staleness) acked(id raft.ServerID) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.start.Add(time.Duration(s.acks[id]))
+}
+
 // quorum is the send time of the last heartbeats that a quorum of the voters,
 // this node included, answered.
 func (s *staleness) quorum(self raft.ServerID, voters []raft.Server, now int64) int64 {

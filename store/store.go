@@ -38,6 +38,7 @@ type Store struct {
 	integrity *integrity
 	levels    levelWatch
 	disk      *diskWatch
+	dead      deadVoters
 	leases    *lease.Table
 	counters  counters
 	dedup     *dedup

@@ -39,6 +39,26 @@ type nodeJSON struct {
 	Supports     int      `json:"supports"` // newest feature level; 0 when the node does not answer
 	Error        string   `json:"error"`
 	Alarms       []string `json:"alarms"`
+
+	// Absent: the leader reaches the node, or removes none.
+	Removal *removalJSON `json:"removal,omitempty"`
+}
+
+type removalJSON struct {
+	Unreachable string `json:"unreachable"`
+	RemovedIn   string `json:"removed_in"` // empty when it is kept
+	Kept        string `json:"kept"`       // why
+}
+
+func toRemovalJSON(r *sdk.Removal) *removalJSON {
+	if r == nil {
+		return nil
+	}
+	out := &removalJSON{Unreachable: r.Unreachable.String(), Kept: r.Kept}
+	if r.Kept == "" {
+		out.RemovedIn = r.RemovedIn.String()
+	}
+	return out
 }
 
 func toStatusJSON(s sdk.Status) statusJSON {
@@ -48,6 +68,7 @@ func toStatusJSON(s sdk.Status) statusJSON {
 			ID: n.ID, Bind: n.Bind, Addr: n.Addr, Role: roleText(n), Voter: n.Voter, Ready: n.Ready,
 			AppliedIndex: n.AppliedIndex, CommitIndex: n.CommitIndex, Digest: digestText(n),
 			Lag: lagText(n.Lag), Version: n.Version, Supports: n.FeatureLevel, Error: n.Error, Alarms: append([]string{}, n.Alarms...),
+			Removal: toRemovalJSON(n.Removal),
 		})
 	}
 	return out
@@ -147,10 +168,22 @@ func printNodeErrors(w io.Writer, nodes []sdk.NodeStatus) {
 		if n.Error != "" {
 			fmt.Fprintf(w, "\n%s\n", warn(n.ID+": "+oneLine(n.Error)))
 		}
+		if r := n.Removal; r != nil {
+			fmt.Fprintf(w, "\n%s\n", warn(n.ID+": "+removalText(r)))
+		}
 		for _, alarm := range n.Alarms {
 			fmt.Fprintf(w, "\n%s\n", warn(n.ID+": ALARM: "+oneLine(alarm)))
 		}
 	}
+}
+
+// removalText is what the leader does with a voter that it does not reach.
+func removalText(r *sdk.Removal) string {
+	text := fmt.Sprintf("the leader has not reached it for %s, and ", r.Unreachable.Round(time.Second))
+	if r.Kept != "" {
+		return text + "keeps it: " + oneLine(r.Kept)
+	}
+	return text + "removes it in " + r.RemovedIn.Round(time.Second).String()
 }
 
 func clusterJoinCommand(e *env) *cli.Command {

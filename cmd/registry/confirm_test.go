@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/werbenhu/registry/rpc/registrypb"
 	"github.com/werbenhu/registry/sdk"
@@ -80,6 +81,21 @@ func TestRemoveEffect(t *testing.T) {
 	} {
 		if got := removeEffect(five, tt.gone); got != tt.want {
 			t.Errorf("got  %s\nwant %s", got, tt.want)
+		}
+	}
+}
+
+// TestRemovalText: when the leader removes a voter, or why it does not.
+func TestRemovalText(t *testing.T) {
+	for want, r := range map[string]sdk.Removal{
+		"the leader has not reached it for 2m10s, and removes it in 2m50s":                     {Unreachable: 130*time.Second + time.Millisecond, RemovedIn: 170 * time.Second},
+		"the leader has not reached it for 1h0m0s, and keeps it: 2 voters would be left, so 3": {Unreachable: time.Hour, Kept: "2 voters would be left,\nso 3"},
+	} {
+		if got := removalText(&r); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		if j := toRemovalJSON(&r); (j.RemovedIn == "") != (j.Kept != "") {
+			t.Errorf("%+v", j)
 		}
 	}
 }

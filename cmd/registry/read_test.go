@@ -26,7 +26,10 @@ func TestReadingCommands(t *testing.T) {
 	f.nodes = []*registrypb.NodeStatus{
 		{Id: "n1", Bind: "10.0.1.1:7370", Addr: "10.0.1.1:9800", Role: "leader", AppliedIndex: 43, CommitIndex: 43, Digest: 0xabc, Fingerprint: 0x1, RingDigest: 0x11, Revision: 43, Version: "v1", Voter: true, Ready: true},
 		{Id: "n2", Bind: "10.0.1.2:7370", Addr: "10.0.1.2:9800", Role: "follower", AppliedIndex: 42, CommitIndex: 43, Digest: 0xdef, Fingerprint: 0x2, Revision: 42, Version: "v1", Voter: true, Ready: true, Lag: durationpb.New(time.Millisecond)},
-		{Id: "n3", Bind: "10.0.1.3:7370", Addr: "10.0.1.3:9800", Error: "connection refused"},
+		{
+			Id: "n3", Bind: "10.0.1.3:7370", Addr: "10.0.1.3:9800", Error: "connection refused",
+			Removal: &registrypb.Removal{Unreachable: durationpb.New(130 * time.Second), RemovedIn: durationpb.New(170 * time.Second)},
+		},
 	}
 	for _, args := range []string{
 		"members web", "groups", "group get web", "watch -n 1 web", "match web user-1 user-2", "match -n 2 web user-1",

@@ -49,6 +49,8 @@ func serveFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "serve-stale-on-start", Usage: "after a restart without a majority, answer reads from what is known to be committed, of unknown age"},
 		&cli.DurationFlag{Name: "join-timeout", Usage: "give up joining after that", Value: d.JoinTimeout},
 		&cli.DurationFlag{Name: "election-timeout", Usage: "call for an election after that long without a leader", Value: d.ElectionTimeout},
+		&cli.DurationFlag{Name: "remove-dead-after", Usage: "while this node leads, remove a voter that it has not reached for that long, if enough healthy ones are left; 0: never", Value: d.RemoveDeadAfter},
+		&cli.IntFlag{Name: "min-voters", Usage: "-remove-dead-after leaves at least that many voters", Value: d.MinVoters},
 		sizeFlag{&cli.StringFlag{Name: "min-free-disk", Usage: "refuse new members and groups while less disk is free under -data-dir; 0: never", Value: sizeText(d.MinFreeDisk)}},
 		sizeFlag{&cli.StringFlag{Name: "ring-memory", Usage: "memory for the rings of the groups that this node is asked about", Value: sizeText(uint64(d.RingMemory))}},
 		&cli.Uint64Flag{Name: "snapshot-threshold", Usage: "take a snapshot after that many log entries; twice as many stay in the log", Value: d.SnapshotThreshold},
@@ -124,6 +126,7 @@ func serveConfig(e *env, s *settings) (registry.Config, error) {
 	cfg.BootstrapExpect, cfg.Wait = s.Int("bootstrap-expect"), s.Bool("wait")
 	cfg.ReadReplica = s.Bool("read-replica")
 	cfg.ServeStaleOnStart = s.Bool("serve-stale-on-start")
+	cfg.RemoveDeadAfter, cfg.MinVoters = s.Duration("remove-dead-after"), s.Int("min-voters")
 	cfg.Restore = s.String("restore")
 	cfg.JoinTimeout, cfg.ElectionTimeout = s.Duration("join-timeout"), s.Duration("election-timeout")
 	var ringMemory uint64

@@ -918,7 +918,9 @@ type StatusResponse struct {
 	Term    uint64                 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
 	Cluster string                 `protobuf:"bytes,4,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	// The node's disk is below its low-water mark.
-	LowDisk       bool `protobuf:"varint,5,opt,name=low_disk,json=lowDisk,proto3" json:"low_disk,omitempty"`
+	LowDisk bool `protobuf:"varint,5,opt,name=low_disk,json=lowDisk,proto3" json:"low_disk,omitempty"`
+	// By node id: voters that this node, the leader, does not reach.
+	Removals      map[string]*registrypb.Removal `protobuf:"bytes,6,rep,name=removals,proto3" json:"removals,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -986,6 +988,13 @@ func (x *StatusResponse) GetLowDisk() bool {
 		return x.LowDisk
 	}
 	return false
+}
+
+func (x *StatusResponse) GetRemovals() map[string]*registrypb.Removal {
+	if x != nil {
+		return x.Removals
+	}
+	return nil
 }
 
 type CheckRequest struct {
@@ -1367,13 +1376,17 @@ const file_rpc_peerpb_peer_proto_rawDesc = "" +
 	"\x0eInviteResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"%\n" +
 	"\rStatusRequest\x12\x14\n" +
-	"\x05group\x18\x01 \x01(\tR\x05group\"\x9e\x01\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\"\xbd\x02\n" +
 	"\x0eStatusResponse\x12+\n" +
 	"\x04node\x18\x01 \x01(\v2\x17.registry.v1.NodeStatusR\x04node\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x12\n" +
 	"\x04term\x18\x03 \x01(\x04R\x04term\x12\x18\n" +
 	"\acluster\x18\x04 \x01(\tR\acluster\x12\x19\n" +
-	"\blow_disk\x18\x05 \x01(\bR\alowDisk\"\x86\x01\n" +
+	"\blow_disk\x18\x05 \x01(\bR\alowDisk\x12J\n" +
+	"\bremovals\x18\x06 \x03(\v2..registry.peer.v1.StatusResponse.RemovalsEntryR\bremovals\x1aQ\n" +
+	"\rRemovalsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12*\n" +
+	"\x05value\x18\x02 \x01(\v2\x14.registry.v1.RemovalR\x05value:\x028\x01\"\x86\x01\n" +
 	"\fCheckRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -1419,7 +1432,7 @@ func file_rpc_peerpb_peer_proto_rawDescGZIP() []byte {
 	return file_rpc_peerpb_peer_proto_rawDescData
 }
 
-var file_rpc_peerpb_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_rpc_peerpb_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_rpc_peerpb_peer_proto_goTypes = []any{
 	(*RecoverTokensRequest)(nil),  // 0: registry.peer.v1.RecoverTokensRequest
 	(*RecoverTokensResponse)(nil), // 1: registry.peer.v1.RecoverTokensResponse
@@ -1441,36 +1454,40 @@ var file_rpc_peerpb_peer_proto_goTypes = []any{
 	(*CheckResponse)(nil),         // 17: registry.peer.v1.CheckResponse
 	(*StateRequest)(nil),          // 18: registry.peer.v1.StateRequest
 	(*StateResponse)(nil),         // 19: registry.peer.v1.StateResponse
-	(*registrypb.NodeStatus)(nil), // 20: registry.v1.NodeStatus
+	nil,                           // 20: registry.peer.v1.StatusResponse.RemovalsEntry
+	(*registrypb.NodeStatus)(nil), // 21: registry.v1.NodeStatus
+	(*registrypb.Removal)(nil),    // 22: registry.v1.Removal
 }
 var file_rpc_peerpb_peer_proto_depIdxs = []int32{
 	4,  // 0: registry.peer.v1.HelloResponse.founders:type_name -> registry.peer.v1.Founder
-	20, // 1: registry.peer.v1.StatusResponse.node:type_name -> registry.v1.NodeStatus
-	16, // 2: registry.peer.v1.CheckRequest.rings:type_name -> registry.peer.v1.GroupRing
-	16, // 3: registry.peer.v1.CheckResponse.rings:type_name -> registry.peer.v1.GroupRing
-	2,  // 4: registry.peer.v1.Peer.Hello:input_type -> registry.peer.v1.HelloRequest
-	5,  // 5: registry.peer.v1.Peer.Term:input_type -> registry.peer.v1.TermRequest
-	7,  // 6: registry.peer.v1.Peer.ReadIndex:input_type -> registry.peer.v1.ReadIndexRequest
-	9,  // 7: registry.peer.v1.Peer.Join:input_type -> registry.peer.v1.JoinRequest
-	11, // 8: registry.peer.v1.Peer.Invite:input_type -> registry.peer.v1.InviteRequest
-	13, // 9: registry.peer.v1.Peer.Status:input_type -> registry.peer.v1.StatusRequest
-	15, // 10: registry.peer.v1.Peer.Check:input_type -> registry.peer.v1.CheckRequest
-	18, // 11: registry.peer.v1.Peer.State:input_type -> registry.peer.v1.StateRequest
-	0,  // 12: registry.peer.v1.Peer.RecoverTokens:input_type -> registry.peer.v1.RecoverTokensRequest
-	3,  // 13: registry.peer.v1.Peer.Hello:output_type -> registry.peer.v1.HelloResponse
-	6,  // 14: registry.peer.v1.Peer.Term:output_type -> registry.peer.v1.TermResponse
-	8,  // 15: registry.peer.v1.Peer.ReadIndex:output_type -> registry.peer.v1.ReadIndexResponse
-	10, // 16: registry.peer.v1.Peer.Join:output_type -> registry.peer.v1.JoinResponse
-	12, // 17: registry.peer.v1.Peer.Invite:output_type -> registry.peer.v1.InviteResponse
-	14, // 18: registry.peer.v1.Peer.Status:output_type -> registry.peer.v1.StatusResponse
-	17, // 19: registry.peer.v1.Peer.Check:output_type -> registry.peer.v1.CheckResponse
-	19, // 20: registry.peer.v1.Peer.State:output_type -> registry.peer.v1.StateResponse
-	1,  // 21: registry.peer.v1.Peer.RecoverTokens:output_type -> registry.peer.v1.RecoverTokensResponse
-	13, // [13:22] is the sub-list for method output_type
-	4,  // [4:13] is the sub-list for method input_type
-	4,  // [4:4] is the sub-list for extension type_name
-	4,  // [4:4] is the sub-list for extension extendee
-	0,  // [0:4] is the sub-list for field type_name
+	21, // 1: registry.peer.v1.StatusResponse.node:type_name -> registry.v1.NodeStatus
+	20, // 2: registry.peer.v1.StatusResponse.removals:type_name -> registry.peer.v1.StatusResponse.RemovalsEntry
+	16, // 3: registry.peer.v1.CheckRequest.rings:type_name -> registry.peer.v1.GroupRing
+	16, // 4: registry.peer.v1.CheckResponse.rings:type_name -> registry.peer.v1.GroupRing
+	22, // 5: registry.peer.v1.StatusResponse.RemovalsEntry.value:type_name -> registry.v1.Removal
+	2,  // 6: registry.peer.v1.Peer.Hello:input_type -> registry.peer.v1.HelloRequest
+	5,  // 7: registry.peer.v1.Peer.Term:input_type -> registry.peer.v1.TermRequest
+	7,  // 8: registry.peer.v1.Peer.ReadIndex:input_type -> registry.peer.v1.ReadIndexRequest
+	9,  // 9: registry.peer.v1.Peer.Join:input_type -> registry.peer.v1.JoinRequest
+	11, // 10: registry.peer.v1.Peer.Invite:input_type -> registry.peer.v1.InviteRequest
+	13, // 11: registry.peer.v1.Peer.Status:input_type -> registry.peer.v1.StatusRequest
+	15, // 12: registry.peer.v1.Peer.Check:input_type -> registry.peer.v1.CheckRequest
+	18, // 13: registry.peer.v1.Peer.State:input_type -> registry.peer.v1.StateRequest
+	0,  // 14: registry.peer.v1.Peer.RecoverTokens:input_type -> registry.peer.v1.RecoverTokensRequest
+	3,  // 15: registry.peer.v1.Peer.Hello:output_type -> registry.peer.v1.HelloResponse
+	6,  // 16: registry.peer.v1.Peer.Term:output_type -> registry.peer.v1.TermResponse
+	8,  // 17: registry.peer.v1.Peer.ReadIndex:output_type -> registry.peer.v1.ReadIndexResponse
+	10, // 18: registry.peer.v1.Peer.Join:output_type -> registry.peer.v1.JoinResponse
+	12, // 19: registry.peer.v1.Peer.Invite:output_type -> registry.peer.v1.InviteResponse
+	14, // 20: registry.peer.v1.Peer.Status:output_type -> registry.peer.v1.StatusResponse
+	17, // 21: registry.peer.v1.Peer.Check:output_type -> registry.peer.v1.CheckResponse
+	19, // 22: registry.peer.v1.Peer.State:output_type -> registry.peer.v1.StateResponse
+	1,  // 23: registry.peer.v1.Peer.RecoverTokens:output_type -> registry.peer.v1.RecoverTokensResponse
+	15, // [15:24] is the sub-list for method output_type
+	6,  // [6:15] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_rpc_peerpb_peer_proto_init() }
@@ -1484,7 +1501,7 @@ func file_rpc_peerpb_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rpc_peerpb_peer_proto_rawDesc), len(file_rpc_peerpb_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

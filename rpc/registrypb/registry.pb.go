@@ -351,7 +351,7 @@ func (x ErrorDetail_Reason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ErrorDetail_Reason.Descriptor instead.
 func (ErrorDetail_Reason) EnumDescriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{79, 0}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{80, 0}
 }
 
 // Grant gives rights in the groups whose names begin with prefix.
@@ -4748,6 +4748,8 @@ type NodeStatus struct {
 	Fingerprint uint64 `protobuf:"fixed64,21,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
 	// Digest of the points of its ring; 0 if the node could not build it.
 	RingDigest uint64 `protobuf:"fixed64,22,opt,name=ring_digest,json=ringDigest,proto3" json:"ring_digest,omitempty"`
+	// Of a voter that the leader does not reach, if it removes dead voters.
+	Removal *Removal `protobuf:"bytes,25,opt,name=removal,proto3" json:"removal,omitempty"`
 	// The newest feature level that the node supports. 0: it does not answer, or is of a
 	// version without levels, which is level 1.
 	FeatureLevel  uint32 `protobuf:"varint,30,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
@@ -4897,11 +4899,82 @@ func (x *NodeStatus) GetRingDigest() uint64 {
 	return 0
 }
 
+func (x *NodeStatus) GetRemoval() *Removal {
+	if x != nil {
+		return x.Removal
+	}
+	return nil
+}
+
 func (x *NodeStatus) GetFeatureLevel() uint32 {
 	if x != nil {
 		return x.FeatureLevel
 	}
 	return 0
+}
+
+// Removal is what the leader does with a voter that it does not reach.
+type Removal struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Time since the last contact, or since the leader leads.
+	Unreachable *durationpb.Duration `protobuf:"bytes,1,opt,name=unreachable,proto3" json:"unreachable,omitempty"`
+	// When the leader removes the voter, if nothing changes. Unset if it does not.
+	RemovedIn *durationpb.Duration `protobuf:"bytes,2,opt,name=removed_in,json=removedIn,proto3" json:"removed_in,omitempty"`
+	// Why the leader does not remove the voter: a rule of -remove-dead-after. Empty: it does.
+	Kept          string `protobuf:"bytes,3,opt,name=kept,proto3" json:"kept,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Removal) Reset() {
+	*x = Removal{}
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Removal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Removal) ProtoMessage() {}
+
+func (x *Removal) ProtoReflect() protoreflect.Message {
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Removal.ProtoReflect.Descriptor instead.
+func (*Removal) Descriptor() ([]byte, []int) {
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *Removal) GetUnreachable() *durationpb.Duration {
+	if x != nil {
+		return x.Unreachable
+	}
+	return nil
+}
+
+func (x *Removal) GetRemovedIn() *durationpb.Duration {
+	if x != nil {
+		return x.RemovedIn
+	}
+	return nil
+}
+
+func (x *Removal) GetKept() string {
+	if x != nil {
+		return x.Kept
+	}
+	return ""
 }
 
 type RaiseFeatureLevelRequest struct {
@@ -4914,7 +4987,7 @@ type RaiseFeatureLevelRequest struct {
 
 func (x *RaiseFeatureLevelRequest) Reset() {
 	*x = RaiseFeatureLevelRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[63]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4926,7 +4999,7 @@ func (x *RaiseFeatureLevelRequest) String() string {
 func (*RaiseFeatureLevelRequest) ProtoMessage() {}
 
 func (x *RaiseFeatureLevelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[63]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4939,7 +5012,7 @@ func (x *RaiseFeatureLevelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseFeatureLevelRequest.ProtoReflect.Descriptor instead.
 func (*RaiseFeatureLevelRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{63}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *RaiseFeatureLevelRequest) GetLevel() uint32 {
@@ -4959,7 +5032,7 @@ type RaiseFeatureLevelResponse struct {
 
 func (x *RaiseFeatureLevelResponse) Reset() {
 	*x = RaiseFeatureLevelResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[64]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4971,7 +5044,7 @@ func (x *RaiseFeatureLevelResponse) String() string {
 func (*RaiseFeatureLevelResponse) ProtoMessage() {}
 
 func (x *RaiseFeatureLevelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[64]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4984,7 +5057,7 @@ func (x *RaiseFeatureLevelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseFeatureLevelResponse.ProtoReflect.Descriptor instead.
 func (*RaiseFeatureLevelResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{64}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *RaiseFeatureLevelResponse) GetLevel() uint32 {
@@ -5005,7 +5078,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[65]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5017,7 +5090,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[65]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5030,7 +5103,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{65}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *JoinRequest) GetBind() string {
@@ -5056,7 +5129,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[66]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5068,7 +5141,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[66]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5081,7 +5154,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{66}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *JoinResponse) GetId() string {
@@ -5100,7 +5173,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[67]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5112,7 +5185,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[67]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5125,7 +5198,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{67}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *RemoveRequest) GetId() string {
@@ -5143,7 +5216,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[68]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5155,7 +5228,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[68]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5168,7 +5241,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{68}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{69}
 }
 
 type LeaveRequest struct {
@@ -5181,7 +5254,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[69]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5193,7 +5266,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[69]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5206,7 +5279,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{69}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *LeaveRequest) GetId() string {
@@ -5224,7 +5297,7 @@ type LeaveResponse struct {
 
 func (x *LeaveResponse) Reset() {
 	*x = LeaveResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[70]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5236,7 +5309,7 @@ func (x *LeaveResponse) String() string {
 func (*LeaveResponse) ProtoMessage() {}
 
 func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[70]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5249,7 +5322,7 @@ func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
 func (*LeaveResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{70}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{71}
 }
 
 type TransferRequest struct {
@@ -5262,7 +5335,7 @@ type TransferRequest struct {
 
 func (x *TransferRequest) Reset() {
 	*x = TransferRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[71]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5274,7 +5347,7 @@ func (x *TransferRequest) String() string {
 func (*TransferRequest) ProtoMessage() {}
 
 func (x *TransferRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[71]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5287,7 +5360,7 @@ func (x *TransferRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferRequest.ProtoReflect.Descriptor instead.
 func (*TransferRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{71}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *TransferRequest) GetId() string {
@@ -5306,7 +5379,7 @@ type TransferResponse struct {
 
 func (x *TransferResponse) Reset() {
 	*x = TransferResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[72]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5318,7 +5391,7 @@ func (x *TransferResponse) String() string {
 func (*TransferResponse) ProtoMessage() {}
 
 func (x *TransferResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[72]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5331,7 +5404,7 @@ func (x *TransferResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferResponse.ProtoReflect.Descriptor instead.
 func (*TransferResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{72}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *TransferResponse) GetLeader() string {
@@ -5350,7 +5423,7 @@ type SaveSnapshotRequest struct {
 
 func (x *SaveSnapshotRequest) Reset() {
 	*x = SaveSnapshotRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[73]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5362,7 +5435,7 @@ func (x *SaveSnapshotRequest) String() string {
 func (*SaveSnapshotRequest) ProtoMessage() {}
 
 func (x *SaveSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[73]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5375,7 +5448,7 @@ func (x *SaveSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SaveSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{73}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *SaveSnapshotRequest) GetRead() *ReadOptions {
@@ -5397,7 +5470,7 @@ type SaveSnapshotResponse struct {
 
 func (x *SaveSnapshotResponse) Reset() {
 	*x = SaveSnapshotResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[74]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5409,7 +5482,7 @@ func (x *SaveSnapshotResponse) String() string {
 func (*SaveSnapshotResponse) ProtoMessage() {}
 
 func (x *SaveSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[74]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5422,7 +5495,7 @@ func (x *SaveSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*SaveSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{74}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *SaveSnapshotResponse) GetData() []byte {
@@ -5449,7 +5522,7 @@ type DiagnoseRequest struct {
 
 func (x *DiagnoseRequest) Reset() {
 	*x = DiagnoseRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[75]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5461,7 +5534,7 @@ func (x *DiagnoseRequest) String() string {
 func (*DiagnoseRequest) ProtoMessage() {}
 
 func (x *DiagnoseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[75]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5474,7 +5547,7 @@ func (x *DiagnoseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiagnoseRequest.ProtoReflect.Descriptor instead.
 func (*DiagnoseRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{75}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *DiagnoseRequest) GetCpu() *durationpb.Duration {
@@ -5499,7 +5572,7 @@ type DiagnoseResponse struct {
 
 func (x *DiagnoseResponse) Reset() {
 	*x = DiagnoseResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[76]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5511,7 +5584,7 @@ func (x *DiagnoseResponse) String() string {
 func (*DiagnoseResponse) ProtoMessage() {}
 
 func (x *DiagnoseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[76]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5524,7 +5597,7 @@ func (x *DiagnoseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiagnoseResponse.ProtoReflect.Descriptor instead.
 func (*DiagnoseResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{76}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *DiagnoseResponse) GetName() string {
@@ -5558,7 +5631,7 @@ type RestoreSnapshotRequest struct {
 
 func (x *RestoreSnapshotRequest) Reset() {
 	*x = RestoreSnapshotRequest{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[77]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5570,7 +5643,7 @@ func (x *RestoreSnapshotRequest) String() string {
 func (*RestoreSnapshotRequest) ProtoMessage() {}
 
 func (x *RestoreSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[77]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5583,7 +5656,7 @@ func (x *RestoreSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{77}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *RestoreSnapshotRequest) GetData() []byte {
@@ -5609,7 +5682,7 @@ type RestoreSnapshotResponse struct {
 
 func (x *RestoreSnapshotResponse) Reset() {
 	*x = RestoreSnapshotResponse{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[78]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5621,7 +5694,7 @@ func (x *RestoreSnapshotResponse) String() string {
 func (*RestoreSnapshotResponse) ProtoMessage() {}
 
 func (x *RestoreSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[78]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5634,7 +5707,7 @@ func (x *RestoreSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{78}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *RestoreSnapshotResponse) GetIndex() uint64 {
@@ -5691,7 +5764,7 @@ type ErrorDetail struct {
 
 func (x *ErrorDetail) Reset() {
 	*x = ErrorDetail{}
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[79]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5703,7 +5776,7 @@ func (x *ErrorDetail) String() string {
 func (*ErrorDetail) ProtoMessage() {}
 
 func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_rpc_registrypb_registry_proto_msgTypes[79]
+	mi := &file_rpc_registrypb_registry_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5716,7 +5789,7 @@ func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
 func (*ErrorDetail) Descriptor() ([]byte, []int) {
-	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{79}
+	return file_rpc_registrypb_registry_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *ErrorDetail) GetReason() ErrorDetail_Reason {
@@ -6097,7 +6170,7 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\x05nodes\x18\x04 \x03(\v2\x17.registry.v1.NodeStatusR\x05nodes\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x05 \x01(\tR\tclusterId\x12#\n" +
-	"\rfeature_level\x18\x14 \x01(\rR\ffeatureLevel\"\xe3\x03\n" +
+	"\rfeature_level\x18\x14 \x01(\rR\ffeatureLevel\"\x93\x04\n" +
 	"\n" +
 	"NodeStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
@@ -6117,8 +6190,14 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\x06alarms\x18\x14 \x03(\tR\x06alarms\x12 \n" +
 	"\vfingerprint\x18\x15 \x01(\x06R\vfingerprint\x12\x1f\n" +
 	"\vring_digest\x18\x16 \x01(\x06R\n" +
-	"ringDigest\x12#\n" +
-	"\rfeature_level\x18\x1e \x01(\rR\ffeatureLevelJ\x04\b\b\x10\t\"0\n" +
+	"ringDigest\x12.\n" +
+	"\aremoval\x18\x19 \x01(\v2\x14.registry.v1.RemovalR\aremoval\x12#\n" +
+	"\rfeature_level\x18\x1e \x01(\rR\ffeatureLevelJ\x04\b\b\x10\t\"\x94\x01\n" +
+	"\aRemoval\x12;\n" +
+	"\vunreachable\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\vunreachable\x128\n" +
+	"\n" +
+	"removed_in\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\tremovedIn\x12\x12\n" +
+	"\x04kept\x18\x03 \x01(\tR\x04kept\"0\n" +
 	"\x18RaiseFeatureLevelRequest\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\rR\x05level\"1\n" +
 	"\x19RaiseFeatureLevelResponse\x12\x14\n" +
@@ -6255,7 +6334,7 @@ func file_rpc_registrypb_registry_proto_rawDescGZIP() []byte {
 }
 
 var file_rpc_registrypb_registry_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_rpc_registrypb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 82)
+var file_rpc_registrypb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 83)
 var file_rpc_registrypb_registry_proto_goTypes = []any{
 	(Right)(0),                        // 0: registry.v1.Right
 	(MemberState)(0),                  // 1: registry.v1.MemberState
@@ -6324,63 +6403,64 @@ var file_rpc_registrypb_registry_proto_goTypes = []any{
 	(*StatusRequest)(nil),             // 64: registry.v1.StatusRequest
 	(*StatusResponse)(nil),            // 65: registry.v1.StatusResponse
 	(*NodeStatus)(nil),                // 66: registry.v1.NodeStatus
-	(*RaiseFeatureLevelRequest)(nil),  // 67: registry.v1.RaiseFeatureLevelRequest
-	(*RaiseFeatureLevelResponse)(nil), // 68: registry.v1.RaiseFeatureLevelResponse
-	(*JoinRequest)(nil),               // 69: registry.v1.JoinRequest
-	(*JoinResponse)(nil),              // 70: registry.v1.JoinResponse
-	(*RemoveRequest)(nil),             // 71: registry.v1.RemoveRequest
-	(*RemoveResponse)(nil),            // 72: registry.v1.RemoveResponse
-	(*LeaveRequest)(nil),              // 73: registry.v1.LeaveRequest
-	(*LeaveResponse)(nil),             // 74: registry.v1.LeaveResponse
-	(*TransferRequest)(nil),           // 75: registry.v1.TransferRequest
-	(*TransferResponse)(nil),          // 76: registry.v1.TransferResponse
-	(*SaveSnapshotRequest)(nil),       // 77: registry.v1.SaveSnapshotRequest
-	(*SaveSnapshotResponse)(nil),      // 78: registry.v1.SaveSnapshotResponse
-	(*DiagnoseRequest)(nil),           // 79: registry.v1.DiagnoseRequest
-	(*DiagnoseResponse)(nil),          // 80: registry.v1.DiagnoseResponse
-	(*RestoreSnapshotRequest)(nil),    // 81: registry.v1.RestoreSnapshotRequest
-	(*RestoreSnapshotResponse)(nil),   // 82: registry.v1.RestoreSnapshotResponse
-	(*ErrorDetail)(nil),               // 83: registry.v1.ErrorDetail
-	nil,                               // 84: registry.v1.Member.MetaEntry
-	nil,                               // 85: registry.v1.RegisterRequest.MetaEntry
-	(*timestamppb.Timestamp)(nil),     // 86: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),       // 87: google.protobuf.Duration
+	(*Removal)(nil),                   // 67: registry.v1.Removal
+	(*RaiseFeatureLevelRequest)(nil),  // 68: registry.v1.RaiseFeatureLevelRequest
+	(*RaiseFeatureLevelResponse)(nil), // 69: registry.v1.RaiseFeatureLevelResponse
+	(*JoinRequest)(nil),               // 70: registry.v1.JoinRequest
+	(*JoinResponse)(nil),              // 71: registry.v1.JoinResponse
+	(*RemoveRequest)(nil),             // 72: registry.v1.RemoveRequest
+	(*RemoveResponse)(nil),            // 73: registry.v1.RemoveResponse
+	(*LeaveRequest)(nil),              // 74: registry.v1.LeaveRequest
+	(*LeaveResponse)(nil),             // 75: registry.v1.LeaveResponse
+	(*TransferRequest)(nil),           // 76: registry.v1.TransferRequest
+	(*TransferResponse)(nil),          // 77: registry.v1.TransferResponse
+	(*SaveSnapshotRequest)(nil),       // 78: registry.v1.SaveSnapshotRequest
+	(*SaveSnapshotResponse)(nil),      // 79: registry.v1.SaveSnapshotResponse
+	(*DiagnoseRequest)(nil),           // 80: registry.v1.DiagnoseRequest
+	(*DiagnoseResponse)(nil),          // 81: registry.v1.DiagnoseResponse
+	(*RestoreSnapshotRequest)(nil),    // 82: registry.v1.RestoreSnapshotRequest
+	(*RestoreSnapshotResponse)(nil),   // 83: registry.v1.RestoreSnapshotResponse
+	(*ErrorDetail)(nil),               // 84: registry.v1.ErrorDetail
+	nil,                               // 85: registry.v1.Member.MetaEntry
+	nil,                               // 86: registry.v1.RegisterRequest.MetaEntry
+	(*timestamppb.Timestamp)(nil),     // 87: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),       // 88: google.protobuf.Duration
 }
 var file_rpc_registrypb_registry_proto_depIdxs = []int32{
 	0,   // 0: registry.v1.Grant.rights:type_name -> registry.v1.Right
 	4,   // 1: registry.v1.NewToken.grants:type_name -> registry.v1.Grant
-	86,  // 2: registry.v1.NewToken.expires_at:type_name -> google.protobuf.Timestamp
+	87,  // 2: registry.v1.NewToken.expires_at:type_name -> google.protobuf.Timestamp
 	4,   // 3: registry.v1.Token.grants:type_name -> registry.v1.Grant
-	86,  // 4: registry.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
-	86,  // 5: registry.v1.Token.created_at:type_name -> google.protobuf.Timestamp
-	86,  // 6: registry.v1.Token.previous_until:type_name -> google.protobuf.Timestamp
+	87,  // 4: registry.v1.Token.expires_at:type_name -> google.protobuf.Timestamp
+	87,  // 5: registry.v1.Token.created_at:type_name -> google.protobuf.Timestamp
+	87,  // 6: registry.v1.Token.previous_until:type_name -> google.protobuf.Timestamp
 	5,   // 7: registry.v1.InitTokensRequest.token:type_name -> registry.v1.NewToken
 	6,   // 8: registry.v1.InitTokensResponse.token:type_name -> registry.v1.Token
 	5,   // 9: registry.v1.CreateTokenRequest.token:type_name -> registry.v1.NewToken
 	6,   // 10: registry.v1.CreateTokenResponse.token:type_name -> registry.v1.Token
-	87,  // 11: registry.v1.RotateTokenRequest.overlap:type_name -> google.protobuf.Duration
+	88,  // 11: registry.v1.RotateTokenRequest.overlap:type_name -> google.protobuf.Duration
 	6,   // 12: registry.v1.RotateTokenResponse.token:type_name -> registry.v1.Token
 	20,  // 13: registry.v1.ListTokensRequest.read:type_name -> registry.v1.ReadOptions
 	6,   // 14: registry.v1.ListTokensResponse.tokens:type_name -> registry.v1.Token
 	21,  // 15: registry.v1.ListTokensResponse.receipt:type_name -> registry.v1.Receipt
 	6,   // 16: registry.v1.SelfResponse.token:type_name -> registry.v1.Token
-	84,  // 17: registry.v1.Member.meta:type_name -> registry.v1.Member.MetaEntry
+	85,  // 17: registry.v1.Member.meta:type_name -> registry.v1.Member.MetaEntry
 	1,   // 18: registry.v1.Member.state:type_name -> registry.v1.MemberState
-	87,  // 19: registry.v1.Member.ttl:type_name -> google.protobuf.Duration
-	86,  // 20: registry.v1.Member.registered_at:type_name -> google.protobuf.Timestamp
-	87,  // 21: registry.v1.Member.hold:type_name -> google.protobuf.Duration
-	87,  // 22: registry.v1.ReadOptions.max_staleness:type_name -> google.protobuf.Duration
-	87,  // 23: registry.v1.Receipt.lag:type_name -> google.protobuf.Duration
+	88,  // 19: registry.v1.Member.ttl:type_name -> google.protobuf.Duration
+	87,  // 20: registry.v1.Member.registered_at:type_name -> google.protobuf.Timestamp
+	88,  // 21: registry.v1.Member.hold:type_name -> google.protobuf.Duration
+	88,  // 22: registry.v1.ReadOptions.max_staleness:type_name -> google.protobuf.Duration
+	88,  // 23: registry.v1.Receipt.lag:type_name -> google.protobuf.Duration
 	20,  // 24: registry.v1.IndexRequest.read:type_name -> registry.v1.ReadOptions
-	85,  // 25: registry.v1.RegisterRequest.meta:type_name -> registry.v1.RegisterRequest.MetaEntry
-	87,  // 26: registry.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
+	86,  // 25: registry.v1.RegisterRequest.meta:type_name -> registry.v1.RegisterRequest.MetaEntry
+	88,  // 26: registry.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
 	1,   // 27: registry.v1.RegisterRequest.state:type_name -> registry.v1.MemberState
-	87,  // 28: registry.v1.RegisterResponse.ttl:type_name -> google.protobuf.Duration
+	88,  // 28: registry.v1.RegisterResponse.ttl:type_name -> google.protobuf.Duration
 	24,  // 29: registry.v1.RegisterManyRequest.registrations:type_name -> registry.v1.RegisterRequest
 	28,  // 30: registry.v1.RegisterManyResponse.results:type_name -> registry.v1.RegisterResult
 	25,  // 31: registry.v1.RegisterResult.registered:type_name -> registry.v1.RegisterResponse
 	29,  // 32: registry.v1.RegisterResult.failure:type_name -> registry.v1.Failure
-	83,  // 33: registry.v1.Failure.detail:type_name -> registry.v1.ErrorDetail
+	84,  // 33: registry.v1.Failure.detail:type_name -> registry.v1.ErrorDetail
 	20,  // 34: registry.v1.MatchRequest.read:type_name -> registry.v1.ReadOptions
 	19,  // 35: registry.v1.MatchResponse.members:type_name -> registry.v1.Member
 	21,  // 36: registry.v1.MatchResponse.receipt:type_name -> registry.v1.Receipt
@@ -6398,10 +6478,10 @@ var file_rpc_registrypb_registry_proto_depIdxs = []int32{
 	21,  // 48: registry.v1.GroupsResponse.receipt:type_name -> registry.v1.Receipt
 	40,  // 49: registry.v1.SetGroupRequest.config:type_name -> registry.v1.GroupConfig
 	1,   // 50: registry.v1.UpdateMemberRequest.state:type_name -> registry.v1.MemberState
-	87,  // 51: registry.v1.UpdateMemberRequest.hold:type_name -> google.protobuf.Duration
+	88,  // 51: registry.v1.UpdateMemberRequest.hold:type_name -> google.protobuf.Duration
 	2,   // 52: registry.v1.GuardResponse.phase:type_name -> registry.v1.GuardResponse.Phase
-	87,  // 53: registry.v1.GuardResponse.hold_left:type_name -> google.protobuf.Duration
-	87,  // 54: registry.v1.WatchRequest.progress_interval:type_name -> google.protobuf.Duration
+	88,  // 53: registry.v1.GuardResponse.hold_left:type_name -> google.protobuf.Duration
+	88,  // 54: registry.v1.WatchRequest.progress_interval:type_name -> google.protobuf.Duration
 	55,  // 55: registry.v1.WatchRequest.known:type_name -> registry.v1.KnownGroup
 	60,  // 56: registry.v1.WatchEvent.groups:type_name -> registry.v1.GroupList
 	61,  // 57: registry.v1.WatchEvent.nodes:type_name -> registry.v1.NodeList
@@ -6415,80 +6495,83 @@ var file_rpc_registrypb_registry_proto_depIdxs = []int32{
 	19,  // 65: registry.v1.GroupDelta.put:type_name -> registry.v1.Member
 	41,  // 66: registry.v1.GroupList.groups:type_name -> registry.v1.Group
 	62,  // 67: registry.v1.NodeList.nodes:type_name -> registry.v1.Node
-	87,  // 68: registry.v1.Progress.lag:type_name -> google.protobuf.Duration
+	88,  // 68: registry.v1.Progress.lag:type_name -> google.protobuf.Duration
 	66,  // 69: registry.v1.StatusResponse.nodes:type_name -> registry.v1.NodeStatus
-	87,  // 70: registry.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
-	20,  // 71: registry.v1.SaveSnapshotRequest.read:type_name -> registry.v1.ReadOptions
-	21,  // 72: registry.v1.SaveSnapshotResponse.receipt:type_name -> registry.v1.Receipt
-	87,  // 73: registry.v1.DiagnoseRequest.cpu:type_name -> google.protobuf.Duration
-	3,   // 74: registry.v1.ErrorDetail.reason:type_name -> registry.v1.ErrorDetail.Reason
-	24,  // 75: registry.v1.Registry.Register:input_type -> registry.v1.RegisterRequest
-	26,  // 76: registry.v1.Registry.RegisterMany:input_type -> registry.v1.RegisterManyRequest
-	30,  // 77: registry.v1.Registry.Deregister:input_type -> registry.v1.DeregisterRequest
-	32,  // 78: registry.v1.Registry.Heartbeat:input_type -> registry.v1.HeartbeatRequest
-	32,  // 79: registry.v1.Registry.HeartbeatStream:input_type -> registry.v1.HeartbeatRequest
-	34,  // 80: registry.v1.Registry.Match:input_type -> registry.v1.MatchRequest
-	36,  // 81: registry.v1.Registry.MatchMany:input_type -> registry.v1.MatchManyRequest
-	38,  // 82: registry.v1.Registry.Members:input_type -> registry.v1.MembersRequest
-	42,  // 83: registry.v1.Registry.Groups:input_type -> registry.v1.GroupsRequest
-	44,  // 84: registry.v1.Registry.SetGroup:input_type -> registry.v1.SetGroupRequest
-	46,  // 85: registry.v1.Registry.DeleteGroup:input_type -> registry.v1.DeleteGroupRequest
-	48,  // 86: registry.v1.Registry.UpdateMember:input_type -> registry.v1.UpdateMemberRequest
-	50,  // 87: registry.v1.Registry.AcceptLoss:input_type -> registry.v1.AcceptLossRequest
-	22,  // 88: registry.v1.Registry.Index:input_type -> registry.v1.IndexRequest
-	52,  // 89: registry.v1.Registry.Guard:input_type -> registry.v1.GuardRequest
-	54,  // 90: registry.v1.Registry.Watch:input_type -> registry.v1.WatchRequest
-	64,  // 91: registry.v1.Cluster.Status:input_type -> registry.v1.StatusRequest
-	69,  // 92: registry.v1.Cluster.Join:input_type -> registry.v1.JoinRequest
-	71,  // 93: registry.v1.Cluster.Remove:input_type -> registry.v1.RemoveRequest
-	73,  // 94: registry.v1.Cluster.Leave:input_type -> registry.v1.LeaveRequest
-	75,  // 95: registry.v1.Cluster.Transfer:input_type -> registry.v1.TransferRequest
-	77,  // 96: registry.v1.Cluster.SaveSnapshot:input_type -> registry.v1.SaveSnapshotRequest
-	81,  // 97: registry.v1.Cluster.RestoreSnapshot:input_type -> registry.v1.RestoreSnapshotRequest
-	67,  // 98: registry.v1.Cluster.RaiseFeatureLevel:input_type -> registry.v1.RaiseFeatureLevelRequest
-	79,  // 99: registry.v1.Cluster.Diagnose:input_type -> registry.v1.DiagnoseRequest
-	7,   // 100: registry.v1.Tokens.Init:input_type -> registry.v1.InitTokensRequest
-	9,   // 101: registry.v1.Tokens.Create:input_type -> registry.v1.CreateTokenRequest
-	11,  // 102: registry.v1.Tokens.Rotate:input_type -> registry.v1.RotateTokenRequest
-	13,  // 103: registry.v1.Tokens.Revoke:input_type -> registry.v1.RevokeTokenRequest
-	15,  // 104: registry.v1.Tokens.List:input_type -> registry.v1.ListTokensRequest
-	17,  // 105: registry.v1.Tokens.Self:input_type -> registry.v1.SelfRequest
-	25,  // 106: registry.v1.Registry.Register:output_type -> registry.v1.RegisterResponse
-	27,  // 107: registry.v1.Registry.RegisterMany:output_type -> registry.v1.RegisterManyResponse
-	31,  // 108: registry.v1.Registry.Deregister:output_type -> registry.v1.DeregisterResponse
-	33,  // 109: registry.v1.Registry.Heartbeat:output_type -> registry.v1.HeartbeatResponse
-	33,  // 110: registry.v1.Registry.HeartbeatStream:output_type -> registry.v1.HeartbeatResponse
-	35,  // 111: registry.v1.Registry.Match:output_type -> registry.v1.MatchResponse
-	37,  // 112: registry.v1.Registry.MatchMany:output_type -> registry.v1.MatchManyResponse
-	39,  // 113: registry.v1.Registry.Members:output_type -> registry.v1.MembersResponse
-	43,  // 114: registry.v1.Registry.Groups:output_type -> registry.v1.GroupsResponse
-	45,  // 115: registry.v1.Registry.SetGroup:output_type -> registry.v1.SetGroupResponse
-	47,  // 116: registry.v1.Registry.DeleteGroup:output_type -> registry.v1.DeleteGroupResponse
-	49,  // 117: registry.v1.Registry.UpdateMember:output_type -> registry.v1.UpdateMemberResponse
-	51,  // 118: registry.v1.Registry.AcceptLoss:output_type -> registry.v1.AcceptLossResponse
-	23,  // 119: registry.v1.Registry.Index:output_type -> registry.v1.IndexResponse
-	53,  // 120: registry.v1.Registry.Guard:output_type -> registry.v1.GuardResponse
-	56,  // 121: registry.v1.Registry.Watch:output_type -> registry.v1.WatchEvent
-	65,  // 122: registry.v1.Cluster.Status:output_type -> registry.v1.StatusResponse
-	70,  // 123: registry.v1.Cluster.Join:output_type -> registry.v1.JoinResponse
-	72,  // 124: registry.v1.Cluster.Remove:output_type -> registry.v1.RemoveResponse
-	74,  // 125: registry.v1.Cluster.Leave:output_type -> registry.v1.LeaveResponse
-	76,  // 126: registry.v1.Cluster.Transfer:output_type -> registry.v1.TransferResponse
-	78,  // 127: registry.v1.Cluster.SaveSnapshot:output_type -> registry.v1.SaveSnapshotResponse
-	82,  // 128: registry.v1.Cluster.RestoreSnapshot:output_type -> registry.v1.RestoreSnapshotResponse
-	68,  // 129: registry.v1.Cluster.RaiseFeatureLevel:output_type -> registry.v1.RaiseFeatureLevelResponse
-	80,  // 130: registry.v1.Cluster.Diagnose:output_type -> registry.v1.DiagnoseResponse
-	8,   // 131: registry.v1.Tokens.Init:output_type -> registry.v1.InitTokensResponse
-	10,  // 132: registry.v1.Tokens.Create:output_type -> registry.v1.CreateTokenResponse
-	12,  // 133: registry.v1.Tokens.Rotate:output_type -> registry.v1.RotateTokenResponse
-	14,  // 134: registry.v1.Tokens.Revoke:output_type -> registry.v1.RevokeTokenResponse
-	16,  // 135: registry.v1.Tokens.List:output_type -> registry.v1.ListTokensResponse
-	18,  // 136: registry.v1.Tokens.Self:output_type -> registry.v1.SelfResponse
-	106, // [106:137] is the sub-list for method output_type
-	75,  // [75:106] is the sub-list for method input_type
-	75,  // [75:75] is the sub-list for extension type_name
-	75,  // [75:75] is the sub-list for extension extendee
-	0,   // [0:75] is the sub-list for field type_name
+	88,  // 70: registry.v1.NodeStatus.lag:type_name -> google.protobuf.Duration
+	67,  // 71: registry.v1.NodeStatus.removal:type_name -> registry.v1.Removal
+	88,  // 72: registry.v1.Removal.unreachable:type_name -> google.protobuf.Duration
+	88,  // 73: registry.v1.Removal.removed_in:type_name -> google.protobuf.Duration
+	20,  // 74: registry.v1.SaveSnapshotRequest.read:type_name -> registry.v1.ReadOptions
+	21,  // 75: registry.v1.SaveSnapshotResponse.receipt:type_name -> registry.v1.Receipt
+	88,  // 76: registry.v1.DiagnoseRequest.cpu:type_name -> google.protobuf.Duration
+	3,   // 77: registry.v1.ErrorDetail.reason:type_name -> registry.v1.ErrorDetail.Reason
+	24,  // 78: registry.v1.Registry.Register:input_type -> registry.v1.RegisterRequest
+	26,  // 79: registry.v1.Registry.RegisterMany:input_type -> registry.v1.RegisterManyRequest
+	30,  // 80: registry.v1.Registry.Deregister:input_type -> registry.v1.DeregisterRequest
+	32,  // 81: registry.v1.Registry.Heartbeat:input_type -> registry.v1.HeartbeatRequest
+	32,  // 82: registry.v1.Registry.HeartbeatStream:input_type -> registry.v1.HeartbeatRequest
+	34,  // 83: registry.v1.Registry.Match:input_type -> registry.v1.MatchRequest
+	36,  // 84: registry.v1.Registry.MatchMany:input_type -> registry.v1.MatchManyRequest
+	38,  // 85: registry.v1.Registry.Members:input_type -> registry.v1.MembersRequest
+	42,  // 86: registry.v1.Registry.Groups:input_type -> registry.v1.GroupsRequest
+	44,  // 87: registry.v1.Registry.SetGroup:input_type -> registry.v1.SetGroupRequest
+	46,  // 88: registry.v1.Registry.DeleteGroup:input_type -> registry.v1.DeleteGroupRequest
+	48,  // 89: registry.v1.Registry.UpdateMember:input_type -> registry.v1.UpdateMemberRequest
+	50,  // 90: registry.v1.Registry.AcceptLoss:input_type -> registry.v1.AcceptLossRequest
+	22,  // 91: registry.v1.Registry.Index:input_type -> registry.v1.IndexRequest
+	52,  // 92: registry.v1.Registry.Guard:input_type -> registry.v1.GuardRequest
+	54,  // 93: registry.v1.Registry.Watch:input_type -> registry.v1.WatchRequest
+	64,  // 94: registry.v1.Cluster.Status:input_type -> registry.v1.StatusRequest
+	70,  // 95: registry.v1.Cluster.Join:input_type -> registry.v1.JoinRequest
+	72,  // 96: registry.v1.Cluster.Remove:input_type -> registry.v1.RemoveRequest
+	74,  // 97: registry.v1.Cluster.Leave:input_type -> registry.v1.LeaveRequest
+	76,  // 98: registry.v1.Cluster.Transfer:input_type -> registry.v1.TransferRequest
+	78,  // 99: registry.v1.Cluster.SaveSnapshot:input_type -> registry.v1.SaveSnapshotRequest
+	82,  // 100: registry.v1.Cluster.RestoreSnapshot:input_type -> registry.v1.RestoreSnapshotRequest
+	68,  // 101: registry.v1.Cluster.RaiseFeatureLevel:input_type -> registry.v1.RaiseFeatureLevelRequest
+	80,  // 102: registry.v1.Cluster.Diagnose:input_type -> registry.v1.DiagnoseRequest
+	7,   // 103: registry.v1.Tokens.Init:input_type -> registry.v1.InitTokensRequest
+	9,   // 104: registry.v1.Tokens.Create:input_type -> registry.v1.CreateTokenRequest
+	11,  // 105: registry.v1.Tokens.Rotate:input_type -> registry.v1.RotateTokenRequest
+	13,  // 106: registry.v1.Tokens.Revoke:input_type -> registry.v1.RevokeTokenRequest
+	15,  // 107: registry.v1.Tokens.List:input_type -> registry.v1.ListTokensRequest
+	17,  // 108: registry.v1.Tokens.Self:input_type -> registry.v1.SelfRequest
+	25,  // 109: registry.v1.Registry.Register:output_type -> registry.v1.RegisterResponse
+	27,  // 110: registry.v1.Registry.RegisterMany:output_type -> registry.v1.RegisterManyResponse
+	31,  // 111: registry.v1.Registry.Deregister:output_type -> registry.v1.DeregisterResponse
+	33,  // 112: registry.v1.Registry.Heartbeat:output_type -> registry.v1.HeartbeatResponse
+	33,  // 113: registry.v1.Registry.HeartbeatStream:output_type -> registry.v1.HeartbeatResponse
+	35,  // 114: registry.v1.Registry.Match:output_type -> registry.v1.MatchResponse
+	37,  // 115: registry.v1.Registry.MatchMany:output_type -> registry.v1.MatchManyResponse
+	39,  // 116: registry.v1.Registry.Members:output_type -> registry.v1.MembersResponse
+	43,  // 117: registry.v1.Registry.Groups:output_type -> registry.v1.GroupsResponse
+	45,  // 118: registry.v1.Registry.SetGroup:output_type -> registry.v1.SetGroupResponse
+	47,  // 119: registry.v1.Registry.DeleteGroup:output_type -> registry.v1.DeleteGroupResponse
+	49,  // 120: registry.v1.Registry.UpdateMember:output_type -> registry.v1.UpdateMemberResponse
+	51,  // 121: registry.v1.Registry.AcceptLoss:output_type -> registry.v1.AcceptLossResponse
+	23,  // 122: registry.v1.Registry.Index:output_type -> registry.v1.IndexResponse
+	53,  // 123: registry.v1.Registry.Guard:output_type -> registry.v1.GuardResponse
+	56,  // 124: registry.v1.Registry.Watch:output_type -> registry.v1.WatchEvent
+	65,  // 125: registry.v1.Cluster.Status:output_type -> registry.v1.StatusResponse
+	71,  // 126: registry.v1.Cluster.Join:output_type -> registry.v1.JoinResponse
+	73,  // 127: registry.v1.Cluster.Remove:output_type -> registry.v1.RemoveResponse
+	75,  // 128: registry.v1.Cluster.Leave:output_type -> registry.v1.LeaveResponse
+	77,  // 129: registry.v1.Cluster.Transfer:output_type -> registry.v1.TransferResponse
+	79,  // 130: registry.v1.Cluster.SaveSnapshot:output_type -> registry.v1.SaveSnapshotResponse
+	83,  // 131: registry.v1.Cluster.RestoreSnapshot:output_type -> registry.v1.RestoreSnapshotResponse
+	69,  // 132: registry.v1.Cluster.RaiseFeatureLevel:output_type -> registry.v1.RaiseFeatureLevelResponse
+	81,  // 133: registry.v1.Cluster.Diagnose:output_type -> registry.v1.DiagnoseResponse
+	8,   // 134: registry.v1.Tokens.Init:output_type -> registry.v1.InitTokensResponse
+	10,  // 135: registry.v1.Tokens.Create:output_type -> registry.v1.CreateTokenResponse
+	12,  // 136: registry.v1.Tokens.Rotate:output_type -> registry.v1.RotateTokenResponse
+	14,  // 137: registry.v1.Tokens.Revoke:output_type -> registry.v1.RevokeTokenResponse
+	16,  // 138: registry.v1.Tokens.List:output_type -> registry.v1.ListTokensResponse
+	18,  // 139: registry.v1.Tokens.Self:output_type -> registry.v1.SelfResponse
+	109, // [109:140] is the sub-list for method output_type
+	78,  // [78:109] is the sub-list for method input_type
+	78,  // [78:78] is the sub-list for extension type_name
+	78,  // [78:78] is the sub-list for extension extendee
+	0,   // [0:78] is the sub-list for field type_name
 }
 
 func init() { file_rpc_registrypb_registry_proto_init() }
@@ -6526,7 +6609,7 @@ func file_rpc_registrypb_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_rpc_registrypb_registry_proto_rawDesc), len(file_rpc_registrypb_registry_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   82,
+			NumMessages:   83,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

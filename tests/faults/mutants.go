@@ -125,6 +125,24 @@ var protections = []Mutant{
 		Tests: []Test{{"store", "TestRemovalThatLeavesNoMajorityIsRefused"}},
 	},
 	{
+		Name: "dead-voters-left", Off: "a dead voter is removed only while enough voters are left",
+		Edits: []Edit{{"store/deadvoters.go", "case left < r.minVoters:", "case false:"}},
+		Tests: []Test{{"store", "TestRemovalRules"}},
+		Note:  "No kind removes dead voters; TestDeadVoterIsRemoved in tests/e2e does.",
+	},
+	{
+		Name: "dead-voters-pause", Off: "a leader whose process was paused removes no voter for that",
+		Edits: []Edit{{"store/deadvoters.go", "\t\tw.since = now // this process was paused\n", ""}},
+		Tests: []Test{{"store", "TestPausedLeaderCountsAnew"}},
+		Note:  "No kind removes dead voters.",
+	},
+	{
+		Name: "dead-voters-again", Off: "a dead voter is asked once more while no other change of members is under way",
+		Edits: []Edit{{"store/deadvoters.go", "\tplan := s.checkVoters(l, w)\n\tif", "\tplan := s.DeadVoters()\n\tif"}},
+		Tests: []Test{{"store", "TestVoterReturnsBeforeItsRemoval"}},
+		Note:  "No kind removes dead voters.",
+	},
+	{
 		Name: "after-snapshot", Off: "a node whose log went beyond a snapshot that it was sent follows",
 		Edits: []Edit{{"store/rafttransport/transport.go", "\t\tt.continueAfterSnapshot(node, rpc.Command)\n", ""}},
 		Tests: []Test{{"store", "TestNodeWithAConflictingTailFollows"}},

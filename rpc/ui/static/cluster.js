@@ -103,6 +103,10 @@ export class Cluster {
       else if (!n.ready) out.push({ level: 'warn', what: n.id, text: 'has not caught up yet' });
       else if (milliseconds(n.lag) > late) out.push({ level: 'warn', what: n.id, text: `last heard from the leader ${span(milliseconds(n.lag))} ago` });
       if (digests.get(n.id) === false) out.push({ level: 'bad', what: n.id, text: 'has another state than other nodes at the same index' });
+      if (n.removal) {
+        const kept = n.removal.kept ? `keeps it: ${n.removal.kept}` : `removes it in ${span(milliseconds(n.removal.removed_in))}`;
+        out.push({ level: 'warn', what: n.id, text: `has not been reached by the leader for ${span(milliseconds(n.removal.unreachable))}, which ${kept}` });
+      }
       for (const alarm of n.alarms) out.push({ level: 'warn', what: n.id, text: alarm });
     }
     return out;
