@@ -15,6 +15,7 @@ type env struct {
 }
 
 func main() {
+	tuneGC()
 	ctx, cancel := context.WithCancelCause(context.Background())
 	first := make(chan os.Signal, 1)
 	signal.Notify(first, os.Interrupt, syscall.SIGTERM)
