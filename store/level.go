@@ -154,15 +154,19 @@ func checkFormat(dir string, have identity, supported uint32) error {
 }
 
 // levelWatch notes that the level was raised.
-type levelWatch struct{ raised chan struct{} }
+type levelWatch struct {
+	raised chan struct{}
+	seen   uint32 // of the goroutine that applies: it signals once for each level
+}
 
-func newLevelWatch() levelWatch { return levelWatch{make(chan struct{}, 1)} }
+func newLevelWatch() *levelWatch { return &levelWatch{raised: make(chan struct{}, 1), seen: 1} }
 
-func (w levelWatch) Applied(u *fsm.Update)  { w.look(u.State) }
-func (w levelWatch) Restored(st *fsm.State) { w.look(st) }
+func (w *levelWatch) Applied(u *fsm.Update)  { w.look(u.State) }
+func (w *levelWatch) Restored(st *fsm.State) { w.look(st) }
 
-func (w levelWatch) look(st *fsm.State) {
-	if st.FeatureLevel() > 1 {
+func (w *levelWatch) look(st *fsm.State) {
+	if level := st.FeatureLevel(); level > w.seen {
+		w.seen = level
 		select {
 		case w.raised <- struct{}{}:
 		default:

@@ -36,7 +36,7 @@ type Store struct {
 	rings     *rings.Cache
 	fsm       *raftFSM
 	integrity *integrity
-	levels    levelWatch
+	levels    *levelWatch
 	disk      *diskWatch
 	dead      deadVoters
 	leases    *lease.Table
