@@ -145,20 +145,14 @@ func (h *httpServer) readyz(w http.ResponseWriter, r *http.Request) {
 		writeText(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	lag := h.server.store.Lag()
-	if limited && lag == store.UnknownLag {
-		writeText(w, http.StatusServiceUnavailable, "no contact with a leader since the start")
-		return
+	switch lag := h.server.store.Lag(); {
+	case limited && (lag > limit || lag == store.UnknownLag):
+		writeText(w, http.StatusServiceUnavailable, lastContact(lag))
+	case lag == store.UnknownLag:
+		writeText(w, http.StatusOK, "stale: "+lastContact(lag))
+	default:
+		writeText(w, http.StatusOK, "ok")
 	}
-	if limited && lag > limit {
-		writeText(w, http.StatusServiceUnavailable, fmt.Sprintf("last contact with the leader %s ago", lag.Round(time.Millisecond)))
-		return
-	}
-	if lag == store.UnknownLag {
-		writeText(w, http.StatusOK, "stale: no contact with a leader since the start")
-		return
-	}
-	writeText(w, http.StatusOK, "ok")
 }
 
 // maxLag parses the query of a readiness probe. Unknown parameters are errors:

@@ -29,6 +29,14 @@ func (s *Server) read(index uint64) freshState {
 	return freshState{s.store.State(), lag, index}
 }
 
+// lastContact says what a lag means.
+func lastContact(lag time.Duration) string {
+	if lag == store.UnknownLag {
+		return "no contact with a leader since the start"
+	}
+	return fmt.Sprintf("last contact with the leader %s ago", lag.Round(time.Millisecond))
+}
+
 // state returns this node's state, as fresh as the options require.
 func (s *Server) state(ctx context.Context, opts *registrypb.ReadOptions) (freshState, error) {
 	if err := s.store.Serving(); err != nil {
@@ -41,12 +49,8 @@ func (s *Server) state(ctx context.Context, opts *registrypb.ReadOptions) (fresh
 		if max.AsDuration() < 0 {
 			return freshState{}, &fsm.FieldError{Field: "max_staleness", Limit: "0 or more", Got: max.AsDuration().String()}
 		}
-		lag := s.store.Lag()
-		if lag == store.UnknownLag {
-			return freshState{}, fmt.Errorf("%w: no contact with a leader since the start, at most %s allowed", errStale, max.AsDuration())
-		}
-		if lag > max.AsDuration() {
-			return freshState{}, fmt.Errorf("%w: last contact with the leader %s ago, at most %s allowed", errStale, lag, max.AsDuration())
+		if lag := s.store.Lag(); lag > max.AsDuration() || lag == store.UnknownLag {
+			return freshState{}, fmt.Errorf("%w: %s, at most %s allowed", errStale, lastContact(lag), max.AsDuration())
 		}
 	}
 	index := opts.MinIndex
@@ -103,6 +107,7 @@ func (s *Server) ring(ctx context.Context, name string, opts *registrypb.ReadOpt
 		fresh.MaxDelay = &delay
 	}
 	view, staleness, err := s.view(ctx, state.State, a.group, fresh)
+	// The contact may have been lost while the ring was built.
 	a.view, a.lag, a.index = view, max(staleness.Delay, state.lag, s.store.Lag()), staleness.Index
 	return a, err
 }

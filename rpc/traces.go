@@ -110,11 +110,11 @@ func (s *Server) commit(ctx context.Context) (context.Context, trace.Span) {
 }
 
 // committed ends the span, with the index of the last entry.
-func committed(span trace.Span, term, index uint64, entries int, err error) {
+func (s *Server) committed(span trace.Span, index uint64, entries int, err error) {
 	if span == nil {
 		return
 	}
-	span.SetAttributes(termAttribute.Int64(int64(term)), batchAttribute.Int(entries))
+	span.SetAttributes(termAttribute.Int64(int64(s.store.Term())), batchAttribute.Int(entries))
 	if index > 0 {
 		span.SetAttributes(indexAttribute.Int64(int64(index)))
 	}
@@ -128,7 +128,7 @@ func committed(span trace.Span, term, index uint64, entries int, err error) {
 func (s *Server) writeOnce(ctx context.Context, cmd *fsmpb.Command, request store.Request) (fsm.Result, error) {
 	ctx, span := s.commit(ctx)
 	r, err := s.store.WriteOnce(ctx, cmd, request)
-	committed(span, s.store.Term(), r.Index, 1, err)
+	s.committed(span, r.Index, 1, err)
 	return r, err
 }
 
@@ -146,6 +146,6 @@ func (s *Server) writeMany(ctx context.Context, writes []store.Write) []store.Ou
 			err = out.Err
 		}
 	}
-	committed(span, s.store.Term(), index, len(writes), err)
+	s.committed(span, index, len(writes), err)
 	return outcomes
 }
