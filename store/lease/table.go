@@ -43,7 +43,7 @@ type Table struct {
 }
 
 // lease takes one cache line of 64 bytes: there are as many as members, and a renewal
-// reads and writes nothing else of a member.
+// touches nothing else of a member, unless tokens are on: then it reads whose it is.
 type lease struct {
 	member   *fsm.Member   // as it is now: the guard counts the lease unless it is held
 	guard    *groupGuard   // of its group
