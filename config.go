@@ -97,6 +97,10 @@ type Config struct {
 	// MinVoters is how many voters RemoveDeadAfter leaves at least, 3 to 99; 0: the
 	// default, 3.
 	MinVoters int
+	// DeleteEmptyAfter: while it leads, the node deletes a group that has had no members for
+	// that long, at least 10 s, counted anew by each leader. A group whose virtual nodes or
+	// bound differ from the default stays. 0: groups stay until somebody deletes them.
+	DeleteEmptyAfter time.Duration
 	// DataDir holds the log, the snapshots and the node's identity. Empty:
 	// registry-data/<id>.
 	DataDir string
@@ -198,6 +202,9 @@ func (c Config) Validate() error {
 	}
 	if c.RemoveDeadAfter != 0 && c.RemoveDeadAfter < store.MinRemoveDeadAfter {
 		errs = append(errs, &fsm.FieldError{Field: "-remove-dead-after", Limit: fmt.Sprintf("0, or at least %s", store.MinRemoveDeadAfter), Got: c.RemoveDeadAfter.String()})
+	}
+	if c.DeleteEmptyAfter != 0 && c.DeleteEmptyAfter < store.MinDeleteEmptyAfter {
+		errs = append(errs, &fsm.FieldError{Field: "-delete-empty-after", Limit: fmt.Sprintf("0, or at least %s", store.MinDeleteEmptyAfter), Got: c.DeleteEmptyAfter.String()})
 	}
 	if c.MinVoters != 0 && (c.MinVoters < store.DefaultMinVoters || c.MinVoters > 99) {
 		errs = append(errs, &fsm.FieldError{Field: "-min-voters", Limit: fmt.Sprintf("%d to 99", store.DefaultMinVoters), Got: strconv.Itoa(c.MinVoters)})

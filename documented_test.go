@@ -121,6 +121,7 @@ func TestDocumentedLimits(t *testing.T) {
 			{"`-election-timeout`", fmt.Sprintf("50 ms – 1 m; %s by default", short(store.DefaultElectionTimeout))},
 			{"`-remove-dead-after`", fmt.Sprintf("0, or at least %s; 0 by default", short(store.MinRemoveDeadAfter))},
 			{"`-min-voters`", fmt.Sprintf("%d – 99; %d by default", store.DefaultMinVoters, store.DefaultMinVoters)},
+			{"`-delete-empty-after`", fmt.Sprintf("0, or at least %s; 0 by default", short(store.MinDeleteEmptyAfter))},
 			{"`-snapshot-threshold`", fmt.Sprintf("at least %d entries; %s by default", store.MinSnapshotThreshold, count(store.DefaultSnapshotThreshold))},
 			{"`-snapshot-interval`", fmt.Sprintf("at least %s; %s by default", short(store.MinSnapshotInterval), short(store.DefaultSnapshotInterval))},
 			{"a write of the log", fmt.Sprintf("ends the node after %s", short(store.DefaultMaxHang))},

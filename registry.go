@@ -128,7 +128,7 @@ func (n *Node) open(watch context.Context) error {
 		ElectionTimeout: n.cfg.ElectionTimeout, SnapshotThreshold: n.cfg.SnapshotThreshold, SnapshotInterval: n.cfg.SnapshotInterval,
 		MinFreeDisk: n.cfg.MinFreeDisk, RingMemory: n.cfg.RingMemory, Logger: n.cfg.Logger,
 		Instruments: n.metrics.Instruments(), Alarms: n.conditions, Restore: n.cfg.Restore, Nonvoter: n.cfg.ReadReplica, StaleOnStart: n.cfg.ServeStaleOnStart,
-		RemoveDeadAfter: n.cfg.RemoveDeadAfter, MinVoters: n.cfg.MinVoters,
+		RemoveDeadAfter: n.cfg.RemoveDeadAfter, MinVoters: n.cfg.MinVoters, DeleteEmptyAfter: n.cfg.DeleteEmptyAfter,
 		Removed: func(id string, err error) { rpc.AuditRemoval(n.audit, id, err) },
 	})
 	if err != nil {

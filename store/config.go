@@ -71,6 +71,10 @@ type Config struct {
 	// Removed is told of the removals of dead voters; err is of one that failed. May be nil.
 	Removed func(id string, err error)
 
+	// DeleteEmptyAfter: while it leads, the node deletes a group that has had no members for
+	// that long and has no settings of its own; 0: none.
+	DeleteEmptyAfter time.Duration
+
 	// Nonvoter: a node without state joins as a non-voter, and stays one. It forms no
 	// cluster.
 	Nonvoter bool
@@ -121,6 +125,7 @@ const (
 	MinSnapshotThreshold = 256
 	MinSnapshotInterval  = time.Second
 	MinRemoveDeadAfter   = time.Second
+	MinDeleteEmptyAfter  = 10 * time.Second
 )
 
 func (c Config) withDefaults() Config {

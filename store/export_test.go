@@ -203,3 +203,10 @@ func RecoverSteps(dir string, segmentSize int, step func(what string)) (Survivor
 
 // RecoveryGap is how far a recovery goes beyond the log.
 const RecoveryGap = recoveryGap
+
+// DeleteEmpty deletes the groups that are empty in a state, as the leader does when it is
+// time.
+func (s *Store) DeleteEmpty(ctx context.Context, state *fsm.State) error {
+	_, due := emptyGroups{}.next(state, time.Now(), 0)
+	return s.deleteEmpty(ctx, due)
+}

@@ -83,6 +83,7 @@ func (s *Store) leadTerm(l *leadership) {
 	work.Go(func() { s.checkLoop(l) })
 	work.Go(func() { s.followersDiskLoop(l) })
 	work.Go(func() { s.removeDeadLoop(l) })
+	work.Go(func() { s.deleteEmptyLoop(l) })
 	s.expireLoop(l)
 	work.Wait()
 }

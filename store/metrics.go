@@ -41,6 +41,7 @@ type Metrics struct {
 	LeaderChanges                         uint64 // terms that began while this node was ready
 	Led                                   uint64 // times that this node became the leader
 	DeadRemoved                           uint64 // dead voters that this node removed as the leader
+	EmptyDeleted                          uint64 // empty groups that this node deleted as the leader
 
 	// Consistency checks by result: all agreed, another node differed from the
 	// majority, there was no majority, this node was wrong.
@@ -77,6 +78,8 @@ type counters struct {
 	checks      [inMinority + 1]atomic.Uint64 // by agreement
 	reinstalls  atomic.Uint64
 	deadRemoved atomic.Uint64
+
+	emptyDeleted atomic.Uint64
 }
 
 // Applied counts the terms that begin (see fsm.Observer), except those that are
@@ -98,7 +101,7 @@ func (s *Store) Metrics() Metrics {
 	m := Metrics{
 		Leader: s.IsLeader(), Ready: s.IsReady() && s.Serving() == nil, Term: s.raft.CurrentTerm(), Lag: s.Lag(),
 		CommitIndex: s.raft.CommitIndex(), AppliedIndex: state.Index(), LastIndex: s.raft.LastIndex(),
-		LeaderChanges: s.counters.leaderChanges.Load(), Led: s.counters.led.Load(), DeadRemoved: s.counters.deadRemoved.Load(),
+		LeaderChanges: s.counters.leaderChanges.Load(), Led: s.counters.led.Load(), DeadRemoved: s.counters.deadRemoved.Load(), EmptyDeleted: s.counters.emptyDeleted.Load(),
 		Groups: state.GroupCount(), Members: state.MemberCount(), TokensRevision: state.TokensRevision(), Rings: s.rings.Stats(),
 		Leases: s.leases.Len(), Renewed: s.counters.renewed.Load(), NotLeased: s.counters.notLeased.Load(),
 		Expired: s.counters.expired.Load(), Stalls: s.counters.stalls.Load(), Guard: s.leases.Stats(),

@@ -51,6 +51,7 @@ func serveFlags() []cli.Flag {
 		&cli.DurationFlag{Name: "election-timeout", Usage: "call for an election after that long without a leader", Value: d.ElectionTimeout},
 		&cli.DurationFlag{Name: "remove-dead-after", Usage: "while this node leads, remove a voter that it has not reached for that long, if enough healthy ones are left; 0: never", Value: d.RemoveDeadAfter},
 		&cli.IntFlag{Name: "min-voters", Usage: "-remove-dead-after leaves at least that many voters", Value: d.MinVoters},
+		&cli.DurationFlag{Name: "delete-empty-after", Usage: "while this node leads, delete a group that has had no members for that long, unless it has settings of its own; 0: never", Value: d.DeleteEmptyAfter},
 		sizeFlag{&cli.StringFlag{Name: "min-free-disk", Usage: "refuse new members and groups while less disk is free under -data-dir; 0: never", Value: sizeText(d.MinFreeDisk)}},
 		sizeFlag{&cli.StringFlag{Name: "ring-memory", Usage: "memory for the rings of the groups that this node is asked about", Value: sizeText(uint64(d.RingMemory))}},
 		&cli.Uint64Flag{Name: "snapshot-threshold", Usage: "take a snapshot after that many log entries; twice as many stay in the log", Value: d.SnapshotThreshold},
@@ -127,6 +128,7 @@ func serveConfig(e *env, s *settings) (registry.Config, error) {
 	cfg.ReadReplica = s.Bool("read-replica")
 	cfg.ServeStaleOnStart = s.Bool("serve-stale-on-start")
 	cfg.RemoveDeadAfter, cfg.MinVoters = s.Duration("remove-dead-after"), s.Int("min-voters")
+	cfg.DeleteEmptyAfter = s.Duration("delete-empty-after")
 	cfg.Restore = s.String("restore")
 	cfg.JoinTimeout, cfg.ElectionTimeout = s.Duration("join-timeout"), s.Duration("election-timeout")
 	var ringMemory uint64

@@ -80,6 +80,7 @@ var storeMetrics = []storeMetric{
 	gauge("registry_raft_nonvoters", "Non-voters in the configuration.", func(m *store.Metrics) float64 { return float64(m.Nonvoters) }),
 	counter("registry_raft_leader_changes_total", "Terms that began while this node was ready.", func(m *store.Metrics) float64 { return float64(m.LeaderChanges) }),
 	counter("registry_raft_elections_won_total", "Times that this node became the leader.", func(m *store.Metrics) float64 { return float64(m.Led) }),
+	counter("registry_empty_groups_deleted_total", "Empty groups that this node deleted as the leader: -delete-empty-after.", func(m *store.Metrics) float64 { return float64(m.EmptyDeleted) }),
 	counter("registry_dead_voters_removed_total", "Dead voters that this node removed as the leader: -remove-dead-after.", func(m *store.Metrics) float64 { return float64(m.DeadRemoved) }),
 
 	labelled("registry_state_checks_total", "Comparisons of this node's state with the others', by result.", "result", "agreed", func(m *store.Metrics) float64 { return float64(m.Agreed) }),
