@@ -12,7 +12,7 @@ import (
 	"github.com/werbenhu/registry/store/storetest"
 )
 
-const emptyAfter = time.Minute
+const emptyAfter = 10 * time.Second
 
 func deletingEmpty(cfg *store.Config) { cfg.DeleteEmptyAfter = emptyAfter }
 
@@ -111,7 +111,7 @@ func TestManyEmptyGroupsAreDeleted(t *testing.T) {
 		c.Three()
 		leader := c.Leader()
 		var writes []store.Write
-		for i := range 2500 {
+		for i := range 1100 {
 			writes = append(writes, store.Write{Command: setGroup(fmt.Sprintf("group-%d", i), ring.DefaultVirtualNodes)})
 		}
 		for _, out := range leader.WriteMany(c.Context(), writes) {
