@@ -17,18 +17,22 @@ import (
 func benchCommand(e *env) *cli.Command {
 	flags := func(own ...cli.Flag) []cli.Flag {
 		return clientFlags(append(own, jsonFlag(),
-			&cli.IntFlag{Name: "callers", Value: 64, Usage: "callers that wait for their answers, 1 to 100000"},
-			&cli.IntFlag{Name: "conns", Usage: "connections to each node that they share (default: one for 64 callers)"},
 			&cli.DurationFlag{Name: "duration", Value: 5 * time.Second, Usage: "how long to measure, at most 10m"},
 			&cli.Float64Flag{Name: "rate", Usage: "calls to begin a second, of all callers, at most 1000000; each lasts from when it was due (default: a caller's next call begins when its last has ended)"},
-			&cli.IntFlag{Name: "groups", Value: 100, Usage: "groups that members are spread over, 1 to 10000"},
 		)...)
 	}
-	sub := func(name, usage string, newLoad func(*cli.Context) load, own ...cli.Flag) *cli.Command {
+	one := func(name, usage string, newLoad func(*cli.Context) load, own ...cli.Flag) *cli.Command {
 		return &cli.Command{
 			Name: name, Usage: usage, Flags: flags(own...),
 			Action: func(c *cli.Context) error { return runBench(c, e, name, newLoad(c)) },
 		}
+	}
+	sub := func(name, usage string, newLoad func(*cli.Context) load, own ...cli.Flag) *cli.Command {
+		return one(name, usage, newLoad, append(own,
+			&cli.IntFlag{Name: "callers", Value: 64, Usage: "callers that wait for their answers, 1 to 100000"},
+			&cli.IntFlag{Name: "conns", Usage: "connections to each node that they share (default: one for 64 callers)"},
+			&cli.IntFlag{Name: "groups", Value: 100, Usage: "groups that members are spread over, 1 to 10000"},
+		)...)
 	}
 	members := &cli.IntFlag{Name: "members", Value: 100, Usage: "members of each group, registered first, 1 to 100000"}
 	return &cli.Command{
@@ -45,6 +49,7 @@ func benchCommand(e *env) *cli.Command {
 			sub("members", "each call lists the members of a group", newMembersLoad, members),
 			sub("mixed", "of 100 calls 90 match a key, 8 renew a lease and 2 register a member", newMixedLoad, members),
 			sub("watch", "each call registers a new member and lasts until a watcher at each node has seen it", newWatchLoad, members),
+			one("failover", "one caller; each call hands leadership to another voter and lasts until a registration after it is acknowledged", newFailoverLoad),
 		},
 	}
 }
@@ -164,11 +169,14 @@ func printBench(w io.Writer, r benchResult) error {
 	return err
 }
 
+// benchCallers is 1 for a load that does not let the user choose.
+func benchCallers(c *cli.Context) int { return max(1, c.Int("callers")) }
+
 // benchClients opens the connections: to each node as many, in turn.
 func benchClients(c *cli.Context, reach *reach) ([]registrypb.RegistryClient, func(), error) {
 	each := c.Int("conns")
 	if each <= 0 {
-		each = max(1, c.Int("callers")/64/len(reach.given))
+		each = max(1, benchCallers(c)/64/len(reach.given))
 	}
 	var clients []registrypb.RegistryClient
 	var conns []*grpc.ClientConn

@@ -26,7 +26,7 @@ type benchGroups struct {
 
 func newBenchGroups(c *cli.Context) benchGroups {
 	run := time.Now().UTC().Format("150405.000")
-	return benchGroups{run: strings.ToLower(run), count: c.Int("groups")}
+	return benchGroups{run: strings.ToLower(run), count: max(1, c.Int("groups"))}
 }
 
 // group is that of the n-th member or call.

@@ -24,7 +24,7 @@ type tally struct {
 
 // measure has each caller make one call after the other.
 func measure(c *cli.Context, progress io.Writer, l load, clients []registrypb.RegistryClient) benchResult {
-	tallies := make([]tally, c.Int("callers"))
+	tallies := make([]tally, benchCallers(c))
 	begin := newSchedule(c.Context, c.Float64("rate"), c.Duration("duration"))
 	var done atomic.Int64
 	var wg sync.WaitGroup

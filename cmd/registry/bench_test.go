@@ -66,6 +66,11 @@ func TestBenchWithoutSuccess(t *testing.T) {
 	if r.code != exitUnavailable || !strings.Contains(r.stdout, "first error: "+f.addr+": not the leader: none is known\n") || r.stderr != "registry: bench register: no call succeeded\n" {
 		t.Errorf("without a leader: %+v", r)
 	}
+	f.failWith("Transfer", codes.FailedPrecondition, registrypb.ErrorDetail_UNSPECIFIED, "no other voter")
+	r = execute(t, t.Context(), "", "bench", "failover", "-duration", "10ms")
+	if r.code != exitFailure || !strings.Contains(r.stdout, "no other voter") || r.stderr != "registry: bench failover: no call succeeded\n" {
+		t.Errorf("without a voter to hand over to: %+v", r)
+	}
 	r = execute(t, t.Context(), "", "bench", "match", "-callers", "1", "-duration", "10ms")
 	if r.code != exitUnavailable || r.stderr != "registry: prepare: "+f.addr+": not the leader: none is known\n" {
 		t.Errorf("without a leader, to prepare: %+v", r)

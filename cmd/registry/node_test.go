@@ -72,6 +72,7 @@ func TestDev(t *testing.T) {
 	for _, load := range [][]string{{"register", "-batch", "10"}, {"members", "-members", "5"}, {"mixed", "-members", "5"}, {"watch", "-members", "5", "-rate", "50"}} {
 		bench(t, append(load, "-groups", "2", "-callers", "4", "-duration", "200ms", "-registries", all)...)
 	}
+	bench(t, "failover", "-duration", "200ms", "-registries", all)
 	t.Setenv("REGISTRY_ADDRS", local(addr))
 	if out := ok(t, "groups"); strings.Contains(out, "bench-") {
 		t.Errorf("groups are left: %s", out)
