@@ -186,12 +186,12 @@ type leaderTerm struct {
 }
 
 func (s *Server) beginTerm(leader string) (end context.CancelFunc) {
-	ctx, end := context.WithCancel(s.ctx)
+	ctx, end := context.WithCancel(s.forwards)
 	s.term.Store(&leaderTerm{leader: leader, ctx: ctx})
 	return end
 }
 
-// followLeader updates s.term.
+// followLeader updates s.term until Close: a node that stops answers the calls under way.
 func (s *Server) followLeader() {
 	changes, stop := s.store.LeaderChanges()
 	defer stop()
@@ -205,7 +205,7 @@ func (s *Server) followLeader() {
 		}
 		select {
 		case <-changes:
-		case <-s.ctx.Done():
+		case <-s.forwards.Done():
 			return
 		}
 	}

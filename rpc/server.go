@@ -94,9 +94,13 @@ type Server struct {
 
 	serving atomic.Pointer[context.Context] // ends when the node stops serving
 
-	ctx    context.Context // ends with Close: streams end with it
+	ctx    context.Context // ends with Drain or Close: streams end with it
 	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	// forwards ends with Close: until then calls under way go to the leader, also to a
+	// later one.
+	forwards    context.Context
+	endForwards context.CancelFunc
+	wg          sync.WaitGroup
 }
 
 // New returns a server without listeners. It fails if a method has no permission.
@@ -111,6 +115,7 @@ func New(cfg Config) (*Server, error) {
 	clientCalls, nodeCalls := calls.Interceptors(), calls.Interceptors()
 	ctx, cancel := context.WithCancelCause(context.Background())
 	s.ctx, s.cancel = ctx, func() { cancel(errStopping) }
+	s.forwards, s.endForwards = context.WithCancel(context.Background())
 	cluster := &identity{store: s.store}
 	s.calls = newChain(clientCalls, cluster, s.authorizer(clientPort))
 	clients := newGRPCServer(MaxClientStreams, s.calls, newAdmission(s.limits, calls), spans...)
@@ -123,13 +128,14 @@ func New(cfg Config) (*Server, error) {
 	s.clients, s.nodes = clients.Server, nodes.Server
 	if err := checkPermissions(map[port]*grpc.Server{clientPort: s.clients, bindPort: s.nodes}); err != nil {
 		s.cancel()
+		s.endForwards()
 		return nil, err
 	}
 	calls.AddMethods(clientCalls, metrics.ClientPort, s.clients)
 	calls.AddMethods(nodeCalls, metrics.NodePort, s.nodes)
 	s.http = newHTTPServer(s, cfg.Gatherer)
 	s.setHealth(grpc_health_v1.HealthCheckResponse_NOT_SERVING)
-	s.term.Store(&leaderTerm{ctx: s.ctx})
+	s.term.Store(&leaderTerm{ctx: s.forwards})
 	s.serving.Store(&s.ctx)
 	s.wg.Go(s.followReadiness)
 	s.wg.Go(s.followLeader)
@@ -227,8 +233,8 @@ func (s *Server) setHealth(to grpc_health_v1.HealthCheckResponse_ServingStatus) 
 	}
 }
 
-// Drain sets health to not serving and waits, for at most d, until the clients' calls
-// in progress are answered.
+// Drain sets health to not serving, ends the streams and waits, for at most d, until the
+// clients' calls in progress are answered.
 func (s *Server) Drain(d time.Duration) {
 	s.health.Shutdown()
 	s.cancel()
@@ -250,6 +256,7 @@ func (s *Server) Drain(d time.Duration) {
 // Close stops both servers and waits for their goroutines.
 func (s *Server) Close() error {
 	s.cancel()
+	s.endForwards()
 	s.health.Shutdown()
 	s.clients.Stop()
 	s.nodes.Stop()
