@@ -1,8 +1,10 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,7 +15,7 @@ import (
 // its call; one round serves all callers that wait for it, and at most one runs at
 // a time.
 //
-// A round asks every voter for its current term. If a quorum still reports the
+// A round asks voters for their current term. If a quorum still reports the
 // leader's own, with the leader itself asked last, no newer leader had been elected
 // when the round started: a newer one needs the votes of a quorum, and each vote
 // raises the voter's term first.
@@ -88,7 +90,9 @@ func (c *confirmer) loop(ctx context.Context) {
 	}
 }
 
-// checkLeadership is one round.
+// checkLeadership is one round. It asks as many voters as it needs, those first that agreed
+// in the round before, and all of them when one does not agree or is slow. Only one round
+// runs at a time.
 func (s *Store) checkLeadership(l *leadership) error {
 	voters, err := s.voters()
 	if err != nil {
@@ -97,27 +101,44 @@ func (s *Store) checkLeadership(l *leadership) error {
 	ctx, cancel := context.WithTimeoutCause(l.ctx, s.cfg.ElectionTimeout,
 		fmt.Errorf("%w: no quorum confirmed the term", ErrNotLeader))
 	defer cancel()
-	need := len(voters)/2 + 1
-	agree, pending := 0, 0
-	answers := make(chan bool, len(voters))
-	for _, v := range voters {
-		if v.ID == raft.ServerID(s.cfg.ID) {
-			need-- // this node, checked below
-			continue
+	others := slices.DeleteFunc(slices.Clone(voters), func(v raft.Server) bool { return v.ID == raft.ServerID(s.cfg.ID) })
+	need := len(voters)/2 + 1 - (len(voters) - len(others)) // this node is checked below
+	slices.SortStableFunc(others, func(a, b raft.Server) int {
+		return cmp.Compare(slices.Index(s.agreed, b.ID), slices.Index(s.agreed, a.ID)) // -1: it did not agree
+	})
+	var agreed []raft.ServerID
+	answers := make(chan raft.ServerID, len(others)) // empty: it does not agree
+	pending := 0
+	ask := func(n int) {
+		for _, v := range others[:n] {
+			pending++
+			go func() {
+				term, err := s.cfg.Peers.Term(ctx, s.target(string(v.Address), string(v.ID)))
+				if err != nil || term != l.term {
+					v.ID = ""
+				}
+				answers <- v.ID
+			}()
 		}
-		pending++
-		go func() {
-			term, err := s.cfg.Peers.Term(ctx, s.target(string(v.Address), string(v.ID)))
-			answers <- err == nil && term == l.term
-		}()
+		others = others[n:]
 	}
-	for ; pending > 0 && agree < need; pending-- {
-		if <-answers {
-			agree++
+	ask(min(need, len(others)))
+	slow := time.NewTimer(s.cfg.ElectionTimeout / 50)
+	defer slow.Stop()
+	for pending > 0 && len(agreed) < need {
+		select {
+		case id := <-answers:
+			if pending--; id != "" {
+				agreed = append(agreed, id)
+				continue
+			}
+		case <-slow.C:
 		}
+		ask(len(others))
 	}
-	if agree < need || s.raft.CurrentTerm() != l.term || s.raft.State() != raft.Leader {
-		return fmt.Errorf("%w: %d of %d voters confirmed term %d", ErrNotLeader, agree, len(voters), l.term)
+	s.agreed = agreed
+	if len(agreed) < need || s.raft.CurrentTerm() != l.term || s.raft.State() != raft.Leader {
+		return fmt.Errorf("%w: %d of %d voters confirmed term %d", ErrNotLeader, len(agreed), len(voters), l.term)
 	}
 	return nil
 }

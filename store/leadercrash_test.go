@@ -33,7 +33,9 @@ func TestCrashedLeaderIsReplacedAtOnce(t *testing.T) {
 				c.AwaitSame()
 				if behind { // n1 may lack an entry, and then loses its election
 					c.Net.Cut("n3:7370", "n1:7370")
-					c.Write(register("web", "b", time.Minute))
+					if _, err := old.Write(c.Context(), register("web", "b", time.Minute)); err != nil {
+						t.Fatal(err)
+					}
 				}
 				died := time.Now()
 				old.Kill()

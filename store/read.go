@@ -53,7 +53,7 @@ func (s *Store) LinearizableIndex(ctx context.Context) (uint64, error) {
 	if leader == "" {
 		return 0, fmt.Errorf("%w, and no leader is known", ErrNotLeader)
 	}
-	return s.cfg.Peers.ReadIndex(ctx, s.target(leader, id))
+	return s.askLeader(ctx, s.target(leader, id))
 }
 
 // Leader returns the leader's bind address and id; both are empty while no leader

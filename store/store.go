@@ -45,6 +45,8 @@ type Store struct {
 	staleness *staleness
 	follow    following
 	confirm   *confirmer
+	agreed    []raft.ServerID            // in the last leadership check; only the confirmer uses it
+	asker     atomic.Pointer[indexAsker] // of the leader that was asked last
 	raft      *raft.Raft
 	transport *rafttransport.Transport
 	files     *raftlog.Files
