@@ -127,6 +127,24 @@ func TestDocumentedLinksLead(t *testing.T) {
 	}
 }
 
+// Operators have a page a task, and find each in the index.
+func TestOperationsHaveAPageATask(t *testing.T) {
+	index := read(t, "docs/operations/README.md")
+	pages, err := filepath.Glob(filepath.Join(root, "docs/operations/*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := []string{"start", "secure", "backup", "restore", "recover", "replace", "resize", "upgrade", "monitor", "size", "troubleshoot"}
+	for _, page := range pages {
+		names = append(names, strings.TrimSuffix(filepath.Base(page), ".md"))
+	}
+	for _, name := range names {
+		if name != "README" && !strings.Contains(index, "| ["+name+"]("+name+".md) |") {
+			t.Errorf("docs/operations/README.md has no row of %s.md", name)
+		}
+	}
+}
+
 // Every promise names a test that shows it.
 func TestEveryPromiseNamesATest(t *testing.T) {
 	table, _, _ := strings.Cut(read(t, "docs/guarantees.md"), "## What is not promised")

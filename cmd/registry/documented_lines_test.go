@@ -58,6 +58,8 @@ func shellWords(line string) (words []string) {
 			flush()
 		case (c == '#' || c == '>' || c == '|') && !begun:
 			return words
+		case c == '>' && word == "2": // of stderr
+			return words
 		default:
 			word, begun = word+string(c), true
 		}
@@ -106,6 +108,7 @@ func TestShellWords(t *testing.T) {
 	for line, want := range map[string]string{
 		`registry -bind=":7370" x`:    `["registry" "-bind=:7370" "x"]`,
 		`registry groups -json >file`: `["registry" "groups" "-json"]`,
+		`registry groups 2>&1 | cat`:  `["registry" "groups"]`,
 		`registry dev # three nodes`:  `["registry" "dev"]`,
 		`registry match web 'a b'`:    `["registry" "match" "web" "a b"]`,
 	} {

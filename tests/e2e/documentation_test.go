@@ -90,6 +90,7 @@ func newReader(t *testing.T, blocks []docs.Block) *reader {
 	r.to, r.from = strings.NewReplacer(to...), strings.NewReplacer(from...)
 	r.env = []string{
 		"PATH=" + binDir + ":" + os.Getenv("PATH"), "TMPDIR=" + tmp, "REGISTRY_ADDRS=" + r.to.Replace("127.0.0.1:9800"),
+		"REGISTRY_SECRET_FILE=", // that of TestMain: nodes of a document have the secret that it gives them
 	}
 	r.checkout("go.mod", "go.sum", "examples", "sdk", "ring", "rpc/certs", "rpc/registrypb")
 	return r
