@@ -137,6 +137,10 @@ type Config struct {
 	// Settings are the values in force as the program's user knows them, without secrets; the
 	// node shows them to administrators (registry debug bundle). Empty: there are none.
 	Settings string
+	// Zone is the failure zone that the node is in: a name like ID, for instance of a data
+	// centre; empty: none. The status has it, and the leader's alarms name a zone whose loss
+	// would lose the quorum. It needs feature level 2.
+	Zone string
 	// Version of the program, told to other nodes and shown in the status.
 	Version string
 
@@ -169,6 +173,7 @@ func (c Config) Validate() error {
 	errs := []error{
 		fsm.ValidateName("-id", c.ID),
 		fsm.ValidateName("-cluster", c.Cluster),
+		fsm.ValidateZone("-zone", c.Zone),
 		validateListen("-bind", c.Bind),
 		validateListen("-addr", c.Addr),
 	}

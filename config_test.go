@@ -31,6 +31,7 @@ func TestValidateNamesTheFlag(t *testing.T) {
 		"-election-timeout":   func(c *Config) { c.ElectionTimeout = time.Millisecond },
 		"-remove-dead-after":  func(c *Config) { c.RemoveDeadAfter = 999 * time.Millisecond },
 		"-delete-empty-after": func(c *Config) { c.DeleteEmptyAfter = -time.Second },
+		"-zone":               func(c *Config) { c.Zone = "a/b" },
 		"-min-voters":         func(c *Config) { c.MinVoters = 2 },
 		"-snapshot-threshold": func(c *Config) { c.SnapshotThreshold = 10 },
 		"-snapshot-interval":  func(c *Config) { c.SnapshotInterval = 100 * time.Millisecond },

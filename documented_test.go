@@ -74,7 +74,7 @@ func TestDocumentedLimits(t *testing.T) {
 	name := fmt.Sprintf("1 – %d bytes of printable UTF-8 without `/`", fsm.MaxNameLength)
 	parts := map[string][][2]string{
 		"fields": {
-			{"group, member id, node id", name},
+			{"group, member id, node id, zone", name},
 			{"address", fmt.Sprintf("`host:port` that others can dial, not `0.0.0.0` or `[::]`; at most %d bytes, port 1 – 65535", fsm.MaxAddrLength)},
 			{"weight", fmt.Sprintf("%d – %d", ring.MinWeight, ring.MaxWeight)},
 			{"metadata", fmt.Sprintf("at most %d pairs and %s in all", fsm.MaxMetaPairs, size(fsm.MaxMetaBytes))},

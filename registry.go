@@ -123,7 +123,7 @@ func (n *Node) open(watch context.Context) error {
 	raftLn := n.bindMux.Route(rpc.RaftProtocol)
 	nodesLn := n.bindMux.Route(rpc.GRPCProtocol)
 	n.store, err = store.Open(store.Config{
-		ID: n.cfg.ID, Cluster: n.cfg.Cluster, BindAdvertise: bind, Addr: addr, Version: n.cfg.Version,
+		ID: n.cfg.ID, Cluster: n.cfg.Cluster, BindAdvertise: bind, Addr: addr, Version: n.cfg.Version, Zone: n.cfg.Zone,
 		DataDir: n.cfg.DataDir, LogStore: n.cfg.LogStore, Listener: raftLn, DialRaft: n.peers.DialRaft, Peers: n.peers,
 		ElectionTimeout: n.cfg.ElectionTimeout, SnapshotThreshold: n.cfg.SnapshotThreshold, SnapshotInterval: n.cfg.SnapshotInterval,
 		MinFreeDisk: n.cfg.MinFreeDisk, RingMemory: n.cfg.RingMemory, Logger: n.cfg.Logger,

@@ -25,7 +25,7 @@ func (b *batch) termStart(c *fsmpb.TermStart) Result {
 }
 
 func (b *batch) setNode(c *fsmpb.Node) Result {
-	n := &Node{ID: c.GetId(), Bind: c.GetBind(), Addr: c.GetAddr(), Version: c.GetVersion(), Incarnation: c.GetIncarnation(), Nonvoter: c.GetNonvoter()}
+	n := &Node{ID: c.GetId(), Bind: c.GetBind(), Addr: c.GetAddr(), Version: c.GetVersion(), Incarnation: c.GetIncarnation(), Nonvoter: c.GetNonvoter(), Zone: c.GetZone()}
 	n.digest = nodeDigest(n)
 	b.next.nodes = b.next.nodes.IsoCopy()
 	old, had := b.next.nodes.Set(n.ID, n)

@@ -105,14 +105,14 @@ func TestSetGroupRetry(t *testing.T) {
 func TestNodes(t *testing.T) {
 	l := newLog(t)
 	empty := l.m.State().Digest()
-	n1 := &fsmpb.Node{Id: "n1", Bind: "n1:7370", Addr: "n1:9800", Version: "v1", Incarnation: "x", Nonvoter: true}
+	n1 := &fsmpb.Node{Id: "n1", Bind: "n1:7370", Addr: "n1:9800", Version: "v1", Incarnation: "x", Nonvoter: true, Zone: "z"}
 	l.must(setNode(n1))
 	first := l.m.State().Digest()
 	l.must(setNode(n1))
 	if l.m.State().Digest() != first {
 		t.Error("the same node twice is another state")
 	}
-	if n := l.m.State().Node("n1"); n.Bind != "n1:7370" || n.Addr != "n1:9800" || n.Version != "v1" || n.Incarnation != "x" || !n.Nonvoter {
+	if n := l.m.State().Node("n1"); n.Bind != "n1:7370" || n.Addr != "n1:9800" || n.Version != "v1" || n.Incarnation != "x" || !n.Nonvoter || n.Zone != "z" {
 		t.Errorf("%+v", n)
 	}
 	l.must(setNode(&fsmpb.Node{Id: "n0", Bind: "n0:1", Addr: "n0:2"}))

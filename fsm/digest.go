@@ -67,6 +67,9 @@ func nodeDigest(n *Node) uint64 {
 	if n.Nonvoter {
 		r = r.num(1)
 	}
+	if n.Zone != "" { // keeps the digest of nodes without one; the 2 tells it from num(1)
+		r = r.num(2).str(n.Zone)
+	}
 	return r.sum()
 }
 

@@ -49,6 +49,9 @@ func scratchDigest(s *State) uint64 {
 		if n.Nonvoter {
 			f = append(f, uint64(1))
 		}
+		if n.Zone != "" {
+			f = append(f, uint64(2), n.Zone)
+		}
 		add(3, f...)
 	}
 	s.fences.byInstance.Scan(func(_ string, f *Fence) bool {
@@ -161,6 +164,8 @@ func TestDigestSeesEveryField(t *testing.T) {
 		"version":     node(&fsmpb.Node{Id: "n1", Bind: "n1:1", Addr: "n1:2", Version: "w", Incarnation: "x"}),
 		"incarnation": node(&fsmpb.Node{Id: "n1", Bind: "n1:1", Addr: "n1:2", Version: "v", Incarnation: "y"}),
 		"nonvoter":    node(&fsmpb.Node{Id: "n1", Bind: "n1:1", Addr: "n1:2", Version: "v", Incarnation: "x", Nonvoter: true}),
+		"zone":        node(&fsmpb.Node{Id: "n1", Bind: "n1:1", Addr: "n1:2", Version: "v", Incarnation: "x", Zone: "z"}),
+		"zone, too":   node(&fsmpb.Node{Id: "n1", Bind: "n1:1", Addr: "n1:2", Version: "v", Incarnation: "x", Zone: "z", Nonvoter: true}),
 		"params":      func(l *log) { l.must(setGroup("web", 64, 0, 0)) },
 		"bound":       func(l *log) { l.must(setGroup("web", 256, 1100, 0)) },
 		"term":        func(l *log) { l.must(termStart("n1")) },

@@ -151,7 +151,7 @@ func TestWhatValidateLetsThrough(t *testing.T) {
 		case 4:
 			cmd = updateMember(name(), name(), pick[uint32](r, 0, 1, 200, 1001), uint32(r.IntN(6)))
 		case 5:
-			cmd = setNode(&fsmpb.Node{Id: name(), Bind: addr(), Addr: addr(), Version: name(), Incarnation: name()})
+			cmd = setNode(&fsmpb.Node{Id: name(), Bind: addr(), Addr: addr(), Version: name(), Incarnation: name(), Zone: name()})
 		case 6:
 			cmd = deleteGroup(name(), r.IntN(2) == 0, r.IntN(2) == 0, uint64(r.IntN(3)))
 		case 7:

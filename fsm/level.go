@@ -42,8 +42,9 @@ var Levels = []Level{
 			"Command.set_feature_level", "TermStart.feature_level",
 			"Register.token", "Deregister.token", "UpdateMember.token",
 		},
-		// Without tokens, every member may be changed by everybody.
-		Dropped: []string{"Register.any_owner", "Deregister.any_owner", "UpdateMember.any_owner"},
+		// Without tokens, every member may be changed by everybody. A node without a zone
+		// counts as a zone of its own, as every node did.
+		Dropped: []string{"Register.any_owner", "Deregister.any_owner", "UpdateMember.any_owner", "Node.zone"},
 		// And the bound of DeleteGroup: see checkDelete.
 	},
 }
@@ -62,6 +63,12 @@ func byField(of func(Level) []string) map[protoreflect.FullName]uint32 {
 		}
 	}
 	return out
+}
+
+// LevelOf is the level that a field of a command needs; its name is as in [Level].
+func LevelOf(field string) uint32 {
+	name := "registry.fsm.v1." + protoreflect.FullName(field)
+	return max(1, refusedBelow[name], droppedBelow[name])
 }
 
 // FeatureLevel is the feature level of the cluster, 1 or more.

@@ -96,6 +96,15 @@ func TestCommandsBelowTheirLevel(t *testing.T) {
 	if err := l.m.State().AtLevel(dropped); err != nil || !proto.Equal(dropped, want) {
 		t.Errorf("%v: %v", dropped, err)
 	}
+	zoned := setNode(&fsmpb.Node{Id: "n1", Zone: "z"})
+	if err := l.m.State().AtLevel(zoned); err != nil || !proto.Equal(zoned, setNode(&fsmpb.Node{Id: "n1"})) {
+		t.Errorf("%v: %v", zoned, err)
+	}
+	for field, level := range map[string]uint32{"Node.zone": 2, "Node.addr": 1, "Command.create_token": 2} {
+		if got := LevelOf(field); got != level {
+			t.Errorf("%s needs level %d, want %d", field, got, level)
+		}
+	}
 	l.must(featureLevel(2))
 	for text, cmd := range refused {
 		if err := l.m.State().AtLevel(cmd); err != nil {
@@ -105,6 +114,10 @@ func TestCommandsBelowTheirLevel(t *testing.T) {
 	kept := as("", true, register(newRegistration("g", "a", "h:1", "i")))
 	if err := l.m.State().AtLevel(kept); err != nil || !kept.GetRegister().AnyOwner {
 		t.Errorf("at level 2: %v: %v", kept, err)
+	}
+	zoned = setNode(&fsmpb.Node{Id: "n1", Zone: "z"})
+	if err := l.m.State().AtLevel(zoned); err != nil || zoned.GetSetNode().Node.Zone != "z" {
+		t.Errorf("at level 2: %v: %v", zoned, err)
 	}
 }
 

@@ -126,7 +126,7 @@ func setPairs(out []*fsmpb.Pair, from []Pair) []*fsmpb.Pair {
 
 func (w *snapshotWriter) node(n *Node) {
 	w.write(&fsmpb.SnapshotRecord{Record: &fsmpb.SnapshotRecord_Node{Node: &fsmpb.Node{
-		Id: n.ID, Bind: n.Bind, Addr: n.Addr, Version: n.Version, Incarnation: n.Incarnation, Nonvoter: n.Nonvoter,
+		Id: n.ID, Bind: n.Bind, Addr: n.Addr, Version: n.Version, Incarnation: n.Incarnation, Nonvoter: n.Nonvoter, Zone: n.Zone,
 	}}})
 }
 

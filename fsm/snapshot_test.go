@@ -75,6 +75,30 @@ func TestSnapshotOfEveryRecord(t *testing.T) {
 	}
 }
 
+// A node keeps its zone over a snapshot and a restoration of another state. One that
+// names none has the record of versions without zones.
+func TestZoneInASnapshot(t *testing.T) {
+	l := newLog(t)
+	n1 := &fsmpb.Node{Id: "n1", Bind: "n1:1", Addr: "n1:2"}
+	l.must(setNode(n1))
+	before := l.m.State()
+	l.must(featureLevel(2))
+	l.must(setNode(&fsmpb.Node{Id: "n1", Bind: "n1:1", Addr: "n1:2", Zone: "eu-1"}))
+	roundTrip(t, l.m)
+	s, err := ReadSnapshot(newReader(snapshotBytes(t, l.m.State())))
+	if err != nil || s.Node("n1").Zone != "eu-1" || s.NodesGroup().Revision != l.index {
+		t.Errorf("%+v, nodes at revision %d of %d: %v", s.Node("n1"), s.NodesGroup().Revision, l.index, err)
+	}
+	l.restore(before, true)
+	if n := l.m.State().Node("n1"); n.Zone != "eu-1" {
+		t.Errorf("after a restoration: %+v", n)
+	}
+	l.must(setNode(n1))
+	if got, want := l.m.State().Node("n1").digest, before.Node("n1").digest; got != want {
+		t.Errorf("without a zone the node has digest %x, in an earlier version %x", got, want)
+	}
+}
+
 func refused(t *testing.T, m *Machine, data []byte, what string, at int) {
 	t.Helper()
 	before := m.State()
@@ -218,7 +242,7 @@ func TestLargestRecordFitsASnapshot(t *testing.T) {
 	for i := range MaxMetaPairs {
 		s.Meta = append(s.Meta, &fsmpb.Pair{Key: long[:10] + string(rune('A'+i)), Value: long[:100]})
 	}
-	node := setNode(&fsmpb.Node{Id: long, Bind: "a:1", Addr: "a:1", Version: long, Incarnation: long})
+	node := setNode(&fsmpb.Node{Id: long, Bind: "a:1", Addr: "a:1", Version: long, Incarnation: long, Zone: long})
 	token := newTestToken(long)
 	for range MaxGrants {
 		token.Grants = append(token.Grants, grant(Register, long))
@@ -288,6 +312,9 @@ func TestOldSnapshotIsRead(t *testing.T) {
 	}
 	if s.GroupCount() != 2 {
 		t.Errorf("%d groups, want 2", s.GroupCount())
+	}
+	if n := s.Node("n1"); n == nil || n.Zone != "" {
+		t.Errorf("node %+v", n)
 	}
 	if got := s.NodesGroup().Revision; got != s.Index() {
 		t.Errorf("the nodes are at revision %d, want the index, %d", got, s.Index())

@@ -91,6 +91,7 @@ type Node struct {
 	Version     string
 	Incarnation string // random id of the node's data directory
 	Nonvoter    bool   // stays a non-voter
+	Zone        string // failure zone; empty: none is named
 
 	digest uint64
 }

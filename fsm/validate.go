@@ -71,7 +71,8 @@ func Validate(cmd *fsmpb.Command) error {
 			validateReachable("bind", op.SetNode.GetNode().GetBind()),
 			validateReachable("addr", op.SetNode.GetNode().GetAddr()),
 			validateText("version", op.SetNode.GetNode().GetVersion()),
-			validateText("incarnation", op.SetNode.GetNode().GetIncarnation()))
+			validateText("incarnation", op.SetNode.GetNode().GetIncarnation()),
+			ValidateZone("zone", op.SetNode.GetNode().GetZone()))
 	case *fsmpb.Command_RestorePart:
 		if n := len(op.RestorePart.Data); n > MaxRestorePart {
 			return &FieldError{Field: "data", Limit: fmt.Sprintf("at most %d bytes", MaxRestorePart), Got: fmt.Sprintf("%d bytes", n)}
@@ -162,6 +163,15 @@ func ValidateName(field, name string) error {
 		}
 	}
 	return nil
+}
+
+// ValidateZone checks the name of a failure zone: a name as of [ValidateName], or empty
+// for none.
+func ValidateZone(field, zone string) error {
+	if zone == "" {
+		return nil
+	}
+	return ValidateName(field, zone)
 }
 
 // validateText checks a text for display, which may be empty.

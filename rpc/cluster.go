@@ -77,8 +77,12 @@ func (s *Server) Status(ctx context.Context, req *registrypb.StatusRequest) (*re
 		})
 	}
 	wg.Wait()
+	state := s.store.State()
 	for _, n := range resp.Nodes {
 		n.Removal = removals[n.Id]
+		if known := state.Node(n.Id); known != nil {
+			n.Zone = known.Zone // what the alarm of zones counts, and not what a node says of itself
+		}
 	}
 	slices.SortFunc(resp.Nodes, func(a, b *registrypb.NodeStatus) int { return cmp.Compare(a.Id, b.Id) })
 	return resp, nil

@@ -28,7 +28,7 @@ import (
 //	Watch, delta             as a snapshot: entries that are    MaxPiece; MaxAnswer without pieces
 //	                         applied together make one
 //	Watch, groups            31 MiB: all groups                 MaxPiece; MaxAnswer without pieces
-//	Watch, nodes; Status     1 KiB a node, and its alarms       nothing: 1,000 nodes are 1 MiB
+//	Watch, nodes; Status     1.3 KiB a node, and its alarms     nothing: 1,000 nodes are 1.3 MiB
 //	between nodes: writes    as above, with what clients sent   MaxRequest
 //	between nodes: Check     20 KiB: 64 rings
 //	between nodes: State     64 KiB                             chunks (stateChunk)

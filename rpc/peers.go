@@ -291,7 +291,7 @@ func (p *Peers) Join(ctx context.Context, bind string, n store.Hello) (string, e
 	}
 	r, err := c.Join(ctx, &peerpb.JoinRequest{
 		Cluster: n.Cluster, Id: n.ID, Bind: n.Bind, Addr: n.Addr, Version: n.Version,
-		Incarnation: n.Incarnation, Nonvoter: n.Nonvoter, HasState: n.HasState,
+		Incarnation: n.Incarnation, Nonvoter: n.Nonvoter, Zone: n.Zone, HasState: n.HasState,
 		ClusterId: n.ClusterID, FeatureLevel: n.FeatureLevel,
 	})
 	return r.GetClusterId(), fromPeer(notANode(bind, err))

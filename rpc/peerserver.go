@@ -102,7 +102,7 @@ func (p *peerServer) Join(ctx context.Context, req *peerpb.JoinRequest) (*peerpb
 	}
 	err := p.store().AdmitNode(ctx, store.Hello{
 		Cluster: req.Cluster, ID: req.Id, Bind: req.Bind, Addr: req.Addr, Version: req.Version,
-		Incarnation: req.Incarnation, Nonvoter: req.Nonvoter, HasState: req.HasState,
+		Incarnation: req.Incarnation, Nonvoter: req.Nonvoter, Zone: req.Zone, HasState: req.HasState,
 		ClusterID: req.ClusterId, FeatureLevel: req.FeatureLevel,
 	})
 	if err != nil {

@@ -303,7 +303,7 @@ func (n nodesSource) poll(frames []frame) ([]frame, <-chan struct{}, error) {
 	}
 	list := &registrypb.NodeList{Index: state.Index(), Leader: state.Leader()}
 	for node := range state.Nodes {
-		list.Nodes = append(list.Nodes, &registrypb.Node{Id: node.ID, Bind: node.Bind, Addr: node.Addr, Version: node.Version})
+		list.Nodes = append(list.Nodes, &registrypb.Node{Id: node.ID, Bind: node.Bind, Addr: node.Addr, Version: node.Version, Zone: node.Zone})
 	}
 	return append(frames, encode(&registrypb.WatchEvent{Event: &registrypb.WatchEvent_Nodes{Nodes: list}})), nil, nil
 }

@@ -166,6 +166,9 @@ type NodeStatus struct {
 	// it has none.
 	RingDigest uint64
 	Version    string
+	// Zone is the failure zone that the node was started in; empty if it names none, or
+	// the cluster is below feature level 2.
+	Zone string
 	// FeatureLevel is the newest feature level that the node supports; 0 if it does not
 	// answer.
 	FeatureLevel int
@@ -176,7 +179,8 @@ type NodeStatus struct {
 	// Error is why the node did not answer.
 	Error string
 	// Alarms are the node's alarms for the operator: a state that differs from the
-	// others', a disk that is nearly full.
+	// others', a disk that is nearly full. The leader's are also those of the cluster: the
+	// loss of one zone would lose the quorum.
 	Alarms []string
 	// Removal is set for a voter that the leader does not reach, if the leader removes
 	// dead voters.
@@ -277,7 +281,7 @@ func statusFromProto(s *registrypb.StatusResponse) Status {
 			ID: n.GetId(), Bind: n.GetBind(), Addr: n.GetAddr(), Role: n.GetRole(),
 			AppliedIndex: n.GetAppliedIndex(), CommitIndex: n.GetCommitIndex(),
 			Digest: n.GetDigest(), Fingerprint: n.GetFingerprint(), Revision: n.GetRevision(), RingDigest: n.GetRingDigest(),
-			Version: n.GetVersion(), Voter: n.GetVoter(), Ready: n.GetReady(),
+			Version: n.GetVersion(), Zone: n.GetZone(), Voter: n.GetVoter(), Ready: n.GetReady(),
 			Lag: n.GetLag().AsDuration(), Error: n.GetError(), Alarms: n.GetAlarms(),
 		}
 		if n.GetRole() != "" {

@@ -53,6 +53,9 @@ type Node struct {
 	Bind    string
 	Addr    string
 	Version string
+	// Zone is the failure zone that the node was started in; empty if it names none, or
+	// the cluster is below feature level 2.
+	Zone string
 }
 
 // nodesGroup is the group of the cluster's nodes.
@@ -238,7 +241,7 @@ func (c *Client) watchNodes(ctx context.Context, every time.Duration) (*Watch[No
 func nodesFromProto(l *registrypb.NodeList) NodesEvent {
 	e := NodesEvent{Index: l.GetIndex(), Leader: l.GetLeader()}
 	for _, n := range l.GetNodes() {
-		e.Nodes = append(e.Nodes, Node{ID: n.GetId(), Bind: n.GetBind(), Addr: n.GetAddr(), Version: n.GetVersion()})
+		e.Nodes = append(e.Nodes, Node{ID: n.GetId(), Bind: n.GetBind(), Addr: n.GetAddr(), Version: n.GetVersion(), Zone: n.GetZone()})
 	}
 	return e
 }

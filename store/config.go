@@ -27,6 +27,9 @@ type Config struct {
 	Addr string
 	// Version of the program. Other nodes learn it.
 	Version string
+	// Zone is the failure zone that the node is in, see [fsm.ValidateZone]; empty: none is
+	// named. Other nodes learn it.
+	Zone string
 	// FeatureLevel is the newest feature level that the node supports; 0:
 	// fsm.NewestLevel. Tests of clusters with earlier versions use less.
 	FeatureLevel uint32

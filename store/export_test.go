@@ -23,6 +23,12 @@ import (
 // after lets virtual time pass.
 func after(d time.Duration) { <-time.After(d) }
 
+// After lets virtual time pass.
+func After(d time.Duration) { after(d) }
+
+// Announced reports whether the state has what this node says of itself.
+func (s *Store) Announced() bool { return s.announced() }
+
 // Snapshot writes a snapshot and shortens the log, as the node does by itself
 // after SnapshotThreshold entries.
 func (s *Store) Snapshot() error { return s.raft.Snapshot().Error() }

@@ -267,7 +267,7 @@ func (s *Store) Invited(ctx context.Context, bind string, nonvoter bool) error {
 // tells it whether it is still a member.
 const announceLag = 10
 
-// announceLoop sends this node's addresses and version to the leader whenever the
+// announceLoop sends this node's addresses, version and zone to the leader whenever the
 // cluster has others, and when there was no leader for long. So a removed node learns
 // that it was removed, and fails.
 func (s *Store) announceLoop(ctx context.Context, peers []string) {
@@ -295,8 +295,10 @@ func (s *Store) announced() bool {
 	if s.Lag() > announceLag*s.cfg.ElectionTimeout {
 		return false
 	}
-	node := s.State().Node(s.cfg.ID)
-	if node == nil || node.Incarnation != s.incarnation || node.Bind != s.cfg.BindAdvertise || node.Addr != s.cfg.Addr || node.Version != s.cfg.Version {
+	state := s.State()
+	node := state.Node(s.cfg.ID)
+	if node == nil || node.Incarnation != s.incarnation || node.Bind != s.cfg.BindAdvertise || node.Addr != s.cfg.Addr || node.Version != s.cfg.Version ||
+		node.Zone != recordedZone(state, s.cfg.Zone) {
 		return false
 	}
 	servers, _, err := s.configuration()

@@ -313,6 +313,7 @@ func (s *Store) alarms() []string {
 	if err := s.follow.err(); err != nil {
 		out = append(out, err.Error())
 	}
+	out = append(out, s.zoneAlarms()...)
 	if s.Stale() {
 		out = append(out, "no majority was reached since the start: the node answers from what it knew then, and how old that is is not known (-serve-stale-on-start)")
 	}

@@ -20,7 +20,7 @@ func (s *Store) Self() Hello {
 	leader, _ := s.Leader()
 	return Hello{
 		Cluster: s.cfg.Cluster, ID: s.cfg.ID, Bind: s.cfg.BindAdvertise, Addr: s.cfg.Addr, Version: s.cfg.Version,
-		Incarnation: s.incarnation, HasState: s.HasState(), Nonvoter: s.wantsNonvoter(), Leader: leader,
+		Incarnation: s.incarnation, HasState: s.HasState(), Nonvoter: s.wantsNonvoter(), Zone: s.cfg.Zone, Leader: leader,
 		ClusterID: s.ClusterID(), Founders: s.founders(), RecoveredFrom: s.ident.Load().RecoveredFrom,
 		FeatureLevel: s.cfg.FeatureLevel, DataLevel: s.ident.Load().level(),
 	}
@@ -182,8 +182,9 @@ func (s *Store) admitServer(ctx context.Context, l *leadership, n Hello) error {
 
 // recordNode writes the node's metadata if it differs from what is recorded.
 func (s *Store) recordNode(ctx context.Context, n Hello) error {
-	known := s.State().Node(n.ID)
-	if known != nil && known.Bind == n.Bind && known.Addr == n.Addr && known.Version == n.Version && known.Nonvoter == n.Nonvoter {
+	state := s.State()
+	known := state.Node(n.ID)
+	if known != nil && known.Bind == n.Bind && known.Addr == n.Addr && known.Version == n.Version && known.Nonvoter == n.Nonvoter && known.Zone == recordedZone(state, n.Zone) {
 		return nil
 	}
 	_, err := s.Write(ctx, setNode(n))
@@ -192,7 +193,7 @@ func (s *Store) recordNode(ctx context.Context, n Hello) error {
 
 func setNode(n Hello) *fsmpb.Command {
 	return &fsmpb.Command{Op: &fsmpb.Command_SetNode{SetNode: &fsmpb.SetNode{Node: &fsmpb.Node{
-		Id: n.ID, Bind: n.Bind, Addr: n.Addr, Version: n.Version, Incarnation: n.Incarnation, Nonvoter: n.Nonvoter,
+		Id: n.ID, Bind: n.Bind, Addr: n.Addr, Version: n.Version, Incarnation: n.Incarnation, Nonvoter: n.Nonvoter, Zone: n.Zone,
 	}}}}
 }
 

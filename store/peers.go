@@ -50,6 +50,7 @@ type Hello struct {
 	Incarnation string // random id of the data directory
 	HasState    bool   // the node is, or was, part of a cluster
 	Nonvoter    bool   // it stays a non-voter
+	Zone        string // failure zone; not in the answer to Hello
 	Leader      string // bind address of the leader that it knows
 	ClusterID   string // of the cluster it belongs to
 	Founders    []Founder

@@ -147,6 +147,7 @@ type Status struct {
 	ID, Cluster   string
 	Bind, Addr    string
 	Version       string
+	Zone          string // that the node was started in
 	Role          string // leader, follower, candidate or nonvoter
 	Voter         bool
 	Ready         bool
@@ -168,7 +169,7 @@ type Status struct {
 func (s *Store) Status() Status {
 	state := s.State()
 	st := Status{
-		ID: s.cfg.ID, Cluster: s.cfg.Cluster, Bind: s.cfg.BindAdvertise, Addr: s.cfg.Addr, Version: s.cfg.Version,
+		ID: s.cfg.ID, Cluster: s.cfg.Cluster, Bind: s.cfg.BindAdvertise, Addr: s.cfg.Addr, Version: s.cfg.Version, Zone: s.cfg.Zone,
 		Ready: s.IsReady() && s.Serving() == nil, Alarms: s.alarms(), Term: s.raft.CurrentTerm(), AppliedIndex: state.Index(), CommitIndex: s.raft.CommitIndex(),
 		Digest: state.Digest(), Lag: s.Lag(), Leases: s.leases.Len(),
 		FeatureLevel: state.FeatureLevel(), Supports: s.cfg.FeatureLevel,

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -36,6 +37,7 @@ type nodeJSON struct {
 	Digest       string   `json:"digest"` // empty when the node does not answer
 	Lag          string   `json:"lag"`
 	Version      string   `json:"version"`
+	Zone         string   `json:"zone"`     // empty: none is named
 	Supports     int      `json:"supports"` // newest feature level; 0 when the node does not answer
 	Error        string   `json:"error"`
 	Alarms       []string `json:"alarms"`
@@ -67,7 +69,7 @@ func toStatusJSON(s sdk.Status) statusJSON {
 		out.Nodes = append(out.Nodes, nodeJSON{
 			ID: n.ID, Bind: n.Bind, Addr: n.Addr, Role: roleText(n), Voter: n.Voter, Ready: n.Ready,
 			AppliedIndex: n.AppliedIndex, CommitIndex: n.CommitIndex, Digest: digestText(n),
-			Lag: lagText(n.Lag), Version: n.Version, Supports: n.FeatureLevel, Error: n.Error, Alarms: append([]string{}, n.Alarms...),
+			Lag: lagText(n.Lag), Version: n.Version, Zone: n.Zone, Supports: n.FeatureLevel, Error: n.Error, Alarms: append([]string{}, n.Alarms...),
 			Removal: toRemovalJSON(n.Removal),
 		})
 	}
@@ -140,13 +142,21 @@ func printStatus(w io.Writer, s sdk.Status) error {
 		leader = "none"
 	}
 	fmt.Fprintf(w, "cluster %s  id %s  leader %s  term %d  feature level %d\n\n", s.Cluster, cmp.Or(s.ClusterID, "none"), leader, s.Term, s.FeatureLevel)
-	t := newTable(w, "NODE", "ROLE", "BIND", "ADDR", "APPLIED", "DIGEST", "READY", "VERSION")
+	columns := []string{"NODE", "ROLE", "BIND", "ADDR", "APPLIED", "DIGEST", "READY", "VERSION"}
+	zones := slices.ContainsFunc(s.Nodes, func(n sdk.NodeStatus) bool { return n.Zone != "" })
+	if zones {
+		columns = append(columns, "ZONE")
+	}
+	t := newTable(w, columns...)
 	for _, n := range s.Nodes {
-		if n.Role == "" {
-			t.row(n.ID, roleText(n), n.Bind, n.Addr, "", "", "", "")
-			continue
+		row := []any{n.ID, roleText(n), n.Bind, n.Addr, "", "", "", ""}
+		if n.Role != "" {
+			row = []any{n.ID, n.Role, n.Bind, n.Addr, n.AppliedIndex, digestText(n), n.Ready, n.Version}
 		}
-		t.row(n.ID, n.Role, n.Bind, n.Addr, n.AppliedIndex, digestText(n), n.Ready, n.Version)
+		if zones {
+			row = append(row, n.Zone)
+		}
+		t.row(row...)
 	}
 	if err := t.flush(); err != nil {
 		return err

@@ -48,6 +48,18 @@ func TestReadingCommands(t *testing.T) {
 	}
 }
 
+// TestStatusOfZones: the table has zones if a node names one.
+func TestStatusOfZones(t *testing.T) {
+	f := withWeb(t)
+	f.nodes = []*registrypb.NodeStatus{
+		{Id: "n1", Bind: "10.0.1.1:7370", Addr: "10.0.1.1:9800", Role: "leader", AppliedIndex: 43, Digest: 0xabc, Version: "v1", Voter: true, Ready: true, Zone: "eu-1", Alarms: []string{`the loss of zone "eu-1" (2 of 3 voters) loses the quorum of 2`}},
+		{Id: "n2", Bind: "10.0.1.2:7370", Addr: "10.0.1.2:9800", Role: "follower", AppliedIndex: 43, Digest: 0xabc, Version: "v1", Voter: true, Ready: true},
+		{Id: "n3", Bind: "10.0.1.3:7370", Addr: "10.0.1.3:9800", Error: "connection refused", Zone: "eu-1"},
+	}
+	golden(t, "cluster_status_zones.txt", ok(t, "cluster", "status"))
+	golden(t, "cluster_status_zones.json", ok(t, "cluster", "status", "-json"))
+}
+
 // memory is how much a ring takes, which is not this package's to pin.
 var memory = regexp.MustCompile(`(bytes": |bound off\)  )[0-9.]+( KiB)?`)
 

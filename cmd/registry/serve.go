@@ -43,6 +43,7 @@ func serveFlags() []cli.Flag {
 		&cli.StringFlag{Name: flagLogStore, Usage: "where the log is, wal or boltdb (default: where -data-dir has it; wal in a new one)"},
 		&cli.IntFlag{Name: "bootstrap-expect", Usage: "form one cluster with that many nodes, all in -registries, started in any order"},
 		&cli.StringFlag{Name: flagCluster, Usage: "name of the cluster: nodes of another name are refused", Value: d.Cluster},
+		&cli.StringFlag{Name: "zone", Usage: "NAME of the failure zone that the node is in: cluster status warns if the loss of one zone loses the quorum"},
 		&cli.StringFlag{Name: "restore", Usage: "form a new cluster with the state of this snapshot file; other nodes join it by -registries"},
 		&cli.BoolFlag{Name: "wait", Usage: "start empty and wait until a cluster takes this node in (cluster join)"},
 		&cli.BoolFlag{Name: "read-replica", Usage: "join without a vote, for good: answer reads and watches, and count for no majority"},
@@ -129,7 +130,7 @@ func serveConfig(e *env, s *settings) (registry.Config, error) {
 	cfg.ServeStaleOnStart = s.Bool("serve-stale-on-start")
 	cfg.RemoveDeadAfter, cfg.MinVoters = s.Duration("remove-dead-after"), s.Int("min-voters")
 	cfg.DeleteEmptyAfter = s.Duration("delete-empty-after")
-	cfg.Restore = s.String("restore")
+	cfg.Restore, cfg.Zone = s.String("restore"), s.String("zone")
 	cfg.JoinTimeout, cfg.ElectionTimeout = s.Duration("join-timeout"), s.Duration("election-timeout")
 	var ringMemory uint64
 	ringMemory, ringErr = parseSize("ring-memory", s.String("ring-memory"))

@@ -52,6 +52,7 @@ func TestPrecedence(t *testing.T) {
 		{"snapshot-threshold", "16384", "1000", "2000", "3000", "1000", "2000", "3000"},
 		{"min-free-disk", `"128MiB"`, "0", "1GiB", "2GiB", `"0"`, `"1GiB"`, `"2GiB"`},
 		{"registries", "[]", "[a:1, b:2]", "c:3,d:4", "e:5", `["a:1", "b:2"]`, `["c:3", "d:4"]`, `["e:5"]`},
+		{"zone", `""`, "east", "west", "north", `"east"`, `"west"`, `"north"`},
 		{"data-dir", `"registry-data/n1"`, "/a", "/b", "/c", `"/a"`, `"/b"`, `"/c"`},
 	} {
 		t.Run(tc.key, func(t *testing.T) {
@@ -136,6 +137,7 @@ func TestConfigFileIsRefused(t *testing.T) {
 		{"string for a list", "id: a\nregistries: b:1", `FILE:2: registries is a string, want a list such as [a, b]`},
 		{"number in a list", "id: a\nregistries: [b:1, 2]", `FILE:2: registries has a number, want a list of strings`},
 		{"value outside its limits", "id: a\n\nelection-timeout: 1ms", `FILE:3: -election-timeout: must be 50ms to 1m, got 1ms`},
+		{"zone that is no name", "id: a\nzone: eu/1", `FILE:2: -zone: must be 1 to 255 bytes of printable UTF-8 without '/', got "eu/1"`},
 		{"word that is not one of a few", "id: a\nlog-level: loud", `FILE:2: -log-level: must be debug, info, warn or error, got "loud"`},
 		{"several", "id: a\nwait: 1\nbnd: b\naddr: c", "FILE:2: wait is a number, want true or false\nFILE:3: unknown key \"bnd\"; did you mean \"bind\"?\n" +
 			`FILE:4: -addr: must be host:port or :port, port 0 to 65535, got "c"`},

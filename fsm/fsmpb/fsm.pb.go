@@ -1817,7 +1817,9 @@ type Node struct {
 	// Random id of the node's data directory; a wiped node gets another.
 	Incarnation string `protobuf:"bytes,5,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	// The node stays a non-voter.
-	Nonvoter      bool `protobuf:"varint,6,opt,name=nonvoter,proto3" json:"nonvoter,omitempty"`
+	Nonvoter bool `protobuf:"varint,6,opt,name=nonvoter,proto3" json:"nonvoter,omitempty"`
+	// Failure zone that the node is in; empty: none is named. Needs feature level 2.
+	Zone          string `protobuf:"bytes,7,opt,name=zone,proto3" json:"zone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1892,6 +1894,13 @@ func (x *Node) GetNonvoter() bool {
 		return x.Nonvoter
 	}
 	return false
+}
+
+func (x *Node) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
 }
 
 // SnapshotRecord is one length-delimited record of a snapshot; the header
@@ -2873,14 +2882,15 @@ const file_fsm_fsmpb_fsm_proto_rawDesc = "" +
 	" \x01(\x04R\rmodifiedIndex\"7\n" +
 	"\x05Grant\x12\x16\n" +
 	"\x06rights\x18\x01 \x01(\rR\x06rights\x12\x16\n" +
-	"\x06prefix\x18\x02 \x01(\tR\x06prefix\"\x96\x01\n" +
+	"\x06prefix\x18\x02 \x01(\tR\x06prefix\"\xaa\x01\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04bind\x18\x02 \x01(\tR\x04bind\x12\x12\n" +
 	"\x04addr\x18\x03 \x01(\tR\x04addr\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x12 \n" +
 	"\vincarnation\x18\x05 \x01(\tR\vincarnation\x12\x1a\n" +
-	"\bnonvoter\x18\x06 \x01(\bR\bnonvoter\"\xba\x03\n" +
+	"\bnonvoter\x18\x06 \x01(\bR\bnonvoter\x12\x12\n" +
+	"\x04zone\x18\a \x01(\tR\x04zone\"\xba\x03\n" +
 	"\x0eSnapshotRecord\x129\n" +
 	"\x06header\x18\x01 \x01(\v2\x1f.registry.fsm.v1.SnapshotHeaderH\x00R\x06header\x12.\n" +
 	"\x05group\x18\x02 \x01(\v2\x16.registry.fsm.v1.GroupH\x00R\x05group\x121\n" +

@@ -21,8 +21,8 @@ type storeCollector struct {
 func newStoreCollector(s *store.Store) *storeCollector {
 	st := s.Status()
 	return &storeCollector{store: s, info: prometheus.MustNewConstMetric(
-		prometheus.NewDesc("registry_build_info", "1, with the version, node and cluster as labels.", []string{"version", "go_version", "node", "cluster"}, nil),
-		prometheus.GaugeValue, 1, st.Version, runtime.Version(), st.ID, st.Cluster)}
+		prometheus.NewDesc("registry_build_info", "1, with the version, node, cluster and zone as labels.", []string{"version", "go_version", "node", "cluster", "zone"}, nil),
+		prometheus.GaugeValue, 1, st.Version, runtime.Version(), st.ID, st.Cluster, st.Zone)}
 }
 
 // storeMetric is a metric that is read from the store.

@@ -612,6 +612,8 @@ type JoinRequest struct {
 	// The node has raft state: it can only be updated, not added.
 	HasState  bool   `protobuf:"varint,8,opt,name=has_state,json=hasState,proto3" json:"has_state,omitempty"`
 	ClusterId string `protobuf:"bytes,9,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	// Failure zone; empty: none is named.
+	Zone string `protobuf:"bytes,10,opt,name=zone,proto3" json:"zone,omitempty"`
 	// As in HelloResponse.
 	FeatureLevel  uint32 `protobuf:"varint,20,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -707,6 +709,13 @@ func (x *JoinRequest) GetHasState() bool {
 func (x *JoinRequest) GetClusterId() string {
 	if x != nil {
 		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *JoinRequest) GetZone() string {
+	if x != nil {
+		return x.Zone
 	}
 	return ""
 }
@@ -1353,7 +1362,7 @@ const file_rpc_peerpb_peer_proto_rawDesc = "" +
 	"\n" +
 	"cluster_id\x18\x02 \x01(\tR\tclusterId\")\n" +
 	"\x11ReadIndexResponse\x12\x14\n" +
-	"\x05index\x18\x01 \x01(\x04R\x05index\"\x98\x02\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\"\xac\x02\n" +
 	"\vJoinRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
@@ -1364,7 +1373,9 @@ const file_rpc_peerpb_peer_proto_rawDesc = "" +
 	"\aversion\x18\a \x01(\tR\aversion\x12\x1b\n" +
 	"\thas_state\x18\b \x01(\bR\bhasState\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\t \x01(\tR\tclusterId\x12#\n" +
+	"cluster_id\x18\t \x01(\tR\tclusterId\x12\x12\n" +
+	"\x04zone\x18\n" +
+	" \x01(\tR\x04zone\x12#\n" +
 	"\rfeature_level\x18\x14 \x01(\rR\ffeatureLevel\"-\n" +
 	"\fJoinResponse\x12\x1d\n" +
 	"\n" +

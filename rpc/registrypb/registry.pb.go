@@ -4468,11 +4468,14 @@ func (x *NodeList) GetNodes() []*Node {
 }
 
 type Node struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Bind          string                 `protobuf:"bytes,2,opt,name=bind,proto3" json:"bind,omitempty"`
-	Addr          string                 `protobuf:"bytes,3,opt,name=addr,proto3" json:"addr,omitempty"`
-	Version       string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Id      string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Bind    string                 `protobuf:"bytes,2,opt,name=bind,proto3" json:"bind,omitempty"`
+	Addr    string                 `protobuf:"bytes,3,opt,name=addr,proto3" json:"addr,omitempty"`
+	Version string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	// Failure zone that the node was started in (-zone); empty: it names none, or the
+	// cluster is below feature level 2.
+	Zone          string `protobuf:"bytes,5,opt,name=zone,proto3" json:"zone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4531,6 +4534,13 @@ func (x *Node) GetAddr() string {
 func (x *Node) GetVersion() string {
 	if x != nil {
 		return x.Version
+	}
+	return ""
+}
+
+func (x *Node) GetZone() string {
+	if x != nil {
+		return x.Zone
 	}
 	return ""
 }
@@ -4742,7 +4752,8 @@ type NodeStatus struct {
 	// Why the node did not answer.
 	Error string `protobuf:"bytes,14,opt,name=error,proto3" json:"error,omitempty"`
 	// Problems for an operator: the node's state differed from the majority's and is
-	// reinstalled, its disk is nearly full.
+	// reinstalled, its disk is nearly full. The leader's are also those of the cluster: the
+	// loss of one zone would lose the quorum.
 	Alarms []string `protobuf:"bytes,20,rep,name=alarms,proto3" json:"alarms,omitempty"`
 	// Of the requested group at the revision, as in Receipt.
 	Fingerprint uint64 `protobuf:"fixed64,21,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
@@ -4750,6 +4761,8 @@ type NodeStatus struct {
 	RingDigest uint64 `protobuf:"fixed64,22,opt,name=ring_digest,json=ringDigest,proto3" json:"ring_digest,omitempty"`
 	// Of a voter that the leader does not reach, if it removes dead voters.
 	Removal *Removal `protobuf:"bytes,25,opt,name=removal,proto3" json:"removal,omitempty"`
+	// Failure zone of the node, as in Node; also of one that does not answer.
+	Zone string `protobuf:"bytes,27,opt,name=zone,proto3" json:"zone,omitempty"`
 	// The newest feature level that the node supports. 0: it does not answer, or is of a
 	// version without levels, which is level 1.
 	FeatureLevel  uint32 `protobuf:"varint,30,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
@@ -4904,6 +4917,13 @@ func (x *NodeStatus) GetRemoval() *Removal {
 		return x.Removal
 	}
 	return nil
+}
+
+func (x *NodeStatus) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
 }
 
 func (x *NodeStatus) GetFeatureLevel() uint32 {
@@ -6152,12 +6172,13 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\bNodeList\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12'\n" +
-	"\x05nodes\x18\x03 \x03(\v2\x11.registry.v1.NodeR\x05nodes\"X\n" +
+	"\x05nodes\x18\x03 \x03(\v2\x11.registry.v1.NodeR\x05nodes\"l\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04bind\x18\x02 \x01(\tR\x04bind\x12\x12\n" +
 	"\x04addr\x18\x03 \x01(\tR\x04addr\x12\x18\n" +
-	"\aversion\x18\x04 \x01(\tR\aversion\"M\n" +
+	"\aversion\x18\x04 \x01(\tR\aversion\x12\x12\n" +
+	"\x04zone\x18\x05 \x01(\tR\x04zone\"M\n" +
 	"\bProgress\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12+\n" +
 	"\x03lag\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03lag\"%\n" +
@@ -6170,7 +6191,7 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\x05nodes\x18\x04 \x03(\v2\x17.registry.v1.NodeStatusR\x05nodes\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x05 \x01(\tR\tclusterId\x12#\n" +
-	"\rfeature_level\x18\x14 \x01(\rR\ffeatureLevel\"\x93\x04\n" +
+	"\rfeature_level\x18\x14 \x01(\rR\ffeatureLevel\"\xa7\x04\n" +
 	"\n" +
 	"NodeStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
@@ -6191,7 +6212,8 @@ const file_rpc_registrypb_registry_proto_rawDesc = "" +
 	"\vfingerprint\x18\x15 \x01(\x06R\vfingerprint\x12\x1f\n" +
 	"\vring_digest\x18\x16 \x01(\x06R\n" +
 	"ringDigest\x12.\n" +
-	"\aremoval\x18\x19 \x01(\v2\x14.registry.v1.RemovalR\aremoval\x12#\n" +
+	"\aremoval\x18\x19 \x01(\v2\x14.registry.v1.RemovalR\aremoval\x12\x12\n" +
+	"\x04zone\x18\x1b \x01(\tR\x04zone\x12#\n" +
 	"\rfeature_level\x18\x1e \x01(\rR\ffeatureLevelJ\x04\b\b\x10\t\"\x94\x01\n" +
 	"\aRemoval\x12;\n" +
 	"\vunreachable\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\vunreachable\x128\n" +

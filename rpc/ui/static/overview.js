@@ -71,7 +71,7 @@ export class Overview {
         h('dl', {},
           pair('Clients', n.addr || '–'), pair('Lag', n.error ? '–' : span(milliseconds(n.lag))), pair('Applied', n.error ? '–' : count(n.applied_index)),
           pair('State', n.error ? '–' : [n.digest.slice(0, 8), same === null || same === undefined ? '' : same ? ' ✓' : ' ✗ differs'], same === false ? 'bad' : 'mono'),
-          pair('Version', n.version || '–')));
+          pair('Version', n.version || '–'), n.zone ? pair('Zone', n.zone) : null));
     }));
   }
 

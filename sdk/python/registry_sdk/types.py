@@ -104,6 +104,8 @@ class NodeStatus:
     revision: int = 0
     ring_digest: int = 0
     version: str = ""
+    #: The failure zone that the node was started in; empty: it names none, or the cluster is below feature level 2.
+    zone: str = ""
     voter: bool = False
     ready: bool = False
     #: Seconds since the node last heard from the leader.

@@ -243,6 +243,8 @@ class Node:
     bind: str = ""
     addr: str = ""
     version: str = ""
+    #: The failure zone that the node was started in; empty: it names none, or the cluster is below feature level 2.
+    zone: str = ""
 
 
 @dataclass(frozen=True)
@@ -277,7 +279,7 @@ class NodesWatch(BaseWatch[NodesEvent]):
             return
         index = int(e.data["index"])
         rebuilt = self._lowest.check(index)
-        nodes = tuple(Node(n["id"], n["bind"], n["addr"], n["version"]) for n in e.data["nodes"])
+        nodes = tuple(Node(n["id"], n["bind"], n["addr"], n["version"], n.get("zone", "")) for n in e.data["nodes"])
         now = NodesEvent(index=index, leader=e.data["leader"], nodes=nodes)
         with self._ready:
             same = self._last.index != 0 and replace(now, index=0) == replace(self._last, index=0)
