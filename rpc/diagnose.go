@@ -17,6 +17,7 @@ import (
 	"github.com/werbenhu/registry/fsm"
 	"github.com/werbenhu/registry/rpc/auth"
 	"github.com/werbenhu/registry/rpc/registrypb"
+	"github.com/werbenhu/registry/store"
 )
 
 // Limits of a diagnosis.
@@ -69,11 +70,12 @@ func (s *Server) Diagnose(req *registrypb.DiagnoseRequest, stream grpc.ServerStr
 }
 
 // mayDiagnose decides what the permission of the method leaves open. Without tokens everybody has
-// every right, but files and profiles of the machine are for those who are on it.
+// every right, but files and profiles of the machine are for those who are on it, also while the
+// node has not caught up: then a diagnosis may be needed most.
 func (s *Server) mayDiagnose(ctx context.Context) error {
 	c := callOf(ctx)
 	local := fromLoopback(c.from)
-	if err := c.settle(); err != nil && !local {
+	if err := c.settle(); err != nil && !(local && errors.Is(err, store.ErrNotLeader)) {
 		return err
 	}
 	if !s.store.State().TokensOn() && !local {

@@ -36,6 +36,12 @@ func (s *diagnosisStream) Send(m *registrypb.DiagnoseResponse) error {
 // diagnose calls a server as a client at an address does.
 func diagnose(t *testing.T, s *Server, from, token string, req *registrypb.DiagnoseRequest, sent func(*registrypb.DiagnoseResponse)) error {
 	t.Helper()
+	return diagnoseLater(t, s, from, token, req, sent, func() {})
+}
+
+// diagnoseLater calls later between the decision about the call and its handler.
+func diagnoseLater(t *testing.T, s *Server, from, token string, req *registrypb.DiagnoseRequest, sent func(*registrypb.DiagnoseResponse), later func()) error {
+	t.Helper()
 	a := s.authorizer(clientPort)
 	ctx := presenting(t.Context(), token)
 	c := a.call(ctx, registrypb.Cluster_Diagnose_FullMethodName)
@@ -43,6 +49,7 @@ func diagnose(t *testing.T, s *Server, from, token string, req *registrypb.Diagn
 	if err := c.authorize(req); err != nil {
 		return toStatus(err)
 	}
+	later()
 	return s.Diagnose(req, &diagnosisStream{ctx: context.WithValue(ctx, callKey{}, c), sent: sent})
 }
 
@@ -85,6 +92,54 @@ func testWhoDiagnoses(t *testing.T) {
 	if len(files) != 7 || files["status.json"] != "" || files["config.yaml"] != errMissing.Error() || files["metrics.txt"] != errMissing.Error() {
 		t.Errorf("%q", files)
 	}
+}
+
+// A node that has not caught up does not know whether tokens are on: it is diagnosed from its own
+// machine alone. When it learns of tokens before the work begins, they decide.
+func TestWhoDiagnosesANodeThatHasNotCaughtUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t)
+		c.Three()
+		down := "n3"
+		if c.Leader().ID == down {
+			down = "n1"
+		}
+		c.Node(down).Kill()
+		admin, _ := makeToken(c, "admin", true, every)
+		killAll := func() {
+			for _, n := range c.Nodes() {
+				n.Kill()
+			}
+		}
+		killAll()
+		none := &registrypb.DiagnoseRequest{}
+		for _, tc := range []struct {
+			from, token   string
+			before, after codes.Code
+		}{
+			{"10.0.0.1", "", codes.Unavailable, codes.Unauthenticated},
+			{"127.0.0.1", "", codes.OK, codes.Unauthenticated},
+			{"10.0.0.1", admin, codes.Unavailable, codes.OK},
+		} {
+			s := serverOf(t, c.Open(down))
+			if err := diagnose(t, s, tc.from, tc.token, none, nil); status.Code(err) != tc.before {
+				t.Errorf("from %s with token %q: %v, want %v", tc.from, tc.token, err, tc.before)
+			}
+			err := diagnoseLater(t, s, tc.from, tc.token, none, nil, func() {
+				for _, id := range []string{"n1", "n2", "n3"} {
+					if id != down {
+						c.Open(id)
+					}
+				}
+				c.AwaitReady(c.Node(down))
+			})
+			if status.Code(err) != tc.after {
+				t.Errorf("from %s with token %q, when it has caught up: %v, want %v", tc.from, tc.token, err, tc.after)
+			}
+			killAll() // alone, it applies nothing of its log
+		}
+	})
 }
 
 func TestDiagnosisFilesAreBounded(t *testing.T) {
