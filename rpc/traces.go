@@ -37,13 +37,15 @@ const commitSpan = "raft.commit"
 var propagator = propagation.TraceContext{}
 
 // Traced reports whether calls of a method are traced. Heartbeats would be most of all
-// spans, watches end with their clients, and the nodes' own calls belong to no caller.
+// spans, watches end with their clients, and the nodes' own calls belong to no caller. A method
+// that there is not is anybody's text.
 func Traced(method string) bool {
 	switch method {
 	case registrypb.Registry_Heartbeat_FullMethodName, registrypb.Registry_HeartbeatStream_FullMethodName, registrypb.Registry_Watch_FullMethodName:
 		return false
 	}
-	return strings.HasPrefix(method, "/registry.v1.")
+	_, known := permissions[method]
+	return known && strings.HasPrefix(method, "/registry.v1.")
 }
 
 // ClientTraces returns a dial option that makes a span for each call that a connection carries,

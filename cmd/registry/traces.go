@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/urfave/cli/v2"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
@@ -69,6 +70,7 @@ func startTracing(ctx context.Context, log *slog.Logger, attributes ...attribute
 	if at, err := url.Parse(endpoint); err != nil || at.Scheme != "http" && at.Scheme != "https" || at.Host == "" {
 		return nil, usageErrorf("%w", &fsm.FieldError{Field: varEndpoint, Limit: "a URL, such as http://127.0.0.1:4318", Got: "another text"})
 	}
+	otel.SetLogger(logr.New(otelLog{log}))
 	client, err := tracesClient()
 	if err != nil {
 		return nil, err
@@ -133,6 +135,19 @@ func (t *tracesErrors) Handle(err error) {
 	}
 	t.log.Warn("traces are lost", "error", err)
 }
+
+// otelLog logs what OpenTelemetry says of itself, for instance that it cannot parse a variable.
+// Values are left out: those of OTEL_EXPORTER_OTLP_HEADERS are secrets.
+type otelLog struct{ log *slog.Logger }
+
+// Enabled implements logr.LogSink: 0 are errors and 1 warnings; see otel.SetLogger.
+func (otelLog) Enabled(level int) bool { return level <= 1 }
+
+func (otelLog) Init(logr.RuntimeInfo)                 {}
+func (l otelLog) Info(_ int, msg string, _ ...any)    { l.log.Warn("OpenTelemetry warns", "of", msg) }
+func (l otelLog) Error(_ error, msg string, _ ...any) { l.log.Warn("OpenTelemetry failed", "to", msg) }
+func (l otelLog) WithValues(...any) logr.LogSink      { return l }
+func (l otelLog) WithName(string) logr.LogSink        { return l }
 
 // traceCommand makes the span of a command that asks nodes, for which the context of its
 // calls has it, and returns the option that traces the calls.

@@ -203,6 +203,28 @@ func TestHangingCollector(t *testing.T) {
 	}
 }
 
+// What OpenTelemetry says of a variable that it cannot parse is in the node's log, in its format
+// and without the value.
+func TestSecretsOfTracesAreNotShown(t *testing.T) {
+	t.Setenv(varEndpoint, "http://user:hunter1@127.0.0.1:4318")
+	t.Setenv("OTEL_EXPORTER_OTLP_HEADERS", "hunter2,authorization=%zhunter3,hunter 4=x")
+	t.Setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "hunter5")
+	for _, protocol := range []string{"http/protobuf", "grpc"} {
+		t.Run(protocol, func(t *testing.T) {
+			t.Setenv(varProtocol, protocol)
+			var log strings.Builder
+			traces, err := startTracing(t.Context(), slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+			if err != nil {
+				t.Fatal(err)
+			}
+			traces.close()
+			if got := log.String(); strings.Contains(got, "hunter") || strings.Contains(got, "TracerProvider") || !strings.Contains(got, `"level":"WARN","msg":"OpenTelemetry failed","to":"parse headers"`) {
+				t.Error(got)
+			}
+		})
+	}
+}
+
 func TestTracesAreRefused(t *testing.T) {
 	for _, tc := range []struct{ name, value, want string }{
 		{varEndpoint, "127.0.0.1:4318", varEndpoint + ": must be a URL"},
