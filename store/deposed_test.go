@@ -63,6 +63,11 @@ func TestDeposedLeaderAcknowledgesNothing(t *testing.T) {
 			}
 		})
 		all.Go(func() {
+			if level, err := old.RaiseFeatureLevel(ctx, 0); err == nil {
+				t.Errorf("the feature level was acknowledged: %d", level)
+			}
+		})
+		all.Go(func() {
 			if _, err := old.Write(ctx, setGroup("web", 128)); !errors.Is(err, store.ErrOutcomeUnknown) {
 				t.Errorf("a write: %v, want ErrOutcomeUnknown", err)
 			}

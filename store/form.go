@@ -187,18 +187,20 @@ func (s *Store) joinOnce(ctx context.Context, peers []string) error {
 	return err
 }
 
-// joined saves the cluster that admitted this node, and which ones that was before, so
-// that this node knows their nodes, too. If the peer does not say, others do.
+// joined saves the cluster that admitted this node, its feature level, and which ones it
+// was before, so that this node knows their nodes, too. If the peer does not say, others
+// do, and the log does.
 func (s *Store) joined(ctx context.Context, p, cluster string) error {
 	var before []string
+	var level uint32
 	if s.ClusterID() == "" {
 		ctx, cancel := context.WithTimeout(ctx, peerTimeout)
 		defer cancel()
 		if h, err := s.cfg.Peers.Hello(ctx, p); err == nil && h.ClusterID == cluster {
-			before = h.RecoveredFrom
+			before, level = h.RecoveredFrom, h.DataLevel
 		}
 	}
-	return s.setCluster(cluster, nil, before, 1)
+	return s.setCluster(cluster, nil, before, level)
 }
 
 // joinBy joins by a peer, or by the leader that it names. A node that belongs to a

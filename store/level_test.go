@@ -1,10 +1,12 @@
 package store_test
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -155,6 +157,24 @@ func TestLevelIsSaved(t *testing.T) {
 	})
 }
 
+// A node that joins has the level on disk before it has anything of the log, in which
+// 0.1.0 would overlook it.
+func TestLevelIsSavedBeforeTheLog(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t)
+		c.Three()
+		n := c.Open("n4", func(cfg *store.Config) { cfg.Peers = c.UncutPeers(cfg.BindAdvertise) })
+		for _, id := range []string{"n1", "n2", "n3"} {
+			c.Net.Cut(storetest.BindOf(id), storetest.BindOf("n4"))
+		}
+		n.Form(store.Formation{Peers: binds("n1"), JoinTimeout: storetest.Patience})
+		if data, err := os.ReadFile(filepath.Join(n.Dir, "node.json")); err != nil || !strings.Contains(string(data), `"format": 3`) || n.State().Index() > 0 {
+			t.Errorf("%s at index %d, %v", data, n.State().Index(), err)
+		}
+	})
+}
+
 // Founders of several versions form a cluster at the level of the oldest.
 func TestFoundersOfTwoVersions(t *testing.T) {
 	t.Parallel()
@@ -167,6 +187,73 @@ func TestFoundersOfTwoVersions(t *testing.T) {
 		})
 		if got := c.Leader().FeatureLevel(); got != 1 {
 			t.Errorf("level %d", got)
+		}
+	})
+}
+
+// A leader does not raise the level above its own.
+func TestOldLeaderRaisesNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t)
+		c.Together(1, old)
+		_, err := c.Leader().RaiseFeatureLevel(c.Context(), 2)
+		wantLevelError(t, err, "held back by n1 (version 0.1.0, level 1)")
+	})
+}
+
+// helloPeers changes what others answer to Hello.
+type helloPeers struct {
+	store.Peers
+	change func(*store.Hello)
+}
+
+func (p *helloPeers) Hello(ctx context.Context, bind string) (store.Hello, error) {
+	h, err := p.Peers.Hello(ctx, bind)
+	if p.change != nil {
+		p.change(&h)
+	}
+	return h, err
+}
+
+// While the leader asks which level the nodes support, nobody joins; and an address may be
+// another node's by now.
+func TestLevelIsThatOfAllNodes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t)
+		peers := map[string]*helloPeers{}
+		c.Three(old)
+		for _, n := range c.Nodes() {
+			upgrade(c, n, func(cfg *store.Config) {
+				peers[cfg.ID] = &helloPeers{Peers: c.Peers(cfg.BindAdvertise)}
+				cfg.Peers = peers[cfg.ID]
+			})
+		}
+		c.AwaitKnown()
+		leader := c.Leader()
+		for _, change := range []func(*store.Hello){
+			func(h *store.Hello) { h.ID = "n9" },
+			func(h *store.Hello) { h.ClusterID = "another" },
+		} {
+			peers[leader.ID].change = change
+			_, err := leader.RaiseFeatureLevel(c.Context(), 0)
+			wantLevelError(t, err, "another node answers at its address")
+		}
+		late := c.Open("n4", old)
+		hello, joined := late.Self(), make(chan error, 1)
+		var asked atomic.Bool
+		peers[leader.ID].change = func(*store.Hello) {
+			if asked.CompareAndSwap(false, true) {
+				go func() { joined <- leader.AdmitNode(c.Context(), hello) }()
+				synctest.Wait() // it is under way, or waits
+			}
+		}
+		if level, err := leader.RaiseFeatureLevel(c.Context(), 0); err != nil || level != fsm.NewestLevel {
+			t.Errorf("level %d, %v", level, err)
+		}
+		if err := <-joined; !errors.Is(err, store.ErrMembership) {
+			t.Errorf("a node of 0.1.0 joins: %v", err)
 		}
 	})
 }
