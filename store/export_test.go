@@ -169,6 +169,16 @@ const SnapshotLoop = snapshotLoop
 // GotSnapshot simulates an installed snapshot.
 func (s *Store) GotSnapshot(index uint64) { s.gotSnapshot(index) }
 
+// SetFormat changes the format in a directory's node.json.
+func SetFormat(dir string, format int) error {
+	ident, err := storedIdentity(dir)
+	if err != nil {
+		return err
+	}
+	ident.Format = format
+	return ident.save(dir)
+}
+
 // ForgetCluster takes the cluster out of a directory's node.json.
 func ForgetCluster(dir string) error {
 	data, err := os.ReadFile(filepath.Join(dir, identityFile))

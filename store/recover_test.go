@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -56,9 +57,12 @@ func recoveredStarts(t *testing.T, dir string, kind func(*store.Config), before 
 	if err := os.CopyFS(c.DirOf("n1"), os.DirFS(dir)); err != nil {
 		t.Fatal(err)
 	}
-	for range 2 {
+	for start := range 2 {
 		n := c.Start("n1", store.Formation{})
 		c.AwaitReady(n)
+		if start > 0 && n.State().Group("other") == nil { // the recovery ends once
+			t.Error("what was written after the recovery is lost")
+		}
 		c.Write(register("other", "a", time.Minute))
 		if n.ClusterID() == before || len(n.ClusterID()) != len(before) {
 			t.Errorf("the cluster's id is %q, was %q", n.ClusterID(), before)
@@ -96,6 +100,9 @@ func TestRecoveryIsWholeAtEveryStep(t *testing.T) {
 		want := []store.SurvivorNode{{ID: "n1", Bind: n.Bind, Voter: true}, {ID: "n2", Bind: storetest.BindOf("n2"), Voter: true}, {ID: "n3", Bind: storetest.BindOf("n3"), Voter: true}}
 		if fmt.Sprint(s.Nodes) != fmt.Sprint(want) || s.ClusterID != before || s.ID != "n1" || s.LastWritten.IsZero() {
 			t.Errorf("%+v", s)
+		}
+		if _, err := os.Stat(filepath.Join(n.Dir, "recovery")); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("its own directory: %v", err)
 		}
 		if _, again := recoverDir(t, n.Dir); again != id { // a script that runs it again
 			t.Errorf("recovered again: cluster id %s, was %s", again, id)
@@ -210,6 +217,32 @@ func TestOldMajorityDoesNotMixWithTheRecoveredCluster(t *testing.T) {
 	})
 }
 
+// A lost node that comes back asks all others, also if the first that it asks are of the old
+// cluster, have a leader, and take it in.
+func TestOldNodeAsksAllOthers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t)
+		c.Together(5)
+		c.AwaitKnown()
+		c.AwaitSame()
+		killAll(c)
+		recoverDir(t, c.DirOf("n5"))
+		for _, id := range []string{"n1", "n2", "n3"} {
+			c.Start(id, store.Formation{})
+		}
+		c.LeaderOf("n1", "n2", "n3")
+		n5 := c.Start("n5", store.Formation{})
+		c.AwaitReady(n5)
+		awaitFailed(t, c, c.Start("n4", store.Formation{}))
+		for _, id := range []string{"n1", "n2", "n3"} { // which had a leader before
+			if err := c.Node(id).Failure(); err != nil {
+				t.Errorf("%s: %v", id, err)
+			}
+		}
+	})
+}
+
 func TestRecoveryIsRefused(t *testing.T) {
 	t.Parallel()
 	discard := slog.New(slog.DiscardHandler)
@@ -237,12 +270,52 @@ func TestRecoveryIsRefused(t *testing.T) {
 			t.Errorf("it left %v, %v", left, err)
 		}
 	})
+	t.Run("of a node that waits for a cluster", func(t *testing.T) {
+		t.Parallel()
+		c := storetest.New(t)
+		n := c.Open("n1")
+		n.Stop()
+		if _, err := store.OpenRecovery(n.Dir, discard); !errors.Is(err, store.ErrDataDir) || !strings.Contains(err.Error(), "is of no cluster yet") {
+			t.Errorf("%v", err)
+		}
+	})
+	t.Run("of a later version", func(t *testing.T) {
+		t.Parallel()
+		c := storetest.New(t)
+		n := c.Start("n1", store.Formation{})
+		c.AwaitReady(n)
+		n.Stop()
+		if err := store.SetFormat(n.Dir, 99); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := store.OpenRecovery(n.Dir, discard); !errors.Is(err, store.ErrDataDir) || !strings.Contains(err.Error(), "feature level 98") {
+			t.Errorf("%v", err)
+		}
+	})
 	t.Run("damaged", func(t *testing.T) {
 		t.Parallel()
 		c := storetest.New(t, few, logKinds[raftlog.WAL])
 		n := written(t, c)
 		walDamages["tail cut"](t, n, "")
 		if _, err := store.OpenRecovery(n.Dir, discard); !errors.Is(err, store.ErrCorrupt) || !strings.Contains(err.Error(), "another survivor") {
+			t.Errorf("%v", err)
+		}
+		if entries, err := os.ReadDir(n.Dir); err != nil || slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() == "recovery" }) {
+			t.Errorf("it left %v, %v", entries, err)
+		}
+	})
+	t.Run("with damaged snapshots", func(t *testing.T) {
+		t.Parallel()
+		c := storetest.New(t, few, logKinds[raftlog.WAL])
+		n := written(t, c)
+		states, err := filepath.Glob(filepath.Join(n.Dir, raftlog.SnapshotDir, "*", "state.bin"))
+		if err != nil || len(states) == 0 {
+			t.Fatalf("%v, %v", states, err)
+		}
+		for _, state := range states {
+			flip(t, state, 700)
+		}
+		if _, err := store.OpenRecovery(n.Dir, discard); !errors.Is(err, store.ErrCorrupt) || !strings.Contains(err.Error(), "snapshot") {
 			t.Errorf("%v", err)
 		}
 	})

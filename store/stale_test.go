@@ -2,9 +2,11 @@ package store_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
@@ -184,6 +186,46 @@ func TestStaleStartShowsNothingUncommitted(t *testing.T) {
 		if seen.saw(t, "never") || !seen.saw(t, "instead") {
 			t.Error("it showed what was never committed, or lacks what was")
 		}
+	})
+}
+
+// A record of what came in the place of the log's end, of a later copy of the directory, says
+// nothing of this log.
+func TestStaleStartWithALaterRecord(t *testing.T) {
+	t.Parallel()
+	eachLog(t, func(t *testing.T, kind func(*store.Config)) {
+		c, old, next := deposed(t, func(_ *storetest.Cluster, cfg *store.Config) { kind(cfg); staleOnStart(cfg) })
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		var all sync.WaitGroup
+		for i := range 20 { // some reach the log
+			all.Go(func() {
+				if _, err := old.Write(short, register("web", fmt.Sprint("never", i), time.Hour)); !errors.Is(err, store.ErrOutcomeUnknown) {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		last := old.State().Index() + 1
+		killAll(c)
+		data, err := os.ReadFile(filepath.Join(old.Dir, "node.json"))
+		var ident struct{ Incarnation string }
+		if err := errors.Join(err, json.Unmarshal(data, &ident)); err != nil {
+			t.Fatal(err)
+		}
+		files, err := raftlog.Lock(old.Dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		commits, err := files.OpenCommits(ident.Incarnation, raftlog.Watchdog{MaxHang: time.Minute, Fatal: func(err error) { t.Error(err) }}, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		commits.Note(last, next.Term())
+		if err := files.Close(); err != nil {
+			t.Fatal(err)
+		}
+		notServing(t, c.Open("n1", func(cfg *store.Config) { cfg.ElectionTimeout = storetest.ElectionTimeout }))
 	})
 }
 
