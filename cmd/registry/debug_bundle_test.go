@@ -7,7 +7,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -136,6 +138,13 @@ func TestDebugBundle(t *testing.T) {
 			}
 		}
 	}
+	other := file("other.tar.gz")
+	if r := execute(t, t.Context(), "", "debug", "bundle", "-cpu", "0", "-cluster", "other", other); r.code != exitConflict {
+		t.Errorf("another cluster: %+v", r)
+	}
+	if _, err := os.Stat(other); !os.IsNotExist(err) {
+		t.Error(err)
+	}
 	second.cancel(nil)
 	second.wait(exitOK)
 	if r := execute(t, t.Context(), "", "debug", "bundle", "-cpu", "0", out); r.code != exitOK || !strings.Contains(r.stderr, "n2 is missing: ") || !strings.Contains(r.stderr, ": 1 of 2 nodes\n") {
@@ -239,3 +248,77 @@ func TestDebugBundleLeavesNothing(t *testing.T) {
 type failingWriter struct{ err error }
 
 func (w failingWriter) Write([]byte) (int, error) { return 0, w.err }
+
+// received gives a bundle what a node sends, and returns the sizes of the files that it writes.
+func received(t *testing.T, sent ...*registrypb.DiagnoseResponse) (n *bundleNode, files map[string]int64, err error) {
+	t.Helper()
+	var out bytes.Buffer
+	b := &bundle{out: tar.NewWriter(&out)}
+	n = &bundleNode{Addr: "10.0.0.1:9800", Dir: "node-n1"}
+	err = b.receive(n, func() (*registrypb.DiagnoseResponse, error) {
+		if len(sent) == 0 {
+			return nil, io.EOF
+		}
+		m := sent[0]
+		sent = sent[1:]
+		return m, nil
+	})
+	if err := b.out.Close(); err != nil {
+		t.Fatal(err)
+	}
+	files = map[string]int64{}
+	for archive := tar.NewReader(&out); ; {
+		h, next := archive.Next()
+		if next == io.EOF {
+			return n, files, err
+		}
+		if next != nil {
+			t.Fatal(next)
+		}
+		files[strings.TrimPrefix(h.Name, bundleDir+"node-n1/")] = h.Size
+	}
+}
+
+// A node sends as much as a bundle takes and no more, and the manifest has what is not whole.
+func TestDebugBundleIsBounded(t *testing.T) {
+	part := func(name string, size int, failure string) *registrypb.DiagnoseResponse {
+		return &registrypb.DiagnoseResponse{Name: name, Data: make([]byte, size), Error: failure}
+	}
+	n, files, err := received(t, part("a", maxBundleFile/2, ""), part("a", maxBundleFile/2, ""), part("a", 1, ""), part("b", 1, ""))
+	if err == nil || !strings.Contains(err.Error(), "more than 16777216 bytes of a") || len(files) != 1 || files["a"] != maxBundleFile || len(n.Files) != 1 {
+		t.Errorf("too large: %v, files %v, %+v", err, files, n)
+	}
+	var many []*registrypb.DiagnoseResponse
+	for i := range maxBundleFiles + 1 {
+		many = append(many, part(fmt.Sprint("f", i), 1, ""))
+	}
+	if _, files, err := received(t, many...); err == nil || !strings.Contains(err.Error(), "nobody expects") || len(files) != maxBundleFiles {
+		t.Errorf("too many: %v, %d files", err, len(files))
+	}
+	n, files, err = received(t, part("a", 2, "cut off"), part("b", 0, "none"), part("c", 3, ""))
+	if want := []bundleMissing{{"a", "cut off"}, {"b", "none"}}; err != nil || !maps.Equal(files, map[string]int64{"a": 2, "c": 3}) || !slices.Equal(n.Missing, want) || !slices.Equal(n.Files, []string{"a", "c"}) {
+		t.Errorf("not whole: %v, files %v, %+v", err, files, n)
+	}
+}
+
+// The files of a node stay in its folder, whatever id it claims. One of an earlier version, and one
+// that hangs, are named with the reason.
+func TestDebugBundleOfOtherNodes(t *testing.T) {
+	f, earlier, hanging := startFake(t), newFake(t), newFake(t)
+	f.diagnosed, hanging.diagnosed = "log.txt", "log.txt"
+	earlier.fail["Diagnose"] = status.Error(codes.Unimplemented, "unknown method")
+	hanging.diagnosing = make(chan struct{})
+	f.nodes = []*registrypb.NodeStatus{
+		{Id: "../../up", Addr: f.addr, Role: "leader"}, {Id: "n2", Addr: earlier.addr, Role: "follower"}, {Id: "n3", Addr: hanging.addr, Role: "follower"},
+	}
+	out := filepath.Join(t.TempDir(), "out")
+	r := execute(t, t.Context(), "", "debug", "bundle", "-cpu", "0", "-timeout", "500ms", out)
+	if r.code != exitOK || !strings.Contains(r.stderr, "n2 is missing: its version has no diagnosis\n") || !strings.Contains(r.stderr, "n3: log.txt: it may not be whole") ||
+		!strings.HasSuffix(r.stderr, ": 1 of 3 nodes\n") {
+		t.Errorf("%+v", r)
+	}
+	files, m := unpack(t, out)
+	if files["node-..%2F..%2Fup/log.txt"] != "some" || files["node-n3/log.txt"] != "some" || len(files) != 4 || len(m.Nodes) != 3 {
+		t.Errorf("%q, %+v", slices.Collect(maps.Keys(files)), m)
+	}
+}
