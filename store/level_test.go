@@ -252,6 +252,9 @@ func TestLevelIsThatOfAllNodes(t *testing.T) {
 		if level, err := leader.RaiseFeatureLevel(c.Context(), 0); err != nil || level != fsm.NewestLevel {
 			t.Errorf("level %d, %v", level, err)
 		}
+		if !asked.Load() {
+			t.Fatal("the nodes were not asked")
+		}
 		if err := <-joined; !errors.Is(err, store.ErrMembership) {
 			t.Errorf("a node of 0.1.0 joins: %v", err)
 		}

@@ -225,6 +225,21 @@ func TestSecretsOfTracesAreNotShown(t *testing.T) {
 	}
 }
 
+// A collector that is down fills no log.
+func TestLostTracesAreToldNowAndThen(t *testing.T) {
+	var log strings.Builder
+	traces := &tracesErrors{log: slog.New(slog.NewTextHandler(&log, nil))}
+	for want := 1; want <= 2; want++ {
+		for range 3 {
+			traces.Handle(io.ErrUnexpectedEOF)
+		}
+		if got := strings.Count(log.String(), "traces are lost"); got != want {
+			t.Errorf("%d lines, want %d", got, want)
+		}
+		traces.last.Add(-int64(tracesPause))
+	}
+}
+
 func TestTracesAreRefused(t *testing.T) {
 	for _, tc := range []struct{ name, value, want string }{
 		{varEndpoint, "127.0.0.1:4318", varEndpoint + ": must be a URL"},
