@@ -1,8 +1,12 @@
 package raftlog
 
 import (
+	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/hashicorp/go-hclog"
@@ -61,6 +65,47 @@ func TestCompactionIsWholeAtEveryStep(t *testing.T) {
 		}
 		if left, err := filepath.Glob(filepath.Join(dir, DBFile+"?*")); err != nil || len(left) > 0 {
 			t.Errorf("%s: left %v, %v", what, left, err)
+		}
+	}
+}
+
+// A damaged file is refused, and stays as it is.
+func TestCompactionOfADamagedFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	files, err := Lock(dir)
+	if err == nil {
+		err = files.Open(Bolt, hclog.NewNullLogger(), 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := uint64(1); i <= 32; i++ {
+		if err := files.Entries().StoreLog(&raft.Log{Index: i, Term: 1, Data: make([]byte, 8<<10)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(files.Entries().DeleteRange(1, 16), files.Close()); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, DBFile)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, damaged := range map[string][]byte{"cut": whole[:len(whole)/4], "overwritten": append(bytes.Clone(whole[:len(whole)/2]), make([]byte, len(whole)-len(whole)/2)...)} {
+		if err := os.WriteFile(path, damaged, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := Compact(dir); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%s: %v", name, err)
+		}
+		left, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if after, err := os.ReadFile(path); err != nil || !bytes.Equal(after, damaged) || slices.ContainsFunc(left, func(e os.DirEntry) bool { return strings.Contains(e.Name(), ".tmp") }) {
+			t.Errorf("%s: %d bytes of %d, %v; %v", name, len(after), len(damaged), err, left)
 		}
 	}
 }
