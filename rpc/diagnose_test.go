@@ -1,11 +1,16 @@
 package rpc
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"io"
 	"net"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -140,6 +145,62 @@ func TestWhoDiagnosesANodeThatHasNotCaughtUp(t *testing.T) {
 			killAll() // alone, it applies nothing of its log
 		}
 	})
+}
+
+// A file is sent in pieces. A diagnosis ends with its node.
+func TestDiagnosisIsSentInPieces(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, testPieces)
+}
+
+func testPieces(t *testing.T) {
+	c := storetest.New(t)
+	c.Together(1)
+	s := serverOf(t, c.Leader())
+	want := bytes.Repeat([]byte("line\n"), diagnosisChunk)
+	s.diagnosis.Log = func() []byte { return want }
+	var got []byte
+	pieces := 0
+	err := diagnose(t, s, "127.0.0.1", "", &registrypb.DiagnoseRequest{}, func(m *registrypb.DiagnoseResponse) {
+		if len(m.Data) > diagnosisChunk {
+			t.Errorf("%s: a message of %d bytes", m.Name, len(m.Data))
+		}
+		if m.Name == "log.txt" {
+			got = append(got, m.Data...)
+			pieces++
+		}
+	})
+	if err != nil || !bytes.Equal(got, want) || pieces != 5 {
+		t.Errorf("%v, %d bytes in %d pieces", err, len(got), pieces)
+	}
+	sent := 0
+	err = diagnose(t, s, "127.0.0.1", "", &registrypb.DiagnoseRequest{}, func(*registrypb.DiagnoseResponse) {
+		sent++
+		s.cancel()
+		synctest.Wait() // until the call knows
+	})
+	if status.Code(err) != codes.Unavailable || sent != 1 {
+		t.Errorf("while the node stops: %v, %d messages", err, sent)
+	}
+}
+
+// What is wrong with a file is told, whatever its text, and a profile ends with its call.
+func TestDiagnosisFileThatFails(t *testing.T) {
+	file := diagnosisFile{"log.txt", func(_ context.Context, w io.Writer) error {
+		_, _ = io.WriteString(w, "some")
+		return errors.New("read \xff")
+	}}
+	var got *registrypb.DiagnoseResponse
+	if err := file.send(t.Context(), &diagnosisStream{sent: func(m *registrypb.DiagnoseResponse) { got = m }}); err != nil || got.Name != "log.txt" || string(got.Data) != "some" || !strings.HasPrefix(got.Error, "read ") || !utf8.ValidString(got.Error) {
+		t.Errorf("%v, %q", err, got)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	began := time.Now()
+	_ = profileCPU(ended, io.Discard, maxCPUProfile) // fails while another test has a profile
+	if took := time.Since(began); took > maxCPUProfile/2 {
+		t.Errorf("a profile went on for %v", took)
+	}
 }
 
 func TestDiagnosisFilesAreBounded(t *testing.T) {

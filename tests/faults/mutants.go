@@ -342,6 +342,24 @@ var protections = []Mutant{
 		Tests: []Test{{"store", "TestUnfinishedNewCluster"}},
 		Note:  noRestore,
 	},
+	{
+		Name: "recover-once", Off: "a recovery ends once: the next start does not empty the log again",
+		Edits: []Edit{{"store/recover.go", "\tnext.Recovering = \"\"\n", ""}},
+		Tests: []Test{{"store", "TestRecoveryIsWholeAtEveryStep"}},
+		Note:  noRecovery,
+	},
+	{
+		Name: "recover-id", Off: "a recovered cluster has an id of its own",
+		Edits: []Edit{{"store/recover.go", "next.ClusterID, next.Recovering = recoveredID(next.ClusterID), id", "next.Recovering = id"}},
+		Tests: []Test{{"store", "TestOldMajorityDoesNotMixWithTheRecoveredCluster"}},
+		Note:  noRecovery,
+	},
+	{
+		Name: "recover-gap", Off: "a recovered cluster gives out no index that the lost nodes may have given out",
+		Edits: []Edit{{"store/recover.go", "index, term := r.LastIndex+recoveryGap,", "index, term := r.LastIndex+1,"}},
+		Tests: []Test{{"store", "TestRecoveryIsWholeAtEveryStep"}},
+		Note:  noRecovery,
+	},
 
 	// A wrong state. The node skips one entry of the log.
 	{
@@ -359,6 +377,9 @@ var protections = []Mutant{
 
 // noRestore is why no kind finds a mutant of a restoration.
 const noRestore = "No kind saves or restores a snapshot; TestSnapshotKills does so with processes that are killed."
+
+// noRecovery is the same of a recovery.
+const noRecovery = "No kind recovers a cluster; TestLostQuorum does so with processes, and kills recoveries."
 
 var (
 	skipsAnEntry = Edit{"store/machine.go", "if l.Type == raft.LogCommand {\n\t\te.Data = l.Data\n", "if l.Type == raft.LogCommand && (l.Index != 300 || !slices.Contains(os.Args, \"-id=n2\")) {\n\t\te.Data = l.Data\n"}
