@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -101,6 +102,17 @@ func TestDebugBundle(t *testing.T) {
 	ok(t, "token", "init", "-out", file("admin"))
 	ok(t, "token", "create", "-token-file", file("admin"), "-name", "web", "-allow", "discover:web", "-out", file("web"))
 	out := file("bundle.tar.gz")
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); ; <-tick.C { // until n2 has heard of the tokens
+		r := execute(t, t.Context(), "", "token", "self", "-token-file", file("web"), "-registries", local(port+3))
+		if r.code == exitOK {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%+v", r)
+		}
+	}
 
 	if r := execute(t, t.Context(), "", "debug", "bundle", "-cpu", "0", "-token-file", file("web"), out); r.code != exitDenied || !strings.Contains(r.stderr, "lacks the right admin") {
 		t.Errorf("%+v", r)
