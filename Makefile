@@ -77,6 +77,15 @@ fuzz: ## run each fuzz test for a while (FUZZTIME=30s)
 packages: ## build the packages for Debian and Red Hat: bin/packages
 	VERSION=$(VERSION) packaging/build bin/packages
 
+.PHONY: release-dry-run
+release-dry-run: release-tools ## make all files of a release and publish none: dist
+	PATH="$(CURDIR)/bin/tools:$$PATH" goreleaser release --snapshot --clean --skip=publish
+
+.PHONY: release-tools
+release-tools: # goreleaser is minutes to compile, once
+	go -C packaging/release mod tidy -diff
+	go -C packaging/release build -trimpath -o $(CURDIR)/bin/tools/ github.com/goreleaser/goreleaser/v2 github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod
+
 .PHONY: image
 image: ## build the container images from binaries compiled here, pulling nothing
 	REGISTRY_TAG=$(REGISTRY_TAG) VERSION=$(VERSION) .ci/image
@@ -91,4 +100,4 @@ ci: ## run all that decides whether a commit lands
 
 .PHONY: clean
 clean: ## remove what was built here
-	rm -rf bin registry
+	rm -rf bin dist registry

@@ -1,6 +1,7 @@
 package packaging
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,6 +22,7 @@ func command(t *testing.T, name string, args ...string) string {
 func TestPackages(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("VERSION", "v1.2.3-4-gabcdef0")
+	t.Setenv("SOURCE_DATE_EPOCH", "1700000000")
 	command(t, "./build", dir)
 	one := func(pattern string) string {
 		t.Helper()
@@ -31,6 +33,26 @@ func TestPackages(t *testing.T) {
 		return found[0]
 	}
 	deb, rpm := one("registry_1.2.3+4.gabcdef0*.deb"), one("registry-1.2.3+4.gabcdef0*.rpm")
+	t.Run("the same bytes again", func(t *testing.T) {
+		again := t.TempDir()
+		t.Setenv("MANUAL", filepath.Join(again, "manual"))
+		command(t, "./build", again)
+		for _, file := range []string{deb, rpm} {
+			first, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			second, err := os.ReadFile(filepath.Join(again, filepath.Base(file)))
+			if err != nil || !bytes.Equal(first, second) {
+				t.Errorf("%s has other bytes: %v", filepath.Base(file), err)
+			}
+		}
+		for _, file := range []string{"registry.1.gz", "completions/registry.bash", "completions/_registry", "completions/registry.fish"} {
+			if info, err := os.Stat(filepath.Join(again, "manual", file)); err != nil || info.Size() == 0 {
+				t.Errorf("%s: %v", file, err)
+			}
+		}
+	})
 	files := []string{
 		"/usr/bin/registry", "/usr/lib/systemd/system/registry.service", "/etc/registry/registry.yaml", "/etc/default/registry",
 		"/usr/share/man/man1/registry.1.gz", "/usr/share/bash-completion/completions/registry",
