@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/raft"
 )
 
 // Which dead voters are removed, when, and why the others stay.
@@ -48,6 +50,51 @@ func TestRemovalRules(t *testing.T) {
 			}
 			if got := strings.Join(got, ", "); got != tc.want {
 				t.Errorf("got %q, want %q", got, tc.want)
+			}
+		})
+	}
+}
+
+// A contact is an answer, or a heartbeat that was acknowledged. A voter is reached if it
+// had one since the last check, and a new voter was reached just now.
+func TestLastContact(t *testing.T) {
+	start := time.Now()
+	at := func(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
+	const never = -1
+	for _, tc := range []struct {
+		name    string
+		last    int // contact that the check before noted; never: the voter is new
+		acked   int // when the acknowledged heartbeat was sent
+		answers bool
+		contact int
+		reached bool
+	}{
+		{"answers", 10, never, true, 30, true},
+		{"acknowledges", 10, 25, false, 25, true},
+		{"acknowledged before the last check", 10, 15, false, 15, false},
+		{"acknowledged before its last answer", 10, 5, false, 10, false},
+		{"silent", 10, never, false, 10, false},
+		{"new, and answers", never, never, true, 30, true},
+		{"new, and silent", never, 5, false, 30, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			acks := &staleness{start: start, acks: make(map[raft.ServerID]int64)}
+			if tc.acked != never {
+				acks.Acked("n2", int64(at(tc.acked).Sub(start)))
+			}
+			w := &voterWatch{checked: at(20), contacts: map[raft.ServerID]time.Time{}}
+			if tc.last != never {
+				w.contacts["n2"] = at(tc.last)
+			}
+			others := []voterCheck{{id: "n2", reached: tc.answers}}
+			w.note(others, at(30), acks)
+			if got := others[0]; !got.contact.Equal(at(tc.contact)) || got.reached != tc.reached || !w.contacts["n2"].Equal(got.contact) {
+				t.Errorf("contact after %v, reached %v; noted %v", got.contact.Sub(start), got.reached, w.contacts["n2"].Sub(start))
+			}
+			others[0].id = "n3" // n2 is no voter any more
+			w.note(others, at(31), acks)
+			if _, kept := w.contacts["n2"]; kept {
+				t.Error("the contact of a former voter is kept")
 			}
 		})
 	}

@@ -151,12 +151,20 @@ func TestNewLeaderCountsAnew(t *testing.T) {
 		start := time.Now()
 		down[0].Kill()
 		r.lives(t, start, deadAfter*3/4)
-		if err := c.Leader().Transfer(c.Context(), down[1].ID); err != nil {
+		former, leader := c.Leader(), c.Leader()
+		if len(former.DeadVoters()) != 1 {
+			t.Errorf("the leader plans %+v", former.DeadVoters())
+		}
+		if err := former.Transfer(c.Context(), down[1].ID); err != nil {
 			t.Fatal(err)
 		}
-		c.LeaderOf(down[1].ID)
+		leader = c.LeaderOf(down[1].ID)
 		start = time.Now()
+		c.Await("the end of the former leader's plan", func() bool { return former.DeadVoters() == nil })
 		r.lives(t, start, deadAfter-time.Second)
+		if former.DeadVoters() != nil || len(leader.DeadVoters()) != 1 {
+			t.Errorf("the former leader plans %+v, the leader %+v", former.DeadVoters(), leader.DeadVoters())
+		}
 		r.lives(t, start, deadAfter+checkSlack, down[0].ID)
 	})
 }
@@ -229,36 +237,58 @@ func TestVoterThatIsReachedInOneWay(t *testing.T) {
 	}
 }
 
-// Nobody is removed while another voter is behind.
-func TestVoterIsKeptWhileAnotherIsBehind(t *testing.T) {
+// Nobody is removed while another voter is behind, or does not answer and is not dead.
+func TestVoterIsKeptWhileAnotherIsNotHealthy(t *testing.T) {
+	t.Parallel()
+	for problem, answer := range map[string]error{"is behind": nil, "answers heartbeats only": errors.New("cut")} {
+		t.Run(problem, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var r removals
+				c := storetest.New(t, r.removing)
+				var mu sync.Mutex
+				var bad string
+				c.Together(5, func(cfg *store.Config) {
+					cfg.Peers = faulty{c.Peers(cfg.BindAdvertise), func(_ context.Context, id string) (uint64, error, bool) {
+						mu.Lock()
+						defer mu.Unlock()
+						return 0, answer, id == bad
+					}}
+				})
+				set := func(id string) {
+					mu.Lock()
+					defer mu.Unlock()
+					bad = id
+				}
+				down := followers(c)
+				set(down[1].ID)
+				start := time.Now()
+				down[0].Kill()
+				r.lives(t, start, 2*deadAfter)
+				if plan := c.Leader().DeadVoters(); len(plan) != 1 || plan[0].ID != down[0].ID || plan[0].Kept != down[1].ID+" "+problem {
+					t.Errorf("%+v", plan)
+				}
+				set("")
+				r.lives(t, start, 2*deadAfter+checkSlack, down[0].ID)
+			})
+		})
+	}
+}
+
+// A node without a vote counts for no majority, and is not removed.
+func TestDeadReadReplicaIsKept(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var r removals
 		c := storetest.New(t, r.removing)
-		var mu sync.Mutex
-		var behind string
-		c.Together(5, func(cfg *store.Config) {
-			cfg.Peers = faulty{c.Peers(cfg.BindAdvertise), func(_ context.Context, id string) (uint64, error, bool) {
-				mu.Lock()
-				defer mu.Unlock()
-				return 0, nil, id == behind
-			}}
-		})
-		set := func(id string) {
-			mu.Lock()
-			defer mu.Unlock()
-			behind = id
-		}
-		down := followers(c)
-		set(down[1].ID)
+		c.Together(5)
+		n := c.Start("n6", store.Formation{Peers: binds("n1", "n2", "n3"), JoinTimeout: storetest.Patience}, func(cfg *store.Config) { cfg.Nonvoter = true })
+		c.AwaitReady(n)
 		start := time.Now()
-		down[0].Kill()
-		r.lives(t, start, 2*deadAfter)
-		if plan := c.Leader().DeadVoters(); len(plan) != 1 || plan[0].Kept != down[1].ID+" is behind" {
-			t.Errorf("%+v", plan)
+		n.Kill()
+		r.lives(t, start, 3*deadAfter)
+		if leader := c.Leader(); leader.State().Node("n6") == nil || len(leader.DeadVoters()) > 0 {
+			t.Errorf("the leader has %+v, plans %+v", leader.State().Node("n6"), leader.DeadVoters())
 		}
-		set("")
-		r.lives(t, start, 2*deadAfter+checkSlack, down[0].ID)
 	})
 }
 
@@ -321,9 +351,15 @@ func TestUnfinishedRemovalEnds(t *testing.T) {
 		leader := c.Leader()
 		gone := leader.Self()
 		gone.ID, gone.Bind, gone.Incarnation = "n9", "n9:7370", "gone"
+		unlock := leader.LockMembership(c.Context()) // as a removal does that is under way
 		if err := leader.RecordNode(c.Context(), gone); err != nil {
 			t.Fatal(err)
 		}
+		store.After(checkSlack)
+		if leader.State().Node("n9") == nil {
+			t.Error("it was ended while another change of members was under way")
+		}
+		unlock()
 		c.Await("its end", func() bool { return leader.State().Node("n9") == nil })
 	})
 }
