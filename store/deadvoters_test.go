@@ -151,14 +151,14 @@ func TestNewLeaderCountsAnew(t *testing.T) {
 		start := time.Now()
 		down[0].Kill()
 		r.lives(t, start, deadAfter*3/4)
-		former, leader := c.Leader(), c.Leader()
+		former := c.Leader()
 		if len(former.DeadVoters()) != 1 {
 			t.Errorf("the leader plans %+v", former.DeadVoters())
 		}
 		if err := former.Transfer(c.Context(), down[1].ID); err != nil {
 			t.Fatal(err)
 		}
-		leader = c.LeaderOf(down[1].ID)
+		leader := c.LeaderOf(down[1].ID)
 		start = time.Now()
 		c.Await("the end of the former leader's plan", func() bool { return former.DeadVoters() == nil })
 		r.lives(t, start, deadAfter-time.Second)

@@ -39,7 +39,7 @@ func main() {
 	addr, dir, state := os.Args[1], os.Args[2], os.Args[3]
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
 	must(err)
 	f := &filler{ctx: ctx, api: registrypb.NewRegistryClient(conn), leases: map[string]uint64{}}
 

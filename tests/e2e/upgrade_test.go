@@ -161,7 +161,7 @@ func TestUpgrade(t *testing.T) {
 	l.begin("one node newer")
 	mixed.stop()
 	mixed.process = startPlain(t, mixed.id, current, mixed.args())
-	eventually(t, patience, mixed.id+" ready", func() error { _, err := statusOf(t, mixed.addr); return err })
+	eventually(t, patience, mixed.id+" ready", func() error { return allReady(t, mixed) }) // before, it does not know the leader's version
 	a := cli(t, "cluster", "feature-level", "-raise", "-yes", "-registries", mixed.addr)
 	if a.code != 4 || !strings.Contains(a.stderr, "version "+version) {
 		t.Errorf("the level of a mixed cluster (leader %s): %+v", leader.id, a)
