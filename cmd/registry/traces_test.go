@@ -16,6 +16,8 @@ import (
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/werbenhu/registry/store/storetest/logbuffer"
 )
 
 // spans collects what is sent to it as OTLP over HTTP.
@@ -212,7 +214,7 @@ func TestSecretsOfTracesAreNotShown(t *testing.T) {
 	for _, protocol := range []string{"http/protobuf", "grpc"} {
 		t.Run(protocol, func(t *testing.T) {
 			t.Setenv(varProtocol, protocol)
-			var log strings.Builder
+			var log logbuffer.Buffer // also what is left of another test reports
 			traces, err := startTracing(t.Context(), slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})))
 			if err != nil {
 				t.Fatal(err)
