@@ -208,11 +208,11 @@ func (c Config) Validate() error {
 	if c.RemoveDeadAfter != 0 && c.RemoveDeadAfter < store.MinRemoveDeadAfter {
 		errs = append(errs, &fsm.FieldError{Field: "-remove-dead-after", Limit: fmt.Sprintf("0, or at least %s", store.MinRemoveDeadAfter), Got: c.RemoveDeadAfter.String()})
 	}
-	if c.DeleteEmptyAfter != 0 && c.DeleteEmptyAfter < store.MinDeleteEmptyAfter {
-		errs = append(errs, &fsm.FieldError{Field: "-delete-empty-after", Limit: fmt.Sprintf("0, or at least %s", store.MinDeleteEmptyAfter), Got: c.DeleteEmptyAfter.String()})
-	}
 	if c.MinVoters != 0 && (c.MinVoters < store.DefaultMinVoters || c.MinVoters > 99) {
 		errs = append(errs, &fsm.FieldError{Field: "-min-voters", Limit: fmt.Sprintf("%d to 99", store.DefaultMinVoters), Got: strconv.Itoa(c.MinVoters)})
+	}
+	if c.DeleteEmptyAfter != 0 && c.DeleteEmptyAfter < store.MinDeleteEmptyAfter {
+		errs = append(errs, &fsm.FieldError{Field: "-delete-empty-after", Limit: fmt.Sprintf("0, or at least %s", store.MinDeleteEmptyAfter), Got: c.DeleteEmptyAfter.String()})
 	}
 	if c.SnapshotThreshold != 0 && c.SnapshotThreshold < store.MinSnapshotThreshold {
 		errs = append(errs, &fsm.FieldError{Field: "-snapshot-threshold", Limit: fmt.Sprintf("at least %d", store.MinSnapshotThreshold), Got: strconv.FormatUint(c.SnapshotThreshold, 10)})

@@ -75,11 +75,9 @@ type counters struct {
 
 	renewed, notLeased, expired, stalls, led, leaderChanges atomic.Uint64
 
-	checks      [inMinority + 1]atomic.Uint64 // by agreement
-	reinstalls  atomic.Uint64
-	deadRemoved atomic.Uint64
-
-	emptyDeleted atomic.Uint64
+	checks                    [inMinority + 1]atomic.Uint64 // by agreement
+	reinstalls                atomic.Uint64
+	deadRemoved, emptyDeleted atomic.Uint64
 }
 
 // Applied counts the terms that begin (see fsm.Observer), except those that are

@@ -15,15 +15,12 @@ import (
 
 // benchCommand loads a running cluster with plain calls, one under way for each caller.
 func benchCommand(e *env) *cli.Command {
-	flags := func(own ...cli.Flag) []cli.Flag {
-		return clientFlags(append(own, jsonFlag(),
-			&cli.DurationFlag{Name: "duration", Value: 5 * time.Second, Usage: "how long to measure, at most 10m"},
-			&cli.Float64Flag{Name: "rate", Usage: "calls to begin a second, of all callers, at most 1000000; each lasts from when it was due (default: a caller's next call begins when its last has ended)"},
-		)...)
-	}
 	one := func(name, usage string, newLoad func(*cli.Context) load, own ...cli.Flag) *cli.Command {
 		return &cli.Command{
-			Name: name, Usage: usage, Flags: flags(own...),
+			Name: name, Usage: usage, Flags: clientFlags(append(own, jsonFlag(),
+				&cli.DurationFlag{Name: "duration", Value: 5 * time.Second, Usage: "how long to measure, at most 10m"},
+				&cli.Float64Flag{Name: "rate", Usage: "calls to begin a second, of all callers, at most 1000000; each lasts from when it was due (default: a caller's next call begins when its last has ended)"},
+			)...),
 			Action: func(c *cli.Context) error { return runBench(c, e, name, newLoad(c)) },
 		}
 	}

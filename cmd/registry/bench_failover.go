@@ -43,13 +43,15 @@ func (l *failoverLoad) caller(_ int, client registrypb.RegistryClient) func(cont
 		ctx, cancel := context.WithTimeout(ctx, failoverPatience)
 		defer cancel()
 		l.next++
+		retry := time.NewTicker(time.Millisecond)
+		defer retry.Stop()
 		for {
 			_, err := client.Register(ctx, benchMember(l.group(l.next), l.next))
 			if err == nil {
 				return 1, nil
 			}
 			select {
-			case <-time.After(time.Millisecond):
+			case <-retry.C:
 			case <-ctx.Done():
 				return 0, fmt.Errorf("no write was acknowledged within %v of a hand-over: %w", failoverPatience, err)
 			}
