@@ -41,6 +41,8 @@ type Transport struct {
 	beats chan raft.RPC
 	last  atomic.Pointer[Leader] // sender of the last append request
 
+	sentBeats sentBeats
+
 	closeOnce sync.Once
 	closed    chan struct{}
 	wg        sync.WaitGroup
@@ -96,15 +98,22 @@ func (t *Transport) attach(node Node) { t.node.Store(&node) }
 func (t *Transport) Advanced() { t.commits.advanced() }
 
 // AppendEntries sends entries or a heartbeat, and records its send time if it was
-// answered in the leader's own term.
+// answered in the leader's own term. If entries could not be sent, it returns when the
+// node answers heartbeats again; see awaitReturn.
 func (t *Transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	if t.cfg.Contacts == nil {
-		return t.NetworkTransport.AppendEntries(id, target, args, resp)
+	var sent int64
+	if t.cfg.Contacts != nil {
+		sent = t.cfg.Contacts.Now()
 	}
-	sent := t.cfg.Contacts.Now()
 	err := t.NetworkTransport.AppendEntries(id, target, args, resp)
-	if err == nil && resp.Term == args.Term {
+	if t.cfg.Contacts != nil && err == nil && resp.Term == args.Term {
 		t.cfg.Contacts.Acked(id, sent)
+	}
+	switch {
+	case isHeartbeat(args):
+		t.sentBeats.end(id, args.Term, err == nil)
+	case err != nil:
+		t.awaitReturn(id, args.Term)
 	}
 	return err
 }

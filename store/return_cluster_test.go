@@ -1,0 +1,56 @@
+package store_test
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/werbenhu/registry/store/storetest"
+)
+
+// A node gets what it missed soon after its return, however long it was away.
+func TestReturnedNodeCatchesUpAtOnce(t *testing.T) {
+	for _, tc := range []struct {
+		name     string
+		leave    func(c *storetest.Cluster, n *storetest.Node)
+		comeBack func(c *storetest.Cluster, n *storetest.Node) *storetest.Node
+	}{
+		{
+			"cut off",
+			func(c *storetest.Cluster, n *storetest.Node) { c.Net.Isolate(n.Bind) },
+			func(c *storetest.Cluster, n *storetest.Node) *storetest.Node { c.Net.Join(n.Bind); return n },
+		},
+		{
+			"stopped",
+			func(_ *storetest.Cluster, n *storetest.Node) { n.Stop() },
+			func(c *storetest.Cluster, n *storetest.Node) *storetest.Node { return c.Open(n.ID) },
+		},
+	} {
+		for _, away := range []time.Duration{6 * time.Second, time.Minute} {
+			t.Run(fmt.Sprint(tc.name, " for ", away), func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					c := storetest.New(t)
+					nodes := c.Three()
+					leader := c.Leader()
+					node := nodes[0]
+					if node == leader {
+						node = nodes[1]
+					}
+					tc.leave(c, node)
+					index := c.Write(register("web", "missed", time.Hour)).Index
+					elapse(t, time.Now().Add(away))
+					began := time.Now()
+					node = tc.comeBack(c, node)
+					if _, err := node.Machine().WaitIndex(c.Context(), index); err != nil {
+						t.Fatal(err)
+					}
+					if took := time.Since(began); took > 3*time.Second {
+						t.Errorf("has what it missed %v after its return", took)
+					}
+				})
+			})
+		}
+	}
+}
