@@ -2,6 +2,7 @@ package sdk
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -47,12 +48,13 @@ type GroupEvent struct {
 // group's members plus this. Beyond the bound the consumer gets all members.
 const changesKept = 1024
 
-// groupCell is the newest state of a group and the changes not yet shown.
+// groupCell is the newest state of a group and the changes not yet shown. A step and
+// an event cost what they change, not what the group has.
 type groupCell struct {
 	group   string
-	last    *step // the newest, without its members
-	members []Member
-	shown   uint64 // revision
+	last    *step              // the newest, without its members
+	members map[string]*Member // by id; each by itself, so that none keeps others in memory
+	shown   uint64             // revision
 
 	pending, reset, rebuilt bool
 	changed                 map[string]bool // ids, unless reset
@@ -60,28 +62,37 @@ type groupCell struct {
 
 // apply makes the step's state the newest.
 func (g *groupCell) apply(s *step) {
-	g.members = s.after(g.members)
 	g.pending = true
 	g.rebuilt = g.rebuilt || s.rebuilt
 	g.reset = g.reset || s.reset || s.unknown
-	if !g.reset {
-		if g.changed == nil {
-			g.changed = map[string]bool{}
-		}
-		for _, m := range s.put {
-			g.changed[m.ID] = true
-		}
-		for _, id := range s.removed {
-			g.changed[id] = true
-		}
-		g.reset = len(g.changed) > 2*len(g.members)+changesKept
+	if s.reset || s.unknown || g.members == nil {
+		g.members = make(map[string]*Member, len(s.put))
 	}
+	if g.changed == nil && !g.reset {
+		g.changed = map[string]bool{}
+	}
+	for _, id := range s.removed {
+		delete(g.members, id)
+		g.note(id)
+	}
+	for _, m := range s.put { // wins over removed
+		g.members[m.ID] = &m
+		g.note(m.ID)
+	}
+	g.reset = g.reset || len(g.changed) > 2*len(g.members)+changesKept
 	if g.reset {
 		g.changed = nil
 	}
 	last := *s
 	last.put, last.removed, last.added, last.left = nil, nil, nil, nil
 	g.last = &last
+}
+
+// note notes a change, unless the next event has all members.
+func (g *groupCell) note(id string) {
+	if !g.reset {
+		g.changed[id] = true
+	}
 }
 
 // event returns the changes not yet shown.
@@ -95,16 +106,17 @@ func (g *groupCell) event() (GroupEvent, bool) {
 		From: g.shown, Revision: s.revision, Index: s.index, Fingerprint: s.fingerprint,
 		VirtualNodes: s.params.VirtualNodes, Bound: s.params.Bound,
 	}
-	for _, m := range g.members {
-		if g.reset || g.changed[m.ID] {
-			e.Put = append(e.Put, m)
-			delete(g.changed, m.ID)
+	ids := slices.Sorted(maps.Keys(g.changed))
+	if g.reset {
+		ids = slices.Sorted(maps.Keys(g.members))
+	}
+	for _, id := range ids {
+		if m := g.members[id]; m != nil {
+			e.Put = append(e.Put, *m)
+		} else {
+			e.Removed = append(e.Removed, id)
 		}
 	}
-	for id := range g.changed {
-		e.Removed = append(e.Removed, id)
-	}
-	slices.Sort(e.Removed)
 	g.shown = s.revision
 	g.pending, g.reset, g.rebuilt, g.changed = false, false, false, nil
 	return e, true

@@ -173,14 +173,16 @@ func (l *groupList) event() (GroupsEvent, bool) {
 		return GroupsEvent{}, false
 	}
 	e := GroupsEvent{Reset: l.reset || !l.shown, Rebuilt: l.rebuilt, Index: l.index}
-	for _, name := range slices.Sorted(maps.Keys(l.groups)) {
-		if e.Reset || l.changed[name] {
-			e.Groups = append(e.Groups, l.groups[name])
-		}
-		delete(l.changed, name)
+	names := slices.Sorted(maps.Keys(l.changed))
+	if e.Reset {
+		names = slices.Sorted(maps.Keys(l.groups))
 	}
-	if !e.Reset {
-		e.Removed = slices.Sorted(maps.Keys(l.changed))
+	for _, name := range names {
+		if g, exists := l.groups[name]; exists {
+			e.Groups = append(e.Groups, g)
+		} else {
+			e.Removed = append(e.Removed, name)
+		}
 	}
 	clear(l.changed)
 	l.shown, l.reset, l.rebuilt = true, false, false
