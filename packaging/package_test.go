@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -18,7 +19,8 @@ func command(t *testing.T, name string, args ...string) string {
 	return string(out)
 }
 
-// Both packages have all files; that of Debian is installed, upgraded, removed and purged.
+// Both packages have all files; that of Debian is installed, upgraded, removed and purged,
+// and its node runs under systemd.
 func TestPackages(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("VERSION", "v1.2.3-4-gabcdef0")
@@ -75,21 +77,35 @@ func TestPackages(t *testing.T) {
 	})
 	t.Run("life of the deb", func(t *testing.T) {
 		need(t, "dpkg")
-		need(t, "unshare")
-		if os.Geteuid() != 0 {
-			t.Skip("only root can mount and chroot")
-		}
-		if out, err := exec.CommandContext(t.Context(), "unshare", "--mount", "--net", "true").CombinedOutput(); err != nil {
-			t.Skipf("no namespaces: %v: %s", err, out)
-		}
-		out, err := exec.CommandContext(t.Context(), "unshare", "--mount", "--net", "sh", "testdata/life", t.TempDir(), deb).CombinedOutput()
-		if failed, ok := err.(*exec.ExitError); ok && failed.ExitCode() == 77 {
-			t.Skipf("%s", out)
-		}
-		if err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
+		onThisSystem(t, []string{"--mount", "--net"}, "testdata/life", t.TempDir(), deb)
 	})
+	t.Run("the deb under systemd", func(t *testing.T) {
+		need(t, "dpkg")
+		need(t, "systemd-nspawn")
+		onThisSystem(t, []string{"--mount"}, "testdata/boot", t.TempDir(), deb)
+	})
+}
+
+// onThisSystem runs a script in namespaces, where its changes do not last.
+func onThisSystem(t *testing.T, namespaces []string, script ...string) {
+	t.Helper()
+	need(t, "unshare")
+	if os.Geteuid() != 0 {
+		t.Skip("only root can mount and chroot")
+	}
+	run := func(program ...string) ([]byte, error) {
+		return exec.CommandContext(t.Context(), "unshare", append(slices.Clone(namespaces), program...)...).CombinedOutput()
+	}
+	if out, err := run("true"); err != nil {
+		t.Skipf("no namespaces: %v: %s", err, out)
+	}
+	out, err := run(append([]string{"sh"}, script...)...)
+	if failed, ok := err.(*exec.ExitError); ok && failed.ExitCode() == 77 {
+		t.Skipf("%s", out)
+	}
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
 }
 
 func need(t *testing.T, program string) {
