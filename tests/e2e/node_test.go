@@ -82,18 +82,32 @@ func startCluster(t *testing.T, size int, more ...string) *cluster {
 // startNodes is startCluster without tokens, and without TLS unless lock was called.
 func startNodes(t *testing.T, size int, more ...string) *cluster {
 	t.Helper()
+	c := newNodes(t, size)
+	c.form(more...)
+	return c
+}
+
+// newNodes is a cluster of nodes that do not run yet.
+func newNodes(t *testing.T, size int) *cluster {
 	c := &cluster{t: t}
 	for i := range size {
-		n := newNode(t, fmt.Sprintf("node-%d", i+1))
+		c.nodes = append(c.nodes, newNode(t, fmt.Sprintf("node-%d", i+1)))
+	}
+	return c
+}
+
+// form starts all nodes, each after the first joining it, and returns when all are
+// voters and ready.
+func (c *cluster) form(more ...string) {
+	c.t.Helper()
+	for i, n := range c.nodes {
 		args := more
 		if i > 0 {
 			args = append([]string{"-registries", c.nodes[0].bind}, more...)
 		}
 		n.start(args...)
-		c.nodes = append(c.nodes, n)
 	}
-	c.settled(size)
-	return c
+	c.settled(len(c.nodes))
 }
 
 // addrs are the client addresses, comma-separated.
