@@ -2,6 +2,7 @@ package packaging
 
 import (
 	"bytes"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -75,6 +76,16 @@ func TestPackages(t *testing.T) {
 		need(t, "rpm")
 		check(t, command(t, "rpm", "-qlp", rpm), "/usr/share/zsh/site-functions/_registry")
 	})
+	t.Run("the rpm is as the deb", func(t *testing.T) {
+		need(t, "dpkg-deb")
+		need(t, "rpm")
+		sameFiles(t, deb, rpm)
+		sameScripts(t, deb, rpm)
+		command(t, "rpm", "-K", "--nosignature", rpm)
+		if needs := command(t, "rpm", "-qp", "--requires", rpm); !strings.Contains(needs, "shadow-utils\n") {
+			t.Errorf("for useradd: it needs %q", needs)
+		}
+	})
 	t.Run("life of the deb", func(t *testing.T) {
 		need(t, "dpkg")
 		onThisSystem(t, []string{"--mount", "--net"}, "testdata/life", t.TempDir(), deb)
@@ -105,6 +116,64 @@ func onThisSystem(t *testing.T, namespaces []string, script ...string) {
 	}
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+// sameFiles compares the files, with mode, owner and size, and those of them that are
+// settings, which an upgrade leaves alone.
+func sameFiles(t *testing.T, deb, rpm string) {
+	t.Helper()
+	type file struct{ mode, owner, size string }
+	inDeb, inRPM := make(map[string]file), make(map[string]file)
+	for line := range strings.Lines(command(t, "dpkg-deb", "-c", deb)) {
+		f := strings.Fields(line) // mode, owner, size, date, time, path
+		path := strings.TrimPrefix(f[5], ".")
+		path = strings.Replace(path, "/vendor-completions/", "/site-functions/", 1)
+		inDeb[strings.TrimSuffix(path, "/")] = file{f[0], f[1], f[2]}
+	}
+	for path, f := range inDeb {
+		if f.mode == "drwxr-xr-x" { // belongs to the system; a list of Red Hat lacks it
+			delete(inDeb, path)
+		}
+	}
+	var settings strings.Builder
+	for line := range strings.Lines(command(t, "rpm", "-qp", "--qf", `[%{FILEMODES:perms} %{FILEUSERNAME}/%{FILEGROUPNAME} %{FILESIZES} %{FILENAMES} %{FILEFLAGS:fflags}\n]`, rpm)) {
+		f := strings.Fields(line)
+		if inRPM[f[3]] = (file{f[0], f[1], f[2]}); f[0][0] == 'd' {
+			inRPM[f[3]] = file{f[0], f[1], "0"}
+		}
+		if len(f) > 4 && f[4] == "cn" { // config(noreplace)
+			settings.WriteString(f[3] + "\n")
+		}
+	}
+	if !maps.Equal(inDeb, inRPM) {
+		t.Errorf("the deb has\n%v\nand the rpm\n%v", inDeb, inRPM)
+	}
+	if want := command(t, "dpkg-deb", "-I", deb, "conffiles"); settings.String() != want {
+		t.Errorf("the settings of the rpm are %q, of the deb %q", &settings, want)
+	}
+}
+
+// sameScripts looks for the scripts, and for no others, in both packages.
+func sameScripts(t *testing.T, deb, rpm string) {
+	t.Helper()
+	all := command(t, "rpm", "-qp", "--scripts", rpm)
+	if n := strings.Count(all, " scriptlet ("); n != 3 {
+		t.Errorf("%d scripts in the rpm", n)
+	}
+	for file, names := range map[string]struct{ deb, rpm string }{
+		"postinstall": {"postinst", "postinstall"}, "preremove": {"prerm", "preuninstall"}, "postremove": {"postrm", "postuninstall"},
+	} {
+		script, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := names.rpm + " scriptlet (using /bin/sh):\n" + string(script); !strings.Contains(all, want) {
+			t.Errorf("no %q in the scripts of the rpm:\n%s", want, all)
+		}
+		if got := command(t, "dpkg-deb", "-I", deb, names.deb); got != string(script) {
+			t.Errorf("the %s of the deb is %q", names.deb, got)
+		}
 	}
 }
 
