@@ -14,9 +14,6 @@ import (
 const (
 	// maxBatch is the server's limit on the leases of one message.
 	maxBatch = 1000
-	// window puts heartbeats that are nearly due into one message: at 10,000 leases
-	// of 10 s, some 300 in a message and ten messages a second.
-	window = 100 * time.Millisecond
 	// maxInflight bounds the messages that wait for an answer.
 	maxInflight = 16
 	// maxWorkers bounds the concurrent registrations after losses.
@@ -42,10 +39,11 @@ const (
 // receiver, the opener, at most maxWorkers registrations) and post functions to the
 // loop.
 //
-// Example: three leases of TTL 9 s registered together are due at about 2.5, 2.6
-// and 2.7 s. At 2.5 s one message has the first two; the third is in the next. Lease
-// two is answered as lost: it moves from beats to losses, a worker registers it
-// again, and its new lease id is due 2.4–3 s later.
+// Example: three leases of TTL 9 s registered together are due at 2.5, 2.6 and 2.9 s.
+// One message at 2.5 s has all three, and they are due again at the same time, 2.4–3 s
+// later. Lease two is answered as lost: it moves from beats to losses, a worker registers
+// it again, and its new lease is due 2.4–3 s later. Once that is within 0.6 s of the
+// other two, it stays with them.
 type keeper struct {
 	c          *Client
 	dispatcher *dispatcher

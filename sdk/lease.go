@@ -48,15 +48,24 @@ func (l *lease) granted(resp *registrypb.RegisterResponse, requested time.Time) 
 		l.ttl = ttl
 	}
 	l.phase, l.tries = renewing, 0
-	l.due = requested.Add(l.interval())
+	l.due = requested.Add(l.interval(newJitter()))
 }
 
-// interval between two heartbeats: a third of the TTL, less a jitter that spreads
-// leases made together.
-func (l *lease) interval() time.Duration {
-	d := l.ttl / 3
-	return d - rand.N(d/5+1)
+// jitter is the part by which an interval between two heartbeats is shortened, so that
+// clients do not send at the same time. It is below a fifth.
+type jitter float64
+
+func newJitter() jitter { return jitter(rand.Float64() / 5) }
+
+// interval between two heartbeats: a third of the TTL, less the jitter.
+func (l *lease) interval(less jitter) time.Duration {
+	return time.Duration(float64(l.ttl) / 3 * float64(1-less))
 }
+
+// early is how long before it is due a lease may be renewed with others: as long as the
+// jitter is at most, so that leases registered together are in one message from their
+// first heartbeat.
+func (l *lease) early() time.Duration { return l.ttl / 15 }
 
 // answerTimeout bounds the answer to a heartbeat: a quarter of the TTL leaves time to
 // try two more nodes.

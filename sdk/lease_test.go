@@ -3,6 +3,8 @@ package sdk
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -71,6 +73,111 @@ func TestUnreachableHasAReason(t *testing.T) {
 		}
 		if e := rec.want(t, EventUnreachable); !errors.Is(e.Err, ErrNoLeader) {
 			t.Errorf("the reason is %v", e.Err)
+		}
+	})
+}
+
+// heartbeat is a message as the node received it.
+type heartbeat struct {
+	at  time.Time
+	ids []uint64
+}
+
+func heartbeats(n *fakeNode) <-chan heartbeat {
+	received := make(chan heartbeat, 1000)
+	n.script(func(_ context.Context, _ string, req any) error {
+		if req, ok := req.(*registrypb.HeartbeatRequest); ok {
+			received <- heartbeat{time.Now(), req.GetLeaseIds()}
+		}
+		return nil
+	})
+	return received
+}
+
+// Leases that were registered together are in one message from the first on. No pause is
+// longer than a third of the TTL.
+func TestLeasesAreRenewedTogether(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const n, ttl = 300, 9 * time.Second
+		cl := newFakeCluster(t, 1)
+		received := heartbeats(cl.nodes[0])
+		c := cl.client(cl.target())
+		before := time.Now()
+		for i := range n {
+			register(t, c, Service{Group: "g", ID: fmt.Sprint(i), Addr: "a:80", TTL: ttl})
+		}
+		for range 20 {
+			h := <-received
+			if len(h.ids) != n {
+				t.Errorf("a message of %d leases, want %d", len(h.ids), n)
+			}
+			if pause := h.at.Sub(before); pause < ttl*4/15 || pause > ttl/3 {
+				t.Errorf("%v after the one before, want %v to %v", pause, ttl*4/15, ttl/3)
+			}
+			before = h.at
+		}
+	})
+}
+
+// Leases that were registered one after the other come together within some heartbeats.
+// Until then none is renewed late, and none much too early.
+func TestLeasesComeTogether(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const n, ttl = 5, 9 * time.Second
+		cl := newFakeCluster(t, 1)
+		received := heartbeats(cl.nodes[0])
+		c := cl.client(cl.target())
+		before := map[uint64]time.Time{}
+		for i := range n {
+			r := register(t, c, Service{Group: "g", ID: fmt.Sprint(i), Addr: "a:80", TTL: ttl})
+			before[r.lease.id] = time.Now()
+			time.Sleep(ttl / 3 / n) // of the bubble's clock
+		}
+		for messages := 1; ; messages++ {
+			h := <-received
+			for _, id := range h.ids {
+				if pause := h.at.Sub(before[id]); pause < ttl/5 || pause > ttl/3 {
+					t.Errorf("%v after the one before, want %v to %v", pause, ttl/5, ttl/3)
+				}
+				before[id] = h.at
+			}
+			if len(h.ids) == n {
+				t.Logf("together after %d messages", messages)
+				return
+			}
+			if messages == 10_000 {
+				t.Fatal("never all in one message")
+			}
+		}
+	})
+}
+
+// Clients whose leases were made at the same time do not go on sending at the same time.
+func TestClientsDoNotBeatTogether(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const n, each, ttl = 20, 50, 9 * time.Second
+		cl := newFakeCluster(t, 1)
+		received := heartbeats(cl.nodes[0])
+		for i := range n {
+			c := cl.client(cl.target())
+			for j := range each {
+				register(t, c, Service{Group: "g", ID: fmt.Sprint(i, "-", j), Addr: "a:80", TTL: ttl})
+			}
+		}
+		rounds := map[uint64]int{} // by the first lease of a client
+		var second []time.Time
+		for len(second) < n {
+			h := <-received
+			client := slices.Min(h.ids)
+			if rounds[client]++; rounds[client] == 2 {
+				second = append(second, h.at)
+			}
+		}
+		if apart := second[n-1].Sub(second[0]); apart < ttl/60 {
+			t.Errorf("%d clients sent within %v", n, apart)
 		}
 	})
 }

@@ -191,7 +191,7 @@ func (k *keeper) dropStream() {
 	}
 }
 
-// sendDue sends the heartbeats that are due within the window, oldest first.
+// sendDue sends the heartbeats that are due, those first that are due first.
 func (k *keeper) sendDue(now time.Time) {
 	if k.stream == nil {
 		return
@@ -207,17 +207,19 @@ func (k *keeper) sendDue(now time.Time) {
 	}
 }
 
-// collect makes one message and sets the next due times of its leases.
+// collect makes one message, with leases that are nearly due, and sets their next due
+// times. They have the jitter in common, so that they stay together: a message costs the
+// leader more than a hundred leases in it.
 func (k *keeper) collect(now time.Time) batch {
-	b := batch{sent: now, timeout: maxAnswerTimeout}
+	b, less := batch{sent: now, timeout: maxAnswerTimeout}, newJitter()
 	for len(b.ids) < maxBatch {
 		l := k.beats.first()
-		if l == nil || l.due.After(now.Add(min(window, l.ttl/10))) {
+		if l == nil || l.due.After(now.Add(l.early())) {
 			break
 		}
 		b.leases, b.ids = append(b.leases, l), append(b.ids, l.id)
 		b.timeout = min(b.timeout, l.answerTimeout())
-		k.beats.put(l, now.Add(l.interval()))
+		k.beats.put(l, now.Add(l.interval(less)))
 	}
 	return b
 }
