@@ -1,6 +1,7 @@
 // Rpcbench measures how soon a registration is seen by watchers, beside etcd:
-// three processes of each on this machine, a watcher at every one of them, all
-// watchers and the writer in this process, so that one clock times them all.
+// three processes of each on this machine, a watcher at every one of them, by the
+// client library of each system. All watchers and the writer are in this process, so
+// that one clock times them all.
 //
 //	go -C tests run ./rpcbench -changes 200 -rate 20
 //

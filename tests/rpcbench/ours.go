@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/werbenhu/registry/rpc/registrypb"
@@ -75,38 +74,45 @@ func (s *registrySide) watch(ctx context.Context, size int, seen func(int, strin
 	if s.ring {
 		return s.watchRing(ctx, size, seen)
 	}
-	for node, api := range s.apis {
-		stream, err := api.Watch(ctx, &registrypb.WatchRequest{
-			Target: &registrypb.WatchRequest_Group{Group: groupOf(size)}, ProgressInterval: durationpb.New(time.Minute), Pieces: true,
-		})
+	for node, addr := range s.Addrs {
+		client, err := sdk.Dial(addr, sdk.WithRefreshInterval(0)) // stays on this node
 		if err != nil {
 			return err
 		}
-		for {
-			e, err := stream.Recv()
-			if err != nil {
-				return err
-			}
-			if len(e.GetSnapshot().GetMembers())+len(e.GetDelta().GetPut()) > 0 && followed(ctx, s.Conns[node], groupOf(size), e) {
-				break
-			}
+		w, err := s.follow(ctx, client, groupOf(size))
+		if err != nil {
+			return errors.Join(err, client.Close())
 		}
 		s.watches.run(func() error {
-			for {
-				e, err := stream.Recv()
+			for e, err := range w.All(ctx) {
 				if err != nil {
-					return nil // the measurement is over
+					break // the measurement is over
 				}
-				for _, m := range e.GetDelta().GetPut() {
-					seen(node, m.Id)
-				}
-				for _, m := range e.GetSnapshot().GetMembers() {
-					seen(node, m.Id)
+				for _, m := range e.Put {
+					seen(node, m.ID)
 				}
 			}
+			return client.Close()
 		})
 	}
 	return nil
+}
+
+// follow returns a watch that has given the group's newest revision.
+func (s *registrySide) follow(ctx context.Context, client *sdk.Client, group string) (*sdk.Watch[sdk.GroupEvent], error) {
+	newest, err := s.apis[0].Members(ctx, &registrypb.MembersRequest{
+		Group: group, Read: &registrypb.ReadOptions{Linearizable: true}, PageSize: 1,
+	})
+	if err != nil {
+		return nil, err
+	}
+	w, err := client.Watch(ctx, group)
+	for revision := uint64(0); err == nil && revision < newest.GetReceipt().GetRevision(); {
+		var e sdk.GroupEvent
+		e, err = w.Next(ctx)
+		revision = e.Revision
+	}
+	return w, err
 }
 
 // watchRing is watch with one local ring, which has seen a member when it has
@@ -152,15 +158,6 @@ func lookOut(ctx context.Context, r *sdk.Ring, seen func(name string)) {
 		case <-ctx.Done():
 		}
 	}
-}
-
-// followed tells whether the event is of the group's newest revision.
-func followed(ctx context.Context, conn *grpc.ClientConn, group string, e *registrypb.WatchEvent) bool {
-	r, err := registrypb.NewRegistryClient(conn).Members(ctx, &registrypb.MembersRequest{
-		Group: group, Read: &registrypb.ReadOptions{Linearizable: true}, PageSize: 1,
-	})
-	revision := max(e.GetSnapshot().GetRevision(), e.GetDelta().GetRevision())
-	return err != nil || revision >= r.GetReceipt().GetRevision()
 }
 
 func (s *registrySide) close() {
