@@ -87,7 +87,7 @@ var storeMetrics = []storeMetric{
 	labelled("registry_state_checks_total", "Comparisons of this node's state with the others', by result.", "result", "other_wrong", func(m *store.Metrics) float64 { return float64(m.Majority) }),
 	labelled("registry_state_checks_total", "Comparisons of this node's state with the others', by result.", "result", "undecided", func(m *store.Metrics) float64 { return float64(m.Undecided) }),
 	labelled("registry_state_checks_total", "Comparisons of this node's state with the others', by result.", "result", "wrong", func(m *store.Metrics) float64 { return float64(m.Wrong) }),
-	counter("registry_state_reinstalls_total", "Times that this node replaced its state because it differed from the majority's.", func(m *store.Metrics) float64 { return float64(m.Reinstalls) }),
+	counter("registry_state_reinstalls_total", "Times that this node replaced its state because it differed from the majority's, or was damaged in memory.", func(m *store.Metrics) float64 { return float64(m.Reinstalls) }),
 
 	counter("registry_ring_builds_total", "Rings built.", func(m *store.Metrics) float64 { return float64(m.Rings.Builds) }),
 	counter("registry_ring_build_seconds_total", "Time of ring builds.", func(m *store.Metrics) float64 { return m.Rings.Took.Seconds() }),

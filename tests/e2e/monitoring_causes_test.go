@@ -3,9 +3,11 @@ package e2e
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -107,6 +109,57 @@ func rewriteMember(c *cluster) (fires []string, end func()) {
 	return []string{"RegistryReplicaDiffers " + n.addr, "RegistryReplicaDiffers"}, func() {
 		n.says("state was reinstalled", patience)
 		c.settled(3)
+	}
+}
+
+// damageMemory changes a member's address in the memory of a follower. Its log is right, and
+// so is the digest that it compares with the others': only the node itself can find it, when
+// it verifies its records.
+func damageMemory(c *cluster) (fires []string, end func()) {
+	needSignal(c.t, sigStop, sigCont)
+	leader, others := c.leader()
+	keptMember(c.t, leader.addr)
+	c.settled(3)
+	n := others[0]
+	proc := fmt.Sprintf("/proc/%d/", n.cmd.Process.Pid)
+	mem, err := os.OpenFile(proc+"mem", os.O_RDWR, 0)
+	if err != nil {
+		c.t.Skipf("the memory of another process: %v", err)
+	}
+	defer mem.Close()
+	n.send(sigStop) // what is found must not move
+	eventually(c.t, patience, "the stop", func() error {
+		if stat, err := os.ReadFile(proc + "stat"); err != nil || !bytes.Contains(stat, []byte(") T ")) {
+			return fmt.Errorf("%s, %v", stat, err)
+		}
+		return nil
+	})
+	areas, err := os.ReadFile(proc + "maps")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	const before, after, large = "127.0.0.1:8080", "127.0.0.1:8081", 64 << 20 // the heap's areas are not larger
+	for area := range strings.Lines(string(areas)) {
+		var from, to int64
+		var mode string
+		if _, err := fmt.Sscanf(area, "%x-%x %s", &from, &to, &mode); err != nil || mode != "rw-p" || to-from > large {
+			continue
+		}
+		data := make([]byte, to-from)
+		_, _ = mem.ReadAt(data, from) // not all can be read
+		for i := bytes.Index(data, []byte(before)); i >= 0; i = bytes.Index(data, []byte(before)) {
+			copy(data[i:], after)
+			if _, err := mem.WriteAt([]byte(after), from+int64(i)); err != nil {
+				c.t.Fatal(err)
+			}
+		}
+	}
+	n.send(sigCont)
+	return []string{"RegistryReplicaDiffers " + n.addr}, func() {
+		n.says("state was reinstalled", patience)
+		if m := memberOf(c.t, n.addr, "kept", "web-1"); m.GetAddr() != before {
+			c.t.Errorf("%s answers %v", n.id, m)
+		}
 	}
 }
 

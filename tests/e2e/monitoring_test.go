@@ -130,6 +130,7 @@ func TestMonitoring(t *testing.T) {
 		{name: "two dead nodes of three", alert: "RegistryNoLeader", begin: killFollowers},
 		{name: "a disk that fills", alert: "RegistryDiskLow", prepare: useSmallDisk, flags: []string{"-min-free-disk=32MiB"}, begin: fillDisk},
 		{name: "a replica that differs", alert: "RegistryReplicaDiffers", flags: []string{"-log-store=boltdb"}, begin: rewriteMember, stays: true},
+		{name: "a replica damaged in memory", alert: "RegistryReplicaDiffers", begin: damageMemory, stays: true},
 		{name: "silent members", alert: "RegistryMassLoss", begin: silenceMembers},
 	}
 	for _, rule := range regexp.MustCompile(`- alert: (\w+)`).FindAllStringSubmatch(monitoringFile(t, "alerts.yml"), -1) {
