@@ -7,9 +7,6 @@ import { bounded, now, sleep } from './values.js';
 /** maxBatch is the limit on the leases of one heartbeat. */
 const maxBatch = 1000;
 
-/** together is how far ahead of time a lease is renewed with others that are due. */
-const together = 100;
-
 /** maxRegistering bounds the registrations after losses that run at a time. */
 const maxRegistering = 16;
 
@@ -19,9 +16,19 @@ const refusedRounds = 2;
 /** Pauses between registrations of one lease, at most, after ordinary failures and after refusals of the token. */
 const pauseMax = 5000;
 
-/** interval between two heartbeats: a third of the TTL, less some jitter that spreads leases made together. */
-export function interval(ttl) {
-  return ttl / 3 - Math.random() * ttl / 15;
+/** newJitter is the part by which an interval is shortened, so that clients do not send together: below a fifth. */
+export function newJitter() {
+  return Math.random() / 5;
+}
+
+/** interval between two heartbeats: a third of the TTL, less the jitter. */
+export function interval(ttl, jitter) {
+  return ttl / 3 * (1 - jitter);
+}
+
+/** early is how long before it is due a lease may be renewed with others: as long as the jitter is at most. */
+function early(ttl) {
+  return ttl / 15;
 }
 
 /** answerTime bounds the answer to a heartbeat: three nodes can be tried within a TTL. */
@@ -50,7 +57,7 @@ export class Keeper {
 
   /** add keeps a registration that was just made. */
   add(r) {
-    this.#leases.set(r, { due: r.renewed + interval(r.ttl), phase: 'renewing', unreachable: false });
+    this.#leases.set(r, { due: r.renewed + interval(r.ttl, newJitter()), phase: 'renewing', unreachable: false });
     this.#wake();
     if (!this.#running) this.#run();
   }
@@ -78,7 +85,7 @@ export class Keeper {
   #due() {
     const renewing = [...this.#leases].filter(([, l]) => l.phase === 'renewing').sort(([, a], [, b]) => a.due - b.due), at = now();
     if (renewing.length === 0 || renewing[0][1].due > at) return [];
-    return renewing.filter(([, l]) => l.due <= at + together).slice(0, maxBatch).map(([r]) => r);
+    return renewing.filter(([r, l]) => l.due <= at + early(r.ttl)).slice(0, maxBatch).map(([r]) => r);
   }
 
   #next() {
@@ -129,6 +136,7 @@ export class Keeper {
   }
 
   #answered(due, ids, lost, sent) {
+    const jitter = newJitter(); // in common, so that the leases of a message stay together
     for (const r of due) {
       const l = this.#leases.get(r);
       if (l?.phase !== 'renewing' || ids.get(r) !== r.leaseId) continue;
@@ -138,7 +146,7 @@ export class Keeper {
         continue;
       }
       r.renewed = sent;
-      l.due = sent + interval(r.ttl);
+      l.due = sent + interval(r.ttl, jitter);
       if (l.unreachable) {
         l.unreachable = false;
         r.emit('regained');
@@ -188,7 +196,7 @@ export class Keeper {
           if (n > 0) await sleep(backoff(n, pauseMax), l.control.signal);
           await r._register({ signal: l.control.signal });
           if (r.error) return;
-          Object.assign(l, { phase: 'renewing', due: r.renewed + interval(r.ttl), unreachable: false });
+          Object.assign(l, { phase: 'renewing', due: r.renewed + interval(r.ttl, newJitter()), unreachable: false });
           r.emit('regained');
           this.#wake();
           return;

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 
 import { ConflictError, FencedError, HeldError, InvalidArgumentError } from '../index.js';
-import { answerTime, interval } from '../lib/keeper.js';
+import { answerTime, interval, newJitter } from '../lib/keeper.js';
 import { FakeCluster, eventually, firstOf } from './fake.js';
 
 const service = { group: 'web', id: 'a', addr: '127.0.0.1:8080', ttl: '3s' };
@@ -23,7 +23,7 @@ const beats = (cluster) => cluster.calls.filter((c) => c.path === '/v1/heartbeat
 const puts = (cluster) => cluster.calls.filter((c) => c.method === 'PUT');
 
 test('heartbeats come every third of the TTL, less some jitter', () => {
-  const pauses = Array.from({ length: 1000 }, () => interval(900));
+  const pauses = Array.from({ length: 1000 }, () => interval(900, newJitter()));
   assert.ok(pauses.every((ms) => ms > 239 && ms <= 300));
   assert.ok(Math.max(...pauses) - Math.min(...pauses) > 50);
 });
@@ -129,8 +129,9 @@ test('heartbeats go to the leader', async (t) => {
 test('leases that are due together share a heartbeat', async (t) => {
   const { cluster, client } = await started(t);
   await Promise.all(Array.from({ length: 20 }, (_, i) => client.register({ ...service, id: `m${i}`, ttl: '3s' })));
-  await eventually(() => beats(cluster).some((c) => c.body.lease_ids.length > 5), 'a heartbeat of many');
-  assert.ok(beats(cluster).length < 20);
+  const together = () => beats(cluster).findIndex((c) => c.body.lease_ids.length === 20);
+  await eventually(() => together() >= 0 && beats(cluster).length > together() + 1, 'a heartbeat of all, and the next one');
+  assert.equal(beats(cluster)[together() + 1].body.lease_ids.length, 20, 'they stay together');
 });
 
 test('a lease of another token does not keep others from being renewed', async (t) => {

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 #: The server's limit on the leases of one message.
 MAX_BATCH = 1000
-#: Heartbeats that are due within it go into one message.
-WINDOW = 0.1
 #: Registrations after a loss that are under way at once.
 MAX_WORKERS = 16
 #: While no node answers, leases are looked through so often for a missed TTL.
@@ -52,20 +50,29 @@ class Lease:
         self.id: int = answer["lease_id"]
         self.ttl = parse_duration(answer["ttl"]) or self.registration.ttl
         self.renewed = requested
-        self.due = requested + self.interval()
+        self.due = requested + self.interval(new_jitter())
         self.phase, self.tries = RENEWING, 0
 
-    def interval(self) -> float:
-        """Between two heartbeats: a third of the TTL, less a jitter that spreads leases made together."""
-        return self.ttl / 3 * (1 - random.uniform(0, 0.2))
+    def interval(self, jitter: float) -> float:
+        """Between two heartbeats: a third of the TTL, less the jitter."""
+        return self.ttl / 3 * (1 - jitter)
+
+    def early(self) -> float:
+        """How long before it is due it may be renewed with others: as long as the jitter is at most."""
+        return self.ttl / 15
+
+
+def new_jitter() -> float:
+    """The part by which an interval is shortened, so that clients do not send together: at most a fifth."""
+    return random.uniform(0, 0.2)
 
 
 class Keeper:
     """Heartbeats go to the leader, which needs no hop, or else to any node. A lost lease is registered again
     without limit of time.
 
-    Example: three leases of TTL 9 s are due at 2.5, 2.55 and 2.7 s. At 2.5 s one message has the first two. If
-    its node does not answer within 2.25 s, the same message goes to the next node."""
+    Example: three leases of TTL 9 s are due at 2.5, 2.6 and 2.9 s. At 2.5 s one message has all three, and they are
+    due together again. If its node does not answer within 2.25 s, the same message goes to the next node."""
 
     def __init__(self, client: "Core") -> None:
         self._client = client
@@ -151,7 +158,7 @@ class Keeper:
         renewing = [x for x in self._leases if x.phase == RENEWING]
         if not any(x.due <= now for x in renewing):
             return []
-        due = sorted((x for x in renewing if x.due <= now + min(WINDOW, x.ttl / 10)), key=lambda x: x.due)
+        due = sorted((x for x in renewing if x.due <= now + x.early()), key=lambda x: x.due)
         return [(x, x.id) for x in due[:MAX_BATCH]]
 
     def _beat(self, batch: List[Tuple[Lease, int]], timeout: float) -> None:
@@ -178,13 +185,14 @@ class Keeper:
         self._follow(leader)
 
     def _renew(self, batch: List[Tuple[Lease, int]], lost: Set[int], sent: float) -> None:
+        jitter = new_jitter()  # in common, so that the leases of a message stay together
         for lease, id in batch:
             if lease.phase != RENEWING or lease.id != id:
                 continue  # released, or registered again meanwhile
             if id in lost:
                 self._lose(lease)
                 continue
-            lease.renewed, lease.due = sent, sent + lease.interval()
+            lease.renewed, lease.due = sent, sent + lease.interval(jitter)
             if lease.unreachable.given:
                 lease.unreachable = Notice()
                 lease.registration._emit("renewed")

@@ -59,7 +59,7 @@ class Heartbeats(Case):
             took = time.monotonic() - began
             self.assertGreater(took, 6 * 1.5 / 3 * 0.75)  # the other limit is the lease: it is not lost
             assert registration._lease is not None
-            intervals = {registration._lease.interval() for _ in range(100)}
+            intervals = {registration._lease.interval(_keeper.new_jitter()) for _ in range(100)}
             self.assertTrue(0.4 <= min(intervals) < 0.42 and 0.48 < max(intervals) <= 0.5, "jitter")
             fake.eventually(lambda: self.cluster.beats[-1][1] is self.cluster.leader)
             self.assertLess(registration.lease_age, 5)
@@ -79,10 +79,12 @@ class Heartbeats(Case):
         with client.keeper._changed:
             now = time.monotonic()
             for i, lease in enumerate(client.keeper._leases):
-                lease.due = now + i * 0.004
+                lease.due = now + i  # within a fifteenth of the TTL
             client.keeper._changed.notify()
         fake.eventually(lambda: self.cluster.beats)
         self.assertEqual(set(self.cluster.beats[0][2]), set(self.cluster.leases))
+        fake.eventually(lambda: all(lease.renewed > now for lease in client.keeper._leases))
+        self.assertEqual(len({lease.due for lease in client.keeper._leases}), 1, "they stay together")
         client.close()
         self.assertEqual(self.cluster.state.groups["web"]["members"], {})
         self.assertFalse([t for t in threading.enumerate() if t.name.startswith("registry-")])
