@@ -65,7 +65,7 @@ func (s *prometheusServer) awaitHealth(what string, nodes int, down ...string) {
 		}
 		for addr, target := range all {
 			if want := map[bool]string{false: "up", true: "down"}[slices.Contains(down, addr)]; err == nil && target.Health != want {
-				err = fmt.Errorf("%s is %s", addr, target.Health)
+				err = fmt.Errorf("%s is %s: %s", addr, target.Health, target.LastError)
 			}
 		}
 		return err
@@ -102,7 +102,7 @@ func monitor(c *cluster) *prometheusServer {
 	t.Helper()
 	wait := "for: " + alertWait.String()
 	rules := writeConfig(t, replaced(t, monitoringFile(t, "alerts.yml"), "for: 2m", wait, "for: 1m", wait))
-	s := startPrometheus(t, writeConfig(t, replaced(t, monitoringFile(t, "prometheus.yml"), "interval: 15s", "interval: 500ms", "- alerts.yml", "- "+rules,
+	s := startPrometheus(t, writeConfig(t, replaced(t, monitoringFile(t, "prometheus.yml"), "interval: 15s", "interval: 1s", "- alerts.yml", "- "+rules,
 		"127.0.0.1:9800", c.nodes[0].addr, "127.0.0.1:9801", c.nodes[1].addr, "127.0.0.1:9802", c.nodes[2].addr)))
 	s.awaitHealth("scrapes", 3)
 	s.awaitRules()

@@ -119,6 +119,7 @@ type promTarget struct {
 	Labels    map[string]string `json:"labels"`
 	ScrapeURL string            `json:"scrapeUrl"`
 	Health    string            `json:"health"`
+	LastError string            `json:"lastError"`
 }
 
 // targets are those of a job, by their instance.
