@@ -5,106 +5,106 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
 )
 
-// confirmer runs leadership checks. A caller waits for a round that starts after
-// its call; one round serves all callers that wait for it, and at most one runs at
-// a time.
-//
-// A round asks voters for their current term. If a quorum still reports the
-// leader's own, with the leader itself asked last, no newer leader had been elected
-// when the round started: a newer one needs the votes of a quorum, and each vote
-// raises the voter's term first.
+// confirmer confirms indexes: a leader's by a leadership check, a follower's by a request
+// to the leader. A call waits for a round that starts after it; one round answers all calls
+// that wait for it, and at most one runs at a time.
 type confirmer struct {
-	check   func(*leadership) error             // one round
-	observe func(took time.Duration, err error) // may be nil
+	s      *Store
+	ctx    context.Context        // no call waits after its end
+	round  func() (uint64, error) // ends soon after ctx
+	leader Target                 // that a follower asks
 
-	mu   sync.Mutex // guards next
-	next *round     // not started yet; nil: no caller waits
-	kick chan struct{}
+	// Guarded by Store.confirming:
+	running bool
+	next    *confirmation // of the next round; nil: no call waits for it
 }
 
-type round struct {
-	lead *leadership
-	done chan struct{}
-	err  error // set before done is closed
+type confirmation struct {
+	done  chan struct{}
+	index uint64 // set before done is closed, like err
+	err   error
 }
 
-func newConfirmer(check func(*leadership) error) *confirmer {
-	return &confirmer{check: check, kick: make(chan struct{}, 1)}
-}
-
-// wait returns nil once a round that started after the call has confirmed l.
-func (c *confirmer) wait(ctx context.Context, l *leadership) error {
-	c.mu.Lock()
-	if l.ctx.Err() != nil {
-		// Under the lock: a round of a later leadership may wait here, which this call
-		// must not replace.
-		c.mu.Unlock()
-		return ErrNotLeader
+// wait returns the index that a round has confirmed which started after the call.
+func (c *confirmer) wait(ctx context.Context) (uint64, error) {
+	c.s.confirming.Lock()
+	if c.ctx.Err() != nil {
+		c.s.confirming.Unlock()
+		return 0, ErrNotLeader
 	}
-	if c.next == nil || c.next.lead != l {
-		c.next = &round{lead: l, done: make(chan struct{})}
-		select {
-		case c.kick <- struct{}{}:
-		default:
+	if c.next == nil {
+		c.next = &confirmation{done: make(chan struct{})}
+		if !c.running {
+			c.running = true
+			c.s.wg.Go(c.run)
 		}
 	}
-	r := c.next
-	c.mu.Unlock()
+	next := c.next
+	c.s.confirming.Unlock()
 	select {
-	case <-r.done:
-		return r.err
-	case <-l.ctx.Done():
-		return ErrNotLeader
+	case <-next.done:
+		return next.index, next.err
+	case <-c.ctx.Done():
+		return 0, ErrNotLeader
 	case <-ctx.Done():
-		return fmt.Errorf("leadership check: %w", context.Cause(ctx))
+		return 0, fmt.Errorf("wait for a confirmed index: %w", context.Cause(ctx))
 	}
 }
 
-// loop runs the rounds.
-func (c *confirmer) loop(ctx context.Context) {
+// run runs rounds until no call waits for one.
+func (c *confirmer) run() {
 	for {
-		select {
-		case <-c.kick:
-		case <-ctx.Done():
+		c.s.confirming.Lock()
+		next := c.next
+		c.next, c.running = nil, next != nil
+		c.s.confirming.Unlock()
+		if next == nil {
 			return
 		}
-		c.mu.Lock()
-		r := c.next
-		c.next = nil
-		c.mu.Unlock()
-		if r == nil {
-			continue
-		}
-		start := time.Now()
-		r.err = c.check(r.lead)
-		close(r.done)
-		if c.observe != nil {
-			c.observe(time.Since(start), r.err)
-		}
+		next.index, next.err = c.round()
+		close(next.done)
 	}
 }
 
-// checkLeadership is one round. It asks as many voters as it needs, those first that agreed
-// in the round before, and all of them when one does not agree or is slow. Only one round
-// runs at a time.
-func (s *Store) checkLeadership(l *leadership) error {
+// askLeader returns an index that the leader confirmed after the call. A request to an
+// earlier leader delays nobody.
+func (s *Store) askLeader(ctx context.Context, leader Target) (uint64, error) {
+	c := s.asked.Load()
+	if c == nil || c.leader != leader {
+		c = &confirmer{s: s, ctx: s.ctx, leader: leader, round: func() (uint64, error) { return s.cfg.Peers.ReadIndex(s.ctx, leader) }}
+		s.asked.Store(c)
+	}
+	return c.wait(ctx)
+}
+
+// checkLeadership is one round of a leader. It returns the commit index from before the
+// round, which includes every write acknowledged by then, after it asked voters for their
+// current term. If a quorum still reports the leader's own, with the leader itself asked
+// last, no newer leader had been elected when the round started: a newer one needs the
+// votes of a quorum, and each vote raises the voter's term first.
+//
+// It asks as many voters as it needs, those first that agreed in the round before, and all
+// of them when one does not agree or is slow.
+func (s *Store) checkLeadership(l *leadership) (index uint64, err error) {
+	if observe := s.cfg.Instruments.Confirmed; observe != nil {
+		defer func(start time.Time) { observe(time.Since(start), err) }(time.Now())
+	}
+	index = s.raft.CommitIndex()
 	voters, err := s.voters()
 	if err != nil {
-		return err
+		return 0, err
 	}
-	ctx, cancel := context.WithTimeoutCause(l.ctx, s.cfg.ElectionTimeout,
-		fmt.Errorf("%w: no quorum confirmed the term", ErrNotLeader))
+	ctx, cancel := context.WithTimeout(l.ctx, s.cfg.ElectionTimeout)
 	defer cancel()
 	others := slices.DeleteFunc(slices.Clone(voters), func(v raft.Server) bool { return v.ID == raft.ServerID(s.cfg.ID) })
 	need := len(voters)/2 + 1 - (len(voters) - len(others)) // this node is checked below
 	slices.SortStableFunc(others, func(a, b raft.Server) int {
-		return cmp.Compare(slices.Index(s.agreed, b.ID), slices.Index(s.agreed, a.ID)) // -1: it did not agree
+		return cmp.Compare(slices.Index(l.agreed, b.ID), slices.Index(l.agreed, a.ID)) // -1: it did not agree
 	})
 	var agreed []raft.ServerID
 	answers := make(chan raft.ServerID, len(others)) // empty: it does not agree
@@ -112,13 +112,13 @@ func (s *Store) checkLeadership(l *leadership) error {
 	ask := func(n int) {
 		for _, v := range others[:n] {
 			pending++
-			go func() {
+			s.wg.Go(func() {
 				term, err := s.cfg.Peers.Term(ctx, s.target(string(v.Address), string(v.ID)))
 				if err != nil || term != l.term {
 					v.ID = ""
 				}
 				answers <- v.ID
-			}()
+			})
 		}
 		others = others[n:]
 	}
@@ -136,11 +136,11 @@ func (s *Store) checkLeadership(l *leadership) error {
 		}
 		ask(len(others))
 	}
-	s.agreed = agreed
+	l.agreed = agreed
 	if len(agreed) < need || s.raft.CurrentTerm() != l.term || s.raft.State() != raft.Leader {
-		return fmt.Errorf("%w: %d of %d voters confirmed term %d", ErrNotLeader, len(agreed), len(voters), l.term)
+		return 0, fmt.Errorf("%w: %d of %d voters confirmed term %d", ErrNotLeader, len(agreed), len(voters), l.term)
 	}
-	return nil
+	return index, nil
 }
 
 func (s *Store) voters() ([]raft.Server, error) {

@@ -3,167 +3,196 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
-// rounds is a check whose results come from the test.
+// rounds are the rounds of a confirmer. Their answers come from the test.
 type rounds struct {
+	confirmer
 	started int
-	answer  chan error
+	answer  chan uint64 // 0: an error
 }
 
-func newRounds(ctx context.Context) (*rounds, *confirmer) {
-	r := &rounds{answer: make(chan error)}
-	c := newConfirmer(func(*leadership) error {
+var errNoIndex = errors.New("no index")
+
+func newRounds(ctx context.Context) *rounds {
+	r := &rounds{answer: make(chan uint64)}
+	r.confirmer = confirmer{s: &Store{}, ctx: ctx, round: func() (uint64, error) {
 		r.started++
-		return <-r.answer
-	})
-	go c.loop(ctx)
-	return r, c
+		if index := <-r.answer; index > 0 {
+			return index, nil
+		}
+		return 0, errNoIndex
+	}}
+	return r
 }
 
-func lead(ctx context.Context) (*leadership, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(ctx)
-	return &leadership{ctx: ctx}, cancel
+// end answers the last round and waits for it.
+func (r *rounds) end() {
+	close(r.answer)
+	r.s.wg.Wait()
 }
 
-// call is one caller of the confirmer.
+// call is one caller of a confirmer.
 type call struct {
-	done bool
-	err  error
+	done  bool
+	index uint64
+	err   error
 }
 
-func (c *confirmer) ask(ctx context.Context, l *leadership) *call {
-	a := &call{}
+func (r *rounds) call(ctx context.Context) *call {
+	c := &call{}
 	go func() {
-		a.err = c.wait(ctx, l)
-		a.done = true
+		c.index, c.err = r.wait(ctx)
+		c.done = true
 	}()
 	synctest.Wait()
-	return a
+	return c
 }
 
-// A call during a round waits for the next one: the current round may have asked its
-// quorum before the call.
+// A call during a round waits for the next one: the quorum, or the leader, may have
+// answered the current one before the call.
 func TestConfirmationStartsAfterTheCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r, c := newRounds(t.Context())
-		l, stop := lead(t.Context())
-		defer stop()
-		first := c.ask(t.Context(), l)
-		if r.started != 1 {
-			t.Fatalf("%d rounds for the first question", r.started)
-		}
+		r := newRounds(t.Context())
+		first := r.call(t.Context())
 		var late []*call
 		for range 10 {
-			late = append(late, c.ask(t.Context(), l))
+			late = append(late, r.call(t.Context()))
 		}
 		if r.started != 1 {
 			t.Fatalf("%d rounds at a time", r.started)
 		}
-		r.answer <- nil
+		r.answer <- 7
 		synctest.Wait()
-		if !first.done || first.err != nil {
-			t.Errorf("the first question: %+v", first)
+		if !first.done || first.index != 7 || first.err != nil {
+			t.Errorf("the first call: %+v", first)
 		}
-		for i, a := range late {
-			if a.done {
+		for i, c := range late {
+			if c.done {
 				t.Errorf("call %d was answered by a round that started before it", i)
 			}
 		}
-		if r.started != 2 {
-			t.Errorf("%d rounds, want a second one", r.started)
-		}
-		stale := errors.New("a newer term")
-		r.answer <- stale
+		r.answer <- 0
 		synctest.Wait()
-		for i, a := range late {
-			if !a.done || !errors.Is(a.err, stale) {
-				t.Errorf("call %d: %+v", i, a)
+		for i, c := range late {
+			if !c.done || !errors.Is(c.err, errNoIndex) {
+				t.Errorf("call %d: %+v", i, c)
 			}
 		}
 		if r.started != 2 {
 			t.Errorf("%d rounds for eleven calls, want 2", r.started)
 		}
+		again := r.call(t.Context())
+		r.answer <- 9
+		synctest.Wait()
+		if again.index != 9 || r.started != 3 {
+			t.Errorf("a later call: %+v, %d rounds", again, r.started)
+		}
 	})
 }
 
+// The calls of a leadership, or of a store, end with it, and later calls start no round.
 func TestConfirmationEndsWithTheLeadership(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r, c := newRounds(t.Context())
-		l, stop := lead(t.Context())
-		running, waiting := c.ask(t.Context(), l), c.ask(t.Context(), l)
+		ctx, stop := context.WithCancel(t.Context())
+		r := newRounds(ctx)
+		running, waiting := r.call(t.Context()), r.call(t.Context())
 		stop()
-		synctest.Wait()
-		for _, a := range []*call{running, waiting, c.ask(t.Context(), l)} {
-			if !a.done || !errors.Is(a.err, ErrNotLeader) {
-				t.Errorf("%+v, want ErrNotLeader", a)
+		for _, c := range []*call{running, waiting, r.call(t.Context())} {
+			if !c.done || !errors.Is(c.err, ErrNotLeader) {
+				t.Errorf("%+v, want ErrNotLeader", c)
 			}
 		}
-		r.answer <- nil
-		r.answer <- nil
+		r.end()
+		started := r.started
+		if late := r.call(t.Context()); !errors.Is(late.err, ErrNotLeader) || r.started != started {
+			t.Errorf("%+v and %d rounds, want ErrNotLeader and none", late, r.started-started)
+		}
 	})
 }
 
+// A caller that leaves takes no round from the others.
 func TestConfirmationEndsWithTheCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r, c := newRounds(t.Context())
-		l, stop := lead(t.Context())
-		defer stop()
+		r := newRounds(t.Context())
+		defer r.end()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		a := c.ask(ctx, l)
+		gone := []*call{r.call(ctx), r.call(ctx)}
+		stays := r.call(t.Context())
 		after(2 * time.Second)
 		synctest.Wait()
-		if !a.done || !errors.Is(a.err, context.DeadlineExceeded) {
-			t.Errorf("%+v, want the caller's deadline", a)
+		for _, c := range gone {
+			if !c.done || !errors.Is(c.err, context.DeadlineExceeded) {
+				t.Errorf("%+v, want the caller's deadline", c)
+			}
 		}
-		r.answer <- nil
+		r.answer <- 7
+		r.answer <- 8
+		synctest.Wait()
+		if stays.index != 8 || r.started != 2 {
+			t.Errorf("the call that stays: %+v, %d rounds", stays, r.started)
+		}
 	})
 }
 
-// A call of an earlier leadership does not replace the round that the current one
-// waits for.
-func TestConfirmationOfAnEarlierLeadership(t *testing.T) {
+// A request to a leader that hangs does not delay one to its successor.
+func TestIndexOfTheNextLeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r, c := newRounds(t.Context())
-		past, end := lead(t.Context())
-		busy := c.ask(t.Context(), past)
-		end()
-		l, stop := lead(t.Context())
+		ctx, cancel := context.WithCancel(t.Context())
+		s := &Store{ctx: ctx, cfg: Config{Peers: hangingPeer{}}}
+		hung := make(chan error)
+		go func() {
+			_, err := s.askLeader(t.Context(), Target{ID: "old"})
+			hung <- err
+		}()
+		synctest.Wait()
+		soon, stop := context.WithTimeout(t.Context(), time.Second)
 		defer stop()
-		present := c.ask(t.Context(), l)
-		stale := c.ask(t.Context(), past)
-		if !stale.done || !errors.Is(stale.err, ErrNotLeader) {
-			t.Errorf("%+v, want ErrNotLeader", stale)
+		if index, err := s.askLeader(soon, Target{ID: "new"}); index != 3 || err != nil {
+			t.Errorf("got %d, %v", index, err)
 		}
-		r.answer <- nil // busy's
-		synctest.Wait()
-		if r.started != 2 {
-			t.Fatal("the current leadership's round was lost")
+		cancel()
+		if err := <-hung; !errors.Is(err, ErrNotLeader) {
+			t.Errorf("the old leader's: %v", err)
 		}
-		r.answer <- nil
-		synctest.Wait()
-		if !present.done || present.err != nil || !busy.done {
-			t.Errorf("present %+v, busy %+v", present, busy)
-		}
+		s.wg.Wait()
 	})
+}
+
+type hangingPeer struct{ Peers }
+
+func (hangingPeer) ReadIndex(ctx context.Context, leader Target) (uint64, error) {
+	if leader.ID == "new" {
+		return 3, nil
+	}
+	<-ctx.Done()
+	return 0, ctx.Err()
 }
 
 func BenchmarkConfirm(b *testing.B) {
-	c := newConfirmer(func(*leadership) error { return nil })
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	go c.loop(ctx)
-	l, stop := lead(ctx)
-	defer stop()
-	b.RunParallel(func(pb *testing.PB) {
-		for pb.Next() {
-			if err := c.wait(ctx, l); err != nil {
-				b.Error(err)
+	for _, callers := range []int{1, 64} {
+		b.Run(fmt.Sprint(callers), func(b *testing.B) {
+			b.ReportAllocs()
+			s := &Store{}
+			c := &confirmer{s: s, ctx: b.Context(), round: func() (uint64, error) { return 1, nil }}
+			var all sync.WaitGroup
+			for range callers {
+				all.Go(func() {
+					for range b.N / callers {
+						if _, err := c.wait(b.Context()); err != nil {
+							b.Error(err)
+						}
+					}
+				})
 			}
-		}
-	})
+			all.Wait()
+			s.wg.Wait()
+		})
+	}
 }

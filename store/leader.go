@@ -20,7 +20,9 @@ type leadership struct {
 	end  context.CancelCauseFunc
 	// opened is closed once the term's first entry is applied: writes and consistent
 	// reads wait for it.
-	opened chan struct{}
+	opened  chan struct{}
+	confirm confirmer
+	agreed  []raft.ServerID // in the last leadership check; only a check uses it
 }
 
 // leaderLoop handles raft's notifications. It must always receive: raft blocks on
@@ -46,6 +48,7 @@ func (s *Store) leaderLoop(ctx context.Context) {
 func (s *Store) startLeading(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	l := &leadership{term: s.raft.CurrentTerm(), ctx: ctx, end: cancel, opened: make(chan struct{})}
+	l.confirm = confirmer{s: s, ctx: ctx, round: func() (uint64, error) { return s.checkLeadership(l) }}
 	s.lead.Store(l)
 	s.counters.led.Add(1)
 	s.progress.termBegins()

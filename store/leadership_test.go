@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -93,4 +94,74 @@ func TestLeadershipCheckAsksAQuorum(t *testing.T) {
 			t.Errorf("without a majority: %v", err)
 		}
 	})
+}
+
+// Close waits for the calls of a leadership check and for a request to the leader, also
+// if they end late.
+func TestCloseWaitsForConfirmations(t *testing.T) {
+	t.Parallel()
+	for _, role := range []string{"leader", "follower"} {
+		t.Run(role, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				late, release := &atomic.Bool{}, make(chan struct{})
+				var c *storetest.Cluster
+				c = storetest.New(t, func(cfg *store.Config) {
+					cfg.Peers = latePeers{c.Peers(storetest.BindOf(cfg.ID)), late, release}
+				})
+				c.Three()
+				n := c.Leader()
+				follower := others(c, n)
+				if role == "leader" {
+					for _, id := range follower { // one of them is asked first
+						c.Net.Isolate(storetest.BindOf(id))
+						if _, err := n.ReadIndex(c.Context()); err != nil {
+							t.Fatal(err)
+						}
+						c.Net.Heal()
+					}
+				} else {
+					n = c.Node(follower[0])
+					c.Net.Isolate(n.Bind)
+					go func() { _, _ = n.LinearizableIndex(c.Context()) }() // fails
+					synctest.Wait()
+				}
+				closed := make(chan error, 1)
+				go func() { closed <- n.Close() }()
+				store.After(time.Second)
+				if len(closed) > 0 || !late.Load() {
+					t.Errorf("closed %v, calls that end late %v: want none and some", len(closed) > 0, late.Load())
+				}
+				close(release)
+				if err := <-closed; err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// latePeers return from a call that was cancelled only when they may.
+type latePeers struct {
+	store.Peers
+	late    *atomic.Bool // whether there was one
+	release <-chan struct{}
+}
+
+func (p latePeers) Term(ctx context.Context, node store.Target) (uint64, error) {
+	term, err := p.Peers.Term(ctx, node)
+	p.await(ctx)
+	return term, err
+}
+
+func (p latePeers) ReadIndex(ctx context.Context, leader store.Target) (uint64, error) {
+	index, err := p.Peers.ReadIndex(ctx, leader)
+	p.await(ctx)
+	return index, err
+}
+
+func (p latePeers) await(ctx context.Context) {
+	if ctx.Err() != nil {
+		p.late.Store(true)
+		<-p.release
+	}
 }

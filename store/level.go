@@ -41,7 +41,8 @@ func (s *Store) RaiseFeatureLevel(ctx context.Context, level uint32) (uint32, er
 	}
 	defer s.membership.Release(1)
 	if have := s.FeatureLevel(); level <= have {
-		return have, s.confirm.wait(ctx, l)
+		_, err := l.confirm.wait(ctx)
+		return have, err
 	}
 	behind, err := s.behindLevel(ctx, level)
 	if err != nil {

@@ -88,7 +88,7 @@ func (s *Store) AdmitNode(ctx context.Context, n Hello) error {
 	}
 	defer s.membership.Release(1)
 	// A refusal ends the joining node: a deposed leader must not refuse.
-	if err := s.confirm.wait(ctx, l); err != nil {
+	if _, err := l.confirm.wait(ctx); err != nil {
 		return err
 	}
 	if err := errors.Join(s.checkLevel(n), s.checkIdentity(n)); err != nil {

@@ -37,11 +37,7 @@ func (s *Store) ReadIndex(ctx context.Context) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	index := s.raft.CommitIndex()
-	if err := s.confirm.wait(ctx, l); err != nil {
-		return 0, err
-	}
-	return index, nil
+	return l.confirm.wait(ctx)
 }
 
 // LinearizableIndex is ReadIndex from any node: a follower asks the leader.

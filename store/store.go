@@ -44,9 +44,6 @@ type Store struct {
 	dedup     *dedup
 	staleness *staleness
 	follow    following
-	confirm   *confirmer
-	agreed    []raft.ServerID            // in the last leadership check; only the confirmer uses it
-	asker     atomic.Pointer[indexAsker] // of the leader that was asked last
 	raft      *raft.Raft
 	transport *rafttransport.Transport
 	files     *raftlog.Files
@@ -63,6 +60,8 @@ type Store struct {
 	proposed    chan []*proposal
 	collected   chan struct{} // closed when collectLoop has ended
 	lead        atomic.Pointer[leadership]
+	asked       atomic.Pointer[confirmer] // of the leader that was asked last
+	confirming  sync.Mutex                // guards the rounds of confirmers: none starts once Close has ended ctx
 	ready       chan struct{}
 
 	membership *semaphore.Weighted // one change of the configuration at a time
@@ -103,8 +102,6 @@ func Open(cfg Config) (_ *Store, err error) {
 	s.ident.Store(&identity{})
 	s.staleness = newStaleness(cfg.ElectionTimeout)
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
-	s.confirm = newConfirmer(s.checkLeadership)
-	s.confirm.observe = cfg.Instruments.Confirmed
 	s.watches = watch.NewHub(fsm.New().State())
 	s.rings = rings.New(rings.Config{State: func() *fsm.State { return s.machine.State() }, Memory: cfg.RingMemory, Lag: s.Lag, Logger: cfg.Logger})
 	s.machine = fsm.New(append([]fsm.Observer{s.leases, &s.counters, s.watches, s.rings, s.levels}, cfg.Observers...)...)
@@ -122,7 +119,6 @@ func Open(cfg Config) (_ *Store, err error) {
 	}
 	go s.collectLoop()
 	s.wg.Go(func() { s.proposeLoop(s.ctx) })
-	s.wg.Go(func() { s.confirm.loop(s.ctx) })
 	s.wg.Go(func() { s.leaderLoop(s.ctx) })
 	s.wg.Go(func() { s.leaderCrashLoop(s.ctx) })
 	s.wg.Go(func() { s.readyLoop(s.ctx) })
@@ -340,7 +336,9 @@ const failedCloseLimit = 5 * time.Second
 
 func (s *Store) close() error {
 	var errs []error
+	s.confirming.Lock()
 	s.cancel(ErrClosed)
+	s.confirming.Unlock()
 	if s.raft != nil {
 		if s.Failure() == nil {
 			s.waitCollected(drainLimit) // 1

@@ -311,7 +311,7 @@ func (s *Store) Renew(ctx context.Context, ids []uint64, allowed func(group, own
 	if err != nil {
 		return nil, 0, err
 	}
-	if err := s.confirm.wait(ctx, l); err != nil {
+	if _, err := l.confirm.wait(ctx); err != nil {
 		return nil, 0, err
 	}
 	if l.ctx.Err() != nil {

@@ -32,13 +32,13 @@ var protections = []Mutant{
 	},
 	{
 		Name: "read-check", Off: "a linearizable read waits until a quorum confirmed the leader",
-		Edits: []Edit{{"store/read.go", "index := s.raft.CommitIndex()\n\tif err := s.confirm.wait(ctx, l); err != nil {", "index := s.raft.CommitIndex()\n\tif err := l.ctx.Err(); err != nil {"}},
+		Edits: []Edit{{"store/read.go", "return l.confirm.wait(ctx)", "return s.raft.CommitIndex(), l.ctx.Err()"}},
 		Kinds: []string{"deposed-leader", "stop-leaders"}, Runs: 4, Says: regexp.MustCompile("no order explains|a linearizable read at"),
 		Tests: []Test{{"store", "TestDeposedLeaderAcknowledgesNothing"}},
 	},
 	{
 		Name: "beat-check", Off: "a heartbeat is acknowledged only after a quorum confirmed the leader",
-		Edits: []Edit{{"store/write.go", "if err := s.confirm.wait(ctx, l); err != nil {", "if err := ctx.Err(); err != nil {"}},
+		Edits: []Edit{{"store/write.go", "if _, err := l.confirm.wait(ctx); err != nil {", "if err := ctx.Err(); err != nil {"}},
 		Kinds: []string{"last-beat"}, Runs: 4, Says: regexp.MustCompile("^leases|before the end of its lease"),
 		Tests: []Test{{"store", "TestDeposedLeaderAcknowledgesNothing"}},
 	},
