@@ -29,6 +29,12 @@ func After(d time.Duration) { after(d) }
 // Announced reports whether the state has what this node says of itself.
 func (s *Store) Announced() bool { return s.announced() }
 
+// ConfirmTerm is a leadership check as if this node led in that term.
+func (s *Store) ConfirmTerm(ctx context.Context, term uint64) error {
+	_, err := s.checkLeadership(&leadership{term: term, ctx: ctx})
+	return err
+}
+
 // Snapshot writes a snapshot and shortens the log, as the node does by itself
 // after SnapshotThreshold entries.
 func (s *Store) Snapshot() error { return s.raft.Snapshot().Error() }

@@ -96,6 +96,31 @@ func TestLeadershipCheckAsksAQuorum(t *testing.T) {
 	})
 }
 
+// A leadership check includes the leader's own term, and that it still leads: it learns
+// of a newer term before its leadership ends.
+func TestLeadershipCheckAsksTheLeader(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t)
+		c.Start("n1", store.Formation{})
+		alone := c.Leader()
+		if err := alone.ConfirmTerm(c.Context(), alone.Term()); err != nil {
+			t.Error(err)
+		}
+		if err := alone.ConfirmTerm(c.Context(), alone.Term()-1); !errors.Is(err, store.ErrNotLeader) {
+			t.Errorf("an earlier term: %v, want ErrNotLeader", err)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t)
+		c.Three()
+		follower := c.Node(others(c, c.Leader())[0])
+		if err := follower.ConfirmTerm(c.Context(), follower.Term()); !errors.Is(err, store.ErrNotLeader) {
+			t.Errorf("a follower: %v, want ErrNotLeader", err)
+		}
+	})
+}
+
 // Close waits for the calls of a leadership check and for a request to the leader, also
 // if they end late.
 func TestCloseWaitsForConfirmations(t *testing.T) {
