@@ -180,7 +180,7 @@ func (s *Store) openRaft() error {
 	}
 	watchdog := raftlog.Watchdog{MaxHang: s.cfg.MaxHang, Fatal: s.fail, Closed: s.ctx.Done()}
 	logs, stable, err := s.files.Guard(raftlog.GuardConfig{
-		Watchdog: watchdog, Snapshots: snaps, Stored: s.follow.gotEntries, WrapLog: s.cfg.wrapLog, WrapStable: s.cfg.wrapStable,
+		Watchdog: watchdog, Snapshots: snaps, Writing: s.writing, Wrote: s.wrote, WrapLog: s.cfg.wrapLog, WrapStable: s.cfg.wrapStable,
 	})
 	if err != nil {
 		return err
@@ -209,6 +209,21 @@ func (s *Store) openRaft() error {
 	}
 	s.transport.Attach(s.raft, logs)
 	return nil
+}
+
+// writing is called before entries are written to the log.
+func (s *Store) writing(logs []*raft.Log) {
+	if s.transport != nil {
+		s.transport.Writing(logs)
+	}
+}
+
+// wrote is called after entries were written to the log.
+func (s *Store) wrote(last uint64) {
+	s.follow.gotEntries()
+	if s.transport != nil {
+		s.transport.Wrote(last)
+	}
 }
 
 // verifyStored verifies log, term, vote and snapshots before raft uses them.

@@ -140,7 +140,8 @@ func (f *Files) Verify() (from, last uint64, err error) {
 type GuardConfig struct {
 	Watchdog
 	Snapshots *Snapshots
-	Stored    func() // called after entries were stored; may be nil
+	Writing   func([]*raft.Log)  // called before entries are written; may be nil
+	Wrote     func(index uint64) // called with the last entry after they were; may be nil
 	// WrapLog and WrapStable, if set, inject faults.
 	WrapLog    func(raft.LogStore) raft.LogStore
 	WrapStable func(raft.StableStore) raft.StableStore
@@ -153,7 +154,7 @@ func (f *Files) Guard(cfg GuardConfig) (raft.LogStore, raft.StableStore, error) 
 	if err != nil {
 		return nil, nil, fmt.Errorf("log cache: %w", err)
 	}
-	logs := &logStore{LogStore: cached, Watchdog: cfg.Watchdog, tail: f.tail, keepFrom: cfg.Snapshots.Oldest, covered: cfg.Snapshots.Newest, stored: cfg.Stored}
+	logs := &logStore{LogStore: cached, Watchdog: cfg.Watchdog, tail: f.tail, keepFrom: cfg.Snapshots.Oldest, covered: cfg.Snapshots.Newest, writing: cfg.Writing, wrote: cfg.Wrote}
 	if cfg.WrapLog != nil {
 		logs.LogStore = cfg.WrapLog(cached)
 	}

@@ -19,7 +19,8 @@ type logStore struct {
 	keepFrom func() (index uint64, ok bool)
 	// covered is the index of the newest snapshot.
 	covered func() (index uint64, ok bool)
-	stored  func() // called after entries were stored
+	writing func([]*raft.Log)  // called before entries are written
+	wrote   func(index uint64) // called with the last entry after they were
 
 	installed atomic.Bool // raft has installed a snapshot and will remove the log
 }
@@ -47,14 +48,18 @@ func (s *logStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{
 func (s *logStore) StoreLogs(logs []*raft.Log) error {
 	return s.run("write log", func() error {
 		s.installed.Store(false)
+		if s.writing != nil && len(logs) > 0 {
+			s.writing(logs)
+		}
 		if err := s.LogStore.StoreLogs(logs); err != nil || len(logs) == 0 {
 			return err
 		}
-		if s.stored != nil {
-			s.stored()
-		}
 		last := logs[len(logs)-1]
-		return s.tail.set(func(m *tailMark) { m.Index, m.Term = last.Index, last.Term }, false)
+		err := s.tail.set(func(m *tailMark) { m.Index, m.Term = last.Index, last.Term }, false)
+		if err == nil && s.wrote != nil {
+			s.wrote(last.Index)
+		}
+		return err
 	})
 }
 

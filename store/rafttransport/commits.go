@@ -19,6 +19,8 @@ import (
 // commit index 12.
 type commitFeed struct {
 	node *atomic.Pointer[Node] // nil until raft runs
+	// written is the last entry that this node wrote to its log.
+	written atomic.Uint64
 
 	mu        sync.Mutex // guards pipelines
 	pipelines map[*commitPipeline]struct{}
@@ -55,8 +57,8 @@ func (f *commitFeed) committedIn(term uint64) (uint64, bool) {
 }
 
 // follow wraps the pipeline to one follower.
-func (f *commitFeed) follow(inner raft.AppendPipeline) raft.AppendPipeline {
-	p := &commitPipeline{AppendPipeline: inner, feed: f, wake: make(chan struct{}, 1), lock: make(chan struct{}, 1), closed: make(chan struct{})}
+func (f *commitFeed) follow(inner raft.AppendPipeline) *commitPipeline {
+	p := &commitPipeline{AppendPipeline: inner, feed: f, wake: make(chan struct{}, 1), early: make(chan []*raft.Log, 1), wrote: make(chan struct{}, 1), lock: make(chan struct{}, 1), closed: make(chan struct{})}
 	p.wg.Go(p.loop) // until Close
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -71,8 +73,10 @@ const noticeEvery = time.Millisecond
 // commitPipeline adds commit notices to the pipeline to one follower.
 type commitPipeline struct {
 	raft.AppendPipeline
-	feed *commitFeed
-	wake chan struct{} // buffer of 1
+	feed  *commitFeed
+	wake  chan struct{}    // buffer of 1
+	early chan []*raft.Log // buffer of 1; see early.go
+	wrote chan struct{}    // buffer of 1: feed.written was set
 
 	// lock guards sent and notified, and orders the requests, so it is held while
 	// one waits for room in the pipeline. It is a channel because the virtual time of
@@ -86,12 +90,37 @@ type commitPipeline struct {
 	wg        sync.WaitGroup
 }
 
-// AppendEntries implements raft.AppendPipeline.
+// AppendEntries implements raft.AppendPipeline. raft does not use the future that it
+// returns, but the answers of Consumer.
 func (p *commitPipeline) AppendEntries(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
 	p.lock <- struct{}{}
 	defer func() { <-p.lock }()
+	if len(req.Entries) > 0 && p.sent != nil && lastOf(req) <= lastOf(p.sent) {
+		return nil, nil // sent early
+	}
+	return p.sendLocked(req, resp)
+}
+
+func (p *commitPipeline) sendLocked(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
 	p.sent, p.notified = req, min(req.LeaderCommitIndex, lastOf(req))
 	return p.AppendPipeline.AppendEntries(req, resp)
+}
+
+// nextLocked returns a request without entries that follows the last one, with the
+// commit index that the follower may have.
+func (p *commitPipeline) nextLocked() *raft.AppendEntriesRequest {
+	req := *p.sent
+	req.PrevLogEntry, req.Entries = lastOf(p.sent), nil
+	if n := len(p.sent.Entries); n > 0 {
+		req.PrevLogTerm = p.sent.Entries[n-1].Term
+	}
+	req.LeaderCommitIndex = p.notified
+	// Beyond the entries sent on this pipeline the follower may have entries of an
+	// older leader, which the index must not commit.
+	if index, ok := p.feed.committedIn(req.Term); ok {
+		req.LeaderCommitIndex = max(p.notified, min(index, req.PrevLogEntry))
+	}
+	return &req
 }
 
 // lastOf is the last index up to which a follower that accepts the request has the
@@ -106,21 +135,27 @@ func lastOf(req *raft.AppendEntriesRequest) uint64 {
 func (p *commitPipeline) loop() {
 	interval := time.NewTimer(0)
 	defer interval.Stop()
+	waiting := false // a notice is
 	for {
+		var due <-chan time.Time
+		if waiting {
+			due = interval.C
+		}
+		ok := true
 		select {
 		case <-p.wake:
+			waiting = true
+		case <-due:
+			ok, waiting = p.notify(), false
+			interval.Reset(noticeEvery)
+		case logs := <-p.early:
+			ok = p.sendEarly(logs)
 		case <-p.closed:
 			return
 		}
-		select {
-		case <-interval.C:
-		case <-p.closed:
-			return
-		}
-		if !p.notify() {
+		if !ok {
 			return // raft sees the error too, and calls Close
 		}
-		interval.Reset(noticeEvery)
 	}
 }
 
@@ -132,21 +167,13 @@ func (p *commitPipeline) notify() bool {
 	if p.sent == nil {
 		return true
 	}
-	index, ok := p.feed.committedIn(p.sent.Term)
-	last := lastOf(p.sent)
-	// Beyond the entries sent on this pipeline the follower may have entries of an
-	// older leader, which the index must not commit.
-	if index = min(index, last); !ok || index <= p.notified {
+	req := p.nextLocked()
+	if req.LeaderCommitIndex <= p.notified {
 		return true
 	}
-	req := *p.sent
-	req.LeaderCommitIndex, req.Entries = index, nil
-	if n := len(p.sent.Entries); n > 0 {
-		req.PrevLogEntry, req.PrevLogTerm = last, p.sent.Entries[n-1].Term
-	}
 	// raft receives the answer like those to its own requests.
-	_, err := p.AppendPipeline.AppendEntries(&req, new(raft.AppendEntriesResponse))
-	p.notified = index
+	_, err := p.AppendPipeline.AppendEntries(req, new(raft.AppendEntriesResponse))
+	p.notified = req.LeaderCommitIndex
 	return err == nil
 }
 

@@ -1,7 +1,7 @@
 // Package rafttransport extends hashicorp/raft's network transport: a handshake by
 // cluster id on each connection, checks of each message before it reaches raft,
-// heartbeats answered outside raft's main loop, commits announced at once, and entries
-// sent at once to a node that was away.
+// heartbeats answered outside raft's main loop, entries sent while the leader writes
+// them, commits announced at once, and entries sent at once to a node that was away.
 //
 //	streams := rafttransport.NewStreams(rafttransport.StreamsConfig{…})
 //	t := rafttransport.New(rafttransport.Config{Streams: streams, …})

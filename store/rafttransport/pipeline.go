@@ -20,31 +20,33 @@ func (t *Transport) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAd
 }
 
 type pipeline struct {
-	raft.AppendPipeline
+	*commitPipeline
 	answers   chan raft.AppendFuture
 	closeOnce sync.Once
 	closed    chan struct{}
 }
 
-func newPipeline(inner raft.AppendPipeline) *pipeline {
-	p := &pipeline{AppendPipeline: inner, answers: make(chan raft.AppendFuture), closed: make(chan struct{})}
+func newPipeline(inner *commitPipeline) *pipeline {
+	p := &pipeline{commitPipeline: inner, answers: make(chan raft.AppendFuture), closed: make(chan struct{})}
 	go p.pump() // until Close
 	return p
 }
 
-// pump queues the answers that raft has not received. They are few: raft receives
-// them at once until it ends the pipeline.
+// pump queues the answers that raft has not received, in their order. They are few: raft
+// receives them at once until it ends the pipeline, apart from those to entries that
+// are still being written here.
 func (p *pipeline) pump() {
 	var queue []raft.AppendFuture
 	for {
 		var first raft.AppendFuture
 		var out chan<- raft.AppendFuture
-		if len(queue) > 0 {
+		if len(queue) > 0 && p.mayPass(queue[0]) {
 			first, out = queue[0], p.answers
 		}
 		select {
-		case f := <-p.AppendPipeline.Consumer():
+		case f := <-p.commitPipeline.Consumer():
 			queue = append(queue, f)
+		case <-p.wrote:
 		case out <- first:
 			queue = queue[1:]
 		case <-p.closed:
@@ -57,5 +59,5 @@ func (p *pipeline) Consumer() <-chan raft.AppendFuture { return p.answers }
 
 func (p *pipeline) Close() error {
 	p.closeOnce.Do(func() { close(p.closed) })
-	return p.AppendPipeline.Close()
+	return p.commitPipeline.Close()
 }

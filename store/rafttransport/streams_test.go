@@ -77,10 +77,13 @@ type answer struct {
 	n int
 }
 
+func (answer) Request() *raft.AppendEntriesRequest { return new(raft.AppendEntriesRequest) }
+
 func TestPipelineReceivesEveryAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		inner := &stuckPipeline{done: make(chan raft.AppendFuture)}
-		p := newPipeline(inner)
+		feed, _ := newFeed()
+		p := newPipeline(feed.follow(inner))
 		sent := 0
 		go func() {
 			for ; sent < 10; sent++ {

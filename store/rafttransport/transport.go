@@ -97,6 +97,14 @@ func (t *Transport) attach(node Node) { t.node.Store(&node) }
 // Advanced announces the new commit index to the followers. It does not block.
 func (t *Transport) Advanced() { t.commits.advanced() }
 
+// Writing offers the followers entries that this node is about to write to its log. It
+// does not block.
+func (t *Transport) Writing(logs []*raft.Log) { t.commits.writing(logs) }
+
+// Wrote notes the last of the entries that this node has written to its log. It
+// does not block.
+func (t *Transport) Wrote(index uint64) { t.commits.wroteUpTo(index) }
+
 // AppendEntries sends entries or a heartbeat, and records its send time if it was
 // answered in the leader's own term. If entries could not be sent, it returns when the
 // node answers heartbeats again; see awaitReturn.

@@ -81,8 +81,20 @@ var protections = []Mutant{
 		Note:  "Closed window: a newer leader's heartbeat has to come while the old one's main loop takes an entry. Tried: nemesis, 3 runs; stop-leaders, 15 runs.",
 	},
 	{
+		Name: "early-answer", Off: "raft gets the answers to entries that it is writing after the write",
+		Edits: []Edit{{"store/rafttransport/early.go", "lastOf(req) <= p.feed.written.Load()", "lastOf(req) > 0"}},
+		Tests: []Test{{"store/rafttransport", "TestAnswersWaitForTheWrite"}},
+		Note:  "Closed window: a pipeline has to end between an early answer and the end of the leader's write. No kind was tried.",
+	},
+	{
+		Name: "early-configuration", Off: "a change of the configuration is sent after the leader wrote it",
+		Edits: []Edit{{"store/rafttransport/early.go", "if l.Type != raft.LogCommand {", "if l.Type > raft.LogConfiguration {"}},
+		Tests: []Test{{"store/rafttransport", "TestEntriesAreSentBeforeTheyAreWritten"}},
+		Note:  "Closed window: an answer has to be counted between the leader's write and the new configuration, as raft's own order allows, too. No kind was tried.",
+	},
+	{
 		Name: "commit-cap", Off: "a notice of a commit goes no further than the entries that were sent",
-		Edits: []Edit{{"store/rafttransport/commits.go", "if index = min(index, last); !ok || index <= p.notified {", "if !ok || index <= p.notified {"}},
+		Edits: []Edit{{"store/rafttransport/commits.go", "max(p.notified, min(index, req.PrevLogEntry))", "max(p.notified, index)"}},
 		Tests: []Test{{"store/rafttransport", "TestCommitIsAnnounced"}},
 		Note:  "Closed window: a follower has to keep a deposed leader's entries behind those that a new leader's pipeline sent. Tried: partition-leader and nemesis, 3 runs each.",
 	},
