@@ -103,7 +103,11 @@ func (p *commitPipeline) AppendEntries(req *raft.AppendEntriesRequest, resp *raf
 
 func (p *commitPipeline) sendLocked(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
 	p.sent, p.notified = req, min(req.LeaderCommitIndex, lastOf(req))
-	return p.AppendPipeline.AppendEntries(req, resp)
+	future, err := p.AppendPipeline.AppendEntries(req, resp)
+	if err != nil {
+		p.sent = nil // so that raft's next request is not dropped, and raft sees the error
+	}
+	return future, err
 }
 
 // nextLocked returns a request without entries that follows the last one, with the

@@ -26,11 +26,12 @@ func newFeed() (feed *commitFeed, attach func(Node)) {
 type fakePipeline struct {
 	raft.AppendPipeline
 	sent []*raft.AppendEntriesRequest
+	err  error // of all that is sent
 }
 
 func (f *fakePipeline) AppendEntries(req *raft.AppendEntriesRequest, _ *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
 	f.sent = append(f.sent, req)
-	return nil, nil
+	return nil, f.err
 }
 
 func (f *fakePipeline) Close() error { return nil }

@@ -1,6 +1,8 @@
 package rafttransport
 
 import (
+	"errors"
+	"io"
 	"testing"
 	"testing/synctest"
 
@@ -77,6 +79,28 @@ func TestEntriesAreSentBeforeTheyAreWritten(t *testing.T) {
 			})
 		})
 	}
+}
+
+// raft learns from its own request that the connection broke while entries were sent early.
+func TestBrokenPipelineIsSeenAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inner := &fakePipeline{}
+		feed, attach := newFeed()
+		attach(committed(12, 7))
+		p := feed.follow(inner)
+		defer func() { _ = p.Close() }()
+		req := &raft.AppendEntriesRequest{Term: 7, PrevLogEntry: 12, PrevLogTerm: 7}
+		if _, err := p.AppendEntries(req, new(raft.AppendEntriesResponse)); err != nil {
+			t.Fatal(err)
+		}
+		inner.err = io.ErrClosedPipe
+		feed.writing(logsOf(7, 13, 14))
+		synctest.Wait()
+		req = &raft.AppendEntriesRequest{Term: 7, PrevLogEntry: 12, PrevLogTerm: 7, Entries: logsOf(7, 13, 14)}
+		if _, err := p.AppendEntries(req, new(raft.AppendEntriesResponse)); !errors.Is(err, io.ErrClosedPipe) || len(inner.sent) != 3 {
+			t.Errorf("raft's request with the same entries: %v, after %d messages", err, len(inner.sent))
+		}
+	})
 }
 
 // answered is the answer to a request.
