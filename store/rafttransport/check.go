@@ -89,6 +89,21 @@ func checkSnapshot(m *raft.InstallSnapshotRequest) error {
 	return checkConfiguration(m.Configuration)
 }
 
+// limitCommit lowers the commit index of a message to the last entry up to which a node
+// that accepts it has the leader's log, as in the Raft paper. Raft v1.8.0 lowers it to
+// the end of the node's log only, and there may be entries of another leader.
+//
+// Example: a deposed leader has an entry 13 that was never committed. The next leader,
+// with 12 entries, does not reach it, and pauses before it sends up to entry 12 again.
+// Meanwhile it writes and commits an entry 13 of its own. The message is then without
+// entries, after entry 12, with commit index 13, and the deposed leader would apply the
+// entry 13 that it has.
+func limitCommit(command any) {
+	if m, ok := command.(*raft.AppendEntriesRequest); ok {
+		m.LeaderCommitIndex = min(m.LeaderCommitIndex, m.PrevLogEntry+uint64(len(m.Entries))) // checkEntries: without gaps
+	}
+}
+
 // checkConfiguration decodes as raft does, and recovers its panic.
 func checkConfiguration(data []byte) (err error) {
 	defer func() {

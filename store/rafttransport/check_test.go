@@ -72,3 +72,34 @@ func TestMessagesThatRaftMustNotSee(t *testing.T) {
 		})
 	}
 }
+
+// raft gets no commit index beyond the entries that its log then has in common with the
+// leader's, also before Attach.
+func TestCommitIndexOfAMessage(t *testing.T) {
+	t.Parallel()
+	data := goodEntry(t)
+	entries := []*raft.Log{{Index: 6, Term: 3, Data: data}, {Index: 7, Term: 3, Data: data}}
+	for name, c := range map[string]struct {
+		entries      []*raft.Log
+		commit, want uint64
+	}{
+		"before its end":              {entries, 6, 6},
+		"beyond its entries":          {entries, 8, 7},
+		"without entries, before it":  {nil, 4, 4},
+		"without entries, and beyond": {nil, 8, 5},
+	} {
+		for _, attached := range []bool{true, false} {
+			tr := newTestTransport()
+			if attached {
+				tr.attach(follower(3))
+			}
+			go tr.Pass(raft.RPC{Command: &raft.AppendEntriesRequest{Term: 3, PrevLogEntry: 5, PrevLogTerm: 3, Entries: c.entries, LeaderCommitIndex: c.commit}})
+			if m, ok := (<-tr.Consumer()).Command.(*raft.AppendEntriesRequest); !ok || m.LeaderCommitIndex != c.want {
+				t.Errorf("%s, attached %v: raft gets %+v, want commit index %d", name, attached, m, c.want)
+			}
+			if err := tr.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}

@@ -18,9 +18,8 @@ import (
 // covers is committed, so a leader's entry of the same index and term is the same
 // entry. raft then finds the first conflicting entry and removes it and all later ones.
 //
-// The commit index is limited to the entries that the message has. The node could not
-// be elected with its old tail: the tail has an older term than what a majority
-// stored after it.
+// limitCommit keeps the old tail from being committed. The node could not be elected
+// with it: the tail has an older term than what a majority stored after it.
 func (t *Transport) continueAfterSnapshot(node Node, command any) {
 	m, ok := command.(*raft.AppendEntriesRequest)
 	if !ok || m.PrevLogEntry == 0 || node.LastIndex() <= m.PrevLogEntry {
@@ -29,9 +28,7 @@ func (t *Transport) continueAfterSnapshot(node Node, command any) {
 	if _, has := node.TermAt(m.PrevLogEntry); has || node.LastSnapshot() != (EntryID{m.PrevLogEntry, m.PrevLogTerm}) {
 		return
 	}
-	proven := m.PrevLogEntry + uint64(len(m.Entries)) // checkEntries: without gaps
 	m.PrevLogEntry, m.PrevLogTerm = 0, 0
-	m.LeaderCommitIndex = min(m.LeaderCommitIndex, proven)
 }
 
 // redundant answers a snapshot whose last entry is in the log, or that ends before this

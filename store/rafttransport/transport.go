@@ -166,6 +166,7 @@ func (t *Transport) pump() {
 // Pass passes a message to the main loop, or answers it itself if raft must not
 // receive it; false: the transport was closed.
 func (t *Transport) Pass(rpc raft.RPC) bool {
+	limitCommit(rpc.Command)
 	if at := t.node.Load(); at != nil {
 		node := *at
 		if err := checkCall(node.CurrentTerm(), rpc.Command); err != nil {
