@@ -2,10 +2,13 @@ package store_test
 
 import (
 	"fmt"
+	"net"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/werbenhu/registry/store"
 	"github.com/werbenhu/registry/store/storetest"
 )
 
@@ -53,4 +56,39 @@ func TestReturnedNodeCatchesUpAtOnce(t *testing.T) {
 			})
 		}
 	}
+}
+
+// The leader dials a node that is down until the node was removed.
+func TestRemovedNodeIsNotDialed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var dials atomic.Int64 // of n3
+		var c *storetest.Cluster
+		c = storetest.New(t, func(cfg *store.Config) {
+			bind := cfg.BindAdvertise
+			cfg.DialRaft = func(addr string, timeout time.Duration) (net.Conn, error) {
+				if addr == storetest.BindOf("n3") {
+					dials.Add(1)
+				}
+				return c.Net.Dial(bind, addr, timeout)
+			}
+		})
+		c.Three()
+		leader := leading(t, c, "n1")
+		c.Node("n3").Kill()
+		c.Write(setGroup("web", 64))
+		elapse(t, time.Now().Add(10*time.Second))
+		if dials.Swap(0) == 0 {
+			t.Fatal("no dial: the test shows nothing")
+		}
+		if err := leader.RemoveNode(c.Context(), "n3"); err != nil {
+			t.Fatal(err)
+		}
+		elapse(t, time.Now().Add(10*time.Second)) // the attempts under way
+		dials.Store(0)
+		elapse(t, time.Now().Add(time.Minute))
+		if n := dials.Load(); n != 0 {
+			t.Errorf("%d dials to a removed node within a minute", n)
+		}
+	})
 }

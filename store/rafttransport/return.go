@@ -2,6 +2,7 @@ package rafttransport
 
 import (
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,8 +27,8 @@ func (t *Transport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress,
 // an election timeout at most, so they find the node first. While the attempt waits
 // here, raft counts one failure for all the time that the node is away.
 //
-// It also returns when raft stops sending heartbeats in that term: the node was removed,
-// or this node does not lead any more.
+// It also returns once the node was removed, or this node does not lead in that term any
+// more: raft waits for the attempt, and sends heartbeats until it has returned.
 func (t *Transport) awaitReturn(id raft.ServerID, term uint64) {
 	// The next heartbeat ends within a dial, an answer, and the pause.
 	silence := time.NewTimer(3 * t.cfg.Timeout)
@@ -36,7 +37,7 @@ func (t *Transport) awaitReturn(id raft.ServerID, term uint64) {
 		b := t.sentBeats.next(id)
 		select {
 		case <-b.ended:
-			if b.answered || b.term != term {
+			if b.answered || b.term != term || !t.leads(id, term) {
 				return
 			}
 			silence.Reset(3 * t.cfg.Timeout)
@@ -46,6 +47,17 @@ func (t *Transport) awaitReturn(id raft.ServerID, term uint64) {
 			return
 		}
 	}
+}
+
+// leads reports whether this node leads that node in that term.
+func (t *Transport) leads(id raft.ServerID, term uint64) bool {
+	at := t.node.Load()
+	if at == nil {
+		return true // raft has just started
+	}
+	node := *at
+	return node.State() == raft.Leader && node.CurrentTerm() == term &&
+		slices.ContainsFunc(node.Members(), func(m raft.Server) bool { return m.ID == id })
 }
 
 // sentBeats tells those that wait how heartbeats to other nodes ended. Its zero value

@@ -26,6 +26,13 @@ func sendHeartbeat(tr *Transport, to raft.ServerID, term uint64) {
 	_ = tr.AppendEntries(to, raft.ServerAddress(to+":1"), &raft.AppendEntriesRequest{Term: term}, new(raft.AppendEntriesResponse))
 }
 
+// leading is a leader of that node.
+func leading(id raft.ServerID, term uint64) *fakeNode {
+	n := at(term, raft.Leader)
+	n.members = []raft.Server{{ID: id}}
+	return n
+}
+
 func returned(done <-chan struct{}) bool {
 	synctest.Wait()
 	select {
@@ -54,6 +61,9 @@ func TestEntriesAwaitTheNodesReturn(t *testing.T) {
 				sendHeartbeat(tr, "n2", 5)
 			}
 		}, true},
+		{"a heartbeat that failed, to a member", func(tr *Transport) { tr.attach(leading("n2", 5)); sendHeartbeat(tr, "n2", 5) }, true},
+		{"a heartbeat that failed, to a removed node", func(tr *Transport) { tr.attach(leading("n3", 5)); sendHeartbeat(tr, "n2", 5) }, false},
+		{"a heartbeat that failed, of a deposed leader", func(tr *Transport) { tr.attach(at(6, raft.Follower)); sendHeartbeat(tr, "n2", 5) }, false},
 		{"no heartbeat any more", func(*Transport) { after(3 * time.Second) }, false},
 		{"Close", func(tr *Transport) { _ = tr.Close() }, false},
 	} {
