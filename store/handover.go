@@ -29,7 +29,9 @@ func (s *Store) handOver(ctx context.Context) error {
 	return s.raft.LeadershipTransferToServer(to.ID, to.Address).Error()
 }
 
-// successor asks all other voters at once.
+// successor asks the voters at once. One that does not answer must not be raft's target:
+// while entries wait for its return (see package rafttransport), raft v1.8.0 takes one
+// request to transfer to it, and at the next one blocks and refuses all writes.
 func (s *Store) successor(ctx context.Context, voters []raft.Server) (best raft.Server, ok bool) {
 	ctx, cancel := context.WithTimeout(ctx, voterTimeout)
 	defer cancel()

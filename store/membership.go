@@ -269,7 +269,7 @@ func (s *Store) forgetNode(ctx context.Context, id string) error {
 
 // Transfer hands leadership over to the named voter, or to the one with the highest
 // applied index of those that answer. It returns [ErrUnknownNode] if there is no such
-// node, and [ErrMembership] if it is no voter.
+// node, [ErrMembership] if it is no voter, and [ErrBusy] if it does not answer.
 func (s *Store) Transfer(ctx context.Context, id string) error {
 	if _, err := s.leading(ctx); err != nil {
 		return err
@@ -292,6 +292,9 @@ func (s *Store) Transfer(ctx context.Context, id string) error {
 	}
 	for _, v := range voters {
 		if v.ID == raft.ServerID(id) {
+			if _, ok := s.successor(ctx, []raft.Server{v}); !ok {
+				return transferError(fmt.Errorf("node %q does not answer", id))
+			}
 			return transferError(s.raft.LeadershipTransferToServer(v.ID, v.Address).Error())
 		}
 	}
