@@ -35,7 +35,7 @@ func changesOfGroup(tb testing.TB, n int) (change func()) {
 // changesOfList is changesOfGroup for a watch of the list of n groups.
 func changesOfList(tb testing.TB, n int) (change func()) {
 	tb.Helper()
-	l := &groupList{groups: map[string]Group{}, changed: map[string]bool{}}
+	l := &groupList{groups: map[string]Group{}}
 	all := &registrypb.GroupList{Index: 1}
 	for i := range n {
 		all.Groups = append(all.Groups, &registrypb.Group{Name: fmt.Sprintf("g-%05d", i)})
@@ -51,6 +51,9 @@ func changesOfList(tb testing.TB, n int) (change func()) {
 		l.apply(&registrypb.GroupList{Index: index, Groups: []*registrypb.Group{g}}, false, false)
 		if e, ok := l.event(); !ok || e.Reset || len(e.Groups) != 1 || len(e.Removed) != 0 {
 			tb.Fatalf("event of one change: %+v, %v", e, ok)
+		}
+		if l.changed != nil {
+			tb.Fatal("the map of the changes outlives their event: after many, each event would go through its whole size")
 		}
 	}
 }

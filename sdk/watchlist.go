@@ -96,7 +96,7 @@ func (c *Client) WatchGroups(ctx context.Context) (*Watch[GroupsEvent], error) {
 	if err := c.open(); err != nil {
 		return nil, err
 	}
-	l := &groupList{groups: map[string]Group{}, changed: map[string]bool{}}
+	l := &groupList{groups: map[string]Group{}}
 	outage := func(err error) GroupsEvent { return GroupsEvent{Index: l.index, Err: err, Recovered: err == nil} }
 	return newWatch(ctx, c, l.event, outage, func(ctx context.Context, w *Watch[GroupsEvent]) error {
 		lowest := &minIndex{c: c}
@@ -132,7 +132,7 @@ type groupList struct {
 
 	started, shown bool
 	reset, rebuilt bool
-	changed        map[string]bool
+	changed        map[string]bool // names; nil after an event, since an emptied map keeps its size
 }
 
 // apply applies an event; a complete one has all groups.
@@ -140,6 +140,9 @@ func (l *groupList) apply(list *registrypb.GroupList, complete, rebuilt bool) {
 	l.started, l.index = true, list.GetIndex()
 	l.rebuilt = l.rebuilt || rebuilt
 	l.reset = l.reset || rebuilt
+	if l.changed == nil {
+		l.changed = map[string]bool{}
+	}
 	removed := map[string]bool{}
 	if complete {
 		for name := range l.groups {
@@ -164,7 +167,7 @@ func (l *groupList) apply(list *registrypb.GroupList, complete, rebuilt bool) {
 		l.reset = true
 	}
 	if l.reset {
-		clear(l.changed)
+		l.changed = nil
 	}
 }
 
@@ -184,8 +187,7 @@ func (l *groupList) event() (GroupsEvent, bool) {
 			e.Removed = append(e.Removed, name)
 		}
 	}
-	clear(l.changed)
-	l.shown, l.reset, l.rebuilt = true, false, false
+	l.shown, l.reset, l.rebuilt, l.changed = true, false, false, nil
 	return e, true
 }
 
