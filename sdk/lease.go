@@ -62,9 +62,9 @@ func (l *lease) interval(less jitter) time.Duration {
 	return time.Duration(float64(l.ttl) / 3 * float64(1-less))
 }
 
-// early is how long before it is due a lease may be renewed with others: as long as the
-// jitter is at most, so that leases registered together are in one message from their
-// first heartbeat.
+// early is how long before it is due a lease may be renewed with others: what the largest
+// jitter takes off, so that leases registered together are in one message from their first
+// heartbeat.
 func (l *lease) early() time.Duration { return l.ttl / 15 }
 
 // answerTimeout bounds the answer to a heartbeat: a quarter of the TTL leaves time to

@@ -26,7 +26,7 @@ export function interval(ttl, jitter) {
   return ttl / 3 * (1 - jitter);
 }
 
-/** early is how long before it is due a lease may be renewed with others: as long as the jitter is at most. */
+/** early is how long before it is due a lease may be renewed with others: what the largest jitter takes off. */
 function early(ttl) {
   return ttl / 15;
 }

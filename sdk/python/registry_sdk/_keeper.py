@@ -58,7 +58,7 @@ class Lease:
         return self.ttl / 3 * (1 - jitter)
 
     def early(self) -> float:
-        """How long before it is due it may be renewed with others: as long as the jitter is at most."""
+        """How long before it is due it may be renewed with others: what the largest jitter takes off."""
         return self.ttl / 15
 
 
