@@ -139,6 +139,7 @@ func damageMemory(c *cluster) (fires []string, end func()) {
 		c.t.Fatal(err)
 	}
 	const before, after, large = "127.0.0.1:8080", "127.0.0.1:8081", 64 << 20 // the heap's areas are not larger
+	found := 0
 	for area := range strings.Lines(string(areas)) {
 		var from, to int64
 		var mode string
@@ -152,7 +153,11 @@ func damageMemory(c *cluster) (fires []string, end func()) {
 			if _, err := mem.WriteAt([]byte(after), from+int64(i)); err != nil {
 				c.t.Fatal(err)
 			}
+			found++
 		}
+	}
+	if found == 0 {
+		c.t.Fatalf("the memory has no %s", before)
 	}
 	n.send(sigCont)
 	return []string{"RegistryReplicaDiffers " + n.addr}, func() {
