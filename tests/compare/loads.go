@@ -149,6 +149,9 @@ func measure(ctx context.Context, calls []call, duration time.Duration) (measure
 	return measurement{float64(done.Load()) / duration.Seconds(), all[len(all)/2], all[len(all)*99/100]}, nil
 }
 
+// newGroup is the group of what a load registers: one would reach the limit of a ring.
+func newGroup(i int) string { return fmt.Sprintf("new-%02d", i%groups) }
+
 func groupOf(i int) string  { return fmt.Sprintf("group-%02d", i%groups) }
 func memberOf(i int) string { return fmt.Sprintf("member-%08d", i) }
 func keyOf(i int) string    { return fmt.Sprintf("user-id-%d", i) }

@@ -83,7 +83,8 @@ func (r *registry) caller(l load, i int, client registrypb.RegistryClient) call 
 	switch {
 	case l.kind == register:
 		return func(ctx context.Context) (int, error) {
-			_, err := client.Register(ctx, registration("new", int(serial.Add(1))))
+			at := int(serial.Add(1))
+			_, err := client.Register(ctx, registration(newGroup(at), at))
 			return 1, err
 		}
 	case l.kind == heartbeat:
@@ -125,7 +126,7 @@ func (r *registry) clientCalls(l load) (calls []call, closeAll func(), err error
 		calls = append(calls, func(ctx context.Context) (int, error) {
 			n := int(serial.Add(1))
 			_, err := client.Register(ctx, sdk.Service{
-				Group: "new", ID: memberOf(n), Addr: "10.0.0.1:8080", TTL: time.Hour, Meta: map[string]string{"zone": strings.Repeat("z", 60)},
+				Group: newGroup(n), ID: memberOf(n), Addr: "10.0.0.1:8080", TTL: time.Hour, Meta: map[string]string{"zone": strings.Repeat("z", 60)},
 			})
 			return 1, err
 		})

@@ -89,7 +89,8 @@ func (e *etcd) caller(l load, i int, client *clientv3.Client) call {
 	switch {
 	case l.kind == register:
 		return func(ctx context.Context) (int, error) {
-			_, err := client.Put(ctx, "new/"+memberOf(int(serial.Add(1))), value)
+			at := int(serial.Add(1))
+			_, err := client.Put(ctx, newGroup(at)+"/"+memberOf(at), value)
 			return 1, err
 		}
 	case l.kind == heartbeat:
