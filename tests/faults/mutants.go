@@ -93,6 +93,12 @@ var protections = []Mutant{
 		Note:  "Closed window: an answer has to be counted between the leader's write and the new configuration, as raft's own order allows, too. No kind was tried.",
 	},
 	{
+		Name: "commit-limit", Off: "a message commits no more than it proves",
+		Edits: []Edit{{"store/rafttransport/transport.go", "limitCommit(rpc.Command)", "_ = limitCommit"}},
+		Tests: []Test{{"store", "TestFormerLeadersEntryIsNotCommitted"}},
+		Note:  "Closed window: a leader has to commit an entry in the pause before it sends again to a deposed one. No kind was tried.",
+	},
+	{
 		Name: "commit-cap", Off: "a notice of a commit goes no further than the entries that were sent",
 		Edits: []Edit{{"store/rafttransport/commits.go", "max(p.notified, min(index, req.PrevLogEntry))", "max(p.notified, index)"}},
 		Tests: []Test{{"store/rafttransport", "TestCommitIsAnnounced"}},
