@@ -35,12 +35,8 @@ func TestReturnedNodeCatchesUpAtOnce(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
 					c := storetest.New(t)
-					nodes := c.Three()
-					leader := c.Leader()
-					node := nodes[0]
-					if node == leader {
-						node = nodes[1]
-					}
+					c.Three()
+					node := follower(c)
 					tc.leave(c, node)
 					index := c.Write(register("web", "missed", time.Hour)).Index
 					elapse(t, time.Now().Add(away))

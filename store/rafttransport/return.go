@@ -37,7 +37,7 @@ func (t *Transport) awaitReturn(id raft.ServerID, term uint64) {
 		b := t.sentBeats.next(id)
 		select {
 		case <-b.ended:
-			if b.answered || b.term != term || !t.leads(id, term) {
+			if b.answered || !t.leads(id, term) {
 				return
 			}
 			silence.Reset(3 * t.cfg.Timeout)
@@ -67,11 +67,10 @@ type sentBeats struct {
 	waited map[raft.ServerID]*sentBeat // the next heartbeat, if anyone waits for it
 }
 
-// sentBeat is a heartbeat to another node. Its other fields are set before ended is closed.
+// sentBeat is a heartbeat to another node.
 type sentBeat struct {
 	ended    chan struct{}
-	term     uint64
-	answered bool
+	answered bool // set before ended is closed
 }
 
 // next returns the next heartbeat to the node that ends.
@@ -89,12 +88,12 @@ func (s *sentBeats) next(id raft.ServerID) *sentBeat {
 	return b
 }
 
-func (s *sentBeats) end(id raft.ServerID, term uint64, answered bool) {
+func (s *sentBeats) end(id raft.ServerID, answered bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if b := s.waited[id]; b != nil {
 		delete(s.waited, id)
-		b.term, b.answered = term, answered
+		b.answered = answered
 		close(b.ended)
 	}
 }

@@ -51,10 +51,10 @@ func TestEntriesAwaitTheNodesReturn(t *testing.T) {
 		do    func(tr *Transport)
 		waits bool
 	}{
-		{"an answered heartbeat", func(tr *Transport) { tr.sentBeats.end("n2", 5, true) }, false},
+		{"an answered heartbeat", func(tr *Transport) { tr.sentBeats.end("n2", true) }, false},
 		{"a heartbeat that failed", func(tr *Transport) { sendHeartbeat(tr, "n2", 5) }, true},
-		{"an answered heartbeat of another node", func(tr *Transport) { tr.sentBeats.end("n3", 5, true) }, true},
-		{"a heartbeat of another term", func(tr *Transport) { sendHeartbeat(tr, "n2", 6) }, false},
+		{"an answered heartbeat of another node", func(tr *Transport) { tr.sentBeats.end("n3", true) }, true},
+		{"a heartbeat that failed, of a later term", func(tr *Transport) { tr.attach(leading("n2", 6)); sendHeartbeat(tr, "n2", 6) }, false},
 		{"heartbeats that fail for a minute", func(tr *Transport) {
 			for range 60 {
 				after(time.Second)
@@ -64,6 +64,12 @@ func TestEntriesAwaitTheNodesReturn(t *testing.T) {
 		{"a heartbeat that failed, to a member", func(tr *Transport) { tr.attach(leading("n2", 5)); sendHeartbeat(tr, "n2", 5) }, true},
 		{"a heartbeat that failed, to a removed node", func(tr *Transport) { tr.attach(leading("n3", 5)); sendHeartbeat(tr, "n2", 5) }, false},
 		{"a heartbeat that failed, of a deposed leader", func(tr *Transport) { tr.attach(at(6, raft.Follower)); sendHeartbeat(tr, "n2", 5) }, false},
+		{"a heartbeat that failed, of a leader that stepped down", func(tr *Transport) {
+			n := leading("n2", 5)
+			n.state = raft.Follower
+			tr.attach(n)
+			sendHeartbeat(tr, "n2", 5)
+		}, false},
 		{"no heartbeat any more", func(*Transport) { after(3 * time.Second) }, false},
 		{"Close", func(tr *Transport) { _ = tr.Close() }, false},
 	} {
@@ -97,7 +103,7 @@ func TestSnapshotAwaitsTheNodesReturn(t *testing.T) {
 		if returned(done) {
 			t.Fatal("returned at once")
 		}
-		tr.sentBeats.end("n2", 5, true)
+		tr.sentBeats.end("n2", true)
 		if !returned(done) {
 			t.Error("waits")
 		}

@@ -119,7 +119,7 @@ func (t *Transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, a
 	}
 	switch {
 	case isHeartbeat(args):
-		t.sentBeats.end(id, args.Term, err == nil)
+		t.sentBeats.end(id, err == nil)
 	case err != nil:
 		t.awaitReturn(id, args.Term)
 	}
