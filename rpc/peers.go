@@ -51,9 +51,7 @@ func NewPeers(identity *peertls.Identity, options ...grpc.DialOption) *Peers {
 }
 
 // DialRaft opens a raft connection. It resolves the name at each call.
-func (p *Peers) DialRaft(address string, timeout time.Duration) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
+func (p *Peers) DialRaft(ctx context.Context, address string) (net.Conn, error) {
 	c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, err

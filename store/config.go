@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -41,8 +42,9 @@ type Config struct {
 
 	// Listener accepts the raft connections of other nodes.
 	Listener net.Listener
-	// DialRaft opens a raft connection to another node.
-	DialRaft func(address string, timeout time.Duration) (net.Conn, error)
+	// DialRaft opens a raft connection to another node. ctx ends with a timeout or with
+	// this node.
+	DialRaft func(ctx context.Context, address string) (net.Conn, error)
 	// Peers calls other nodes.
 	Peers Peers
 

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"net"
 	"time"
 
@@ -47,7 +48,7 @@ func guarded(between func()) func(*rafttransport.Transport, func(raft.RPC)) func
 func WrapStable(cfg *Config, wrap func(raft.StableStore) raft.StableStore) { cfg.wrapStable = wrap }
 
 // Caller returns a raft transport that uses a cluster's id.
-func Caller(cluster string, dial func(string, time.Duration) (net.Conn, error)) *raft.NetworkTransport {
+func Caller(cluster string, dial func(context.Context, string) (net.Conn, error)) *raft.NetworkTransport {
 	return raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream:  rafttransport.NewStreams(rafttransport.StreamsConfig{Listener: noListener{}, Dial: dial, ClusterID: func() string { return cluster }}),
 		Timeout: time.Minute, MaxPool: 1, MsgpackUseNewTimeFormat: true, Logger: hclog.NewNullLogger(),

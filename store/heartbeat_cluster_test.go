@@ -60,8 +60,8 @@ type unknownPeer struct {
 }
 
 func newUnknownPeer(t *testing.T, c *storetest.Cluster, to *storetest.Node) *unknownPeer {
-	s := &unknownPeer{store.Caller(to.ClusterID(), func(addr string, timeout time.Duration) (net.Conn, error) {
-		return c.Net.Dial("n9:7370", addr, timeout)
+	s := &unknownPeer{store.Caller(to.ClusterID(), func(ctx context.Context, addr string) (net.Conn, error) {
+		return c.Net.DialContext(ctx, "n9:7370", addr)
 	}), to}
 	t.Cleanup(func() {
 		_ = s.Close()

@@ -52,11 +52,11 @@ func (s *Store) probeLeader(ctx context.Context, since time.Time) {
 		return
 	}
 	for wait := probeEvery; wait < maxProbeWait && s.hasNoOtherLeader(leader); wait *= 2 {
-		if s.refusesConnections(string(leader)) {
+		if s.refusesConnections(ctx, string(leader)) {
 			if !pause(ctx, s.maxHeartbeatGap()+time.Duration(steps)*campaignStep) {
 				return
 			}
-			if s.hasNoOtherLeader(leader) && !s.raft.LastContact().After(since) && s.refusesConnections(string(leader)) && !s.knowsNewerTerm(ctx, id) {
+			if s.hasNoOtherLeader(leader) && !s.raft.LastContact().After(since) && s.refusesConnections(ctx, string(leader)) && !s.knowsNewerTerm(ctx, id) {
 				s.log.Info("the leader's process has ended; campaigning", "leader", string(id))
 				s.transport.Campaign()
 			}
@@ -144,8 +144,10 @@ func (s *Store) campaignOrder(leader raft.ServerID) (steps int, votes bool) {
 }
 
 // refusesConnections reports whether nothing listens at an address.
-func (s *Store) refusesConnections(addr string) bool {
-	c, err := s.cfg.DialRaft(addr, probeTimeout)
+func (s *Store) refusesConnections(ctx context.Context, addr string) bool {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	c, err := s.cfg.DialRaft(ctx, addr)
 	if err == nil {
 		_ = c.Close() // it listens
 		return false

@@ -124,11 +124,11 @@ func TestLeaderWithHeartbeatsStays(t *testing.T) {
 		var c *storetest.Cluster
 		c = storetest.New(t, func(cfg *store.Config) {
 			bind := cfg.BindAdvertise
-			cfg.DialRaft = func(addr string, timeout time.Duration) (net.Conn, error) {
+			cfg.DialRaft = func(ctx context.Context, addr string) (net.Conn, error) {
 				if to := refused.Load(); to != nil && *to == addr {
 					return nil, syscall.ECONNREFUSED
 				}
-				return c.Net.Dial(bind, addr, timeout)
+				return c.Net.DialContext(ctx, bind, addr)
 			}
 		})
 		c.Three()

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"sync/atomic"
@@ -62,11 +63,11 @@ func TestRemovedNodeIsNotDialed(t *testing.T) {
 		var c *storetest.Cluster
 		c = storetest.New(t, func(cfg *store.Config) {
 			bind := cfg.BindAdvertise
-			cfg.DialRaft = func(addr string, timeout time.Duration) (net.Conn, error) {
+			cfg.DialRaft = func(ctx context.Context, addr string) (net.Conn, error) {
 				if addr == storetest.BindOf("n3") {
 					dials.Add(1)
 				}
-				return c.Net.Dial(bind, addr, timeout)
+				return c.Net.DialContext(ctx, bind, addr)
 			}
 		})
 		c.Three()
@@ -87,4 +88,31 @@ func TestRemovedNodeIsNotDialed(t *testing.T) {
 			t.Errorf("%d dials to a removed node within a minute", n)
 		}
 	})
+}
+
+// Close does not wait for a message to a node that is cut off, nor for a dial.
+func TestCloseWithANodeCutOff(t *testing.T) {
+	for name, silent := range map[string]time.Duration{"while it waits for answers": 0, "while it dials": time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				const timeout = 10 * time.Second
+				c := storetest.New(t, func(cfg *store.Config) { cfg.ElectionTimeout = timeout })
+				c.Three()
+				leader := leading(t, c, "n1")
+				c.AwaitSame()
+				c.Net.Isolate(storetest.BindOf("n3"))
+				for i := range 10 { // so that messages wait for answers
+					c.Write(setGroup(fmt.Sprintf("web-%d", i), 64))
+				}
+				elapse(t, time.Now().Add(silent))
+				began := time.Now()
+				leader.Stop()
+				if took := time.Since(began); took > timeout/2 {
+					t.Errorf("it took %v", took)
+				}
+				c.Net.Heal()
+			})
+		})
+	}
 }

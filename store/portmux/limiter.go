@@ -87,7 +87,7 @@ func (l *Limiter) Admit(from net.Conn) *Conn {
 	c.source, c.at, c.waiting = s, l.pending.PushBack(c), s.pending.PushBack(c)
 	l.mu.Unlock()
 	if evicted != nil {
-		_ = abort(evicted.Conn) // its reader sees the error
+		_ = Abort(evicted.Conn) // its reader sees the error
 	}
 	return c
 }
@@ -138,13 +138,13 @@ func (l *Limiter) CloseAll() {
 	l.mu.Unlock()
 	for _, c := range all {
 		c.Leave()
-		_ = abort(c.Conn) // their readers see the error
+		_ = Abort(c.Conn) // their readers see the error
 	}
 }
 
-// abort closes a connection without TLS's last message, which waits for a caller that
+// Abort closes a connection without TLS's last message, which waits for a caller that
 // reads nothing.
-func abort(c net.Conn) error {
+func Abort(c net.Conn) error {
 	if t, ok := c.(*tls.Conn); ok {
 		return t.NetConn().Close()
 	}

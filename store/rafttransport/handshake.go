@@ -2,6 +2,7 @@ package rafttransport
 
 import (
 	"cmp"
+	"context"
 	"io"
 	"net"
 	"sync"
@@ -37,15 +38,17 @@ const (
 // NewStreams starts to accept connections, until Close.
 func NewStreams(cfg StreamsConfig) *Streams {
 	l := &Streams{cfg: cfg}
+	l.open, l.end = context.WithCancel(context.Background())
 	l.accepted, l.ended = make(chan net.Conn), make(chan struct{})
 	l.pending, l.established = portmux.NewLimiter(maxHandshakes), portmux.NewLimiter(MaxStreams)
 	l.wg.Go(l.acceptLoop)
 	return l
 }
 
-// Close closes the listener and all accepted connections.
+// Close closes the listener and all connections.
 func (l *Streams) Close() error {
 	err := l.cfg.Listener.Close()
+	l.end()
 	<-l.ended
 	l.pending.CloseAll()
 	l.established.CloseAll()

@@ -1,11 +1,14 @@
 package rafttransport
 
 import (
+	"context"
 	"errors"
 	"net"
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/werbenhu/registry/store/portmux"
 )
 
 // Streams is the raft.StreamLayer of a node. Its address is the advertised name, which
@@ -19,13 +22,15 @@ type Streams struct {
 	cfg StreamsConfig
 
 	handshakes
+	open context.Context // ends with Close
+	end  context.CancelFunc
 }
 
 // StreamsConfig configures the connections of raft.
 type StreamsConfig struct {
 	Listener  net.Listener
 	Advertise string // the node's own address, which may be a name
-	Dial      func(address string, timeout time.Duration) (net.Conn, error)
+	Dial      func(ctx context.Context, address string) (net.Conn, error)
 	// ClusterID returns the own cluster's id, of ClusterIDSize bytes; empty: none yet.
 	ClusterID func() string
 	// Foreign is called for connections from another cluster.
@@ -48,14 +53,19 @@ func (l *Streams) Dial(address raft.ServerAddress, timeout time.Duration) (net.C
 	if len(own) != ClusterIDSize {
 		return nil, ErrNoCluster
 	}
-	c, err := l.cfg.Dial(string(address), timeout)
+	ctx, cancel := context.WithTimeout(l.open, timeout)
+	defer cancel()
+	c, err := l.cfg.Dial(ctx, string(address))
 	if err != nil {
 		return nil, err
 	}
 	if err := errors.Join(c.SetWriteDeadline(time.Now().Add(timeout)), writeAll(c, own), c.SetWriteDeadline(time.Time{})); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	return &outboundConn{Conn: c, failed: l.cfg.Failed}, nil
+	// Raft's Shutdown waits for the answers to its messages, and a node that is cut off
+	// gives none before the timeout.
+	stop := context.AfterFunc(l.open, func() { _ = portmux.Abort(c) })
+	return &outboundConn{Conn: c, failed: l.cfg.Failed, stop: stop}, nil
 }
 
 // outboundConn sends nothing after the node has failed. Otherwise a leader that hangs in
@@ -64,6 +74,13 @@ func (l *Streams) Dial(address raft.ServerAddress, timeout time.Duration) (net.C
 type outboundConn struct {
 	net.Conn
 	failed <-chan struct{}
+	stop   func() bool // the abort with Streams.Close
+}
+
+// Close is called by raft.
+func (c *outboundConn) Close() error {
+	c.stop()
+	return c.Conn.Close()
 }
 
 func (c *outboundConn) Write(p []byte) (int, error) {

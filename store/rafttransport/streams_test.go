@@ -1,6 +1,7 @@
 package rafttransport
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -21,10 +22,10 @@ func (noStreams) Dial(raft.ServerAddress, time.Duration) (net.Conn, error) { ret
 
 func TestStreamLayerKeepsNames(t *testing.T) {
 	var dialled []string
-	l := &Streams{cfg: StreamsConfig{Listener: noStreams{}, Advertise: "node-1.example:7370", Dial: func(address string, _ time.Duration) (net.Conn, error) {
+	l := NewStreams(StreamsConfig{Listener: noStreams{}, Advertise: "node-1.example:7370", Dial: func(_ context.Context, address string) (net.Conn, error) {
 		dialled = append(dialled, address)
 		return nil, net.ErrClosed
-	}, ClusterID: func() string { return strings.Repeat("c", ClusterIDSize) }}}
+	}, ClusterID: func() string { return strings.Repeat("c", ClusterIDSize) }})
 	if l.Addr().String() != "node-1.example:7370" || l.Addr().Network() != "tcp" {
 		t.Errorf("address %s/%s", l.Addr().Network(), l.Addr())
 	}
@@ -128,7 +129,7 @@ func TestRaftCallsOfAnotherClusterAreRefused(t *testing.T) {
 				Listener:  newOneConn(here),
 				ClusterID: func() string { return tc.own }, Foreign: func(string) { foreign++ },
 			})
-			caller := &Streams{cfg: StreamsConfig{ClusterID: func() string { return tc.caller }, Dial: func(string, time.Duration) (net.Conn, error) { return there, nil }}}
+			caller := NewStreams(StreamsConfig{Listener: noStreams{}, ClusterID: func() string { return tc.caller }, Dial: func(context.Context, string) (net.Conn, error) { return there, nil }})
 			go func() {
 				if c, err := caller.Dial("n2:7370", time.Second); err == nil {
 					_, _ = c.Write([]byte{7})
@@ -157,7 +158,7 @@ func TestRaftCallsOfAnotherClusterAreRefused(t *testing.T) {
 			}
 		})
 	}
-	if _, err := (&Streams{cfg: StreamsConfig{ClusterID: func() string { return "" }}}).Dial("n2:7370", time.Second); !errors.Is(err, ErrNoCluster) {
+	if _, err := NewStreams(StreamsConfig{Listener: noStreams{}, ClusterID: func() string { return "" }}).Dial("n2:7370", time.Second); !errors.Is(err, ErrNoCluster) {
 		t.Errorf("a node of no cluster dials: %v", err)
 	}
 }

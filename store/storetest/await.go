@@ -14,8 +14,8 @@ import (
 	"github.com/werbenhu/registry/store"
 )
 
-func dialer(n *Network, from string) func(string, time.Duration) (net.Conn, error) {
-	return func(to string, timeout time.Duration) (net.Conn, error) { return n.Dial(from, to, timeout) }
+func dialer(n *Network, from string) func(context.Context, string) (net.Conn, error) {
+	return func(ctx context.Context, to string) (net.Conn, error) { return n.DialContext(ctx, from, to) }
 }
 
 // Context ends with the test or after Patience.

@@ -99,11 +99,16 @@ func (n *Network) Listen(addr string) (*Listener, error) {
 	return l, nil
 }
 
-// Dial connects two addresses. Across a cut it waits for the heal, for at most timeout,
-// as a TCP handshake that is retransmitted.
+// Dial is DialContext with a timeout.
 func (n *Network) Dial(from, to string, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
+	return n.DialContext(ctx, from, to)
+}
+
+// DialContext connects two addresses. Across a cut it waits for the heal, as a TCP
+// handshake that is retransmitted.
+func (n *Network) DialContext(ctx context.Context, from, to string) (net.Conn, error) {
 	if err := errors.Join(n.await(ctx, from, to), n.await(ctx, to, from)); err != nil {
 		return nil, err
 	}
