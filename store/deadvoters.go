@@ -108,7 +108,7 @@ type voterWatch struct {
 	since    time.Time // no time before counts
 	checked  time.Time // end of the last check
 	contacts map[raft.ServerID]time.Time
-	index    uint64 // committed at the last check
+	index    uint64 // committed a pause ago; a voter that has not applied it is behind
 }
 
 // removeDeadLoop runs on the leader.
@@ -120,11 +120,13 @@ func (s *Store) removeDeadLoop(l *leadership) {
 	w := &voterWatch{since: time.Now(), checked: time.Now()}
 	log := every(10 * time.Second)
 	for pause(l.ctx, s.checkVotersEvery()) {
+		index := s.raft.CommitIndex()
 		plan := s.checkVoters(l, w)
 		var err error
 		if removes(plan) {
-			err = s.removeDead(l, w)
+			err = s.removeDead(l, w) // checks against the same index
 		}
+		w.index = index
 		err = errors.Join(err, s.endRemovals(l))
 		if err != nil && l.ctx.Err() == nil && log() {
 			s.log.Warn("could not remove a dead voter", "error", err)
@@ -148,7 +150,6 @@ func (s *Store) checkVoters(l *leadership, w *voterWatch) []DeadVoter {
 	}
 	ctx, cancel := context.WithTimeout(l.ctx, voterTimeout)
 	defer cancel()
-	index := s.raft.CommitIndex()
 	var mu sync.Mutex // guards others
 	var others []voterCheck
 	s.eachPeer(voters, func(v raft.Server, node Target) {
@@ -171,7 +172,7 @@ func (s *Store) checkVoters(l *leadership, w *voterWatch) []DeadVoter {
 		w.since = now // this process was paused
 	}
 	w.note(others, now, s.staleness)
-	w.checked, w.index = now, index
+	w.checked = now
 	plan := removalRules{s.cfg.RemoveDeadAfter, s.cfg.MinVoters}.plan(now, w.since, others)
 	s.logDead(plan, others)
 	s.dead.publish(plan)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -272,6 +273,40 @@ func TestVoterIsKeptWhileAnotherIsNotHealthy(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A voter that applies entries a moment after the others is not behind, however many are
+// written.
+func TestDeadVoterIsRemovedUnderLoad(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var r removals
+		c := storetest.New(t, r.removing)
+		var slow string
+		var writes atomic.Bool
+		var applied atomic.Uint64 // half a second ago
+		c.Together(5, func(cfg *store.Config) {
+			cfg.Peers = faulty{c.Peers(cfg.BindAdvertise), func(_ context.Context, id string) (uint64, error, bool) {
+				return applied.Load(), nil, writes.Load() && id == slow
+			}}
+		})
+		down := followers(c)
+		slow = down[1].ID
+		var load sync.WaitGroup
+		load.Go(func() {
+			var indexes []uint64
+			for range 150 { // for 15 seconds
+				indexes = append(indexes, c.Write(register("web", "a", time.Minute)).Index)
+				applied.Store(indexes[max(0, len(indexes)-5)])
+				writes.Store(true)
+				time.Sleep(100 * time.Millisecond) // virtual
+			}
+		})
+		start := time.Now()
+		down[0].Kill()
+		r.lives(t, start, deadAfter+checkSlack, down[0].ID)
+		load.Wait()
+	})
 }
 
 // A node without a vote counts for no majority, and is not removed.

@@ -25,7 +25,8 @@ func TestDeadVoterIsRemoved(t *testing.T) {
 
 	began := time.Now()
 	dead.kill()
-	var said *registrypb.Removal
+	var last *registrypb.Removal
+	said := false // at times it says that a voter is behind, under load
 	eventually(t, patience, "the removal", func() error {
 		st, err := statusOf(t, asked.addr)
 		if err != nil {
@@ -36,12 +37,13 @@ func TestDeadVoterIsRemoved(t *testing.T) {
 			return nil
 		}
 		if r := st.Nodes[i].Removal; r != nil {
-			said = r
+			last = r
+			said = said || r.RemovedIn != nil && r.Kept == ""
 		}
 		return fmt.Errorf("%v", st.Nodes[i])
 	})
-	if took := time.Since(began); took < after || said.GetRemovedIn() == nil || said.GetKept() != "" {
-		t.Errorf("removed after %v, said before: %v", took, said)
+	if took := time.Since(began); took < after || !said {
+		t.Errorf("removed after %v, said before: %v", took, last)
 	}
 	t.Logf("removed after %v", ms(time.Since(began)))
 	c.becomes(c.ids()...)
