@@ -11,19 +11,29 @@ import (
 	"testing"
 )
 
+// command returns what it prints, without its warnings.
 func command(t *testing.T, name string, args ...string) string {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s %q: %v\n%s", name, args, err, out)
+	var out, warnings strings.Builder
+	cmd := exec.CommandContext(t.Context(), name, args...)
+	cmd.Stdout, cmd.Stderr = &out, &warnings
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%s %q: %v\n%s%s", name, args, err, &out, &warnings)
 	}
-	return string(out)
+	return out.String()
+}
+
+// rpm asks a package, with a database of its own: the user's may be in use.
+func rpm(t *testing.T, args ...string) string {
+	t.Helper()
+	return command(t, "rpm", append([]string{"--dbpath", t.TempDir()}, args...)...)
 }
 
 // Both packages have all files; that of Debian is installed, upgraded, removed and purged,
 // and its node runs under systemd.
 func TestPackages(t *testing.T) {
 	dir := t.TempDir()
+	t.Setenv("LC_ALL", "C") // for the words of dpkg and rpm
 	t.Setenv("VERSION", "v1.2.3-4-gabcdef0")
 	t.Setenv("SOURCE_DATE_EPOCH", "1700000000")
 	command(t, "./build", dir)
@@ -35,12 +45,12 @@ func TestPackages(t *testing.T) {
 		}
 		return found[0]
 	}
-	deb, rpm := one("registry_1.2.3+4.gabcdef0*.deb"), one("registry-1.2.3+4.gabcdef0*.rpm")
+	deb, redHat := one("registry_1.2.3+4.gabcdef0*.deb"), one("registry-1.2.3+4.gabcdef0*.rpm")
 	t.Run("the same bytes again", func(t *testing.T) {
 		again := t.TempDir()
 		t.Setenv("MANUAL", filepath.Join(again, "manual"))
 		command(t, "./build", again)
-		for _, file := range []string{deb, rpm} {
+		for _, file := range []string{deb, redHat} {
 			first, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)
@@ -74,15 +84,15 @@ func TestPackages(t *testing.T) {
 	})
 	t.Run("files of the rpm", func(t *testing.T) {
 		need(t, "rpm")
-		check(t, command(t, "rpm", "-qlp", rpm), "/usr/share/zsh/site-functions/_registry")
+		check(t, rpm(t, "-qlp", redHat), "/usr/share/zsh/site-functions/_registry")
 	})
 	t.Run("the rpm is as the deb", func(t *testing.T) {
 		need(t, "dpkg-deb")
 		need(t, "rpm")
-		sameFiles(t, deb, rpm)
-		sameScripts(t, deb, rpm)
-		command(t, "rpm", "-K", "--nosignature", rpm)
-		if needs := command(t, "rpm", "-qp", "--requires", rpm); !strings.Contains(needs, "shadow-utils\n") {
+		sameFiles(t, deb, redHat)
+		sameScripts(t, deb, redHat)
+		rpm(t, "-K", "--nosignature", redHat)
+		if needs := rpm(t, "-qp", "--requires", redHat); !strings.Contains(needs, "shadow-utils\n") {
 			t.Errorf("for useradd: it needs %q", needs)
 		}
 	})
@@ -121,7 +131,7 @@ func onThisSystem(t *testing.T, namespaces []string, script ...string) {
 
 // sameFiles compares the files, with mode, owner and size, and those of them that are
 // settings, which an upgrade leaves alone.
-func sameFiles(t *testing.T, deb, rpm string) {
+func sameFiles(t *testing.T, deb, redHat string) {
 	t.Helper()
 	type file struct{ mode, owner, size string }
 	inDeb, inRPM := make(map[string]file), make(map[string]file)
@@ -137,7 +147,7 @@ func sameFiles(t *testing.T, deb, rpm string) {
 		}
 	}
 	var settings strings.Builder
-	for line := range strings.Lines(command(t, "rpm", "-qp", "--qf", `[%{FILEMODES:perms} %{FILEUSERNAME}/%{FILEGROUPNAME} %{FILESIZES} %{FILENAMES} %{FILEFLAGS:fflags}\n]`, rpm)) {
+	for line := range strings.Lines(rpm(t, "-qp", "--qf", `[%{FILEMODES:perms} %{FILEUSERNAME}/%{FILEGROUPNAME} %{FILESIZES} %{FILENAMES} %{FILEFLAGS:fflags}\n]`, redHat)) {
 		f := strings.Fields(line)
 		if inRPM[f[3]] = (file{f[0], f[1], f[2]}); f[0][0] == 'd' {
 			inRPM[f[3]] = file{f[0], f[1], "0"}
@@ -155,9 +165,9 @@ func sameFiles(t *testing.T, deb, rpm string) {
 }
 
 // sameScripts looks for the scripts, and for no others, in both packages.
-func sameScripts(t *testing.T, deb, rpm string) {
+func sameScripts(t *testing.T, deb, redHat string) {
 	t.Helper()
-	all := command(t, "rpm", "-qp", "--scripts", rpm)
+	all := rpm(t, "-qp", "--scripts", redHat)
 	if n := strings.Count(all, " scriptlet ("); n != 3 {
 		t.Errorf("%d scripts in the rpm", n)
 	}
