@@ -21,11 +21,12 @@ func main() {
 	groups := flag.String("groups", "1000", "groups that they are spread over, comma-separated")
 	virtualNodes := flag.Int("virtual-nodes", 0, "of each group, a power of two from 64 to 4096; 0: the default")
 	beat := flag.Int("beat", 100_000, "leases that beat at the end and lose their leader, at most; 0: none")
+	saves := flag.Int("saves", 0, "rounds of 8 s in which writes are measured without and beside saves of snapshots")
 	asJSON := flag.Bool("json", false, "print an object for each row")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *members, *groups, size{virtualNodes: *virtualNodes, beat: *beat}, *asJSON); err != nil {
+	if err := run(ctx, *members, *groups, size{virtualNodes: *virtualNodes, beat: *beat, saves: *saves}, *asJSON); err != nil {
 		fmt.Fprintln(os.Stderr, "scale:", err)
 		stop()
 		os.Exit(1)

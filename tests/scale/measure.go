@@ -24,7 +24,7 @@ const (
 )
 
 // size is what a run is of. virtualNodes are those of each group; 0: the default.
-type size struct{ members, groups, virtualNodes, beat int }
+type size struct{ members, groups, virtualNodes, beat, saves int }
 
 // result is a row of the table.
 type result struct {
@@ -36,15 +36,16 @@ type result struct {
 	RSS          int64   `json:"rss_bytes"` // of the node with most, after the registrations
 	Snapshot     int     `json:"snapshot_bytes"`
 	Save         float64 `json:"save_seconds"`
-	Restart      float64 `json:"restart_seconds"`
-	Join         float64 `json:"join_seconds"`
-	Beating      int     `json:"leases_that_beat"`
-	Processor    float64 `json:"leader_processors"` // while they beat
-	Failover     float64 `json:"failover_seconds"`  // from the loss of the leader until all had beaten again
-	Peak         int64   `json:"peak_rss_bytes"`    // of any node, at any time
+	besideSaves
+	Restart   float64 `json:"restart_seconds"`
+	Join      float64 `json:"join_seconds"`
+	Beating   int     `json:"leases_that_beat"`
+	Processor float64 `json:"leader_processors"` // while they beat
+	Failover  float64 `json:"failover_seconds"`  // from the loss of the leader until all had beaten again
+	Peak      int64   `json:"peak_rss_bytes"`    // of any node, at any time
 }
 
-const header = "members\tgroups\tmembers/s\tRSS of a node\tsnapshot\tsave\trestart\tjoin\tbeating\tleader's processor\tall beat after its loss\tpeak RSS\tno more because\t"
+const header = "members\tgroups\tmembers/s\tRSS of a node\tsnapshot\tsave\twrites p99\tbeside saves\tsave beside writes\trestore\trestart\tjoin\tbeating\tleader's processor\tall beat after its loss\tpeak RSS\tno more because\t"
 
 func (r result) String() string {
 	beats := "-\t-"
@@ -52,8 +53,8 @@ func (r result) String() string {
 		beats = fmt.Sprintf("%.2f\t%.1fs", r.Processor, r.Failover)
 	}
 	mb := func(bytes int64) string { return fmt.Sprintf("%.0f MB", float64(bytes)/1e6) }
-	return fmt.Sprintf("%d\t%d\t%.0f\t%s\t%.1f MB\t%.2fs\t%.1fs\t%.1fs\t%d\t%s\t%s\t%s\t", r.Members, r.Groups, r.PerSecond, mb(r.RSS),
-		float64(r.Snapshot)/1e6, r.Save, r.Restart, r.Join, r.Beating, beats, mb(r.Peak), r.Refused)
+	return fmt.Sprintf("%d\t%d\t%.0f\t%s\t%.1f MB\t%.2fs\t%s\t%.1fs\t%.1fs\t%d\t%s\t%s\t%s\t", r.Members, r.Groups, r.PerSecond, mb(r.RSS),
+		float64(r.Snapshot)/1e6, r.Save, r.besideSaves, r.Restart, r.Join, r.Beating, beats, mb(r.Peak), r.Refused)
 }
 
 // measure fills three new nodes and returns their row.
@@ -88,6 +89,10 @@ func measure(ctx context.Context, program, dir string, of size) (r result, err e
 	}{
 		{"find the leader", nil, func() error { leader, err := nodes.Leader(ctx); follower = (leader + 1) % systems.Nodes; return err }},
 		{"save", &r.Save, func() (err error) { r.Snapshot, err = save(ctx, nodes, follower); return err }},
+		{"saves beside writes", nil, func() (err error) {
+			r.besideSaves, err = measureSaves(ctx, program, dir, nodes, of.saves)
+			return err
+		}},
 		{"restart", &r.Restart, func() error { return nodes.Restart(ctx, follower) }},
 		{"join", &r.Join, func() error { return nodes.Join(ctx, "n4", filepath.Join(dir, "n4")) }},
 		{"beat", nil, func() error {

@@ -13,11 +13,12 @@ func TestMeasure(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Run("all members", func(t *testing.T) {
-		row, err := measure(t.Context(), program, t.TempDir(), size{members: 2_000, groups: 10})
+		row, err := measure(t.Context(), program, t.TempDir(), size{members: 2_000, groups: 10, saves: 1})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if row.Members != 2_000 || row.Refused != "" || row.Snapshot == 0 || row.Peak < row.RSS {
+		if row.Members != 2_000 || row.Refused != "" || row.Snapshot == 0 || row.Peak < row.RSS ||
+			row.Saves == 0 || row.P99 <= 0 || row.Beside <= 0 || row.besideSaves.Save <= 0 || row.Restore <= 0 {
 			t.Errorf("%+v", row)
 		}
 		if got, want := strings.Count(row.String(), "\t"), strings.Count(header, "\t"); got != want {
