@@ -16,7 +16,7 @@ from .errors import __all__ as _errors
 from .hashring import HashRing, Params, RingMember
 from .registration import Event, Registration
 from .ring import Ring, RingStats, View
-from .types import Answer, Group, Member, NodeStatus, Receipt, Status
+from .types import Answer, Group, Member, NodeStatus, Receipt, Removal, Status
 from .watch import GroupEvent, Watch
 from .watchlist import GroupsEvent, GroupsWatch, Node, NodesEvent, NodesWatch, PrefixWatch
 
@@ -24,6 +24,6 @@ __version__ = "0.1.0"
 
 __all__ = [
     *_errors, "Answer", "Client", "Event", "Group", "GroupEvent", "GroupsEvent", "GroupsWatch", "HashRing", "Member", "Node",
-    "NodeStatus", "NodesEvent", "NodesWatch", "Params", "PrefixWatch", "Receipt", "Registration", "Ring", "RingMember", "RingStats",
-    "Status", "View", "Watch",
+    "NodeStatus", "NodesEvent", "NodesWatch", "Params", "PrefixWatch", "Receipt", "Registration", "Removal", "Ring", "RingMember",
+    "RingStats", "Status", "View", "Watch",
 ]  # fmt: skip

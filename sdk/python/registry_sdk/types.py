@@ -86,6 +86,18 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Removal:
+    """What the leader does with a voter that it does not reach."""
+
+    #: Seconds since the last contact, or since the leader leads.
+    unreachable: float = 0.0
+    #: Seconds until the leader removes the voter, if nothing changes; None if it does not.
+    removed_in: Optional[float] = None
+    #: Why the leader does not remove the voter: a rule of -remove-dead-after. Empty: it does.
+    kept: str = ""
+
+
+@dataclass(frozen=True)
 class NodeStatus:
     """One node of a cluster."""
 
@@ -114,6 +126,8 @@ class NodeStatus:
     error: str = ""
     #: For the operator: a state that differs from the others', a disk that is nearly full.
     alarms: Tuple[str, ...] = ()
+    #: Set for a voter that the leader does not reach, if the leader removes dead voters.
+    removal: Optional[Removal] = None
 
 
 @dataclass(frozen=True)
@@ -196,5 +210,7 @@ def status_from(s: Mapping[str, Any]) -> Status:
             fields[name] = int(fields.get(name) or "0", 16)
         fields["lag"] = parse_duration(fields.get("lag")) or 0.0
         fields["alarms"] = tuple(fields.get("alarms") or ())
+        if r := fields.get("removal"):
+            fields["removal"] = Removal(parse_duration(r.get("unreachable")) or 0.0, parse_duration(r.get("removed_in")), r.get("kept", ""))
         nodes.append(NodeStatus(**fields))
     return Status(s["cluster"], s["cluster_id"], s["leader"], s["term"], tuple(nodes))

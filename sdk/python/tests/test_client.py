@@ -10,7 +10,7 @@ from unittest import mock
 
 import registry_sdk as sdk
 from registry_sdk import _call, _identity, _pool, _refresh
-from registry_sdk.types import format_duration, parse_duration
+from registry_sdk.types import format_duration, parse_duration, status_from
 
 from . import fake
 
@@ -414,6 +414,17 @@ class Text(unittest.TestCase):
             with self.assertRaises(sdk.RegistryError):
                 parse_duration(bad)
         self.assertEqual(format_duration("op", "ttl", 1.5), "1500000000ns")
+
+    def test_removal(self) -> None:
+        for given, want in (
+            (None, None),
+            ({"unreachable": "3s", "removed_in": "0s", "kept": ""}, sdk.Removal(3.0, 0.0, "")),
+            ({"unreachable": "3s", "removed_in": None, "kept": "n2 is behind"}, sdk.Removal(3.0, None, "n2 is behind")),
+        ):
+            node = {"id": "n1", "digest": "ff", "lag": "1s", "removal": given}
+            status = status_from({"cluster": "c", "cluster_id": "", "leader": "n1", "term": 1, "nodes": [node]})
+            self.assertEqual(status.nodes[0].removal, want)
+            self.assertEqual(status.nodes[0].digest, 255)
 
     def test_backoff(self) -> None:
         for round, most in ((0, 0.05), (1, 0.1), (9, 1.0), (10**6, 1.0)):
