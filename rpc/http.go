@@ -160,14 +160,14 @@ func (h *httpServer) readyz(w http.ResponseWriter, r *http.Request) {
 func maxLag(query string) (limit time.Duration, limited bool, err error) {
 	values, err := url.ParseQuery(query)
 	if err != nil {
-		return 0, false, &fsm.FieldError{Field: "query", Limit: "max_lag=DURATION", Got: strconv.Quote(query)}
+		return 0, false, &fsm.FieldError{Field: "query", Limit: "max_lag=DURATION", Got: fmt.Sprintf("%.64q", query)}
 	}
 	for name, given := range values {
 		if name != "max_lag" || len(given) != 1 {
-			return 0, false, &fsm.FieldError{Field: "query", Limit: "max_lag=DURATION, once", Got: strconv.Quote(query)}
+			return 0, false, &fsm.FieldError{Field: "query", Limit: "max_lag=DURATION, once", Got: fmt.Sprintf("%.64q", query)}
 		}
 		if limit, err = time.ParseDuration(given[0]); err != nil || limit < 0 {
-			return 0, false, &fsm.FieldError{Field: "max_lag", Limit: "a duration, for instance 10s", Got: strconv.Quote(given[0])}
+			return 0, false, &fsm.FieldError{Field: "max_lag", Limit: "a duration, for instance 10s", Got: fmt.Sprintf("%.64q", given[0])}
 		}
 		limited = true
 	}

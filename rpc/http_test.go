@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -38,6 +39,11 @@ func TestMaxLag(t *testing.T) {
 			t.Errorf("%q: %v, want an error of %q", query, err, want.bad)
 		} else if !bad && (limit != want.limit || asked != want.asked) {
 			t.Errorf("%q: %v, %t, want %v, %t", query, limit, asked, want.limit, want.asked)
+		}
+	}
+	for _, query := range []string{"max_lag=", "%"} {
+		if _, _, err := maxLag(query + strings.Repeat("x", 60_000)); err == nil || len(err.Error()) > 200 {
+			t.Errorf("%.20q…: an error of %d bytes", query, len(err.Error()))
 		}
 	}
 }
