@@ -13,7 +13,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
@@ -79,7 +78,7 @@ type Server struct {
 	nodes   *grpc.Server
 	http    *httpServer
 	watches httpWatches
-	health  *health.Server
+	health  *healthService
 
 	sessions *auth.Sessions
 	failures *auth.Failures
@@ -105,7 +104,7 @@ type Server struct {
 
 // New returns a server without listeners. It fails if a method has no permission.
 func New(cfg Config) (*Server, error) {
-	s := &Server{store: cfg.Store, peers: cfg.Peers, log: cfg.Logger, health: health.NewServer(), metrics: cfg.Metrics, limits: cfg.Limits.withDefaults(), sessions: auth.NewSessions(), failures: auth.NewFailures(), audit: cfg.Audit, diagnosis: cfg.Diagnosis, gatherer: cfg.Gatherer}
+	s := &Server{store: cfg.Store, peers: cfg.Peers, log: cfg.Logger, health: newHealthService(cfg.Store), metrics: cfg.Metrics, limits: cfg.Limits.withDefaults(), sessions: auth.NewSessions(), failures: auth.NewFailures(), audit: cfg.Audit, diagnosis: cfg.Diagnosis, gatherer: cfg.Gatherer}
 	if s.metrics == nil {
 		s.metrics = metrics.New()
 	}
@@ -134,7 +133,7 @@ func New(cfg Config) (*Server, error) {
 	calls.AddMethods(clientCalls, metrics.ClientPort, s.clients)
 	calls.AddMethods(nodeCalls, metrics.NodePort, s.nodes)
 	s.http = newHTTPServer(s, cfg.Gatherer)
-	s.setHealth(grpc_health_v1.HealthCheckResponse_NOT_SERVING)
+	s.health.update()
 	s.term.Store(&leaderTerm{ctx: s.forwards})
 	s.serving.Store(&s.ctx)
 	s.wg.Go(s.followReadiness)
@@ -196,7 +195,7 @@ func (s *Server) logEnd(what string, err error) {
 	}
 }
 
-// followReadiness updates the health service, and ends the watches when the node stops
+// followReadiness tells the watchers of the health service, and ends the watches when the node stops
 // serving because its state is wrong.
 func (s *Server) followReadiness() {
 	end := func(error) {}
@@ -205,6 +204,7 @@ func (s *Server) followReadiness() {
 	served := false
 	for {
 		changed := s.store.ServingChanged()
+		s.health.update()
 		err := s.store.Serving()
 		if serves := err == nil; serves != served {
 			served = serves
@@ -212,9 +212,7 @@ func (s *Server) followReadiness() {
 				ctx, cancel := context.WithCancelCause(s.ctx)
 				s.serving.Store(&ctx)
 				end = cancel
-				s.setHealth(grpc_health_v1.HealthCheckResponse_SERVING)
 			} else {
-				s.setHealth(grpc_health_v1.HealthCheckResponse_NOT_SERVING)
 				end(err)
 				s.pages.forget()
 			}
@@ -224,12 +222,6 @@ func (s *Server) followReadiness() {
 		case <-s.ctx.Done():
 			return
 		}
-	}
-}
-
-func (s *Server) setHealth(to grpc_health_v1.HealthCheckResponse_ServingStatus) {
-	for _, service := range []string{"", registrypb.Registry_ServiceDesc.ServiceName, registrypb.Cluster_ServiceDesc.ServiceName} {
-		s.health.SetServingStatus(service, to)
 	}
 }
 
