@@ -232,3 +232,18 @@ func (s *Store) DeleteEmpty(ctx context.Context, state *fsm.State) error {
 	_, due := emptyGroups{}.next(state, time.Now(), 0)
 	return s.deleteEmpty(ctx, due)
 }
+
+// BeforeApply is called with the last of the committed entries that this node is about to
+// apply.
+func (s *Store) BeforeApply(f func(index uint64)) {
+	s.fsm.mu.Lock()
+	defer s.fsm.mu.Unlock()
+	s.fsm.committed = func(index, _ uint64) { f(index) }
+}
+
+// Entry is an entry of the log.
+func (s *Store) Entry(index uint64) (raft.Log, error) {
+	var l raft.Log
+	err := s.logs.GetLog(index, &l)
+	return l, err
+}

@@ -13,6 +13,7 @@ import (
 type stream struct {
 	net      *Network
 	from, to string
+	born     int // crashes of both ends before
 
 	mu       sync.Mutex // guards the rest
 	buf      []byte
@@ -21,8 +22,8 @@ type stream struct {
 	wake     chan struct{} // closed and replaced by every change
 }
 
-func newStream(n *Network, from, to string) *stream {
-	return &stream{net: n, from: from, to: to, wake: make(chan struct{})}
+func newStream(n *Network, from, to string, born int) *stream {
+	return &stream{net: n, from: from, to: to, born: born, wake: make(chan struct{})}
 }
 
 func (s *stream) change(f func()) {
@@ -33,7 +34,13 @@ func (s *stream) change(f func()) {
 	s.wake = make(chan struct{})
 }
 
+// lost reports whether one end has crashed.
+func (s *stream) lost() bool { return s.net.crashesOf(s.from, s.to) != s.born }
+
 func (s *stream) write(p []byte) (n int, err error) {
+	if s.lost() {
+		return 0, io.ErrClosedPipe
+	}
 	s.change(func() {
 		if s.finished || s.broken {
 			err = io.ErrClosedPipe
@@ -53,6 +60,8 @@ func (s *stream) take(p []byte, open bool) (n int, wake <-chan struct{}, err err
 	case s.broken:
 		return 0, nil, net.ErrClosed
 	case !open:
+	case s.lost():
+		return 0, nil, io.EOF
 	case len(s.buf) > 0:
 		n := copy(p, s.buf)
 		s.buf = s.buf[n:]

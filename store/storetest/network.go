@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -18,7 +20,8 @@ type Network struct {
 	listeners map[string]*Listener
 	cut       map[direction]bool
 	isolated  map[string]bool
-	changed   chan struct{} // closed and replaced by every cut and heal
+	crashes   map[string]int // of an address
+	changed   chan struct{}  // closed and replaced by every cut and heal
 }
 
 type direction struct{ from, to string }
@@ -29,6 +32,7 @@ func NewNetwork() *Network {
 		listeners: make(map[string]*Listener),
 		cut:       make(map[direction]bool),
 		isolated:  make(map[string]bool),
+		crashes:   make(map[string]int),
 		changed:   make(chan struct{}),
 	}
 }
@@ -41,14 +45,30 @@ func (n *Network) Cut(from, to string) {
 // Isolate cuts all directions to and from an address.
 func (n *Network) Isolate(addr string) { n.change(func() { n.isolated[addr] = true }) }
 
+// Crash isolates an address and breaks its connections, as the end of its machine does:
+// what is on the way is lost. The other ends see it after Join.
+func (n *Network) Crash(addr string) {
+	n.change(func() {
+		n.isolated[addr] = true
+		n.crashes[addr]++
+	})
+}
+
+// crashesOf counts the crashes of two addresses.
+func (n *Network) crashesOf(a, b string) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.crashes[a] + n.crashes[b]
+}
+
 // Join ends the isolation of an address.
 func (n *Network) Join(addr string) { n.change(func() { delete(n.isolated, addr) }) }
 
-// Heal ends all cuts and isolations.
-func (n *Network) Heal() {
+// Heal ends all cuts and isolations, but isolations of the named addresses.
+func (n *Network) Heal(but ...string) {
 	n.change(func() {
 		clear(n.cut)
-		clear(n.isolated)
+		maps.DeleteFunc(n.isolated, func(addr string, _ bool) bool { return !slices.Contains(but, addr) })
 	})
 }
 
@@ -109,6 +129,7 @@ func (n *Network) Dial(from, to string, timeout time.Duration) (net.Conn, error)
 // DialContext connects two addresses. Across a cut it waits for the heal, as a TCP
 // handshake that is retransmitted.
 func (n *Network) DialContext(ctx context.Context, from, to string) (net.Conn, error) {
+	born := n.crashesOf(from, to)
 	if err := errors.Join(n.await(ctx, from, to), n.await(ctx, to, from)); err != nil {
 		return nil, err
 	}
@@ -118,7 +139,7 @@ func (n *Network) DialContext(ctx context.Context, from, to string) (net.Conn, e
 	if l == nil {
 		return nil, fmt.Errorf("dial %s: %w", to, ErrRefused)
 	}
-	there, back := newStream(n, from, to), newStream(n, to, from)
+	there, back := newStream(n, from, to, born), newStream(n, to, from, born)
 	select {
 	case l.conns <- &conn{in: there, out: back, local: to, remote: from}:
 		return &conn{in: back, out: there, local: from, remote: to}, nil

@@ -87,6 +87,29 @@ func TestCutAndHeal(t *testing.T) {
 	})
 }
 
+func TestCrashLosesWhatIsOnTheWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := NewNetwork()
+		a, b := connect(t, n)
+		n.Cut("a:1", "b:1")
+		_, _ = a.Write([]byte("lost"))
+		n.Crash("a:1")
+		n.Heal("a:1")
+		if got, err := read(t, b); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("while the address is isolated: %q, %v", got, err)
+		}
+		n.Join("a:1")
+		if got, err := read(t, b); err != io.EOF {
+			t.Errorf("after it joined: %q, %v, want the end", got, err)
+		}
+		if _, err := a.Write([]byte("x")); err == nil {
+			t.Error("the crashed end writes")
+		}
+		_ = a.Close()
+		_ = b.Close()
+	})
+}
+
 func TestDeadlineMoves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := NewNetwork()
