@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/werbenhu/registry/rpc/registrypb"
@@ -81,11 +83,48 @@ func (r *registry) calls(l load, leader int) (calls []call, closeAll func(), err
 func (r *registry) caller(l load, i int, client registrypb.RegistryClient) call {
 	n := i * 1_000_003
 	switch {
+	case l.kind == register && l.batch > 0:
+		return func(ctx context.Context) (int, error) {
+			req := &registrypb.RegisterManyRequest{}
+			for range l.batch {
+				at := int(serial.Add(1))
+				req.Registrations = append(req.Registrations, registration(newGroup(at), at))
+			}
+			resp, err := client.RegisterMany(ctx, req)
+			for _, r := range resp.GetResults() {
+				if f := r.GetFailure(); f != nil {
+					err = errors.New(f.Message)
+				}
+			}
+			return l.batch, err
+		}
 	case l.kind == register:
 		return func(ctx context.Context) (int, error) {
 			at := int(serial.Add(1))
 			_, err := client.Register(ctx, registration(newGroup(at), at))
 			return 1, err
+		}
+	case l.kind == heartbeat && l.batch > 0:
+		var stream grpc.BidiStreamingClient[registrypb.HeartbeatRequest, registrypb.HeartbeatResponse]
+		return func(ctx context.Context) (_ int, err error) {
+			if stream == nil {
+				if stream, err = client.HeartbeatStream(ctx); err != nil {
+					return 0, err
+				}
+			}
+			req := &registrypb.HeartbeatRequest{}
+			for range l.batch {
+				n++
+				req.LeaseIds = append(req.LeaseIds, r.leases[n%leases])
+			}
+			if err := stream.Send(req); err != nil {
+				return 0, err
+			}
+			resp, err := stream.Recv()
+			if err == nil && len(resp.Lost) > 0 {
+				err = fmt.Errorf("%d leases lost", len(resp.Lost))
+			}
+			return l.batch, err
 		}
 	case l.kind == heartbeat:
 		return func(ctx context.Context) (int, error) {

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/werbenhu/registry/tests/systems"
@@ -87,11 +89,46 @@ func (e *etcd) calls(l load, leader int) (calls []call, closeAll func(), err err
 func (e *etcd) caller(l load, i int, client *clientv3.Client) call {
 	n := i * 1_000_003
 	switch {
+	case l.kind == register && l.batch > 0:
+		return func(ctx context.Context) (int, error) {
+			puts := make([]clientv3.Op, l.batch)
+			for i := range puts {
+				at := int(serial.Add(1))
+				puts[i] = clientv3.OpPut(newGroup(at)+"/"+memberOf(at), value)
+			}
+			_, err := client.Txn(ctx).Then(puts...).Commit()
+			return l.batch, err
+		}
 	case l.kind == register:
 		return func(ctx context.Context) (int, error) {
 			at := int(serial.Add(1))
 			_, err := client.Put(ctx, newGroup(at)+"/"+memberOf(at), value)
 			return 1, err
+		}
+	case l.kind == heartbeat && l.batch > 0:
+		var stream etcdserverpb.Lease_LeaseKeepAliveClient
+		return func(ctx context.Context) (_ int, err error) {
+			if stream == nil { // as that of the client, which sends a message for each lease
+				if stream, err = etcdserverpb.NewLeaseClient(client.ActiveConnection()).LeaseKeepAlive(ctx); err != nil {
+					return 0, err
+				}
+			}
+			for range l.batch {
+				n++
+				if err := stream.Send(&etcdserverpb.LeaseKeepAliveRequest{ID: int64(e.leases[n%leases])}); err != nil {
+					return 0, err
+				}
+			}
+			for range l.batch {
+				resp, err := stream.Recv()
+				if err == nil && resp.TTL <= 0 {
+					err = fmt.Errorf("lease %x lost", resp.ID)
+				}
+				if err != nil {
+					return 0, err
+				}
+			}
+			return l.batch, nil
 		}
 	case l.kind == heartbeat:
 		return func(ctx context.Context) (int, error) {
