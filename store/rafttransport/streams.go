@@ -56,6 +56,9 @@ func (l *Streams) Dial(address raft.ServerAddress, timeout time.Duration) (net.C
 	ctx, cancel := context.WithTimeout(l.open, timeout)
 	defer cancel()
 	c, err := l.cfg.Dial(ctx, string(address))
+	if err != nil && l.open.Err() != nil {
+		return nil, errors.Join(net.ErrClosed, err) // Close ended the dial
+	}
 	if err != nil {
 		return nil, err
 	}

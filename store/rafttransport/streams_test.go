@@ -37,6 +37,46 @@ func TestStreamLayerKeepsNames(t *testing.T) {
 	}
 }
 
+// Close ends dials and connections of this node, and later ones.
+func TestCloseEndsOutboundStreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		here, there := net.Pipe()
+		defer func() { _ = there.Close() }()
+		go func() { _, _ = io.Copy(io.Discard, there) }()
+		l := NewStreams(StreamsConfig{Listener: noStreams{}, ClusterID: func() string { return strings.Repeat("c", ClusterIDSize) }, Dial: func(ctx context.Context, address string) (net.Conn, error) {
+			if address == "n2:7370" {
+				return here, nil
+			}
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}})
+		c, err := l.Dial("n2:7370", time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 2)
+		go func() { _, err := c.Read(make([]byte, 1)); ended <- err }()
+		go func() { _, err := l.Dial("n3:7370", time.Minute); ended <- err }()
+		synctest.Wait()
+		began := time.Now()
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if err := <-ended; !errors.Is(err, net.ErrClosed) && !errors.Is(err, io.ErrClosedPipe) {
+				t.Errorf("it ended with %v", err)
+			}
+		}
+		if _, err := l.Dial("n3:7370", time.Minute); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("a later dial: %v", err)
+		}
+		if took := time.Since(began); took != 0 {
+			t.Errorf("it took %v", took)
+		}
+		_ = c.Close()
+	})
+}
+
 func TestSilentRaftConnectionEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		here, there := net.Pipe()
