@@ -146,14 +146,18 @@ func needsMounts(*Env) error {
 	return errors.Join(err, os.Remove(dir))
 }
 
+// diskMiB is the size of a small disk. With room on it again, it takes what the others have
+// written meanwhile, in whole segments of the log, and is above the low-water mark.
+const diskMiB = 320
+
 // smallDisk moves the data of a node that does not run to a disk of its own.
 // The returned functions make room on it, and move the data back.
-func smallDisk(n *cluster.Node, mebibytes int) (room, back func() error, err error) {
+func smallDisk(n *cluster.Node) (room, back func() error, err error) {
 	aside := n.Dir + ".aside"
 	if err := errors.Join(os.Rename(n.Dir, aside), os.Mkdir(n.Dir, 0o700)); err != nil {
 		return nil, nil, err
 	}
-	if err := unix.Mount("registry-faults", n.Dir, "tmpfs", 0, fmt.Sprintf("size=%dm", mebibytes)); err != nil {
+	if err := unix.Mount("registry-faults", n.Dir, "tmpfs", 0, fmt.Sprintf("size=%dm", diskMiB)); err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("mount: %w", err), os.Remove(n.Dir), os.Rename(aside, n.Dir))
 	}
 	if err := errors.Join(os.CopyFS(n.Dir, os.DirFS(aside)), punch(filepath.Join(n.Dir, "raft.db"))); err != nil {

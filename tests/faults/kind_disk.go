@@ -108,7 +108,7 @@ func fullDisk(leads bool) func(context.Context, *Run) error {
 		if err := n.Kill(); err != nil {
 			return err
 		}
-		room, back, err := smallDisk(n, 48)
+		room, back, err := smallDisk(n)
 		if err != nil {
 			return err
 		}
@@ -146,19 +146,22 @@ func fullDisk(leads bool) func(context.Context, *Run) error {
 // reached: the log's file has pages that are free, and a node with a full disk
 // goes on until it has used them up.
 func (r *Run) growLog(ctx context.Context, via *cluster.Node) (stop func()) {
-	const callers, calls = 4, 2000
+	const callers, calls, batch = 4, 40, 50
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	for i := range callers {
 		wg.Go(func() {
-			req := &registrypb.RegisterRequest{
-				Group: fmt.Sprintf("large-%d", r.Seed), Id: fmt.Sprint("caller-", i), Addr: "10.8.0.1:80",
-				Ttl: durationpb.New(time.Hour), Instance: fmt.Appendf(nil, "caller-%d--------", i),
-			}
 			for n := 0; n < calls && ctx.Err() == nil; n++ {
-				req.Meta = map[string]string{"x": strings.Repeat(string(rune('a'+n%26)), 8000)}
-				call, done := context.WithTimeout(ctx, 2*time.Second)
-				_, _ = via.Registry().Register(call, req) // that it is tried is enough
+				req := &registrypb.RegisterManyRequest{}
+				for m := range batch { // an entry each
+					id := fmt.Sprintf("caller-%d-%02d", i, m)
+					req.Registrations = append(req.Registrations, &registrypb.RegisterRequest{
+						Group: fmt.Sprintf("large-%d", r.Seed), Id: id, Addr: "10.8.0.1:80", Ttl: durationpb.New(time.Hour),
+						Instance: fmt.Appendf(nil, "%-16s", id), Meta: map[string]string{"x": strings.Repeat(string(rune('a'+n%26)), 8000)},
+					})
+				}
+				call, done := context.WithTimeout(ctx, 5*time.Second)
+				_, _ = via.Registry().RegisterMany(call, req) // that it is tried is enough
 				done()
 			}
 		})
