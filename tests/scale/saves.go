@@ -40,7 +40,8 @@ func (b besideSaves) String() string {
 
 // measureSaves registers at the leader in rounds, alternately without and beside saves from
 // another node, one after the other. Then the last file is restored. Saves and the
-// restoration are made by the command, in a process of its own.
+// restoration are made by the command, in a process of its own, with nice, as
+// docs/operations/backup.md advises.
 func measureSaves(ctx context.Context, program, dir string, nodes *systems.Registry, rounds int) (b besideSaves, err error) {
 	if rounds == 0 {
 		return b, nil
@@ -52,7 +53,7 @@ func measureSaves(ctx context.Context, program, dir string, nodes *systems.Regis
 	file, from := filepath.Join(dir, "saved"), nodes.Addrs[(leader+1)%systems.Nodes]
 	snapshot := func(command string, args ...string) (time.Duration, error) {
 		began := time.Now()
-		out, err := exec.CommandContext(ctx, program, append([]string{"snapshot", command, "-registries", from}, args...)...).CombinedOutput()
+		out, err := exec.CommandContext(ctx, "nice", append([]string{"-n", "19", program, "snapshot", command, "-registries", from}, args...)...).CombinedOutput()
 		if err != nil {
 			return 0, fmt.Errorf("snapshot %s %q: %w\n%s", command, args, err, out)
 		}
