@@ -73,8 +73,11 @@ func (r *Registry) ready(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if st.Leader == "" || len(st.Nodes) != Nodes { // none, in no cluster yet
+			return fmt.Errorf("%v", st)
+		}
 		for _, n := range st.Nodes {
-			if st.Leader == "" || len(st.Nodes) != Nodes || !n.Voter || !n.Ready {
+			if !n.Voter || !n.Ready {
 				return fmt.Errorf("%v", st)
 			}
 		}
