@@ -204,19 +204,18 @@ func (s *Server) followReadiness() {
 	served := false
 	for {
 		changed := s.store.ServingChanged()
-		s.health.update()
 		err := s.store.Serving()
-		if serves := err == nil; serves != served {
-			served = serves
-			if serves {
-				ctx, cancel := context.WithCancelCause(s.ctx)
-				s.serving.Store(&ctx)
-				end = cancel
-			} else {
-				end(err)
-				s.pages.forget()
-			}
+		if err == nil && !served { // before its watchers are told, who may watch groups then
+			ctx, cancel := context.WithCancelCause(s.ctx)
+			s.serving.Store(&ctx)
+			end = cancel
 		}
+		s.health.update()
+		if err != nil && served {
+			end(err)
+			s.pages.forget()
+		}
+		served = err == nil
 		select {
 		case <-changed:
 		case <-s.ctx.Done():
