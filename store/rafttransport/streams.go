@@ -62,12 +62,13 @@ func (l *Streams) Dial(address raft.ServerAddress, timeout time.Duration) (net.C
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(c.SetWriteDeadline(time.Now().Add(timeout)), writeAll(c, own), c.SetWriteDeadline(time.Time{})); err != nil {
-		return nil, errors.Join(err, c.Close())
-	}
 	// Raft's Shutdown waits for the answers to its messages, and a node that is cut off
 	// gives none before the timeout.
 	stop := context.AfterFunc(l.open, func() { _ = portmux.Abort(c) })
+	if err := errors.Join(c.SetWriteDeadline(time.Now().Add(timeout)), writeAll(c, own), c.SetWriteDeadline(time.Time{})); err != nil {
+		stop()
+		return nil, errors.Join(err, c.Close())
+	}
 	return &outboundConn{Conn: c, failed: l.cfg.Failed, stop: stop}, nil
 }
 
