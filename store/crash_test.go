@@ -106,10 +106,11 @@ var aftermaths = []aftermath{othersGoOn, holderAway, allCrash}
 // and all nodes have the same state.
 func TestCrashPoints(t *testing.T) {
 	t.Parallel()
-	for _, p := range crashPoints {
+	for i, p := range crashPoints {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
 			rng := seed.Rand(t)
+			rng = rand.New(rand.NewPCG(rng.Uint64(), uint64(i))) // not the same for all points
 			if testing.Short() && rng.IntN(3) > 0 {
 				t.Skip("a third of the points, as with the race detector")
 			}
@@ -176,22 +177,29 @@ func TestCrashSimulationFindsALostWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newCrashSim(t, seed.Rand(t))
 		s.unsynced = true
-		for !s.attempt(crashPoint{when: afterAnswer, reach: 1}, holderAway, func() {
-			ops := s.finish(t)
-			t.Log("members whose operations no order explains:", notLinearizable(ops))
-			if len(lost(s.c.Leader(), ops)) == 0 {
-				t.Error("the loss of an acknowledged write was not found")
+		for range attempts {
+			if s.attempt(crashPoint{when: afterAnswer, reach: 1}, holderAway, func() {
+				ops := s.finish(t)
+				t.Log("members whose operations no order explains:", notLinearizable(ops))
+				if len(lost(s.c.Leader(), ops)) == 0 {
+					t.Error("the loss of an acknowledged write was not found")
+				}
+			}) {
+				return
 			}
-		}) {
 		}
+		t.Error("never reached")
 	})
 }
+
+// attempts bounds how often a point is tried, which the callers may not reach at once.
+const attempts = 30
 
 // round lets a node crash at the point, and waits until all is well again.
 func (s *crashSim) round(p crashPoint, after aftermath) {
 	s.t.Helper()
 	s.t.Logf("round: %s; %s", p.name, after)
-	for range 30 {
+	for range attempts {
 		if s.attempt(p, after, nil) {
 			return
 		}

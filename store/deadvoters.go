@@ -108,7 +108,7 @@ type voterWatch struct {
 	since    time.Time // no time before counts
 	checked  time.Time // end of the last check
 	contacts map[raft.ServerID]time.Time
-	index    uint64 // committed a pause ago; a voter that has not applied it is behind
+	index    uint64 // committed a pause ago or more; a voter that has not applied it is behind
 }
 
 // removeDeadLoop runs on the leader.

@@ -46,7 +46,7 @@ func (n *Network) Cut(from, to string) {
 func (n *Network) Isolate(addr string) { n.change(func() { n.isolated[addr] = true }) }
 
 // Crash isolates an address and breaks its connections, as the end of its machine does:
-// what is on the way is lost. The other ends see it after Join.
+// what is on the way is lost. The other ends see it after Join, or at their next write.
 func (n *Network) Crash(addr string) {
 	n.change(func() {
 		n.isolated[addr] = true

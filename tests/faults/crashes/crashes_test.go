@@ -6,6 +6,7 @@ package crashes
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -18,7 +19,11 @@ import (
 
 func TestCrashHistories(t *testing.T) {
 	dir := t.TempDir()
-	cmd, err := source.Go(t.Context(), "test", "-count=1", "-timeout=5m", "-run", "^(TestCrashPoints|TestRandomCrashes)$", "./store", "-crash-histories="+dir)
+	least := 20 // histories
+	if testing.Short() {
+		least = 5
+	}
+	cmd, err := source.Go(t.Context(), "test", "-count=1", "-timeout=5m", "-run", "^(TestCrashPoints|TestRandomCrashes)$", "./store", "-crash-histories="+dir, fmt.Sprintf("-short=%t", testing.Short()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,7 +31,7 @@ func TestCrashHistories(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	paths, err := filepath.Glob(filepath.Join(dir, "*.json"))
-	if err != nil || len(paths) < 20 {
+	if err != nil || len(paths) < least {
 		t.Fatalf("%d histories, %v", len(paths), err)
 	}
 	operations := 0
