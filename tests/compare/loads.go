@@ -44,7 +44,7 @@ var loads = []load{
 	{"match, linearizable, 64 callers, all nodes", matchLinearizable, allNodes, 64, 0},
 	{"heartbeat of one lease, 64 callers, all nodes", heartbeat, allNodes, 64, 0},
 	{"heartbeat of one lease, 64 callers, at the leader", heartbeat, atLeader, 64, 0},
-	{"heartbeats on streams, 64 callers, 1,000 leases each, at the leader", heartbeat, atLeader, 64, 1000},
+	{"heartbeats on streams, 64 callers, 1,000 leases a message, at the leader", heartbeat, atLeader, 64, 1000},
 	{"registration, 1 caller, all nodes", register, allNodes, 1, 0},
 	{"registration, 64 callers, all nodes", register, allNodes, 64, 0},
 	{"registration, 64 callers, at the leader", register, atLeader, 64, 0},

@@ -15,7 +15,7 @@ import (
 	"github.com/werbenhu/registry/tests/systems"
 )
 
-// Registrations at the leader beside saves: 400 a second.
+// Registrations at the leader beside saves: at most 400 a second.
 const (
 	writers    = 8
 	writeEvery = 20 * time.Millisecond
