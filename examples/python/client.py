@@ -25,6 +25,8 @@ def unknown(error):
 class Stop(Exception):  # a signal came
     pass
 
+stopped = threading.Event()  # gRPC makes an error of its own of a Stop that comes while it reads an answer
+
 class Nodes:
     def __init__(self, addrs, cluster):
         self.addrs, self.stubs, self.index = addrs, {}, 0  # the highest log index that was seen
@@ -84,11 +86,12 @@ class Nodes:
 
 def stop(*_):
     for s in signal.SIGTERM, signal.SIGINT: signal.signal(s, signal.SIG_DFL)  # the next one ends the process
+    stopped.set()
     raise Stop
 
 def keep(nodes, me, addr, key):  # until a signal comes, or the registration is refused
     lease = None
-    while True:
+    while not stopped.is_set():
         beat = lease and nodes.call("Heartbeat", pb.HeartbeatRequest(lease_ids=[lease]), 10 * TTL, TTL / 4)
         if not beat or beat.lost:  # the same instance again: CONFLICT or FENCED if another process has the id
             lease = nodes.write("Register", pb.RegisterRequest(addr=addr, ttl={"seconds": TTL}, **me)).lease_id
@@ -105,11 +108,13 @@ def main(addrs, group, id, addr, key):
     me = dict(group=group, id=id, instance=os.urandom(16))
     try:
         keep(nodes, me, addr, key)
-    except Stop:
-        if not nodes.answered:
-            return  # nothing was registered
-        answer = nodes.write("Deregister", pb.DeregisterRequest(keep_held=True, **me), patience=2)
-        print("deregistered" if answer.removed else "ended; held by an operator, or gone before", flush=True)
+    except (Stop, grpc.RpcError):
+        if not stopped.is_set():
+            raise
+    if not nodes.answered:
+        return  # nothing was registered
+    answer = nodes.write("Deregister", pb.DeregisterRequest(keep_held=True, **me), patience=2)
+    print("deregistered" if answer.removed else "ended; held by an operator, or gone before", flush=True)
 
 if __name__ == "__main__":
     if len(sys.argv) != 6:

@@ -151,4 +151,33 @@ func TestPythonClient(t *testing.T) {
 	if m := memberOf(t, others[0].addr, "web", "py-1"); m != nil {
 		t.Errorf("still there: %v", m)
 	}
+
+	if err := os.WriteFile(filepath.Join(dir, "interrupted.py"), []byte(interruptedClient), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	fourth := start(t, command{name: "python-fourth", path: interpreter, dir: dir, args: []string{"interrupted.py", nodes, "web", "py-1", "127.0.0.1:8080", "user-1"}})
+	all = append(all, fourth)
+	fourth.says("deregistered", patience)
+	if code := fourth.ends(patience); code != 0 {
+		t.Errorf("interrupted while it reads an answer: exit code %d", code)
+	}
 }
+
+// interruptedClient is the program with a signal that comes while gRPC reads an answer.
+const interruptedClient = `
+import os, signal, sys
+import client, registry_pb2, registry_pb2_grpc
+
+class Answers:
+    class MatchResponse:
+        @staticmethod
+        def FromString(data):
+            os.kill(os.getpid(), signal.SIGINT)
+            return registry_pb2.MatchResponse.FromString(data)
+
+    def __getattr__(self, name):
+        return getattr(registry_pb2, name)
+
+registry_pb2_grpc.registry__pb2 = Answers()
+client.main(*sys.argv[1:])
+`
