@@ -109,11 +109,15 @@ class PrefixWatch(BaseWatch[GroupEvent]):
                         missing[name] = receipt
         except RegistryError as error:
             raise BehindError(f"groups may have been deleted, and the leader did not answer: {error}") from error
+        lost = False
         for name, r in missing.items():
             tracker = self._trackers[name]
             deleted = tracker.deleted_at(r.index, r.cluster_id)
             step = Step(index=r.index, cluster=r.cluster_id, unknown=True, deleted=deleted, rebuilt=not deleted)
+            lost = lost or not deleted
             self._apply(name, tracker, step)
+        if lost:  # this stream may be of before, and have the groups that are gone
+            raise BehindError("the cluster lost its log")
 
     def _event(self) -> Optional[GroupEvent]:
         if not self._queue:

@@ -183,6 +183,10 @@ class Handler(BaseHTTPRequestHandler):
         self.node.sockets.add(self.request)
         super().setup()
 
+    def runs(self) -> bool:
+        """Says that the node was not stopped since this connection came; it may have been started again."""
+        return self.node.running and self.node.server is self.server
+
     def finish(self) -> None:
         self.node.sockets.discard(self.request)
         try:
@@ -210,6 +214,8 @@ class Handler(BaseHTTPRequestHandler):
         while self.node.silent.is_set() and self.node.running:
             time.sleep(0.01)
         try:
+            if not self.runs():
+                raise Drop
             self._check()
             if self.node.fault is not None:
                 self.node.fault(self.command, url.path, args)
@@ -283,9 +289,11 @@ class Handler(BaseHTTPRequestHandler):
         return self._match(group, args)
 
     def _page(self, args: Dict[str, Any], name: str, items: List[Any], group: Any) -> Dict[str, Any]:
-        size, start = min(int(args["page_size"]), 3), int(args.get("page_token") or 0)
-        token = str(start + size) if start + size < len(items) else ""
-        return {name: items[start : start + size], "next_page_token": token, "receipt": self._receipt(group)}
+        # As of a node: the name of the last item, so that no item is left out when one before it goes.
+        size, key, after = min(int(args["page_size"]), 3), {"groups": "name", "members": "id"}[name], args.get("page_token", "")
+        items = [i for i in items if i[key] > after]
+        token = items[size - 1][key] if size < len(items) else ""
+        return {name: items[:size], "next_page_token": token, "receipt": self._receipt(group)}
 
     def _match(self, group: Dict[str, Any], args: Dict[str, Any]) -> Dict[str, Any]:
         ring, n = ring_of(group), int(args.get("n") or 1)
@@ -356,7 +364,7 @@ class Handler(BaseHTTPRequestHandler):
         node, cluster = self.node, self.cluster
         interval = float(args["progress_interval"].rstrip("s")) / 10
         send = self._sender(args)
-        while node.running and not node.silent.is_set():
+        while self.runs() and not node.silent.is_set():
             with cluster.lock:
                 state, nodes = node.state.copy(), self._nodes()
             send(state, nodes)
@@ -364,7 +372,7 @@ class Handler(BaseHTTPRequestHandler):
             with cluster.lock:
                 if node.state.index == state.index and nodes == self._nodes():
                     cluster.lock.wait(interval)
-        if node.running:
+        if self.runs():
             raise Drop
 
     def _nodes(self) -> Dict[str, Any]:
