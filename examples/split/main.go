@@ -57,7 +57,8 @@ func run(ctx context.Context, list, table, addr string, connect []sdk.Option) (e
 		return err
 	case <-ctx.Done():
 	}
-	drain, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	// Shutdown waits 5 s for a connection that has sent nothing yet.
+	drain, cancel := context.WithTimeout(context.Background(), 8*time.Second)
 	defer cancel()
 	return srv.Shutdown(drain)
 }

@@ -76,7 +76,8 @@ func run(ctx context.Context, registries, addr string, s sdk.Service, hold time.
 	go func() { served <- srv.Serve(lis) }()
 	err = serve(ctx, registries, s, hold, served, opts)
 	// The member is deregistered or held: now finish what is under way.
-	drain, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	// Shutdown waits 5 s for a connection that has sent nothing yet.
+	drain, cancel := context.WithTimeout(context.Background(), 8*time.Second)
 	defer cancel()
 	return errors.Join(err, srv.Shutdown(drain))
 }
