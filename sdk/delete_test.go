@@ -165,6 +165,40 @@ func TestWatchPrefixDatesADeletionByItsPage(t *testing.T) {
 	})
 }
 
+// The cluster loses its log while a resumed watch reads the list of groups: its stream
+// began before, and still has the groups that are gone. They are not shown again.
+func TestWatchPrefixLeavesAStreamFromBeforeALoss(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cl := newFakeWatched(t, 1)
+		cl.write("a-1", memberIDs(1)...)
+		cl.write("a-2", memberIDs(1)...)
+		w, err := cl.client(cl.target(), fastProgress).WatchPrefix(t.Context(), "a-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		next(t, w)
+		next(t, w)
+		var once sync.Once
+		cl.nodes[0].script(func(_ context.Context, _ string, req any) error {
+			if _, ok := req.(*registrypb.GroupsRequest); ok {
+				once.Do(func() { cl.rebuild(1) })
+			}
+			return nil
+		})
+		cl.nodes[0].breakStreams()
+		for range 2 {
+			if e := next(t, w); !e.Unknown || !e.Rebuilt {
+				t.Errorf("got %+v, want that the group is gone with the log", e)
+			}
+		}
+		synctest.Wait()
+		cl.write("a-3", memberIDs(1)...)
+		if e := next(t, w); e.Group != "a-3" || !e.Reset {
+			t.Errorf("got %+v, want the new group", e)
+		}
+	})
+}
+
 // A ring of a deleted group serves no keys, and is current; made again, it goes on
 // at a later revision.
 func TestRingOfADeletedGroup(t *testing.T) {

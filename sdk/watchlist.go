@@ -420,10 +420,15 @@ func (p *prefixWatch) vanished(ctx context.Context, w *Watch[GroupEvent]) error 
 	if err != nil {
 		return fmt.Errorf("%w, and the leader did not answer: %w", errBehind, err)
 	}
+	lost := false
 	for name, r := range missing {
 		t := p.trackers[name]
 		deleted := t.deletedAt(r.GetIndex(), r.GetClusterId())
+		lost = lost || !deleted
 		p.apply(t, &step{unknown: true, deleted: deleted, rebuilt: !deleted, index: r.GetIndex(), cluster: r.GetClusterId()}, w)
+	}
+	if lost { // this stream may have begun before, with the groups that are gone
+		return errBehind
 	}
 	return nil
 }
