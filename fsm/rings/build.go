@@ -170,7 +170,7 @@ func (c *Cache) buildNextLocked(l *class) bool {
 	c.mu.Unlock()
 
 	start := time.Now()
-	v, err := build(s, g, old)
+	v, err := c.build(s, g, old)
 	took := time.Since(start)
 	c.stats.built(took)
 

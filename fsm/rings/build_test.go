@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/werbenhu/registry/fsm"
 )
 
 // A change starts a build of a ring that was requested since its last build; any
@@ -100,47 +103,49 @@ func TestSmallAndLargeRingsDoNotWaitForEachOther(t *testing.T) {
 	c.newest("large")
 }
 
-// during starts a build of a large group, and calls f under the mutex while it runs.
-func during(t *testing.T, c *cluster, f func(*entry)) {
+// during calls f while the first ring of a group is built.
+func during(t *testing.T, c *cluster, group string, f func(*entry)) {
 	t.Helper()
-	c.fill("large", 3000)
-	go func() { _, _, _ = c.get(t.Context(), "large", Freshness{}) }()
-	c.until("it is built", func() bool {
-		e := c.entry("large")
-		if e == nil || !e.building {
-			return false
-		}
-		f(e)
-		return true
-	})
+	begun, end := make(chan struct{}), make(chan struct{})
+	first := sync.OnceFunc(func() { close(begun); <-end })
+	c.cache.build = func(s *fsm.State, g *fsm.Group, old *View) (*View, error) {
+		first()
+		return build(s, g, old)
+	}
+	got := make(chan error, 1)
+	go func() {
+		_, _, err := c.get(t.Context(), group, Freshness{})
+		got <- err
+	}()
+	<-begun
+	f(c.entry(group))
+	close(end)
+	if err := <-got; err != nil {
+		t.Error(err)
+	}
 }
 
 // A ring that is requested during its build, and lacks a change, is built next.
 func TestRequestDuringABuildIsNotLost(t *testing.T) {
-	for range 20 { // until the change comes during the build
-		c := newCluster(t, 0)
-		during(t, c, func(e *entry) { e.requested.Store(true) })
-		c.apply(put("large", "new"))
-		want, e := c.m.State().Group("large").Revision, c.entry("large")
-		c.cache.mu.Lock()
-		inTime := e.building && e.requested.Load()
-		c.cache.mu.Unlock()
-		if !inTime {
-			continue
-		}
-		c.until("the newest is there", func() bool {
-			v := e.view.Load()
-			return v != nil && v.Revision == want
-		})
-		return
-	}
-	t.Error("no change came during a build")
+	c := newCluster(t, 0)
+	c.fill("web", 10)
+	during(t, c, "web", func(e *entry) {
+		e.requested.Store(true)
+		c.apply(put("web", "new"))
+	})
+	want, e := c.m.State().Group("web").Revision, c.entry("web")
+	c.until("the newest is there", func() bool { return e.view.Load().Revision == want })
 }
 
 // A build whose entry is dropped meanwhile publishes nothing.
 func TestBuildOfADroppedEntryIsNotKept(t *testing.T) {
 	c := newCluster(t, 0)
-	during(t, c, func(e *entry) { c.cache.dropLocked(e) })
+	c.fill("web", 10)
+	during(t, c, "web", func(e *entry) {
+		c.cache.mu.Lock()
+		defer c.cache.mu.Unlock()
+		c.cache.dropLocked(e)
+	})
 	c.until("the builds have ended", func() bool { return c.cache.stats.builds.Load() == 2 && c.cache.reserved == 0 })
 	c.sums() // of the ring that its reader requested again
 }

@@ -68,6 +68,7 @@ type Cache struct {
 	closed    bool
 	verifyAt  time.Time // the next comparison of a ring is due
 
+	build  func(*fsm.State, *fsm.Group, *View) (*View, error) // build, which tests stop
 	stats  counters
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -123,7 +124,7 @@ func New(cfg Config) *Cache {
 	if cfg.Lag == nil {
 		cfg.Lag = func() time.Duration { return 0 }
 	}
-	c := &Cache{state: cfg.State, lag: cfg.Lag, memory: cfg.Memory, log: cfg.Logger, start: time.Now()}
+	c := &Cache{state: cfg.State, lag: cfg.Lag, memory: cfg.Memory, log: cfg.Logger, build: build, start: time.Now()}
 	c.classes[small].slots, c.classes[large].slots = max(1, procs-procs/2), max(1, procs/2)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.wg.Go(c.tickLoop)
