@@ -74,7 +74,7 @@ func TestDev(t *testing.T) {
 	}
 	bench(t, "failover", "-duration", "200ms", "-registries", all)
 	t.Setenv("REGISTRY_ADDRS", local(addr))
-	if out := ok(t, "groups"); strings.Contains(out, "bench-") {
+	if out := ok(t, "groups", "-linearizable"); strings.Contains(out, "bench-") {
 		t.Errorf("groups are left: %s", out)
 	}
 	service := start(t, "register", "-group", "web", "-id", "w1", "-addr", "127.0.0.1:8080", "--", "sh", "-c", "echo up; exec sleep 60")
