@@ -65,23 +65,29 @@ func newAPINodes(t *testing.T, n int, changes ...func(*registry.Config)) *apiClu
 }
 
 // settle waits until all nodes are voters that know each other, so that the
-// log moves on the test's own account only.
+// log moves on the test's own account only, and each knows the leader.
 func (c *apiCluster) settle(t *testing.T) {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(20 * time.Second); ; <-tick.C {
-		st, err := registrypb.NewClusterClient(c.conns[0]).Status(t.Context(), &registrypb.StatusRequest{})
-		if err != nil {
-			t.Fatal(err)
+		settled, led := 0, 0
+		var st *registrypb.StatusResponse
+		for _, conn := range c.conns {
+			var err error
+			if st, err = registrypb.NewClusterClient(conn).Status(t.Context(), &registrypb.StatusRequest{}); err != nil {
+				t.Fatal(err)
+			}
+			if st.Leader != "" {
+				led++
+			}
 		}
-		settled := 0
 		for _, n := range st.Nodes {
 			if n.Voter && n.Addr != "" && n.AppliedIndex == st.Nodes[0].CommitIndex {
 				settled++
 			}
 		}
-		if settled == len(c.nodes) {
+		if settled == len(c.nodes) && led == len(c.nodes) {
 			return
 		}
 		if time.Now().After(deadline) {
