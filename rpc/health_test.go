@@ -14,7 +14,7 @@ import (
 func TestHealthIsAsked(t *testing.T) {
 	c := storetest.New(t)
 	n := c.Open("n1")
-	h := newHealthService(n.Store) // nobody follows the store for it
+	h := newHealthService(n.Store) // without a server, whose followReadiness would update it
 	h.update()                     // as New does
 	check := func(want grpc_health_v1.HealthCheckResponse_ServingStatus) {
 		t.Helper()

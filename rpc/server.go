@@ -91,8 +91,6 @@ type Server struct {
 	term      atomic.Pointer[leaderTerm]
 	nodesRing atomic.Pointer[nodesRing]
 
-	serving atomic.Pointer[context.Context] // ends when the node stops serving
-
 	ctx    context.Context // ends with Drain or Close: streams end with it
 	cancel context.CancelFunc
 	// forwards ends with Close: until then calls under way go to the leader, also to a
@@ -135,7 +133,6 @@ func New(cfg Config) (*Server, error) {
 	s.http = newHTTPServer(s, cfg.Gatherer)
 	s.health.update()
 	s.term.Store(&leaderTerm{ctx: s.forwards})
-	s.serving.Store(&s.ctx)
 	s.wg.Go(s.followReadiness)
 	s.wg.Go(s.followLeader)
 	s.wg.Go(s.followTokens)
@@ -195,31 +192,20 @@ func (s *Server) logEnd(what string, err error) {
 	}
 }
 
-// followReadiness tells the watchers of the health service, and ends the watches when the node stops
-// serving because its state is wrong.
+// followReadiness tells the watchers of the health service, and drops the pages of lists when the
+// node stops answering because its state is wrong.
 func (s *Server) followReadiness() {
-	end := func(error) {}
-	// The watches' context may end here before s.ctx, its parent, has ended it.
-	defer func() { end(errStopping) }()
-	served := false
 	for {
-		changed := s.store.ServingChanged()
-		err := s.store.Serving()
-		if err == nil && !served { // before its watchers are told, who may watch groups then
-			ctx, cancel := context.WithCancelCause(s.ctx)
-			s.serving.Store(&ctx)
-			end = cancel
-		}
+		answering, changed := s.store.Answering(), s.store.ServingChanged()
 		s.health.update()
-		if err != nil && served {
-			end(err)
-			s.pages.forget()
-		}
-		served = err == nil
 		select {
 		case <-changed:
+		case <-answering.Done():
 		case <-s.ctx.Done():
 			return
+		}
+		if answering.Err() != nil {
+			s.pages.forget()
 		}
 	}
 }

@@ -36,7 +36,6 @@ func paced(send chunkWriter) chunkWriter {
 func (s *Server) SaveSnapshot(req *registrypb.SaveSnapshotRequest, stream grpc.ServerStreamingServer[registrypb.SaveSnapshotResponse]) error {
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)
-	defer context.AfterFunc(s.ctx, func() { cancel(errStopping) })()
 	defer s.whileServing(cancel)()
 	state, err := s.state(ctx, req.GetRead())
 	if err == nil {

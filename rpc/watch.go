@@ -41,13 +41,13 @@ type source interface {
 // that it sends next, of a snapshot one piece and the group's state, and gRPC's buffer
 // of a stream, 64 KiB.
 func (s *Server) Watch(req *registrypb.WatchRequest, stream grpc.ServerStreamingServer[registrypb.WatchEvent]) error {
+	ctx, cancel := context.WithCancelCause(stream.Context())
+	defer cancel(nil)
+	defer s.whileServing(cancel)()
 	src, every, err := s.watchSource(req)
 	if err != nil {
 		return toStatus(err)
 	}
-	ctx, cancel := context.WithCancelCause(stream.Context())
-	defer cancel(nil)
-	defer s.whileServing(cancel)()
 	// The first progress is due with the first state.
 	w := &watcher{source: src, lag: s.store.Lag, progressFrame: progressFrame, interval: every, timer: time.NewTimer(every), due: true}
 	defer w.timer.Stop()
@@ -116,10 +116,16 @@ func (w *watcher) next(ctx context.Context) ([]frame, error) {
 	return nil, context.Cause(ctx)
 }
 
-// whileServing cancels a stream when the node stops serving, or stops.
-func (s *Server) whileServing(cancel context.CancelCauseFunc) (stop func() bool) {
-	serving := s.serving.Load()
-	return context.AfterFunc(*serving, func() { cancel(context.Cause(*serving)) })
+// whileServing cancels a stream when the node stops answering because its state is wrong, or
+// stops. It is called before the node is asked whether it serves.
+func (s *Server) whileServing(cancel context.CancelCauseFunc) (stop func()) {
+	answering := s.store.Answering()
+	forgetAnswering := context.AfterFunc(answering, func() { cancel(context.Cause(answering)) })
+	forgetStopping := context.AfterFunc(s.ctx, func() { cancel(errStopping) })
+	return func() {
+		forgetAnswering()
+		forgetStopping()
+	}
 }
 
 func (s *Server) watchSource(req *registrypb.WatchRequest) (source, time.Duration, error) {

@@ -51,7 +51,7 @@ func (s *Store) notFollowing(text string) {
 	err := &followError{fmt.Sprintf("%v: it does not follow the leader: %s", ErrNotReady, text)}
 	if s.follow.problem.Swap(err) == nil {
 		s.log.Error("this node does not follow its leader; it answers nothing until it does", "reason", text)
-		s.integrity.wake()
+		s.integrity.wake(err)
 	}
 }
 
@@ -59,7 +59,7 @@ func (s *Store) follows() {
 	s.follow.snapshots.Store(0)
 	if s.follow.problem.Swap(nil) != nil {
 		s.log.Info("this node follows its leader again", "index", s.State().Index())
-		s.integrity.wake()
+		s.integrity.wake(nil)
 	}
 }
 

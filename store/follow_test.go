@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -114,6 +115,7 @@ func TestSnapshotsWithoutEntriesAreAnAlarm(t *testing.T) {
 		c := storetest.New(t)
 		c.Three()
 		n := follower(c)
+		answering := n.Answering()
 		for i := range store.SnapshotLoop {
 			if err := n.Serving(); err != nil {
 				t.Errorf("after %d snapshots: %v", i, err)
@@ -122,6 +124,9 @@ func TestSnapshotsWithoutEntriesAreAnAlarm(t *testing.T) {
 		}
 		if err := n.Serving(); !errors.Is(err, store.ErrNotReady) || len(n.Status().Alarms) == 0 {
 			t.Errorf("after %d: %v", store.SnapshotLoop, err)
+		}
+		if err := context.Cause(answering); !errors.Is(err, store.ErrNotReady) {
+			t.Errorf("what began before goes on: %v", err)
 		}
 		c.Write(register("web", "a", time.Minute))
 		c.Await("the end of the alarm", func() bool { return n.Serving() == nil })

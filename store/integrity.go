@@ -27,18 +27,22 @@ import (
 // A node whose state is wrong answers nothing, gives up leadership and installs
 // the state of a node of the majority: see reinstall.
 type integrity struct {
-	mu         sync.Mutex    // guards the rest
-	cause      error         // why this node answers nothing; nil: it answers
-	undecided  string        // the difference, while no digest has a majority
-	changed    chan struct{} // closed and replaced when the result of Serving may change
-	nextGroup  string        // the group to start the next comparison of rings with
+	mu         sync.Mutex              // guards the rest
+	cause      error                   // why this node answers nothing; nil: it answers
+	undecided  string                  // the difference, while no digest has a majority
+	changed    chan struct{}           // closed and replaced when the result of Serving may change
+	answering  context.Context         // ended and replaced when this node stops answering
+	end        context.CancelCauseFunc // of answering
+	nextGroup  string                  // the group to start the next comparison of rings with
 	reinstalls []time.Time
 
 	scrubNow chan chan<- struct{} // a test starts a scrub; the sent channel is closed when it is done
 }
 
 func newIntegrity() *integrity {
-	return &integrity{changed: make(chan struct{}), scrubNow: make(chan chan<- struct{})}
+	g := &integrity{changed: make(chan struct{}), scrubNow: make(chan chan<- struct{})}
+	g.answering, g.end = context.WithCancelCause(context.Background())
+	return g
 }
 
 const (
@@ -74,18 +78,35 @@ func (s *Store) ServingChanged() <-chan struct{} {
 	return s.integrity.changed
 }
 
+// Answering returns a context that ends when this node stops answering because its state
+// is found wrong or old; its cause is then an [ErrDiverged] or an [ErrNotReady]. Whoever
+// answers for long takes it before asking Serving.
+func (s *Store) Answering() context.Context {
+	s.integrity.mu.Lock()
+	defer s.integrity.mu.Unlock()
+	return s.integrity.answering
+}
+
 func (g *integrity) set(cause error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.cause = cause
-	close(g.changed)
-	g.changed = make(chan struct{})
+	g.wakeLocked(cause)
 }
 
-// wake makes the waiters of ServingChanged call Serving again.
-func (g *integrity) wake() {
+// wake makes the waiters of ServingChanged call Serving again, and ends Answering with an
+// error.
+func (g *integrity) wake(cause error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.wakeLocked(cause)
+}
+
+func (g *integrity) wakeLocked(cause error) {
+	if cause != nil {
+		g.end(cause)
+		g.answering, g.end = context.WithCancelCause(context.Background())
+	}
 	close(g.changed)
 	g.changed = make(chan struct{})
 }

@@ -71,6 +71,7 @@ func TestWrongStateIsFoundAndReinstalled(t *testing.T) {
 			if role == "follower" {
 				culprit = follower(c)
 			}
+			answering := culprit.Answering()
 			if err := culprit.Corrupt(register("web", "ghost", time.Minute)); err != nil {
 				t.Fatal(err)
 			}
@@ -82,6 +83,10 @@ func TestWrongStateIsFoundAndReinstalled(t *testing.T) {
 			if err := culprit.Serving(); !errors.Is(err, store.ErrDiverged) {
 				t.Errorf("Serving: %v", err)
 			}
+			if err := context.Cause(answering); !errors.Is(err, store.ErrDiverged) {
+				t.Errorf("what began before goes on: %v", err)
+			}
+			answering = culprit.Answering()
 			if st := culprit.Status(); st.Ready || len(st.Alarms) == 0 {
 				t.Errorf("status: ready %v, alarms %q", st.Ready, st.Alarms)
 			}
@@ -106,6 +111,9 @@ func TestWrongStateIsFoundAndReinstalled(t *testing.T) {
 			c.Await("the node to answer again", func() bool { return culprit.Serving() == nil })
 			if member(culprit.State(), "web", "ghost") != nil || member(culprit.State(), "web", "d") == nil {
 				t.Error("the state that it has now is not the cluster's")
+			}
+			if err := answering.Err(); err != nil || culprit.Answering() != answering {
+				t.Errorf("what begins after the finding ends: %v", err)
 			}
 			c.Write(register("web", "e", time.Minute))
 			c.AwaitSame()

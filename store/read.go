@@ -105,7 +105,7 @@ func (s *Store) readyLoop(ctx context.Context) {
 	for {
 		if s.catchUp(ctx) == nil {
 			close(s.ready)
-			s.integrity.wake()
+			s.integrity.wake(nil)
 			s.log.Info("ready", "index", s.State().Index())
 			return
 		}

@@ -89,7 +89,7 @@ func (s *Store) answerStale() error {
 		return errors.Join(errTokensLater, err)
 	}
 	s.stale.Store(true)
-	s.integrity.wake()
+	s.integrity.wake(nil)
 	s.log.Warn("no leader was found: this node answers from what it knew at its start, and how old that is is not known", "index", state.Index())
 	return nil
 }
