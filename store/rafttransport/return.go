@@ -13,6 +13,9 @@ import (
 func (t *Transport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
 	err := t.NetworkTransport.InstallSnapshot(id, target, args, resp, data)
 	if err != nil {
+		if file, ok := data.(io.Closer); ok {
+			_ = file.Close() // raft keeps it open until this call returns
+		}
 		t.awaitReturn(id, args.Term)
 	}
 	return err

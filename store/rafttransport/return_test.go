@@ -1,6 +1,7 @@
 package rafttransport
 
 import (
+	"io"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -90,18 +91,28 @@ func TestEntriesAwaitTheNodesReturn(t *testing.T) {
 	}
 }
 
-// A snapshot that could not be sent waits in the same way.
+type closingReader struct {
+	io.Reader
+	closed *bool
+}
+
+func (r closingReader) Close() error { *r.closed = true; return nil }
+
+// A snapshot that could not be sent waits in the same way, with its file closed.
 func TestSnapshotAwaitsTheNodesReturn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := newTestTransport()
 		defer func() { _ = tr.Close() }()
-		done := make(chan struct{})
+		done, closed := make(chan struct{}), false
 		go func() {
 			defer close(done)
-			_ = tr.InstallSnapshot("n2", "n2:1", &raft.InstallSnapshotRequest{Term: 5}, new(raft.InstallSnapshotResponse), nil)
+			_ = tr.InstallSnapshot("n2", "n2:1", &raft.InstallSnapshotRequest{Term: 5}, new(raft.InstallSnapshotResponse), closingReader{closed: &closed})
 		}()
 		if returned(done) {
 			t.Fatal("returned at once")
+		}
+		if !closed {
+			t.Error("the snapshot's file is open")
 		}
 		tr.sentBeats.end("n2", true)
 		if !returned(done) {
