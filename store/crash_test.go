@@ -228,7 +228,7 @@ func (s *crashSim) attempt(p crashPoint, after aftermath, away func()) bool {
 	if p.when == afterAnswer {
 		plan.onBegin = func() {
 			store.After(20 * time.Millisecond)
-			s.happen(plan)
+			s.execute(plan)
 		}
 	}
 	limit := 3 * time.Second
@@ -298,7 +298,7 @@ func (s *crashSim) recover(p *crashPlan, after aftermath, deletes moment, away f
 	switch after {
 	case othersGoOn:
 		s.disarm()
-		s.bury(victim)
+		s.closeCrashed(victim)
 		s.c.Net.Heal()
 		if s.rng.IntN(2) == 0 {
 			s.c.Net.Isolate(victim.Bind) // without power: nothing refuses connections
@@ -314,7 +314,7 @@ func (s *crashSim) recover(p *crashPlan, after aftermath, deletes moment, away f
 	case holderAway:
 		s.c.Net.Isolate(holder.Bind)
 		s.disarm()
-		s.bury(victim)
+		s.closeCrashed(victim)
 		s.c.Net.Heal(holder.Bind, victim.Bind)
 		s.restart(victim.ID)
 		s.c.Leader()
@@ -330,7 +330,7 @@ func (s *crashSim) recover(p *crashPlan, after aftermath, deletes moment, away f
 		s.disarm()
 		var all sync.WaitGroup
 		for _, n := range append(rest, victim) {
-			all.Go(func() { s.bury(n) })
+			all.Go(func() { s.closeCrashed(n) })
 		}
 		all.Wait()
 		for _, n := range append(rest, victim) {

@@ -145,7 +145,7 @@ func (s *crashSim) applying(id string, index uint64, when moment) {
 	due := p != nil && p.begun && p.victim == id && p.when == when && index >= p.last
 	s.mu.Unlock()
 	if due {
-		s.happen(p)
+		s.execute(p)
 	}
 }
 
@@ -197,8 +197,8 @@ func (s *crashSim) decide(p *crashPlan) (first bool, image string) {
 	return first, p.image
 }
 
-// happen carries the plan out; it runs on a goroutine of a node.
-func (s *crashSim) happen(p *crashPlan) {
+// execute carries the plan out; it runs on a goroutine of a node.
+func (s *crashSim) execute(p *crashPlan) {
 	if first, image := s.decide(p); first {
 		s.crash(p.victim, image)
 		close(p.happened)
@@ -237,8 +237,8 @@ func (s *crashSim) disarm() {
 	}
 }
 
-// bury ends what is left of a crashed node.
-func (s *crashSim) bury(n *storetest.Node) {
+// closeCrashed ends what is left of a crashed node.
+func (s *crashSim) closeCrashed(n *storetest.Node) {
 	store.After(10 * time.Millisecond) // raft answers what it has in its queue, and never once it has stopped
 	_ = n.Close()                      // it may have failed
 }
@@ -276,8 +276,8 @@ func (s *crashSim) begins(id string, logs []*raft.Log) *crashPlan {
 	return p
 }
 
-// again lets the plan wait for another write: this one did not go as planned.
-func (s *crashSim) again(p *crashPlan) {
+// rearm lets the plan wait for another write: this one did not go as planned.
+func (s *crashSim) rearm(p *crashPlan) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.plan == p && !p.decided {
@@ -355,7 +355,7 @@ func (d *crashDisk) StoreLogs(logs []*raft.Log) error {
 // inWrite lets the node crash in its write, if the entries are where they should be.
 func (s *crashSim) inWrite(p *crashPlan, before func() error) {
 	if !s.reaches(p) {
-		s.again(p)
+		s.rearm(p)
 		return
 	}
 	first, image := s.decide(p)
@@ -385,7 +385,7 @@ func (d *crashDisk) DeleteRange(low, high uint64) error {
 	due := p != nil && p.at == d.id && (p.when == beforeDelete || p.when == afterDelete)
 	s.mu.Unlock()
 	if due && p.when == beforeDelete {
-		s.happen(p)
+		s.execute(p)
 	}
 	if d.down.Load() {
 		return errCrashed
@@ -394,7 +394,7 @@ func (d *crashDisk) DeleteRange(low, high uint64) error {
 		return err
 	}
 	if due && p.when == afterDelete {
-		s.happen(p)
+		s.execute(p)
 	}
 	if d.down.Load() {
 		return errCrashed

@@ -75,7 +75,7 @@ type commitPipeline struct {
 	raft.AppendPipeline
 	feed  *commitFeed
 	wake  chan struct{}    // buffer of 1
-	early chan []*raft.Log // buffer of 1; see early.go
+	early chan []*raft.Log // buffer of 1: entries that are about to be written, see early.go
 	wrote chan struct{}    // buffer of 1: feed.written was set
 
 	// lock guards sent and notified, and orders the requests, so it is held while
@@ -139,18 +139,18 @@ func lastOf(req *raft.AppendEntriesRequest) uint64 {
 func (p *commitPipeline) loop() {
 	interval := time.NewTimer(0)
 	defer interval.Stop()
-	waiting := false // a notice is
+	noticeDue := false
 	for {
 		var due <-chan time.Time
-		if waiting {
+		if noticeDue {
 			due = interval.C
 		}
 		ok := true
 		select {
 		case <-p.wake:
-			waiting = true
+			noticeDue = true
 		case <-due:
-			ok, waiting = p.notify(), false
+			ok, noticeDue = p.notify(), false
 			interval.Reset(noticeEvery)
 		case logs := <-p.early:
 			ok = p.sendEarly(logs)

@@ -37,7 +37,7 @@ func (t *Transport) awaitReturn(id raft.ServerID, term uint64) {
 	silence := time.NewTimer(3 * t.cfg.Timeout)
 	defer silence.Stop()
 	for {
-		b := t.sentBeats.next(id)
+		b := t.sentHeartbeats.next(id)
 		select {
 		case <-b.ended:
 			if b.answered || !t.leads(id, term) {
@@ -63,35 +63,35 @@ func (t *Transport) leads(id raft.ServerID, term uint64) bool {
 		slices.ContainsFunc(node.Members(), func(m raft.Server) bool { return m.ID == id })
 }
 
-// sentBeats tells those that wait how heartbeats to other nodes ended. Its zero value
+// sentHeartbeats tells those that wait how heartbeats to other nodes ended. Its zero value
 // is ready.
-type sentBeats struct {
+type sentHeartbeats struct {
 	mu     sync.Mutex
-	waited map[raft.ServerID]*sentBeat // the next heartbeat, if anyone waits for it
+	waited map[raft.ServerID]*sentHeartbeat // the next heartbeat, if anyone waits for it
 }
 
-// sentBeat is a heartbeat to another node.
-type sentBeat struct {
+// sentHeartbeat is a heartbeat to another node.
+type sentHeartbeat struct {
 	ended    chan struct{}
 	answered bool // set before ended is closed
 }
 
 // next returns the next heartbeat to the node that ends.
-func (s *sentBeats) next(id raft.ServerID) *sentBeat {
+func (s *sentHeartbeats) next(id raft.ServerID) *sentHeartbeat {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	b := s.waited[id]
 	if b == nil {
 		if s.waited == nil {
-			s.waited = make(map[raft.ServerID]*sentBeat)
+			s.waited = make(map[raft.ServerID]*sentHeartbeat)
 		}
-		b = &sentBeat{ended: make(chan struct{})}
+		b = &sentHeartbeat{ended: make(chan struct{})}
 		s.waited[id] = b
 	}
 	return b
 }
 
-func (s *sentBeats) end(id raft.ServerID, answered bool) {
+func (s *sentHeartbeats) end(id raft.ServerID, answered bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if b := s.waited[id]; b != nil {

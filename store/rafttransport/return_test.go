@@ -52,9 +52,9 @@ func TestEntriesAwaitTheNodesReturn(t *testing.T) {
 		do    func(tr *Transport)
 		waits bool
 	}{
-		{"an answered heartbeat", func(tr *Transport) { tr.sentBeats.end("n2", true) }, false},
+		{"an answered heartbeat", func(tr *Transport) { tr.sentHeartbeats.end("n2", true) }, false},
 		{"a heartbeat that failed", func(tr *Transport) { sendHeartbeat(tr, "n2", 5) }, true},
-		{"an answered heartbeat of another node", func(tr *Transport) { tr.sentBeats.end("n3", true) }, true},
+		{"an answered heartbeat of another node", func(tr *Transport) { tr.sentHeartbeats.end("n3", true) }, true},
 		{"a heartbeat that failed, of a later term", func(tr *Transport) { tr.attach(leading("n2", 6)); sendHeartbeat(tr, "n2", 6) }, false},
 		{"heartbeats that fail for a minute", func(tr *Transport) {
 			for range 60 {
@@ -114,7 +114,7 @@ func TestSnapshotAwaitsTheNodesReturn(t *testing.T) {
 		if !closed {
 			t.Error("the snapshot's file is open")
 		}
-		tr.sentBeats.end("n2", true)
+		tr.sentHeartbeats.end("n2", true)
 		if !returned(done) {
 			t.Error("waits")
 		}

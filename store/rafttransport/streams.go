@@ -78,7 +78,7 @@ func (l *Streams) Dial(address raft.ServerAddress, timeout time.Duration) (net.C
 type outboundConn struct {
 	net.Conn
 	failed <-chan struct{}
-	stop   func() bool // the abort with Streams.Close
+	stop   func() bool // so that Streams.Close does not end this connection any more
 }
 
 // Close is called by raft.

@@ -41,7 +41,7 @@ type Transport struct {
 	beats chan raft.RPC
 	last  atomic.Pointer[Leader] // sender of the last append request
 
-	sentBeats sentBeats
+	sentHeartbeats sentHeartbeats
 
 	closeOnce sync.Once
 	closed    chan struct{}
@@ -119,7 +119,7 @@ func (t *Transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, a
 	}
 	switch {
 	case isHeartbeat(args):
-		t.sentBeats.end(id, err == nil)
+		t.sentHeartbeats.end(id, err == nil)
 	case err != nil:
 		t.awaitReturn(id, args.Term)
 	}
