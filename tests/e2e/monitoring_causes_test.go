@@ -138,7 +138,7 @@ func damageMemory(c *cluster) (fires []string, end func()) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	const before, after, large = "127.0.0.1:8080", "127.0.0.1:8081", 64 << 20 // the heap's areas are not larger
+	const before, after, large = "127.0.0.1:8080", "127.0.0.1:8081", 1 << 30 // the heap's areas are not larger
 	found := 0
 	for area := range strings.Lines(string(areas)) {
 		var from, to int64
