@@ -37,6 +37,7 @@ func (f *fake) Diagnose(_ *registrypb.DiagnoseRequest, stream grpc.ServerStreami
 	if f.diagnosing != nil {
 		close(f.diagnosing)
 		<-stream.Context().Done()
+		return status.FromContextError(stream.Context().Err()).Err() // the deadline may come here first
 	}
 	return err
 }
