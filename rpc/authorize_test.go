@@ -203,6 +203,24 @@ func (b blocking) Applied(u *fsm.Update) {
 
 func (blocking) Restored(*fsm.State) {}
 
+// threeWithBlocking starts three nodes, of which n2 follows and has a blocking observer.
+func threeWithBlocking(t *testing.T, c *storetest.Cluster) (n2, lead *storetest.Node, stop blocking) {
+	t.Helper()
+	stop = blocking{make(chan struct{}), make(chan struct{})}
+	c.Three(func(cfg *store.Config) {
+		if cfg.ID == "n2" {
+			cfg.Observers = append(cfg.Observers, stop)
+		}
+	})
+	if lead = c.Leader(); lead.ID == "n2" {
+		if err := lead.Transfer(c.Context(), "n1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.Await("n1 or n3 to lead", func() bool { lead = c.Leader(); return lead.ID != "n2" })
+	return c.Node("n2"), lead, stop
+}
+
 // A new leader has not applied all that was acknowledged before its term. It refuses a
 // token that was revoked under the leader before it, and nobody writes there after
 // tokens were turned on.
@@ -218,24 +236,12 @@ func TestNewLeaderWaitsForTheTokens(t *testing.T) {
 
 func testNewLeader(t *testing.T, turnOn bool) {
 	c := storetest.New(t)
-	stop := blocking{make(chan struct{}), make(chan struct{})}
-	nodes := c.Three(func(cfg *store.Config) {
-		if cfg.ID == "n2" {
-			cfg.Observers = append(cfg.Observers, stop)
-		}
-	})
-	lead := c.Leader()
-	if lead.ID == "n2" {
-		if err := lead.Transfer(c.Context(), "n1"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	c.Await("n1 or n3 to lead", func() bool { lead = c.Leader(); return lead.ID != "n2" })
-	s, token, id := serverOf(t, nodes[1]), "", []byte(nil)
+	n2, lead, stop := threeWithBlocking(t, c)
+	s, token, id := serverOf(t, n2), "", []byte(nil)
 	if !turnOn {
 		makeToken(c, "root", true, every)
 		token, id = makeToken(c, "agent", false, fsm.Register)
-		c.Await("the token at n2", func() bool { return nodes[1].State().TokenNamed("agent") != nil })
+		c.Await("the token at n2", func() bool { return n2.State().TokenNamed("agent") != nil })
 	}
 	c.Write(register("stop", "a", "10.0.0.1:80"))
 	<-stop.reached
@@ -247,7 +253,7 @@ func testNewLeader(t *testing.T, turnOn bool) {
 	if err := lead.Transfer(c.Context(), "n2"); err != nil {
 		t.Fatal(err)
 	}
-	c.Await("n2 to lead", nodes[1].IsLeader)
+	c.Await("n2 to lead", n2.IsLeader)
 	req := &registrypb.RegisterRequest{Group: "web", Id: "w", Addr: "10.0.0.1:80"}
 	ctx := callOn(t, s, registrypb.Registry_Register_FullMethodName, req, token)
 	if err := callOf(ctx).asLeader(ctx); !errors.Is(err, store.ErrBusy) {

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"strings"
 	"sync"
@@ -12,6 +13,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/werbenhu/registry/rpc/registrypb"
+	"github.com/werbenhu/registry/store"
+	"github.com/werbenhu/registry/store/storetest"
 )
 
 // slowSource has the frames and the progress that the test sets.
@@ -137,6 +140,39 @@ func TestProgressWaitsForPendingChanges(t *testing.T) {
 		}
 		if err != errStopping {
 			t.Errorf("a watch that was ended: %v", err)
+		}
+	})
+}
+
+// A stream ends when the node is found not to follow, and another one when the node stops.
+func TestStreamsEndWhenTheNodeStopsAnswering(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := storetest.New(t)
+		n, _, block := threeWithBlocking(t, c)
+		defer close(block.release)
+		s := serverOf(t, n)
+		stream := func() context.Context {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			t.Cleanup(s.whileServing(cancel))
+			return ctx
+		}
+		before := stream()
+		c.Write(register("stop", "a", "10.0.0.1:80"))
+		c.Await("the node to notice", func() bool { return n.Serving() != nil })
+		synctest.Wait()
+		if err := context.Cause(before); !errors.Is(err, store.ErrNotReady) {
+			t.Errorf("a stream of a node that does not follow: %v", err)
+		}
+		after := stream()
+		synctest.Wait()
+		if err := context.Cause(after); err != nil {
+			t.Errorf("a later stream: %v", err)
+		}
+		s.cancel()
+		synctest.Wait()
+		if err := context.Cause(after); !errors.Is(err, errStopping) {
+			t.Errorf("a stream of a node that stops: %v", err)
 		}
 	})
 }
