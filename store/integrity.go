@@ -79,8 +79,8 @@ func (s *Store) ServingChanged() <-chan struct{} {
 }
 
 // Answering returns a context that ends when this node stops answering because its state
-// is found wrong or old; its cause is then an [ErrDiverged] or an [ErrNotReady]. Whoever
-// answers for long takes it before asking Serving.
+// is found wrong or old; its cause is then an [ErrDiverged] or an [ErrNotReady]. A stream
+// calls it before Serving, so that no change between the two is missed.
 func (s *Store) Answering() context.Context {
 	s.integrity.mu.Lock()
 	defer s.integrity.mu.Unlock()
@@ -94,8 +94,8 @@ func (g *integrity) set(cause error) {
 	g.wakeLocked(cause)
 }
 
-// wake makes the waiters of ServingChanged call Serving again, and ends Answering with an
-// error.
+// wake makes the waiters of ServingChanged call Serving again. A cause, if not nil, ends
+// Answering.
 func (g *integrity) wake(cause error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

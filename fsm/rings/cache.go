@@ -68,7 +68,7 @@ type Cache struct {
 	closed    bool
 	verifyAt  time.Time // the next comparison of a ring is due
 
-	build  func(*fsm.State, *fsm.Group, *View) (*View, error) // build, which tests stop
+	build  func(*fsm.State, *fsm.Group, *View) (*View, error) // tests replace it
 	stats  counters
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
