@@ -203,14 +203,15 @@ func TestHTTPWatchResumes(t *testing.T) {
 	t.Parallel()
 	c := newAPICluster(t)
 	first := c.register(t, 0, nil)
+	for node := range c.nodes { // one that applies both registrations together knows no state between them
+		c.applied(t, node, first.Index)
+	}
 	w := c.watchHTTP(t, 0, "", "group=web")
 	snapshot := w.next("snapshot")
 	w.end()
 	second := c.register(t, 0, func(r *registrypb.RegisterRequest) { r.Id = "web-2" })
-	for _, api := range c.apis[1:] { // the nodes that are asked below
-		if _, err := api.Index(t.Context(), &registrypb.IndexRequest{Read: &registrypb.ReadOptions{MinIndex: second.Index}}); err != nil {
-			t.Fatal(err)
-		}
+	for node := range c.nodes {
+		c.applied(t, node, second.Index)
 	}
 	position := url.Values{
 		"revision": {strconv.FormatUint(first.Revision, 10)}, "fingerprint": {snapshot.body["fingerprint"].(string)},
