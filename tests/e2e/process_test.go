@@ -120,6 +120,15 @@ func (p *process) kill() {
 	p.ends(10 * time.Second)
 }
 
+// killIfRuns is kill for a process that may end by itself at any time.
+func (p *process) killIfRuns() {
+	p.t.Helper()
+	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		p.t.Fatalf("%s: kill: %v", p.name, err)
+	}
+	p.ends(10 * time.Second)
+}
+
 // ends waits for the end of the process and returns its exit code.
 func (p *process) ends(within time.Duration) int {
 	p.t.Helper()

@@ -119,8 +119,8 @@ func (k *killed) killSave(i int) {
 	if k.r.IntN(2) == 0 {
 		what = victim.id
 		victim.kill()
-	} else if !command.hasEnded() {
-		command.kill()
+	} else {
+		command.killIfRuns()
 	}
 	command.ends(patience)
 	got := inspect(k.t, k.file) // whole, of before or of after
@@ -158,11 +158,10 @@ func (k *killed) killRestore(i int) {
 	}
 	command := start(k.t, command{name: fmt.Sprintf("restore-%d", i), args: []string{"snapshot", "restore", "-yes", "-registries", k.addrs(), k.file}})
 	at := k.after(k.restoring)
-	switch {
-	case victim != nil:
+	if victim != nil {
 		victim.kill()
-	case !command.hasEnded():
-		command.kill()
+	} else {
+		command.killIfRuns()
 	}
 	command.ends(patience)
 	if victim != nil {
